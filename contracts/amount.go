@@ -1,0 +1,65 @@
+package contracts
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+)
+
+// DefaultCurrency is the ISO 4217 code of an amount whose payload names none.
+const DefaultCurrency = "USD"
+
+// Amount is a sum of money in minor units (cents). In JSON it is a number with two decimal places, 99.98.
+type Amount int64
+
+// ErrAmount says what an amount must look like; its text is safe to show to a client.
+var ErrAmount = errors.New("must be a number with at most two decimal places, such as 49.99")
+
+// maxAmountDigits keeps every amount, and any sum of a hundred of them times a thousand, inside an int64.
+const maxAmountDigits = 10
+
+// ParseAmount reads a decimal number such as "49.99", "5" or "-0.5" exactly, without a float in between. It refuses
+// exponents, more than two decimals, and more than ten digits before the point; the error wraps ErrAmount.
+func ParseAmount(s string) (Amount, error) {
+	digits, negative := strings.CutPrefix(s, "-")
+	whole, fraction, point := strings.Cut(digits, ".")
+	if whole == "" || len(whole) > maxAmountDigits || len(fraction) > 2 || point && fraction == "" {
+		return 0, fmt.Errorf("amount %q: %w", s, ErrAmount)
+	}
+	minor, err := strconv.ParseUint(whole+fraction+"00"[len(fraction):], 10, 63)
+	if err != nil || minor > math.MaxInt64 {
+		return 0, fmt.Errorf("amount %q: %w", s, ErrAmount)
+	}
+	if negative {
+		return -Amount(minor), nil
+	}
+	return Amount(minor), nil
+}
+
+// String renders the amount with two decimals, as it stands in JSON.
+func (a Amount) String() string {
+	sign := ""
+	minor := uint64(a)
+	if a < 0 {
+		sign, minor = "-", -minor
+	}
+	return fmt.Sprintf("%s%d.%02d", sign, minor/100, minor%100)
+}
+
+// MarshalJSON writes the amount as a JSON number with two decimals.
+func (a Amount) MarshalJSON() ([]byte, error) { return []byte(a.String()), nil }
+
+// UnmarshalJSON reads a JSON number with at most two decimals; the error wraps ErrAmount.
+func (a *Amount) UnmarshalJSON(b []byte) error {
+	if string(b) == "null" {
+		return nil
+	}
+	parsed, err := ParseAmount(string(b))
+	if err != nil {
+		return err
+	}
+	*a = parsed
+	return nil
+}

@@ -1,0 +1,63 @@
+// Package contracts is what Waybill's services agree on: the events they exchange, the topics that carry them, and the
+// names of the Dapr components they talk through. It owns names and payloads and nothing else: no I/O, no rules of any
+// one service, and only the standard library.
+//
+// An optional field may be added to a payload within its version; any other change is a new version beside the old one.
+package contracts
+
+import "slices"
+
+// Dapr app ids. They are also the consumer groups on Kafka and the subscription names on Service Bus.
+const (
+	AppOrders      = "orders"
+	AppFulfillment = "fulfillment"
+)
+
+// Dapr component names, the same on a laptop and on Azure.
+const (
+	// OrderBus is the pub/sub component for business events: Kafka protocol locally, Service Bus topics on Azure.
+	OrderBus = "orderbus"
+	// StateStore holds business documents: SQLite locally, Cosmos DB on Azure.
+	StateStore = "statestore"
+	// WorkflowStore holds the workflow engine's own state: SQLite locally, PostgreSQL on Azure.
+	WorkflowStore = "workflowstore"
+)
+
+// Topics of OrderBus. Only a topic's owner publishes to it.
+const (
+	TopicOrders      = "orders"
+	TopicFulfillment = "fulfillment"
+	TopicInventory   = "inventory"
+)
+
+// Subscription is one app's reading of one topic.
+type Subscription struct {
+	App   string
+	Topic string
+}
+
+// DeadLetter is the topic that takes the events this subscription could not process: <topic>.<app-id>.dead.
+func (s Subscription) DeadLetter() string { return s.Topic + "." + s.App + ".dead" }
+
+// The subscriptions of the system. A service names its own from here, so that its dead-letter topic exists.
+var (
+	OrdersReadsOrders      = Subscription{App: AppOrders, Topic: TopicOrders}
+	OrdersReadsFulfillment = Subscription{App: AppOrders, Topic: TopicFulfillment}
+	FulfillmentReadsOrders = Subscription{App: AppFulfillment, Topic: TopicOrders}
+)
+
+// Subscriptions lists every subscription of the system.
+func Subscriptions() []Subscription {
+	return []Subscription{OrdersReadsOrders, OrdersReadsFulfillment, FulfillmentReadsOrders}
+}
+
+// Topics lists every topic of OrderBus, the dead-letter topics included, sorted. All of them must exist before any
+// service starts.
+func Topics() []string {
+	topics := []string{TopicOrders, TopicFulfillment, TopicInventory}
+	for _, s := range Subscriptions() {
+		topics = append(topics, s.DeadLetter())
+	}
+	slices.Sort(topics)
+	return topics
+}

@@ -1,0 +1,249 @@
+package contracts
+
+import "time"
+
+// Version is the data version that every payload below carries.
+const Version = "1.0"
+
+// Payload is the data of an event. The type names what happened, the subject what it happened to, and the key orders
+// events among each other: those of one key arrive in the order in which they were published.
+type Payload interface {
+	EventType() string
+	Subject() string
+	Key() string
+}
+
+// Line is one product of an order.
+type Line struct {
+	ProductID string `json:"product_id"`
+	Name      string `json:"name,omitempty"`
+	Quantity  int    `json:"quantity"`
+	// Price is the price of one piece.
+	Price Amount `json:"price"`
+}
+
+// Address is where an order is shipped to.
+type Address struct {
+	Street  string `json:"street"`
+	City    string `json:"city"`
+	State   string `json:"state,omitempty"`
+	Zip     string `json:"zip"`
+	Country string `json:"country,omitempty"`
+}
+
+// Order is the content that the events which start something carry whole.
+type Order struct {
+	OrderID     string  `json:"order_id"`
+	CustomerID  string  `json:"customer_id"`
+	Items       []Line  `json:"items"`
+	TotalAmount Amount  `json:"total_amount"`
+	Currency    string  `json:"currency,omitempty"`
+	ShipTo      Address `json:"shipping_address"`
+	// PaymentToken stands for the customer's means of payment at the payment provider.
+	PaymentToken string `json:"payment_token,omitempty"`
+}
+
+func orderSubject(id string) string { return "orders/" + id }
+
+// Event types of the orders topic.
+const (
+	TypeOrderCreated           = "Order.Created"
+	TypeOrderConfirmed         = "Order.Confirmed"
+	TypeOrderUpdated           = "Order.Updated"
+	TypeOrderFulfilled         = "Order.Fulfilled"
+	TypeOrderFulfillmentFailed = "Order.FulfillmentFailed"
+	TypeSystemError            = "System.Error"
+)
+
+// OrderCreated says that a customer placed an order. It is the one event that other systems may publish too.
+type OrderCreated struct {
+	Order
+	CreatedAt time.Time `json:"created_at,omitzero"`
+}
+
+func (OrderCreated) EventType() string { return TypeOrderCreated }
+func (e OrderCreated) Subject() string { return orderSubject(e.OrderID) }
+func (e OrderCreated) Key() string     { return e.CustomerID }
+
+// OrderConfirmed says that an order was checked and stored; fulfilment starts from it.
+type OrderConfirmed struct {
+	Order
+	CreatedAt   time.Time `json:"created_at"`
+	ProcessedAt time.Time `json:"processed_at"`
+}
+
+func (OrderConfirmed) EventType() string { return TypeOrderConfirmed }
+func (e OrderConfirmed) Subject() string { return orderSubject(e.OrderID) }
+func (e OrderConfirmed) Key() string     { return e.CustomerID }
+
+// OrderUpdated says that an order's status changed.
+type OrderUpdated struct {
+	OrderID        string    `json:"order_id"`
+	CustomerID     string    `json:"customer_id"`
+	Status         string    `json:"status"`
+	PreviousStatus string    `json:"previous_status"`
+	UpdatedAt      time.Time `json:"updated_at"`
+}
+
+func (OrderUpdated) EventType() string { return TypeOrderUpdated }
+func (e OrderUpdated) Subject() string { return orderSubject(e.OrderID) }
+func (e OrderUpdated) Key() string     { return e.CustomerID }
+
+// OrderFulfilled says that an order was paid and shipped. It carries the lines, for analytics counts purchases from it.
+type OrderFulfilled struct {
+	OrderID           string    `json:"order_id"`
+	CustomerID        string    `json:"customer_id"`
+	Items             []Line    `json:"items"`
+	TotalAmount       Amount    `json:"total_amount"`
+	Currency          string    `json:"currency"`
+	TrackingNumber    string    `json:"tracking_number"`
+	Carrier           string    `json:"carrier"`
+	EstimatedDelivery time.Time `json:"estimated_delivery"`
+	FulfilledAt       time.Time `json:"fulfilled_at"`
+}
+
+func (OrderFulfilled) EventType() string { return TypeOrderFulfilled }
+func (e OrderFulfilled) Subject() string { return orderSubject(e.OrderID) }
+func (e OrderFulfilled) Key() string     { return e.CustomerID }
+
+// OrderFulfillmentFailed says that an order could not be fulfilled and that what had been done was undone.
+type OrderFulfillmentFailed struct {
+	OrderID    string    `json:"order_id"`
+	CustomerID string    `json:"customer_id"`
+	Code       string    `json:"code"`
+	Error      string    `json:"error"`
+	FailedAt   time.Time `json:"failed_at"`
+}
+
+func (OrderFulfillmentFailed) EventType() string { return TypeOrderFulfillmentFailed }
+func (e OrderFulfillmentFailed) Subject() string { return orderSubject(e.OrderID) }
+func (e OrderFulfillmentFailed) Key() string     { return e.CustomerID }
+
+// SystemError says that a service set an event aside because it can never be processed.
+type SystemError struct {
+	Service    string    `json:"service"`
+	Topic      string    `json:"topic"`
+	EventID    string    `json:"event_id"`
+	Type       string    `json:"event_type"`
+	About      string    `json:"event_subject,omitempty"`
+	Error      string    `json:"error"`
+	OccurredAt time.Time `json:"occurred_at"`
+}
+
+func (SystemError) EventType() string { return TypeSystemError }
+func (e SystemError) Subject() string { return "services/" + e.Service }
+func (e SystemError) Key() string     { return e.Service }
+
+// Event types of the fulfillment topic.
+const (
+	TypeStepCompleted        = "Fulfillment.StepCompleted"
+	TypeFulfillmentCompleted = "Fulfillment.Completed"
+	TypeFulfillmentFailed    = "Fulfillment.Failed"
+)
+
+// Steps of the saga and their undos, as StepCompleted names them.
+const (
+	StepValidatePayment  = "ValidatePayment"
+	StepReserveInventory = "ReserveInventory"
+	StepProcessShipment  = "ProcessShipment"
+	StepRefundPayment    = "RefundPayment"
+	StepReleaseInventory = "ReleaseInventory"
+	StepCancelShipment   = "CancelShipment"
+)
+
+// Outcomes of a step.
+const (
+	// OutcomeDone says that the step had its effect.
+	OutcomeDone = "done"
+	// OutcomeRefused says that the step was refused for a business reason, which Code and Message name.
+	OutcomeRefused = "refused"
+)
+
+// StepCompleted says that a step of an order's saga, or the undo of one, came to its end. The optional fields are those
+// the step has something to say about.
+type StepCompleted struct {
+	OrderID    string `json:"order_id"`
+	CustomerID string `json:"customer_id"`
+	Step       string `json:"step"`
+	Outcome    string `json:"outcome"`
+	// Code is stable and meant for programs, Message is a sentence for people. Both are set when refused.
+	Code              string    `json:"code,omitempty"`
+	Message           string    `json:"message,omitempty"`
+	Amount            Amount    `json:"amount,omitempty"`
+	Currency          string    `json:"currency,omitempty"`
+	TransactionID     string    `json:"transaction_id,omitempty"`
+	Carrier           string    `json:"carrier,omitempty"`
+	TrackingNumber    string    `json:"tracking_number,omitempty"`
+	EstimatedDelivery time.Time `json:"estimated_delivery,omitzero"`
+	CompletedAt       time.Time `json:"completed_at"`
+}
+
+func (StepCompleted) EventType() string { return TypeStepCompleted }
+func (e StepCompleted) Subject() string { return orderSubject(e.OrderID) }
+func (e StepCompleted) Key() string     { return e.CustomerID }
+
+// FulfillmentCompleted says that an order's saga ended with a shipment.
+type FulfillmentCompleted struct {
+	OrderID           string    `json:"order_id"`
+	CustomerID        string    `json:"customer_id"`
+	TrackingNumber    string    `json:"tracking_number"`
+	Carrier           string    `json:"carrier"`
+	ShipmentCost      Amount    `json:"shipment_cost"`
+	EstimatedDelivery time.Time `json:"estimated_delivery"`
+	CompletedAt       time.Time `json:"completed_at"`
+}
+
+func (FulfillmentCompleted) EventType() string { return TypeFulfillmentCompleted }
+func (e FulfillmentCompleted) Subject() string { return orderSubject(e.OrderID) }
+func (e FulfillmentCompleted) Key() string     { return e.CustomerID }
+
+// FulfillmentFailed says that an order's saga ended without a shipment.
+type FulfillmentFailed struct {
+	OrderID    string `json:"order_id"`
+	CustomerID string `json:"customer_id"`
+	Code       string `json:"code"`
+	Error      string `json:"error"`
+	// Undone names the steps that were undone, in the order in which they were: newest first.
+	Undone []string `json:"undone"`
+	// NotUndone names the steps whose undo failed and which a person must settle.
+	NotUndone []string  `json:"not_undone,omitempty"`
+	FailedAt  time.Time `json:"failed_at"`
+}
+
+func (FulfillmentFailed) EventType() string { return TypeFulfillmentFailed }
+func (e FulfillmentFailed) Subject() string { return orderSubject(e.OrderID) }
+func (e FulfillmentFailed) Key() string     { return e.CustomerID }
+
+// Event types of the inventory topic.
+const (
+	TypeInventoryUpdated  = "Inventory.Updated"
+	TypeInventoryLowStock = "Inventory.LowStock"
+	TypeInventoryDepleted = "Inventory.Depleted"
+)
+
+// LowStock is the stock below which a change is announced as Inventory.LowStock.
+const LowStock = 10
+
+// StockChanged says that the stock of a product that can still be sold changed. Its type follows from the new stock.
+type StockChanged struct {
+	ProductID     string    `json:"product_id"`
+	CurrentStock  int       `json:"current_stock"`
+	PreviousStock int       `json:"previous_stock"`
+	Change        int       `json:"change"`
+	WarehouseID   string    `json:"warehouse_id"`
+	Timestamp     time.Time `json:"timestamp"`
+}
+
+// EventType is Inventory.Depleted at zero, Inventory.LowStock below LowStock, else Inventory.Updated.
+func (e StockChanged) EventType() string {
+	switch {
+	case e.CurrentStock == 0:
+		return TypeInventoryDepleted
+	case e.CurrentStock < LowStock:
+		return TypeInventoryLowStock
+	default:
+		return TypeInventoryUpdated
+	}
+}
+func (e StockChanged) Subject() string { return "inventory/" + e.ProductID }
+func (e StockChanged) Key() string     { return e.ProductID }

@@ -1,0 +1,3 @@
+module waybill/contracts
+
+go 1.26.5
