@@ -1,0 +1,467 @@
+package eventing
+
+import (
+	"context"
+	"crypto/subtle"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/go-chi/chi/v5"
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/trace"
+	grpccodes "google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"waybill/platform/state"
+)
+
+// Handler processes one event. It must be idempotent: an event can arrive again whatever was answered. A nil error
+// acknowledges the event; an error made by Reject parks it; any other error is retried.
+type Handler func(ctx context.Context, e Event) error
+
+// BulkHandler processes events that arrived together and returns an error, or nil, for each, with Handler's meaning.
+type BulkHandler func(ctx context.Context, events []Event) []error
+
+// Reject marks an event that can never be processed. Its text is kept with the parked event.
+func Reject(err error) error { return rejection{err} }
+
+type rejection struct{ error }
+
+func (r rejection) Unwrap() error { return r.error }
+
+// Rejected reports whether err was made by Reject.
+func Rejected(err error) bool {
+	var r rejection
+	return errors.As(err, &r)
+}
+
+// Subscription is one app's reading of one topic.
+type Subscription struct {
+	Component string
+	Topic     string
+	// DeadLetter is the topic that takes what can never be processed.
+	DeadLetter string
+	// Handlers are the event types this app takes from the topic; others are acknowledged unseen.
+	Handlers map[string]Handler
+	// Bulk, when set, takes every event of the topic in batches, and Handlers are not used.
+	Bulk *Bulk
+}
+
+// Bulk is how events are gathered into batches: delivered when MaxMessages are there or MaxAwait has passed.
+type Bulk struct {
+	MaxMessages int
+	MaxAwait    time.Duration
+	Handle      BulkHandler
+}
+
+// Receiver takes deliveries from the sidecar, gives them to handlers, and parks what can never be processed.
+type Receiver struct {
+	app           string
+	token         string
+	publisher     *Publisher
+	onParked      func(ctx context.Context, topic string, e Event) error
+	logger        *slog.Logger
+	subscriptions []Subscription
+	attempts      int
+	firstDelay    time.Duration
+	outcomes      metric.Int64Counter
+}
+
+// ReceiverOptions is what a Receiver needs to know.
+type ReceiverOptions struct {
+	// App is this service's name, recorded with what it parks.
+	App string
+	// Token is the app API token that the sidecar shows (APP_API_TOKEN). Without one, only this host is answered.
+	Token     string
+	Publisher *Publisher
+	// OnParked, when set, is told of every parked event before it is acknowledged; its error makes the event come again.
+	OnParked func(ctx context.Context, topic string, e Event) error
+	Logger   *slog.Logger
+}
+
+const (
+	// attemptsPerDelivery is how often a failing event is tried before it is parked, firstRetryDelay the pause after the
+	// first failure, doubled after each further one.
+	attemptsPerDelivery = 4
+	firstRetryDelay     = 50 * time.Millisecond
+	// attemptTimeout bounds one attempt of one handler.
+	attemptTimeout = 30 * time.Second
+	// maxDelivery bounds the body of one delivery, in bytes.
+	maxDelivery = 16 << 20
+)
+
+// NewReceiver returns a Receiver of the given subscriptions.
+func NewReceiver(o ReceiverOptions, subscriptions ...Subscription) (*Receiver, error) {
+	outcomes, err := otel.Meter("waybill/platform/eventing").Int64Counter("waybill.events.received",
+		metric.WithDescription("Events received, by type and outcome: done, parked, retry, ignored."))
+	if err != nil {
+		return nil, fmt.Errorf("count received events: %w", err)
+	}
+	return &Receiver{
+		app: o.App, token: o.Token, publisher: o.Publisher, onParked: o.OnParked, logger: o.Logger,
+		subscriptions: subscriptions, attempts: attemptsPerDelivery, firstDelay: firstRetryDelay, outcomes: outcomes,
+	}, nil
+}
+
+// Mount adds the routes that the sidecar calls: /dapr/subscribe and one below /events for each subscription and type.
+func (r *Receiver) Mount(router chi.Router) {
+	router.Group(func(router chi.Router) {
+		router.Use(r.onlySidecar)
+		router.Get("/dapr/subscribe", r.describe)
+		for _, s := range r.subscriptions {
+			if s.Bulk != nil {
+				router.Post(bulkPath(s), r.receiveBulk(s))
+				continue
+			}
+			router.Post(otherPath(s), r.receiveOther(s))
+			for eventType, handle := range s.Handlers {
+				router.Post(typePath(s, eventType), r.receive(s, handle))
+			}
+		}
+	})
+}
+
+func typePath(s Subscription, eventType string) string { return "/events/" + s.Topic + "/" + eventType }
+func otherPath(s Subscription) string                  { return "/events/" + s.Topic }
+func bulkPath(s Subscription) string                   { return "/events/" + s.Topic + "/bulk" }
+
+// onlySidecar refuses everybody who does not show the app API token.
+func (r *Receiver) onlySidecar(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		if !r.fromSidecar(req) {
+			// 403, for a sidecar that lost its token must retry: a 404 would make Dapr drop the event.
+			http.Error(w, "only the Dapr sidecar may call this", http.StatusForbidden)
+			return
+		}
+		next.ServeHTTP(w, req)
+	})
+}
+
+func (r *Receiver) fromSidecar(req *http.Request) bool {
+	if r.token != "" {
+		return subtle.ConstantTimeCompare([]byte(req.Header.Get("dapr-api-token")), []byte(r.token)) == 1
+	}
+	host, _, err := net.SplitHostPort(req.RemoteAddr)
+	return err == nil && net.ParseIP(host).IsLoopback()
+}
+
+type subscriptionDescription struct {
+	PubsubName      string            `json:"pubsubname"`
+	Topic           string            `json:"topic"`
+	Route           string            `json:"route,omitempty"`
+	Routes          *routes           `json:"routes,omitempty"`
+	DeadLetterTopic string            `json:"deadLetterTopic,omitempty"`
+	BulkSubscribe   *bulkDescription  `json:"bulkSubscribe,omitempty"`
+	Metadata        map[string]string `json:"metadata,omitempty"`
+}
+
+type routes struct {
+	Rules   []rule `json:"rules"`
+	Default string `json:"default"`
+}
+
+type rule struct {
+	Match string `json:"match"`
+	Path  string `json:"path"`
+}
+
+type bulkDescription struct {
+	Enabled            bool  `json:"enabled"`
+	MaxMessagesCount   int   `json:"maxMessagesCount,omitempty"`
+	MaxAwaitDurationMs int64 `json:"maxAwaitDurationMs,omitempty"`
+}
+
+// describe answers the sidecar's question what this app subscribes to. Each subscription has a default route, because
+// Dapr sends an event that no rule takes to the dead-letter topic.
+func (r *Receiver) describe(w http.ResponseWriter, req *http.Request) {
+	described := make([]subscriptionDescription, 0, len(r.subscriptions))
+	for _, s := range r.subscriptions {
+		d := subscriptionDescription{PubsubName: s.Component, Topic: s.Topic, DeadLetterTopic: s.DeadLetter}
+		if s.Bulk != nil {
+			d.Route = bulkPath(s)
+			d.BulkSubscribe = &bulkDescription{Enabled: true, MaxMessagesCount: s.Bulk.MaxMessages, MaxAwaitDurationMs: s.Bulk.MaxAwait.Milliseconds()}
+		} else {
+			d.Routes = &routes{Default: otherPath(s)}
+			for eventType := range s.Handlers {
+				d.Routes.Rules = append(d.Routes.Rules, rule{
+					Match: fmt.Sprintf("has(event.type) && event.type == %q", eventType), Path: typePath(s, eventType),
+				})
+			}
+			slices.SortFunc(d.Routes.Rules, func(a, b rule) int { return strings.Compare(a.Path, b.Path) })
+		}
+		described = append(described, d)
+	}
+	r.answer(w, req, described)
+}
+
+// verdict is what the sidecar shall do with a delivery. DROP is not among them: in bulk it crashes the sidecar, and it
+// parks without a reason; a rejected event is parked here and acknowledged.
+type verdict string
+
+const (
+	success verdict = "SUCCESS"
+	retry   verdict = "RETRY"
+)
+
+func (r *Receiver) answer(w http.ResponseWriter, req *http.Request, body any) {
+	w.Header().Set("Content-Type", jsonContentType)
+	if err := json.NewEncoder(w).Encode(body); err != nil {
+		r.logger.WarnContext(req.Context(), "the sidecar's request was not answered", slog.Any("error", err))
+	}
+}
+
+func (r *Receiver) answerVerdict(w http.ResponseWriter, req *http.Request, v verdict) {
+	r.answer(w, req, map[string]verdict{"status": v})
+}
+
+func (r *Receiver) receive(s Subscription, handle Handler) http.HandlerFunc {
+	return func(w http.ResponseWriter, req *http.Request) {
+		e, ok := r.read(w, req, s)
+		if ok {
+			r.answerVerdict(w, req, r.process(req.Context(), s, e, handle))
+		}
+	}
+}
+
+// receiveOther takes what no handler asked for. An event without a type or an id is no CloudEvent and is parked.
+func (r *Receiver) receiveOther(s Subscription) http.HandlerFunc {
+	return r.receive(s, func(ctx context.Context, e Event) error {
+		if e.Type == "" || e.ID == "" {
+			return Reject(errors.New("the event has no type or no id"))
+		}
+		return nil
+	})
+}
+
+// read decodes a delivery. What cannot be decoded never will be, so it is parked as it came.
+func (r *Receiver) read(w http.ResponseWriter, req *http.Request, s Subscription) (Event, bool) {
+	body, err := io.ReadAll(http.MaxBytesReader(w, req.Body, maxDelivery))
+	if err != nil {
+		r.logger.WarnContext(req.Context(), "a delivery could not be read", slog.Any("error", err))
+		r.answerVerdict(w, req, retry)
+		return Event{}, false
+	}
+	var e Event
+	if err := json.Unmarshal(body, &e); err != nil {
+		v := success
+		if err := r.park(req.Context(), s, Event{Data: jsonOrText(body)}, fmt.Errorf("not a CloudEvent: %w", err)); err != nil {
+			v = retry
+		}
+		r.answerVerdict(w, req, v)
+		return Event{}, false
+	}
+	e.Key = req.Header.Get("__key")
+	return e, true
+}
+
+func jsonOrText(body []byte) json.RawMessage {
+	if json.Valid(body) {
+		return body
+	}
+	text, _ := json.Marshal(string(body)) //nolint:errchkjson // a string always encodes
+	return text
+}
+
+type bulkRequest struct {
+	Entries []struct {
+		EntryID  string            `json:"entryId"`
+		Event    json.RawMessage   `json:"event"`
+		Metadata map[string]string `json:"metadata"`
+	} `json:"entries"`
+}
+
+type bulkStatus struct {
+	EntryID string  `json:"entryId"`
+	Status  verdict `json:"status"`
+}
+
+func (r *Receiver) receiveBulk(s Subscription) http.HandlerFunc {
+	return func(w http.ResponseWriter, req *http.Request) {
+		ctx := req.Context()
+		var batch bulkRequest
+		if err := json.NewDecoder(http.MaxBytesReader(w, req.Body, maxDelivery)).Decode(&batch); err != nil {
+			r.logger.WarnContext(ctx, "a bulk delivery could not be read", slog.Any("error", err))
+			http.Error(w, "unreadable", http.StatusInternalServerError)
+			return
+		}
+		statuses := make([]bulkStatus, len(batch.Entries))
+		events := make([]Event, 0, len(batch.Entries))
+		index := make([]int, 0, len(batch.Entries))
+		for i, entry := range batch.Entries {
+			statuses[i] = bulkStatus{EntryID: entry.EntryID, Status: success}
+			var e Event
+			if err := json.Unmarshal(entry.Event, &e); err != nil {
+				statuses[i].Status = r.settle(ctx, s, Event{Data: jsonOrText(entry.Event)}, Reject(fmt.Errorf("not a CloudEvent: %w", err)))
+				continue
+			}
+			e.Key = entry.Metadata["__key"]
+			events, index = append(events, e), append(index, i)
+		}
+		if len(events) > 0 {
+			for i, err := range r.attemptBulk(ctx, s, events) {
+				statuses[index[i]].Status = r.settle(ctx, s, events[i], err)
+			}
+		}
+		r.answer(w, req, map[string][]bulkStatus{"statuses": statuses})
+	}
+}
+
+// attemptBulk gives events to the bulk handler, and those that failed again, as attempt does with a single one.
+func (r *Receiver) attemptBulk(ctx context.Context, s Subscription, events []Event) []error {
+	results := make([]error, len(events))
+	pending := make([]int, len(events))
+	for i := range events {
+		pending[i] = i
+	}
+	for n, delay := 1, r.firstDelay; ; n, delay = n+1, delay*2 {
+		batch := make([]Event, len(pending))
+		for i, at := range pending {
+			batch[i] = events[at]
+		}
+		errs := r.callBulk(ctx, s, batch)
+		var failed []int
+		for i, at := range pending {
+			results[at] = errs[i]
+			if errs[i] != nil && !Rejected(errs[i]) {
+				failed = append(failed, at)
+			}
+		}
+		if len(failed) == 0 || n == r.attempts || !sleep(ctx, delay) {
+			return results
+		}
+		pending = failed
+	}
+}
+
+func (r *Receiver) callBulk(ctx context.Context, s Subscription, batch []Event) (errs []error) {
+	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
+	defer cancel()
+	defer func() {
+		if p := recover(); p != nil {
+			errs = slices.Repeat([]error{fmt.Errorf("the handler panicked: %v", p)}, len(batch))
+		}
+	}()
+	return s.Bulk.Handle(ctx, batch)
+}
+
+// process runs the handler under the event's own trace and settles the outcome.
+func (r *Receiver) process(ctx context.Context, s Subscription, e Event, handle Handler) verdict {
+	ctx = otel.GetTextMapPropagator().Extract(ctx, propagation.MapCarrier{"traceparent": e.traceParent})
+	ctx, span := otel.Tracer("waybill/platform/eventing").Start(ctx, "process "+e.Type, trace.WithSpanKind(trace.SpanKindConsumer),
+		trace.WithAttributes(attribute.String("messaging.message.id", e.ID), attribute.String("messaging.destination.name", s.Topic)))
+	defer span.End()
+	err := r.attempt(ctx, e, handle)
+	if err != nil {
+		span.RecordError(err)
+		span.SetStatus(codes.Error, "not processed")
+	}
+	return r.settle(ctx, s, e, err)
+}
+
+// attempt calls the handler, again with growing pauses while it fails for a reason that may pass.
+func (r *Receiver) attempt(ctx context.Context, e Event, handle Handler) error {
+	for n, delay := 1, r.firstDelay; ; n, delay = n+1, delay*2 {
+		err := call(ctx, e, handle)
+		if err == nil || Rejected(err) || n == r.attempts || !sleep(ctx, delay) {
+			return err
+		}
+	}
+}
+
+func sleep(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(d):
+		return true
+	}
+}
+
+func call(ctx context.Context, e Event, handle Handler) (err error) {
+	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
+	defer cancel()
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("the handler panicked: %v", p)
+		}
+	}()
+	return handle(ctx, e)
+}
+
+// passing tells errors of the surroundings, which no number of attempts makes the event's fault.
+func passing(err error) bool {
+	return errors.Is(err, state.ErrUnavailable) || errors.Is(err, state.ErrConflict) || errors.Is(err, ErrUnavailable) ||
+		errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) || unreachable(err)
+}
+
+// unreachable tells the gRPC codes of a sidecar that is away or overloaded.
+func unreachable(err error) bool {
+	switch status.Code(err) {
+	case grpccodes.Unavailable, grpccodes.DeadlineExceeded, grpccodes.ResourceExhausted, grpccodes.Aborted, grpccodes.Canceled:
+		return true
+	default:
+		return false
+	}
+}
+
+// settle turns a handler's outcome into a verdict, parking the event where no retry can help.
+func (r *Receiver) settle(ctx context.Context, s Subscription, e Event, err error) verdict {
+	outcome, v := "done", success
+	switch {
+	case err == nil:
+	case !Rejected(err) && passing(err):
+		outcome, v = "retry", retry
+		r.logger.WarnContext(ctx, "event will be retried", eventAttrs(s, e), slog.Any("error", err))
+	default:
+		outcome = "parked"
+		if !Rejected(err) {
+			err = fmt.Errorf("failed %d times, the last time with: %w", r.attempts, err)
+		}
+		if parkErr := r.park(ctx, s, e, err); parkErr != nil {
+			outcome, v = "retry", retry
+			r.logger.WarnContext(ctx, "event could not be parked and will be retried", eventAttrs(s, e), slog.Any("error", parkErr))
+		}
+	}
+	r.outcomes.Add(ctx, 1, metric.WithAttributes(attribute.String("type", e.Type), attribute.String("outcome", outcome)))
+	return v
+}
+
+func eventAttrs(s Subscription, e Event) slog.Attr {
+	return slog.Group("event", slog.String("id", e.ID), slog.String("type", e.Type), slog.String("subject", e.Subject), slog.String("topic", s.Topic))
+}
+
+// park puts the event on the dead-letter topic together with the reason.
+func (r *Receiver) park(ctx context.Context, s Subscription, e Event, reason error) error {
+	e.Parked = &Parked{By: r.app, Reason: reason.Error(), At: time.Now()}
+	if e.ID == "" {
+		e.ID = fmt.Sprintf("parked-%d", e.Parked.At.UnixNano())
+	}
+	if e.Type == "" {
+		e.Type = "unknown"
+	}
+	if e.Source == "" {
+		e.Source = "unknown"
+	}
+	if r.onParked != nil {
+		if err := r.onParked(ctx, s.Topic, e); err != nil {
+			return fmt.Errorf("announce the parked event: %w", err)
+		}
+	}
+	if err := r.publisher.Publish(ctx, s.DeadLetter, e); err != nil {
+		return err
+	}
+	r.logger.ErrorContext(ctx, "event parked", eventAttrs(s, e), slog.String("dead_letter", s.DeadLetter), slog.Any("reason", reason))
+	return nil
+}

@@ -1,0 +1,199 @@
+// Package rest is the shape that every Waybill REST API has: OpenAPI at /openapi.json, a docs page that loads nothing
+// from another host, errors as RFC 9457 problem details with a trace id, JSON in snake_case, unknown properties refused.
+package rest
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"runtime/debug"
+	"strings"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humachi"
+	"github.com/go-chi/chi/v5"
+	"github.com/swaggest/swgui/v5emb"
+	"go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp"
+	"go.opentelemetry.io/otel/trace"
+)
+
+// MaxBody is the largest request body taken, in bytes, unless an operation says otherwise.
+const MaxBody = 1 << 20
+
+// Info describes an API.
+type Info struct {
+	Title, Version, Description string
+}
+
+// New returns a router with an API on it. Routes that are no part of the API (events, health) are mounted on the router.
+func New(info Info, logger *slog.Logger) (*chi.Mux, huma.API) {
+	router := chi.NewMux()
+	router.Use(traced, recovered(logger))
+	router.NotFound(func(w http.ResponseWriter, r *http.Request) {
+		Write(w, r, &Problem{Status: http.StatusNotFound, Code: "no_such_route", Detail: "There is nothing at " + r.URL.Path + "; see /docs."})
+	})
+	router.MethodNotAllowed(func(w http.ResponseWriter, r *http.Request) {
+		Write(w, r, &Problem{Status: http.StatusMethodNotAllowed, Code: "method_not_allowed", Detail: r.Method + " is not possible on " + r.URL.Path + "; see /docs."})
+	})
+	config := huma.DefaultConfig(info.Title, info.Version)
+	config.Info.Description = info.Description
+	config.DocsPath, config.SchemasPath = "", ""
+	config.CreateHooks = nil
+	config.RejectUnknownQueryParameters = true
+	config.Transformers = []huma.Transformer{asProblem}
+	api := humachi.New(router, config)
+	// Swagger UI from an embedded copy: the page loads nothing from another host.
+	router.Mount("/docs", v5emb.New(info.Title, "/openapi.json", "/docs"))
+	return router, api
+}
+
+// Problem is an RFC 9457 problem. It is an error that a handler may return.
+type Problem struct {
+	Title  string `json:"title"`
+	Status int    `json:"status"`
+	// Detail is a sentence for people; it holds nothing of the inside.
+	Detail string `json:"detail,omitempty"`
+	// Code is stable and meant for programs.
+	Code    string  `json:"code"`
+	TraceID string  `json:"trace_id,omitempty"`
+	Errors  []Fault `json:"errors,omitempty"`
+	// RetryAfter, in seconds, is sent as a header when it is set.
+	RetryAfter int `json:"-"`
+}
+
+// Fault is one thing wrong with a request: where it is and what was expected there.
+type Fault struct {
+	Location string `json:"location"`
+	Message  string `json:"message"`
+	Value    any    `json:"value,omitempty"`
+}
+
+func (p *Problem) Error() string             { return p.Code + ": " + p.Detail }
+func (p *Problem) GetStatus() int            { return p.Status }
+func (p *Problem) ContentType(string) string { return problemType }
+
+// GetHeaders gives huma the headers that go with the problem.
+func (p *Problem) GetHeaders() http.Header {
+	h := http.Header{}
+	if p.RetryAfter > 0 {
+		h.Set("Retry-After", fmt.Sprint(p.RetryAfter))
+	}
+	return h
+}
+
+const problemType = "application/problem+json"
+
+// Failed turns an error that no client can mend into a bare 500, or 503 when it will pass, and logs it once, here.
+func Failed(ctx context.Context, logger *slog.Logger, err error, passing bool) *Problem {
+	logger.ErrorContext(ctx, "request failed", slog.Any("error", err))
+	if passing {
+		return &Problem{Status: http.StatusServiceUnavailable, Code: "unavailable", RetryAfter: 1,
+			Detail: "A part this service needs does not answer at the moment. Repeat the request; with an Idempotency-Key that is always safe."}
+	}
+	return &Problem{Status: http.StatusInternalServerError, Code: "internal", Detail: "The request could not be processed. The trace id leads to the cause in the service's log."}
+}
+
+// maxShownValue bounds, in characters, how much of a faulty value a problem repeats.
+const maxShownValue = 100
+
+// asProblem gives huma's own errors the same shape and every problem its title and trace id.
+func asProblem(ctx huma.Context, _ string, body any) (any, error) {
+	var p *Problem
+	switch e := body.(type) {
+	case *Problem:
+		copied := *e
+		p = &copied
+	case *huma.ErrorModel:
+		p = &Problem{Status: e.Status, Code: codeOf(e.Status), Detail: e.Detail}
+		for _, fault := range e.Errors {
+			p.Errors = append(p.Errors, Fault{Location: fault.Location, Message: fault.Message, Value: shown(fault.Value)})
+		}
+	default:
+		return body, nil
+	}
+	complete(ctx.Context(), p)
+	return p, nil
+}
+
+func complete(ctx context.Context, p *Problem) {
+	if p.Title == "" {
+		p.Title = http.StatusText(p.Status)
+	}
+	if span := trace.SpanContextFromContext(ctx); span.IsValid() {
+		p.TraceID = span.TraceID().String()
+	}
+}
+
+// shown keeps a repeated value short, and leaves out whole objects and bodies: they are large and hold customer data.
+func shown(value any) any {
+	switch v := value.(type) {
+	case string:
+		if len(v) > maxShownValue {
+			return nil
+		}
+		return v
+	case float64, bool, int, nil:
+		return v
+	default:
+		return nil
+	}
+}
+
+func codeOf(status int) string {
+	switch status {
+	case http.StatusBadRequest:
+		return "malformed_request"
+	case http.StatusRequestEntityTooLarge:
+		return "body_too_large"
+	case http.StatusUnprocessableEntity:
+		return "invalid_request"
+	default:
+		return strings.ReplaceAll(strings.ToLower(http.StatusText(status)), " ", "_")
+	}
+}
+
+// Write answers with a problem outside an API operation.
+func Write(w http.ResponseWriter, r *http.Request, p *Problem) {
+	complete(r.Context(), p)
+	body, err := json.Marshal(p)
+	if err != nil {
+		http.Error(w, p.Code, p.Status)
+		return
+	}
+	for name, values := range p.GetHeaders() {
+		w.Header()[name] = values
+	}
+	w.Header().Set("Content-Type", problemType)
+	w.WriteHeader(p.Status)
+	_, _ = w.Write(body) //nolint:errcheck // the client is gone; there is nobody left to tell
+}
+
+// traced gives every API request a span; probes and deliveries from the sidecar are left out, the latter have their own.
+func traced(next http.Handler) http.Handler {
+	return otelhttp.NewHandler(next, "", otelhttp.WithFilter(func(r *http.Request) bool {
+		return strings.HasPrefix(r.URL.Path, "/v1/") || strings.HasPrefix(r.URL.Path, "/analytics/")
+	}), otelhttp.WithSpanNameFormatter(func(_ string, r *http.Request) string { return r.Method + " " + r.Pattern }))
+}
+
+// recovered answers a panic with a 500 and logs it with its stack.
+func recovered(logger *slog.Logger) func(http.Handler) http.Handler {
+	return func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			defer func() {
+				p := recover()
+				if p == nil {
+					return
+				}
+				if err, ok := p.(error); ok && errors.Is(err, http.ErrAbortHandler) {
+					panic(p)
+				}
+				logger.ErrorContext(r.Context(), "request panicked", slog.Any("panic", p), slog.String("stack", string(debug.Stack())))
+				Write(w, r, &Problem{Status: http.StatusInternalServerError, Code: "internal", Detail: "The request could not be processed."})
+			}()
+			next.ServeHTTP(w, r)
+		})
+	}
+}

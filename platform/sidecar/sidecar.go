@@ -1,0 +1,118 @@
+// Package sidecar connects a service to its Dapr sidecar.
+package sidecar
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"time"
+
+	dapr "github.com/dapr/go-sdk/client"
+	"go.opentelemetry.io/contrib/instrumentation/google.golang.org/grpc/otelgrpc"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
+)
+
+// Config is where a sidecar listens, by the names that Dapr itself gives these variables.
+type Config struct {
+	Host     string `env:"DAPR_HOST" envDefault:"127.0.0.1"`
+	GRPCPort int    `env:"DAPR_GRPC_PORT" envDefault:"50001"`
+	HTTPPort int    `env:"DAPR_HTTP_PORT" envDefault:"3500"`
+	// APIToken goes with every call to the sidecar when it is set.
+	APIToken Secret `env:"DAPR_API_TOKEN"`
+}
+
+// Secret is a value that prints as ***.
+type Secret string
+
+func (Secret) String() string   { return "***" }
+func (Secret) GoString() string { return "***" }
+
+// maxReconnectDelay bounds how long a service goes on believing that a restarted sidecar is away.
+const maxReconnectDelay = time.Second
+
+// Sidecar is a connection to a Dapr sidecar. It may be used by many goroutines.
+type Sidecar struct {
+	// Conn is the gRPC connection itself, for the workflow client.
+	Conn *grpc.ClientConn
+	// Client is Dapr's own client on Conn.
+	Client dapr.Client
+	health string
+	http   http.Client
+}
+
+// Dial prepares the connection and returns at once: the sidecar may come up later, go away and come back. Trace context
+// goes with every call.
+func Dial(c Config) (*Sidecar, error) {
+	options := []grpc.DialOption{
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithStatsHandler(otelgrpc.NewClientHandler()),
+		grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: maxReconnectDelay},
+			MinConnectTimeout: maxReconnectDelay,
+		}),
+	}
+	if c.APIToken != "" {
+		options = append(options, grpc.WithChainUnaryInterceptor(func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+			return invoke(withToken(ctx, c.APIToken), method, req, reply, cc, opts...)
+		}), grpc.WithChainStreamInterceptor(func(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, stream grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+			return stream(withToken(ctx, c.APIToken), desc, cc, method, opts...)
+		}))
+	}
+	conn, err := grpc.NewClient(fmt.Sprintf("passthrough:///%s:%d", c.Host, c.GRPCPort), options...)
+	if err != nil {
+		return nil, fmt.Errorf("connect to the sidecar: %w", err)
+	}
+	return &Sidecar{
+		Conn:   conn,
+		Client: dapr.NewClientWithConnection(conn),
+		health: fmt.Sprintf("http://%s:%d/v1.0/healthz/outbound", c.Host, c.HTTPPort),
+		http:   http.Client{Timeout: 2 * time.Second},
+	}, nil
+}
+
+func withToken(ctx context.Context, token Secret) context.Context {
+	return metadata.AppendToOutgoingContext(ctx, "dapr-api-token", string(token))
+}
+
+// Healthy reports, as an error, whether the sidecar's own APIs (state, publishing) can be used. It does not ask whether
+// the sidecar sees this app as healthy, for then each would wait for the other.
+func (s *Sidecar) Healthy(ctx context.Context) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.health, nil)
+	if err != nil {
+		return fmt.Errorf("ask the sidecar for its health: %w", err)
+	}
+	resp, err := s.http.Do(req)
+	if err != nil {
+		return fmt.Errorf("the sidecar does not answer: %w", err)
+	}
+	if err := resp.Body.Close(); err != nil {
+		return fmt.Errorf("ask the sidecar for its health: %w", err)
+	}
+	if resp.StatusCode != http.StatusNoContent {
+		return fmt.Errorf("the sidecar is not ready: %s", resp.Status)
+	}
+	return nil
+}
+
+// WaitHealthy returns when the sidecar is healthy or ctx ends.
+func (s *Sidecar) WaitHealthy(ctx context.Context) error {
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := s.Healthy(ctx)
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("wait for the sidecar: %w", err)
+		case <-tick.C:
+		}
+	}
+}
+
+// Close ends the connection.
+func (s *Sidecar) Close() error { return s.Conn.Close() }

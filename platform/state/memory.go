@@ -1,0 +1,104 @@
+package state
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"sync"
+	"time"
+)
+
+// Memory is a Store in memory, for tests of what stands on a Store.
+type Memory struct {
+	mu   sync.Mutex
+	docs map[string]document
+	next int
+}
+
+type document struct {
+	value   []byte
+	etag    ETag
+	expires time.Time
+}
+
+// NewMemory returns an empty Store.
+func NewMemory() *Memory { return &Memory{docs: map[string]document{}} }
+
+func (m *Memory) Get(ctx context.Context, key string, doc any) (ETag, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return "", fmt.Errorf("read %s: %w: %w", key, ErrUnavailable, err)
+	}
+	d, ok := m.live(key)
+	if !ok {
+		return "", fmt.Errorf("read %s: %w", key, ErrNotFound)
+	}
+	if err := json.Unmarshal(d.value, doc); err != nil {
+		return "", fmt.Errorf("read %s: %w", key, err)
+	}
+	return d.etag, nil
+}
+
+func (m *Memory) GetMany(_ context.Context, keys []string) (map[string][]byte, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	docs := make(map[string][]byte, len(keys))
+	for _, key := range keys {
+		if d, ok := m.live(key); ok {
+			docs[key] = d.value
+		}
+	}
+	return docs, nil
+}
+
+func (m *Memory) Create(ctx context.Context, key string, doc any, options ...Option) error {
+	return m.save(ctx, "create", key, doc, "", options)
+}
+
+func (m *Memory) Replace(ctx context.Context, key string, doc any, etag ETag, options ...Option) error {
+	return m.save(ctx, "replace", key, doc, etag, options)
+}
+
+func (m *Memory) save(ctx context.Context, verb, key string, doc any, etag ETag, options []Option) error {
+	value, err := json.Marshal(doc)
+	if err != nil {
+		return fmt.Errorf("%s %s: %w", verb, key, err)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("%s %s: %w: %w", verb, key, ErrUnavailable, err)
+	}
+	if d, _ := m.live(key); d.etag != etag {
+		return fmt.Errorf("%s %s: %w", verb, key, ErrConflict)
+	}
+	m.next++
+	saved := document{value: value, etag: ETag(strconv.Itoa(m.next))}
+	if w := applied(options); w.ttl > 0 {
+		saved.expires = time.Now().Add(time.Duration(w.ttlSeconds()) * time.Second)
+	}
+	m.docs[key] = saved
+	return nil
+}
+
+func (m *Memory) Delete(_ context.Context, key string, etag ETag) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if d, _ := m.live(key); d.etag != etag {
+		return fmt.Errorf("delete %s: %w", key, ErrConflict)
+	}
+	delete(m.docs, key)
+	return nil
+}
+
+// live is the document under key unless its time is over; m.mu is held.
+func (m *Memory) live(key string) (document, bool) {
+	d, ok := m.docs[key]
+	if ok && !d.expires.IsZero() && !time.Now().Before(d.expires) {
+		delete(m.docs, key)
+		return document{}, false
+	}
+	return d, ok
+}

@@ -1,0 +1,95 @@
+// Package state keeps JSON documents under keys, each write guarded by the ETag of what was read. It knows nothing of
+// what the documents mean. Dapr is the adapter for a Dapr state store, Memory the one for tests; one suite (statetest)
+// holds both to the same behaviour.
+package state
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"time"
+)
+
+var (
+	// ErrNotFound says that there is no document under the key.
+	ErrNotFound = errors.New("no such document")
+	// ErrConflict says that the document exists already (Create) or changed since it was read (Replace).
+	ErrConflict = errors.New("the document was changed by another writer")
+	// ErrUnavailable says that the store could not be asked; whether a write took place is then unknown.
+	ErrUnavailable = errors.New("the state store is unavailable")
+)
+
+// ETag names one version of a document. Its text means nothing outside the store.
+type ETag string
+
+// Store keeps documents. It may be used by many goroutines. Every error wraps one of the errors above or that of ctx.
+type Store interface {
+	// Get reads the document under key into doc and returns its ETag, or ErrNotFound.
+	Get(ctx context.Context, key string, doc any) (ETag, error)
+	// GetMany reads many documents; a missing one is missing from the answer. The order of keys does not matter.
+	GetMany(ctx context.Context, keys []string) (map[string][]byte, error)
+	// Create writes a document that must not exist yet; of many at once exactly one wins, the others get ErrConflict.
+	Create(ctx context.Context, key string, doc any, options ...Option) error
+	// Replace writes the document if it is still the version that etag names, else ErrConflict.
+	Replace(ctx context.Context, key string, doc any, etag ETag, options ...Option) error
+	// Delete removes the document if it is still the version that etag names, else ErrConflict.
+	Delete(ctx context.Context, key string, etag ETag) error
+}
+
+// Option changes one write.
+type Option func(*write)
+
+type write struct{ ttl time.Duration }
+
+// TTL makes the document vanish after d, rounded up to whole seconds. A later write without it keeps the document.
+func TTL(d time.Duration) Option { return func(w *write) { w.ttl = d } }
+
+func applied(options []Option) write {
+	var w write
+	for _, option := range options {
+		option(&w)
+	}
+	return w
+}
+
+func (w write) ttlSeconds() int64 { return int64((w.ttl + time.Second - 1) / time.Second) }
+
+// Keep is what an update function returns when it leaves the document as it is.
+var Keep = errors.New("keep the document as it is")
+
+// maxConflicts bounds how often Update starts again. Each time somebody else made progress.
+const maxConflicts = 100
+
+// Update reads the document under key, lets change alter it, and writes it back; when another writer came in between it
+// starts again from the new version, so change may run several times and must not have effects outside doc. A missing
+// document reaches change as T's zero value with exists false, and is created. When change returns Keep nothing is
+// written; any other error ends the update and is returned as it is. Update returns the document as it now stands.
+func Update[T any](ctx context.Context, s Store, key string, change func(doc *T, exists bool) error) (T, error) {
+	for attempt := 0; ; attempt++ {
+		var doc T
+		etag, err := s.Get(ctx, key, &doc)
+		exists := !errors.Is(err, ErrNotFound)
+		if err != nil && exists {
+			return doc, err
+		}
+		if err := change(&doc, exists); err != nil {
+			if errors.Is(err, Keep) {
+				err = nil
+			}
+			return doc, err
+		}
+		if exists {
+			err = s.Replace(ctx, key, doc, etag)
+		} else {
+			err = s.Create(ctx, key, doc)
+		}
+		if err == nil || !errors.Is(err, ErrConflict) || attempt == maxConflicts {
+			return doc, err
+		}
+		select {
+		case <-ctx.Done():
+			return doc, ctx.Err()
+		case <-time.After(rand.N(time.Millisecond * time.Duration(1+min(attempt, 20)))):
+		}
+	}
+}
