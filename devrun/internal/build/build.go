@@ -1,0 +1,308 @@
+// Package build makes the programs the runner starts: the Dapr runtime, from the module that pins it, and the services.
+package build
+
+import (
+	"bufio"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"waybill/devrun/internal/child"
+	"waybill/devrun/internal/datadir"
+)
+
+// RuntimeVersion is the Dapr version that is pinned in devrun/runtime/go.mod, and the only installed one that will do.
+const RuntimeVersion = "1.18.2"
+
+// Runtime holds the paths of the Dapr programs.
+type Runtime struct {
+	Daprd     string
+	Placement string
+	Scheduler string
+	// Installed says that they were found on this machine and not built.
+	Installed bool
+}
+
+// Builder builds into <root>/.waybill/bin, whatever the data folder is: builds are the same for all of them.
+type Builder struct {
+	Root    string
+	Starter *child.Starter
+	// Progress is told in a short sentence what is being done.
+	Progress func(format string, args ...any)
+}
+
+func (b *Builder) bin() string { return filepath.Join(b.Root, ".waybill", "bin") }
+
+// program is one of the three Dapr programs and how to build it in devrun/runtime.
+type program struct {
+	name string
+	pkg  string
+	tags string
+}
+
+var programs = []program{
+	{name: "daprd", pkg: "./daprd", tags: "stablecomponents"},
+	{name: "placement", pkg: "github.com/dapr/dapr/cmd/placement"},
+	{name: "scheduler", pkg: "github.com/dapr/dapr/cmd/scheduler"},
+}
+
+// Runtime returns an installed Dapr runtime of RuntimeVersion or, if there is none, the one built from the pinned modules.
+func (b *Builder) Runtime(ctx context.Context) (Runtime, error) {
+	if found, ok := installed(ctx); ok {
+		return found, nil
+	}
+	bin := b.bin()
+	built := Runtime{
+		Daprd:     filepath.Join(bin, "daprd"+suffix()),
+		Placement: filepath.Join(bin, "placement"+suffix()),
+		Scheduler: filepath.Join(bin, "scheduler"+suffix()),
+	}
+	release, err := b.lock()
+	if err != nil {
+		return Runtime{}, err
+	}
+	defer release()
+
+	source := filepath.Join(b.Root, "devrun", "runtime")
+	key, err := sourceKey(source)
+	if err != nil {
+		return Runtime{}, fmt.Errorf("find the Dapr runtime's source: %w", err)
+	}
+	for _, p := range programs {
+		if err := b.program(ctx, source, p, key); err != nil {
+			return Runtime{}, err
+		}
+	}
+	return built, nil
+}
+
+// program builds one program unless the one that is there was built from the same source.
+func (b *Builder) program(ctx context.Context, source string, p program, key string) error {
+	target := filepath.Join(b.bin(), p.name+suffix())
+	keyFile := filepath.Join(b.bin(), p.name+".key")
+	if have, err := os.ReadFile(keyFile); err == nil && string(have) == key {
+		if _, err := os.Stat(target); err == nil {
+			return nil
+		}
+	}
+	if err := os.Remove(keyFile); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("build %s: %w", p.name, err)
+	}
+	flags := []string{"-trimpath", "-ldflags", "-s -w -X github.com/dapr/dapr/pkg/buildinfo.version=" + RuntimeVersion}
+	if p.tags != "" {
+		flags = append(flags, "-tags", p.tags)
+	}
+	b.Progress("building Dapr's %s %s from source: minutes the first time, never again for this version", p.name, RuntimeVersion)
+	if err := b.goBuild(ctx, p.name, source, target, p.pkg, flags); err != nil {
+		return err
+	}
+	if err := os.WriteFile(keyFile, []byte(key), 0o644); err != nil {
+		return fmt.Errorf("build %s: %w", p.name, err)
+	}
+	return nil
+}
+
+// Service builds the package in dir and returns the program's path.
+func (b *Builder) Service(ctx context.Context, name, dir string) (string, error) {
+	if _, err := os.Stat(dir); err != nil {
+		return "", fmt.Errorf("build %s: %w", name, err)
+	}
+	release, err := b.lock()
+	if err != nil {
+		return "", err
+	}
+	defer release()
+	target := filepath.Join(b.bin(), name+suffix())
+	return target, b.goBuild(ctx, name, dir, target, ".", nil)
+}
+
+// lock keeps two runners from building into the same folder at once; the second waits for the first.
+func (b *Builder) lock() (release func(), err error) {
+	if err := os.MkdirAll(b.bin(), 0o755); err != nil {
+		return nil, fmt.Errorf("create folder for programs: %w", err)
+	}
+	file, err := os.OpenFile(filepath.Join(b.bin(), ".lock"), os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		return nil, fmt.Errorf("lock folder for programs: %w", err)
+	}
+	if err := datadir.WaitLock(file); err != nil {
+		file.Close()
+		return nil, fmt.Errorf("lock folder for programs: %w", err)
+	}
+	return func() { file.Close() }, nil
+}
+
+// goBuild builds beside the target and moves the result over it: the old program may be running.
+func (b *Builder) goBuild(ctx context.Context, name, dir, target, pkg string, flags []string) error {
+	fresh := target + ".new"
+	args := append([]string{"build", "-v", "-o", fresh}, flags...)
+	cmd := exec.CommandContext(ctx, "go", append(args, pkg)...)
+	cmd.Dir = dir
+	cmd.Env = os.Environ()
+	if filepath.Base(dir) == "runtime" {
+		// The pinned runtime is no part of the workspace: its hundreds of dependencies must not decide the services' versions.
+		cmd.Env = append(cmd.Env, "GOWORK=off")
+	}
+	// The pipe is ours, not exec's: the end of the output must not depend on a compiler that outlived go build.
+	out, in := io.Pipe()
+	cmd.Stdout, cmd.Stderr = in, in
+	cmd.Cancel = func() error { return child.Kill(cmd.Process) }
+	cmd.WaitDelay = time.Second
+	if err := b.Starter.Start(cmd, false); err != nil {
+		return fmt.Errorf("build %s: %w", name, err)
+	}
+
+	var watch buildWatch
+	var tasks sync.WaitGroup
+	defer tasks.Wait()
+	tasks.Go(func() { watch.read(out) })
+	done := make(chan struct{})
+	tasks.Go(func() { b.report(done, name, &watch) })
+	err := cmd.Wait()
+	in.Close()
+	close(done)
+	tasks.Wait()
+	if ctx.Err() != nil {
+		return fmt.Errorf("build %s: %w", name, context.Cause(ctx))
+	}
+	if err != nil {
+		return fmt.Errorf("build %s in %s failed (%w):\n%s", name, dir, err, watch.errors())
+	}
+	if err := os.Rename(fresh, target); err != nil {
+		return fmt.Errorf("build %s: %w", name, err)
+	}
+	return nil
+}
+
+// report says every few seconds how far the build is.
+func (b *Builder) report(done <-chan struct{}, name string, watch *buildWatch) {
+	began := time.Now()
+	tick := time.NewTicker(4 * time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-done:
+			return
+		case <-tick.C:
+			elapsed := time.Since(began).Round(time.Second)
+			compiled, downloaded := watch.compiled.Load(), watch.downloaded.Load()
+			switch {
+			case compiled > 0:
+				b.Progress("building %s: %d packages compiled, %s", name, compiled, elapsed)
+			case downloaded > 0:
+				b.Progress("building %s: %d modules downloaded, %s", name, downloaded, elapsed)
+			default:
+				b.Progress("building %s: %s", name, elapsed)
+			}
+		}
+	}
+}
+
+// buildWatch reads what `go build -v` says: names of packages as they are compiled, downloads, and faults.
+type buildWatch struct {
+	compiled   atomic.Int64
+	downloaded atomic.Int64
+	faults     strings.Builder
+}
+
+func (w *buildWatch) read(out io.Reader) {
+	lines := bufio.NewScanner(out)
+	lines.Buffer(nil, 1<<20)
+	failing := false
+	for lines.Scan() {
+		line := lines.Text()
+		switch {
+		case strings.HasPrefix(line, "go: downloading "):
+			w.downloaded.Add(1)
+		case !failing && !strings.ContainsAny(line, " :#\t"):
+			w.compiled.Add(1)
+		default:
+			failing = true
+			w.faults.WriteString(line + "\n")
+		}
+	}
+	io.Copy(io.Discard, out)
+}
+
+// errors is what the compiler said, once the build has ended.
+func (w *buildWatch) errors() string { return strings.TrimSuffix(w.faults.String(), "\n") }
+
+// sourceKey changes with everything a program in dir is built from: its source, its pinned modules, and the toolchain.
+func sourceKey(dir string) (string, error) {
+	sum := sha256.New()
+	fmt.Fprintf(sum, "%s %s/%s %s\n", runtime.Version(), runtime.GOOS, runtime.GOARCH, RuntimeVersion)
+	err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || !entry.Type().IsRegular() {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		rel, err := filepath.Rel(dir, path)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(sum, "%s %d\n", filepath.ToSlash(rel), len(text))
+		sum.Write(text)
+		return nil
+	})
+	if err != nil {
+		return "", err
+	}
+	return hex.EncodeToString(sum.Sum(nil)), nil
+}
+
+// installed looks for daprd on the PATH and where the Dapr CLI puts it. Placement and scheduler cannot tell their version,
+// so they count only beside a daprd of the right one, as `dapr init --slim` installs them.
+func installed(ctx context.Context) (Runtime, bool) {
+	var candidates []string
+	if path, err := exec.LookPath("daprd"); err == nil {
+		candidates = append(candidates, path)
+	}
+	if home, err := os.UserHomeDir(); err == nil {
+		candidates = append(candidates, filepath.Join(home, ".dapr", "bin", "daprd"+suffix()))
+	}
+	for _, daprd := range candidates {
+		found := Runtime{
+			Daprd:     daprd,
+			Placement: filepath.Join(filepath.Dir(daprd), "placement"+suffix()),
+			Scheduler: filepath.Join(filepath.Dir(daprd), "scheduler"+suffix()),
+			Installed: true,
+		}
+		ask, cancel := context.WithTimeout(ctx, 5*time.Second)
+		out, err := exec.CommandContext(ask, daprd, "--version").Output()
+		cancel()
+		if err != nil || strings.TrimSpace(string(out)) != RuntimeVersion {
+			continue
+		}
+		if isProgram(found.Placement) && isProgram(found.Scheduler) {
+			return found, true
+		}
+	}
+	return Runtime{}, false
+}
+
+func isProgram(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.Mode().IsRegular() && (runtime.GOOS == "windows" || info.Mode()&0o111 != 0)
+}
+
+func suffix() string {
+	if runtime.GOOS == "windows" {
+		return ".exe"
+	}
+	return ""
+}

@@ -1,0 +1,66 @@
+package console
+
+import (
+	"fmt"
+	"os"
+	"sync"
+)
+
+// File is a log file that is appended to, and put aside as <name>.1 when it has grown to its limit. Together the two never
+// take more than about twice the limit.
+type File struct {
+	path  string
+	limit int64
+
+	mu   sync.Mutex
+	file *os.File
+	size int64
+}
+
+// OpenFile opens the log file at path for appending.
+func OpenFile(path string, limit int64) (*File, error) {
+	f := &File{path: path, limit: limit}
+	if err := f.open(); err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
+func (f *File) open() error {
+	file, err := os.OpenFile(f.path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
+	if err != nil {
+		return fmt.Errorf("open log file: %w", err)
+	}
+	info, err := file.Stat()
+	if err != nil {
+		file.Close()
+		return fmt.Errorf("open log file: %w", err)
+	}
+	f.file, f.size = file, info.Size()
+	return nil
+}
+
+// Write appends p. It is safe for concurrent use.
+func (f *File) Write(p []byte) (int, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.size > 0 && f.size+int64(len(p)) > f.limit {
+		f.file.Close()
+		if err := os.Rename(f.path, f.path+".1"); err != nil {
+			return 0, fmt.Errorf("put log file aside: %w", err)
+		}
+		if err := f.open(); err != nil {
+			return 0, err
+		}
+	}
+	n, err := f.file.Write(p)
+	f.size += int64(n)
+	return n, err
+}
+
+// Close closes the file.
+func (f *File) Close() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.file.Close()
+}

@@ -1,0 +1,242 @@
+package local
+
+import (
+	"crypto/rand"
+	"fmt"
+	"maps"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"time"
+
+	"waybill/devrun/internal/broker"
+	"waybill/devrun/internal/build"
+	"waybill/devrun/internal/datadir"
+	"waybill/devrun/internal/ports"
+	"waybill/devrun/internal/runfile"
+	"waybill/devrun/internal/supervise"
+)
+
+// Kinds of processes, as other programs see them in system.json.
+const (
+	kindBroker    = "broker"
+	kindPlacement = "placement"
+	kindScheduler = "scheduler"
+	kindApp       = "app"
+	kindSidecar   = "sidecar"
+)
+
+// Usual ports of what dapr.yaml does not name.
+const (
+	brokerPort    = 9092
+	placementPort = 50005
+	schedulerPort = 50006
+)
+
+// plan is everything that is decided before the first process starts.
+type plan struct {
+	data    datadir.Dir
+	file    *runfile.File
+	runtime build.Runtime
+	self    string            // the runner's own program, which is the broker too
+	apps    map[string]string // app id → program, "" to run the command of dapr.yaml
+	topics  []string
+	token   string
+
+	broker    int
+	placement struct{ port, health, metrics, raft int }
+	scheduler struct{ port, health, metrics, client, peer int }
+	sidecar   map[string]*sidecarPorts
+	app       map[string]*int
+
+	guard *ports.Block // keeps other runs away from the chosen free ports; nil with the usual ones
+}
+
+type sidecarPorts struct{ http, grpc, internal, metrics int }
+
+// newToken makes the secret by which an app knows its sidecar.
+func newToken() string { return rand.Text() }
+
+// choosePorts decides every port. Known ones are those of dapr.yaml and the broker; with free, none is.
+func (p *plan) choosePorts(free bool) error {
+	var needs []ports.Need
+	var targets []*int
+	want := func(target *int, usual int, known bool, purpose string, args ...any) {
+		needs = append(needs, ports.Need{For: fmt.Sprintf(purpose, args...), Usual: usual, Known: known})
+		targets = append(targets, target)
+	}
+	want(&p.broker, brokerPort, true, "the embedded broker")
+	want(&p.placement.port, either(p.file.PlacementPort, placementPort), false, "Dapr's placement service")
+	want(&p.placement.health, 0, false, "placement's health")
+	want(&p.placement.metrics, 0, false, "placement's metrics")
+	want(&p.placement.raft, 0, false, "placement's raft")
+	want(&p.scheduler.port, either(p.file.SchedulerPort, schedulerPort), false, "Dapr's scheduler")
+	want(&p.scheduler.health, 0, false, "the scheduler's health")
+	want(&p.scheduler.metrics, 0, false, "the scheduler's metrics")
+	want(&p.scheduler.client, 0, false, "the scheduler's etcd")
+	want(&p.scheduler.peer, 0, false, "the scheduler's etcd peers")
+	p.sidecar, p.app = map[string]*sidecarPorts{}, map[string]*int{}
+	for _, a := range p.file.Apps {
+		s := &sidecarPorts{}
+		p.sidecar[a.ID], p.app[a.ID] = s, new(int)
+		want(p.app[a.ID], a.Port, true, "the API of %s", a.ID)
+		want(&s.http, a.HTTPPort, true, "the HTTP API of %s's sidecar", a.ID)
+		want(&s.grpc, a.GRPCPort, true, "the gRPC API of %s's sidecar", a.ID)
+		want(&s.internal, 0, false, "the calls between sidecars to %s", a.ID)
+		want(&s.metrics, a.MetricsPort, false, "the metrics of %s's sidecar", a.ID)
+	}
+
+	var chosen []int
+	if free {
+		block, err := ports.Reserve(len(needs))
+		if err != nil {
+			return err
+		}
+		p.guard, chosen = block, block.Ports()
+	} else {
+		var err error
+		if chosen, err = ports.Choose(needs); err != nil {
+			return err
+		}
+	}
+	for i, target := range targets {
+		*target = chosen[i]
+	}
+	return nil
+}
+
+func either(a, b int) int {
+	if a != 0 {
+		return a
+	}
+	return b
+}
+
+func loopback(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
+
+func (p *plan) appURL(id string) string { return "http://" + loopback(*p.app[id]) }
+
+// foundation are the processes that the sidecars need: broker, placement and scheduler.
+func (p *plan) foundation() []supervise.Spec {
+	return []supervise.Spec{
+		{
+			Name: "broker", Kind: kindBroker,
+			Path: p.self,
+			Args: []string{"broker", "--data", string(p.data), "--port", strconv.Itoa(p.broker), "--quiet"},
+			Dir:  p.file.Root, Env: os.Environ(),
+			Ready: kafkaServes(broker.Address(p.broker), p.topics),
+			// A killed broker has everything the system had; only buffered writes of the machine itself could be lost.
+			StopWithin: 10 * time.Second,
+		},
+		{
+			Name: "placement", Kind: kindPlacement,
+			Path: p.runtime.Placement,
+			Args: []string{
+				"--port", strconv.Itoa(p.placement.port), "--listen-address", "127.0.0.1",
+				"--healthz-port", strconv.Itoa(p.placement.health), "--healthz-listen-address", "127.0.0.1",
+				"--metrics-port", strconv.Itoa(p.placement.metrics), "--metrics-listen-address", "127.0.0.1",
+				"--initial-cluster", "dapr-placement-0=" + loopback(p.placement.raft),
+			},
+			Dir: string(p.data), Env: daprEnv(nil),
+			Ready:      answers("http://"+loopback(p.placement.health)+"/healthz", 200),
+			StopWithin: 5 * time.Second,
+		},
+		{
+			Name: "scheduler", Kind: kindScheduler,
+			Path: p.runtime.Scheduler,
+			Args: []string{
+				"--port", strconv.Itoa(p.scheduler.port), "--listen-address", "127.0.0.1",
+				"--override-broadcast-host-port", loopback(p.scheduler.port),
+				"--healthz-port", strconv.Itoa(p.scheduler.health), "--healthz-listen-address", "127.0.0.1",
+				"--metrics-port", strconv.Itoa(p.scheduler.metrics), "--metrics-listen-address", "127.0.0.1",
+				"--etcd-data-dir", p.data.Scheduler(),
+				"--etcd-client-port", strconv.Itoa(p.scheduler.client), "--etcd-client-listen-address", "127.0.0.1",
+				"--etcd-initial-cluster", "dapr-scheduler-server-0=http://" + loopback(p.scheduler.peer),
+			},
+			Dir: string(p.data), Env: daprEnv(nil),
+			Ready: answers("http://"+loopback(p.scheduler.health)+"/healthz", 200),
+			// A killed scheduler costs about 20 s at its next start, until its own lease has run out.
+			Gently:     true,
+			StopWithin: 10 * time.Second,
+		},
+	}
+}
+
+// pair is one app and its sidecar.
+func (p *plan) pair(a runfile.App) (app, sidecar supervise.Spec) {
+	own, side := *p.app[a.ID], p.sidecar[a.ID]
+	env := map[string]string{
+		"APP_ID":         a.ID,
+		"APP_HOST":       "127.0.0.1",
+		"APP_PORT":       strconv.Itoa(own),
+		"APP_PROTOCOL":   a.Protocol,
+		"APP_API_TOKEN":  p.token,
+		"DAPR_HTTP_PORT": strconv.Itoa(side.http),
+		"DAPR_GRPC_PORT": strconv.Itoa(side.grpc),
+	}
+	maps.Copy(env, a.Env)
+	app = supervise.Spec{
+		Name: a.ID, Kind: kindApp,
+		Path: p.apps[a.ID],
+		Dir:  a.Dir, Env: environ(env),
+		Ready:      answers(p.appURL(a.ID)+"/readyz", 200),
+		StopWithin: 20 * time.Second,
+	}
+	if app.Path == "" {
+		app.Path, app.Args = a.Command[0], a.Command[1:]
+	}
+
+	args := []string{
+		"--app-id", a.ID,
+		"--app-port", strconv.Itoa(own), "--app-protocol", a.Protocol, "--app-channel-address", "127.0.0.1",
+		"--dapr-listen-addresses", "127.0.0.1",
+		"--dapr-http-port", strconv.Itoa(side.http),
+		"--dapr-grpc-port", strconv.Itoa(side.grpc),
+		"--dapr-internal-grpc-port", strconv.Itoa(side.internal), "--dapr-internal-grpc-listen-address", "127.0.0.1",
+		"--metrics-port", strconv.Itoa(side.metrics), "--metrics-listen-address", "127.0.0.1",
+		"--placement-host-address", loopback(p.placement.port),
+		"--scheduler-host-address", loopback(p.scheduler.port),
+		"--resources-path", filepath.Join(p.data.Components(), a.ID),
+		"--log-level", a.LogLevel,
+	}
+	if a.ConfigFile != "" {
+		args = append(args, "--config", a.ConfigFile)
+	}
+	if a.MaxBodySize != "" {
+		args = append(args, "--max-body-size", a.MaxBodySize)
+	}
+	if a.HealthCheck {
+		args = append(args, "--enable-app-health-check")
+		if a.HealthCheckPath != "" {
+			args = append(args, "--app-health-check-path", a.HealthCheckPath)
+		}
+	}
+	sidecar = supervise.Spec{
+		Name: sidecarName(a.ID), Kind: kindSidecar,
+		Path: p.runtime.Daprd, Args: args,
+		Dir: a.Dir, Env: daprEnv(map[string]string{"APP_API_TOKEN": p.token}),
+		Ready:      answers("http://"+loopback(side.http)+"/v1.0/healthz", 204),
+		StopWithin: 10 * time.Second,
+	}
+	return app, sidecar
+}
+
+func sidecarName(appID string) string { return appID + "-sidecar" }
+
+// daprEnv is the environment of a Dapr process. Without DAPR_HOST_IP it would announce this machine's network address.
+func daprEnv(more map[string]string) []string {
+	env := map[string]string{"DAPR_HOST_IP": "127.0.0.1"}
+	maps.Copy(env, more)
+	return environ(env)
+}
+
+// environ is the runner's environment with more on top.
+func environ(more map[string]string) []string {
+	env := os.Environ()
+	for _, key := range slices.Sorted(maps.Keys(more)) {
+		env = append(env, key+"="+more[key])
+	}
+	return env
+}

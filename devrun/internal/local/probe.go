@@ -1,0 +1,60 @@
+package local
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+
+	"waybill/devrun/internal/broker"
+)
+
+// client asks local processes; it keeps no connections, since those would outlive the process that answered.
+var client = &http.Client{
+	Timeout:   5 * time.Second,
+	Transport: &http.Transport{DisableKeepAlives: true},
+}
+
+// answers is ready when a GET of target is answered with code.
+func answers(target string, code int) func(context.Context) error {
+	return func(ctx context.Context) error {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
+		if err != nil {
+			return err
+		}
+		resp, err := client.Do(req)
+		if err != nil {
+			return fmt.Errorf("not answering yet: %w", err)
+		}
+		defer resp.Body.Close()
+		if resp.StatusCode == code {
+			return nil
+		}
+		const enough = 300
+		body, err := io.ReadAll(io.LimitReader(resp.Body, enough))
+		if err != nil {
+			return fmt.Errorf("GET %s: status %d", target, resp.StatusCode)
+		}
+		return fmt.Errorf("GET %s: status %d: %s", target, resp.StatusCode, compact(body))
+	}
+}
+
+func compact(body []byte) string {
+	var b strings.Builder
+	var value any
+	if json.Unmarshal(body, &value) == nil {
+		if text, err := json.Marshal(value); err == nil {
+			return string(text)
+		}
+	}
+	b.Write(body)
+	return strings.Join(strings.Fields(b.String()), " ")
+}
+
+// kafkaServes is ready when the broker at addr serves all topics.
+func kafkaServes(addr string, topics []string) func(context.Context) error {
+	return func(ctx context.Context) error { return broker.Check(ctx, addr, topics) }
+}

@@ -1,0 +1,351 @@
+// Package local runs the whole system on this machine: it decides what runs where, starts it in order, says when it is
+// ready, and stops it in order. The parts it puts together (builds, ports, processes, terminal) live in packages of their
+// own and do not know each other.
+package local
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"waybill/devrun/internal/build"
+	"waybill/devrun/internal/child"
+	"waybill/devrun/internal/components"
+	"waybill/devrun/internal/console"
+	"waybill/devrun/internal/datadir"
+	"waybill/devrun/internal/runfile"
+	"waybill/devrun/internal/status"
+	"waybill/devrun/internal/stock"
+	"waybill/devrun/internal/supervise"
+)
+
+// Options of Up.
+type Options struct {
+	Root        string // the folder of dapr.yaml
+	Data        string // the data folder
+	FreePorts   bool   // any free ports instead of the usual ones
+	ReadyWithin time.Duration
+	Topics      []string
+	Out         io.Writer
+	Colour      bool
+}
+
+// logLimit is how large a process's log file gets before it is put aside.
+const logLimit = 10 << 20
+
+// Up starts the system and keeps it running until ctx ends, then stops it in order and returns nil. Closing hurry ends
+// everything at once instead, also while it is being stopped. An error means that the system could not be started; nothing
+// is left running in any case.
+func Up(ctx context.Context, hurry <-chan struct{}, opt Options) (err error) {
+	file, err := runfile.Load(opt.Root)
+	if err != nil {
+		return err
+	}
+	data, err := datadir.Open(opt.Data)
+	if err != nil {
+		return err
+	}
+	release, err := data.Lock("lock", "the runner")
+	if err != nil {
+		return err
+	}
+	defer release()
+	if err := os.Remove(data.SystemFile()); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("remove old system file: %w", err)
+	}
+
+	p := &plan{data: data, file: file, topics: opt.Topics, token: newToken(), apps: map[string]string{}}
+	if p.self, err = os.Executable(); err != nil {
+		return fmt.Errorf("find own program: %w", err)
+	}
+	// Before anything is built: nobody wants to wait minutes to hear of a busy port.
+	if err := p.choosePorts(opt.FreePorts); err != nil {
+		return err
+	}
+	if p.guard != nil {
+		defer p.guard.Close()
+	}
+
+	s := &system{plan: p, terminal: console.New(opt.Out, opt.Colour, longestName(file))}
+	starter := child.NewStarter()
+	defer starter.Close()
+	if err := s.build(ctx, starter); err != nil {
+		return err
+	}
+	for _, a := range file.Apps {
+		from := filepath.Join(data.Components(), a.ID)
+		if err := components.Copy(from, a.ResourcePaths, loopback(p.broker), string(data)); err != nil {
+			return err
+		}
+	}
+
+	s.super = supervise.New(starter, s, supervise.Timing{})
+	defer s.closeLogs()
+	over := make(chan struct{})
+	var tasks sync.WaitGroup
+	defer tasks.Wait()
+	defer close(over)
+	tasks.Go(func() {
+		select {
+		case <-hurry:
+			s.terminal.Warnf("killing everything")
+			s.super.Kill()
+		case <-over:
+		}
+	})
+	defer s.stop()
+
+	starting, cancel := context.WithTimeoutCause(ctx, opt.ReadyWithin,
+		fmt.Errorf("not ready within %s", opt.ReadyWithin))
+	defer cancel()
+	if err := s.start(starting); err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return fmt.Errorf("start the system: %w\nThe logs are in %s", err, data.Logs())
+	}
+	<-ctx.Done()
+	return nil
+}
+
+func longestName(file *runfile.File) int {
+	longest := len("placement")
+	for _, a := range file.Apps {
+		longest = max(longest, len(sidecarName(a.ID)))
+	}
+	return longest
+}
+
+// system is one run.
+type system struct {
+	plan     *plan
+	terminal *console.Console
+	super    *supervise.Supervisor
+
+	mu    sync.Mutex
+	ready bool
+	logs  []*console.File
+}
+
+func (s *system) build(ctx context.Context, starter *child.Starter) error {
+	began := time.Now()
+	builder := &build.Builder{Root: s.plan.file.Root, Starter: starter, Progress: s.terminal.Sayf}
+	var err error
+	if s.plan.runtime, err = builder.Runtime(ctx); err != nil {
+		return err
+	}
+	if s.plan.runtime.Installed {
+		s.terminal.Sayf("using the installed Dapr %s at %s", build.RuntimeVersion, filepath.Dir(s.plan.runtime.Daprd))
+	}
+	var names []string
+	for _, a := range s.plan.file.Apps {
+		if !a.GoPackage() {
+			continue
+		}
+		program, err := builder.Service(ctx, a.ID, a.Dir)
+		if err != nil {
+			return err
+		}
+		s.plan.apps[a.ID] = program
+		names = append(names, a.ID)
+	}
+	s.terminal.Sayf("built %s in %s", strings.Join(names, ", "), time.Since(began).Round(100*time.Millisecond))
+	return nil
+}
+
+// start brings everything up and returns when the system is ready.
+func (s *system) start(ctx context.Context) error {
+	s.writeStatus()
+	for _, spec := range s.plan.foundation() {
+		if err := s.launch(spec); err != nil {
+			return err
+		}
+	}
+	// A sidecar that finds no broker gives up at once.
+	if err := s.super.WaitReady(ctx, "broker", "placement", "scheduler"); err != nil {
+		return err
+	}
+	for _, a := range s.plan.file.Apps {
+		app, sidecar := s.plan.pair(a)
+		for _, spec := range []supervise.Spec{app, sidecar} {
+			if err := s.launch(spec); err != nil {
+				return err
+			}
+		}
+	}
+	if err := s.super.WaitReady(ctx); err != nil {
+		return err
+	}
+	if err := s.loadStock(ctx); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	s.ready = true
+	s.mu.Unlock()
+	s.writeStatus()
+	s.terminal.Sayf("everything is ready")
+	s.terminal.Block(s.summary())
+	return nil
+}
+
+// stop ends everything in order: an app first, so that what it has in hand can still leave through its sidecar.
+func (s *system) stop() {
+	s.terminal.Sayf("stopping; press Ctrl-C again to kill everything at once")
+	s.mu.Lock()
+	s.ready = false
+	s.mu.Unlock()
+	var apps, sidecars []string
+	for _, a := range s.plan.file.Apps {
+		apps = append(apps, a.ID)
+		sidecars = append(sidecars, sidecarName(a.ID))
+	}
+	for _, group := range [][]string{apps, sidecars, {"scheduler"}, {"placement"}, {"broker"}} {
+		s.super.Stop(group...)
+	}
+	s.super.Wait()
+	s.writeStatus()
+	s.terminal.Sayf("everything has stopped")
+}
+
+// launch starts a process with its output on the terminal and in its log file.
+func (s *system) launch(spec supervise.Spec) error {
+	file, err := console.OpenFile(filepath.Join(s.plan.data.Logs(), spec.Name+".log"), logLimit)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	s.logs = append(s.logs, file)
+	s.mu.Unlock()
+	view := console.View(console.Dapr)
+	switch spec.Kind {
+	case kindApp:
+		view = console.App
+	case kindBroker:
+		view = console.All
+	}
+	stream := s.terminal.Stream(spec.Name, file, view)
+	spec.Stdout, spec.Stderr = stream.Writer(), stream.Writer()
+	spec.LastLine = func() string {
+		defer stream.Forget()
+		return stream.Last()
+	}
+	s.super.Start(spec)
+	return nil
+}
+
+func (s *system) closeLogs() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, file := range s.logs {
+		file.Close()
+	}
+}
+
+func (s *system) loadStock(ctx context.Context) error {
+	const warehouse = "fulfillment"
+	if s.plan.app[warehouse] == nil {
+		return nil
+	}
+	items, err := stock.Sample()
+	if err != nil {
+		return err
+	}
+	added, err := stock.Load(ctx, client, s.plan.appURL(warehouse), items)
+	if err != nil {
+		return err
+	}
+	if added > 0 {
+		s.terminal.Sayf("put %d sample products into the warehouse", added)
+	}
+	return nil
+}
+
+// Ready, Died, Stopped and Changed make the system the supervisor's reporter.
+
+// Ready implements supervise.Reporter.
+func (s *system) Ready(name string, took time.Duration) {
+	s.terminal.Sayf("%s is ready after %s", name, took.Round(10*time.Millisecond))
+}
+
+// Died implements supervise.Reporter.
+func (s *system) Died(name string, pid int, why, lastLine string, pause time.Duration) {
+	said := ""
+	if lastLine != "" {
+		said = "; it said: " + lastLine
+	}
+	s.terminal.Warnf("%s (process %d) is down: %s%s; starting it again in %s", name, pid, why, said, pause)
+}
+
+// Stopped implements supervise.Reporter.
+func (s *system) Stopped(name string, took time.Duration, killed bool) {
+	if killed {
+		s.terminal.Warnf("%s did not stop and was killed after %s", name, took.Round(10*time.Millisecond))
+		return
+	}
+	s.terminal.Sayf("%s stopped after %s", name, took.Round(10*time.Millisecond))
+}
+
+// Changed implements supervise.Reporter.
+func (s *system) Changed() { s.writeStatus() }
+
+func (s *system) writeStatus() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := status.System{
+		Ready:       s.ready,
+		Runner:      os.Getpid(),
+		Broker:      loopback(s.plan.broker),
+		Apps:        map[string]status.App{},
+		Processes:   []status.Process{},
+		AppAPIToken: s.plan.token,
+		Logs:        s.plan.data.Logs(),
+	}
+	for _, a := range s.plan.file.Apps {
+		now.Apps[a.ID] = status.App{
+			URL:      s.plan.appURL(a.ID),
+			DaprHTTP: "http://" + loopback(s.plan.sidecar[a.ID].http),
+			DaprGRPC: loopback(s.plan.sidecar[a.ID].grpc),
+		}
+	}
+	for _, p := range s.super.Statuses() {
+		now.Processes = append(now.Processes, status.Process(p))
+		now.Ready = now.Ready && p.Ready
+	}
+	if err := status.Write(s.plan.data.SystemFile(), now); err != nil {
+		s.terminal.Warnf("%v", err)
+	}
+}
+
+// summary is what a person wants to know once it runs.
+func (s *system) summary() string {
+	var b strings.Builder
+	b.WriteString("\n")
+	for _, a := range s.plan.file.Apps {
+		base := s.plan.appURL(a.ID)
+		fmt.Fprintf(&b, "  %-12s %s   docs %s/docs   OpenAPI %s/openapi.json   sidecar http://%s\n",
+			a.ID, base, base, base, loopback(s.plan.sidecar[a.ID].http))
+	}
+	fmt.Fprintf(&b, "  %-12s %s (Kafka protocol)\n", "broker", loopback(s.plan.broker))
+	fmt.Fprintf(&b, "  %-12s %s\n", "logs", s.plan.data.Logs())
+	if s.plan.app["orders"] != nil {
+		base := s.plan.appURL("orders")
+		fmt.Fprintf(&b, `
+Place an order:
+
+  curl -i -X POST %s/v1/orders -H 'Content-Type: application/json' -d '{"customer_id":"CUST-123","items":[{"product_id":"PROD-001","name":"Test Product","quantity":2,"price":49.99}],"total_amount":99.98,"shipping_address":{"street":"123 Test St","city":"Test City","state":"TS","zip":"12345"}}'
+
+and follow it, with the path from the answer's Location header:
+
+  curl %s/v1/orders/<id>
+
+`, base, base)
+	}
+	b.WriteString("Ctrl-C stops everything.\n\n")
+	return b.String()
+}

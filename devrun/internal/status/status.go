@@ -1,0 +1,56 @@
+// Package status is the description of the running system that other processes read: the end-to-end tests find addresses
+// and process ids in it.
+package status
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+)
+
+// System is the content of system.json.
+type System struct {
+	// Ready says that every process is ready and the sample stock is there.
+	Ready bool `json:"ready"`
+	// Runner is the runner's own process id.
+	Runner    int            `json:"runner"`
+	Broker    string         `json:"broker"`
+	Apps      map[string]App `json:"apps"`
+	Processes []Process      `json:"processes"`
+	// AppAPIToken is what a sidecar presents to its app; who knows it can play the sidecar.
+	AppAPIToken string `json:"app_api_token"`
+	Logs        string `json:"logs"`
+}
+
+// App is where an app and its sidecar answer.
+type App struct {
+	URL      string `json:"url"`
+	DaprHTTP string `json:"dapr_http"`
+	DaprGRPC string `json:"dapr_grpc"`
+}
+
+// Process is one child of the runner. PID is 0 while it is not running.
+type Process struct {
+	Name     string `json:"name"`
+	Kind     string `json:"kind"`
+	PID      int    `json:"pid"`
+	Ready    bool   `json:"ready"`
+	Restarts int    `json:"restarts"`
+}
+
+// Write replaces the file at path as a whole, so that a reader never sees half of it. Only the owner may read it.
+func Write(path string, system System) error {
+	text, err := json.MarshalIndent(system, "", "  ")
+	if err != nil {
+		return fmt.Errorf("encode %s: %w", filepath.Base(path), err)
+	}
+	tmp := path + ".tmp"
+	if err := os.WriteFile(tmp, append(text, '\n'), 0o600); err != nil {
+		return fmt.Errorf("write system file: %w", err)
+	}
+	if err := os.Rename(tmp, path); err != nil {
+		return fmt.Errorf("write system file: %w", err)
+	}
+	return nil
+}
