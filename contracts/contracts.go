@@ -51,10 +51,13 @@ func Subscriptions() []Subscription {
 	return []Subscription{OrdersReadsOrders, OrdersReadsFulfillment, FulfillmentReadsOrders}
 }
 
+// EventTopics lists the topics that events are published to, the dead-letter topics left out.
+func EventTopics() []string { return []string{TopicOrders, TopicFulfillment, TopicInventory} }
+
 // Topics lists every topic of OrderBus, the dead-letter topics included, sorted. All of them must exist before any
 // service starts.
 func Topics() []string {
-	topics := []string{TopicOrders, TopicFulfillment, TopicInventory}
+	topics := EventTopics()
 	for _, s := range Subscriptions() {
 		topics = append(topics, s.DeadLetter())
 	}

@@ -1,6 +1,9 @@
 package contracts
 
-import "time"
+import (
+	"encoding/json"
+	"time"
+)
 
 // Version is the data version that every payload below carries.
 const Version = "1.0"
@@ -210,6 +213,15 @@ type FulfillmentFailed struct {
 	FailedAt  time.Time `json:"failed_at"`
 }
 
+// MarshalJSON writes Undone as an array also when nothing was undone, as the schema promises.
+func (e FulfillmentFailed) MarshalJSON() ([]byte, error) {
+	type plain FulfillmentFailed
+	if e.Undone == nil {
+		e.Undone = []string{}
+	}
+	return json.Marshal(plain(e))
+}
+
 func (FulfillmentFailed) EventType() string { return TypeFulfillmentFailed }
 func (e FulfillmentFailed) Subject() string { return orderSubject(e.OrderID) }
 func (e FulfillmentFailed) Key() string     { return e.CustomerID }
@@ -226,18 +238,20 @@ const LowStock = 10
 
 // StockChanged says that the stock of a product that can still be sold changed. Its type follows from the new stock.
 type StockChanged struct {
-	ProductID     string    `json:"product_id"`
-	CurrentStock  int       `json:"current_stock"`
-	PreviousStock int       `json:"previous_stock"`
-	Change        int       `json:"change"`
-	WarehouseID   string    `json:"warehouse_id"`
-	Timestamp     time.Time `json:"timestamp"`
+	ProductID     string `json:"product_id"`
+	CurrentStock  int    `json:"current_stock"`
+	PreviousStock int    `json:"previous_stock"`
+	Change        int    `json:"change"`
+	WarehouseID   string `json:"warehouse_id"`
+	// Revision grows with every change of the product: of two events the one with the larger revision is the newer.
+	Revision  int       `json:"revision,omitempty"`
+	Timestamp time.Time `json:"timestamp"`
 }
 
-// EventType is Inventory.Depleted at zero, Inventory.LowStock below LowStock, else Inventory.Updated.
+// EventType is Inventory.Depleted when nothing is left, Inventory.LowStock below LowStock, else Inventory.Updated.
 func (e StockChanged) EventType() string {
 	switch {
-	case e.CurrentStock == 0:
+	case e.CurrentStock <= 0:
 		return TypeInventoryDepleted
 	case e.CurrentStock < LowStock:
 		return TypeInventoryLowStock

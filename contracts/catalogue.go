@@ -1,0 +1,165 @@
+package contracts
+
+import (
+	"embed"
+	"slices"
+	"time"
+)
+
+//go:generate go run ./internal/generate
+
+// Event describes one event type: who publishes it where, what orders it, and an example of it.
+type Event struct {
+	Type string
+	// Topic carries the event; the topic's owner is the only app that publishes it, unless Doc says otherwise.
+	Topic string
+	// Doc says in one sentence what happened.
+	Doc string
+	// KeyField is the payload's field that Key returns.
+	KeyField string
+	// Enums are the values that a field may have, for the fields that have a closed set of them.
+	Enums map[string][]string
+	// Sample is an example with every field set.
+	Sample Payload
+}
+
+// Owner is the app that publishes to a topic, empty when there is no such topic.
+func Owner(topic string) string {
+	switch topic {
+	case TopicOrders:
+		return AppOrders
+	case TopicFulfillment, TopicInventory:
+		return AppFulfillment
+	default:
+		return ""
+	}
+}
+
+// Catalogue lists every event type of the system, by topic and then in the order in which an order meets them.
+// Schemas, samples and the page docs/events.md are generated from it.
+func Catalogue() []Event {
+	at := time.Date(2026, time.March, 14, 9, 26, 53, 0, time.UTC)
+	order := Order{
+		OrderID: "ORD-1001", CustomerID: "CUST-123",
+		Items:       []Line{{ProductID: "PROD-001", Name: "Wireless Headphones", Quantity: 2, Price: 4999}},
+		TotalAmount: 9998, Currency: DefaultCurrency,
+		ShipTo:       Address{Street: "123 Main St", City: "Seattle", State: "WA", Zip: "98101", Country: "US"},
+		PaymentToken: "tok_visa",
+	}
+	delivery := at.Add(72 * time.Hour)
+	steps := []string{
+		StepValidatePayment, StepReserveInventory, StepProcessShipment,
+		StepRefundPayment, StepReleaseInventory, StepCancelShipment,
+	}
+	return []Event{
+		{
+			Type: TypeOrderCreated, Topic: TopicOrders, KeyField: "customer_id",
+			Doc:    "A customer placed an order. Other systems may publish this event too.",
+			Sample: OrderCreated{Order: order, CreatedAt: at},
+		}, {
+			Type: TypeOrderConfirmed, Topic: TopicOrders, KeyField: "customer_id",
+			Doc:    "An order was checked and stored; its fulfilment starts.",
+			Sample: OrderConfirmed{Order: order, CreatedAt: at, ProcessedAt: at.Add(time.Second)},
+		}, {
+			Type: TypeOrderUpdated, Topic: TopicOrders, KeyField: "customer_id",
+			Doc: "The status of an order changed.",
+			Sample: OrderUpdated{
+				OrderID: order.OrderID, CustomerID: order.CustomerID, Status: "fulfilling", PreviousStatus: "confirmed",
+				UpdatedAt: at.Add(2 * time.Second),
+			},
+		}, {
+			Type: TypeOrderFulfilled, Topic: TopicOrders, KeyField: "customer_id",
+			Doc: "An order was paid and shipped.",
+			Sample: OrderFulfilled{
+				OrderID: order.OrderID, CustomerID: order.CustomerID, Items: order.Items, TotalAmount: order.TotalAmount,
+				Currency: order.Currency, TrackingNumber: "TRK-1001", Carrier: "FedEx", EstimatedDelivery: delivery,
+				FulfilledAt: at.Add(4 * time.Second),
+			},
+		}, {
+			Type: TypeOrderFulfillmentFailed, Topic: TopicOrders, KeyField: "customer_id",
+			Doc: "An order could not be fulfilled, and what had been done for it was undone.",
+			Sample: OrderFulfillmentFailed{
+				OrderID: order.OrderID, CustomerID: order.CustomerID, Code: "out_of_stock",
+				Error: "There is not enough of PROD-001 in stock.", FailedAt: at.Add(4 * time.Second),
+			},
+		}, {
+			Type: TypeSystemError, Topic: TopicOrders, KeyField: "service",
+			Doc: "A service set an event aside because it can never be processed.",
+			Sample: SystemError{
+				Service: AppOrders, Topic: TopicOrders, EventID: "0197-example", Type: TypeOrderCreated, About: orderSubject(order.OrderID),
+				Error: "the order has no items", OccurredAt: at,
+			},
+		}, {
+			Type: TypeStepCompleted, Topic: TopicFulfillment, KeyField: "customer_id",
+			Doc:   "A step of an order's saga, or the undo of one, came to its end.",
+			Enums: map[string][]string{"step": steps, "outcome": {OutcomeDone, OutcomeRefused}},
+			Sample: StepCompleted{
+				OrderID: order.OrderID, CustomerID: order.CustomerID, Step: StepProcessShipment, Outcome: OutcomeDone,
+				Code: "booked", Message: "FedEx takes the parcel.", Amount: 1250, Currency: DefaultCurrency,
+				TransactionID: "TXN-1001", Carrier: "FedEx", TrackingNumber: "TRK-1001", EstimatedDelivery: delivery,
+				CompletedAt: at.Add(3 * time.Second),
+			},
+		}, {
+			Type: TypeFulfillmentCompleted, Topic: TopicFulfillment, KeyField: "customer_id",
+			Doc: "An order's saga ended with a shipment.",
+			Sample: FulfillmentCompleted{
+				OrderID: order.OrderID, CustomerID: order.CustomerID, TrackingNumber: "TRK-1001", Carrier: "FedEx",
+				ShipmentCost: 1250, EstimatedDelivery: delivery, CompletedAt: at.Add(3 * time.Second),
+			},
+		}, {
+			Type: TypeFulfillmentFailed, Topic: TopicFulfillment, KeyField: "customer_id",
+			Doc:   "An order's saga ended without a shipment.",
+			Enums: map[string][]string{"undone": steps, "not_undone": steps},
+			Sample: FulfillmentFailed{
+				OrderID: order.OrderID, CustomerID: order.CustomerID, Code: "carrier_unavailable",
+				Error: "No carrier took the parcel.", Undone: []string{StepReserveInventory},
+				NotUndone: []string{StepValidatePayment}, FailedAt: at.Add(3 * time.Second),
+			},
+		}, {
+			Type: TypeInventoryUpdated, Topic: TopicInventory, KeyField: "product_id",
+			Doc:    "The stock of a product that can still be sold changed.",
+			Sample: stockSample(at, 98),
+		}, {
+			Type: TypeInventoryLowStock, Topic: TopicInventory, KeyField: "product_id",
+			Doc:    "The stock of a product changed and is now below 10.",
+			Sample: stockSample(at, LowStock-1),
+		}, {
+			Type: TypeInventoryDepleted, Topic: TopicInventory, KeyField: "product_id",
+			Doc:    "The stock of a product changed and nothing is left.",
+			Sample: stockSample(at, 0),
+		},
+	}
+}
+
+func stockSample(at time.Time, stock int) StockChanged {
+	return StockChanged{
+		ProductID: "PROD-001", CurrentStock: stock, PreviousStock: stock + 2, Change: -2, WarehouseID: "WH-001", Timestamp: at,
+	}
+}
+
+// Lookup finds an event type in the catalogue.
+func Lookup(eventType string) (Event, bool) {
+	catalogue := Catalogue()
+	i := slices.IndexFunc(catalogue, func(e Event) bool { return e.Type == eventType })
+	if i < 0 {
+		return Event{}, false
+	}
+	return catalogue[i], true
+}
+
+//go:embed schemas/*.json samples/*.json
+var generated embed.FS
+
+// Schema is the JSON Schema (2020-12) of an event type's data, nil when there is no such type.
+func Schema(eventType string) []byte { return read("schemas/" + eventType + ".json") }
+
+// Sample is a whole CloudEvent of the type in structured JSON, nil when there is no such type.
+func Sample(eventType string) []byte { return read("samples/" + eventType + ".json") }
+
+func read(name string) []byte {
+	content, err := generated.ReadFile(name)
+	if err != nil {
+		return nil // the only way to fail is that there is no such file
+	}
+	return content
+}

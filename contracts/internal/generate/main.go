@@ -1,0 +1,60 @@
+// Command generate writes what follows from the catalogue of events: a JSON Schema and a sample of each type, and the page
+// docs/events.md. It is run in the contracts folder, by go generate.
+package main
+
+import (
+	"fmt"
+	"log"
+	"os"
+	"path/filepath"
+)
+
+func main() {
+	if err := run("."); err != nil {
+		log.Fatal(err)
+	}
+}
+
+// run brings the generated files up to date and removes those of event types that are gone. The root is the folder of
+// the contracts module.
+func run(root string) error {
+	files, err := render(root)
+	if err != nil {
+		return err
+	}
+	for name, content := range files {
+		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+			return fmt.Errorf("make the folder of %s: %w", name, err)
+		}
+		if err := os.WriteFile(name, content, 0o644); err != nil {
+			return fmt.Errorf("write %s: %w", name, err)
+		}
+	}
+	stale, err := strangers(root, files)
+	if err != nil {
+		return err
+	}
+	for _, name := range stale {
+		if err := os.Remove(name); err != nil {
+			return fmt.Errorf("remove %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// strangers are the files in the generated folders that no event type stands behind.
+func strangers(root string, files map[string][]byte) ([]string, error) {
+	var found []string
+	for _, folder := range []string{schemasFolder, samplesFolder} {
+		names, err := filepath.Glob(filepath.Join(root, folder, "*.json"))
+		if err != nil {
+			return nil, fmt.Errorf("list %s: %w", folder, err)
+		}
+		for _, name := range names {
+			if _, ok := files[name]; !ok {
+				found = append(found, name)
+			}
+		}
+	}
+	return found, nil
+}

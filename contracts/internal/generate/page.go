@@ -1,0 +1,122 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	"waybill/contracts"
+)
+
+const pageHead = `<!-- Generated from contracts by go generate; do not edit. -->
+# Events
+
+Every event is a [CloudEvent 1.0](https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/formats/json-format.md) in
+structured JSON. Its ` + "`id`" + ` follows from the fact it tells, so a retry repeats it: whoever has seen an id may pass the event
+over. ` + "`subject`" + ` names what the event is about, ` + "`dataversion`" + ` the shape of its data.
+
+A field may be added within a version, so ignore those you do not know; anything else is a new version beside the old one.
+Money is a number with two decimals, times are RFC 3339. The JSON Schema of each type's data is in
+[contracts/schemas](../contracts/schemas), the samples below are in [contracts/samples](../contracts/samples).
+
+Only a topic's owner publishes to it. Events of one ordering key arrive in the order in which they were published; the key
+travels beside the event as ` + "`partitionKey`" + ` (Kafka, Event Hubs) and ` + "`SessionId`" + ` (Service Bus). An event that a subscriber
+can never process is set aside on the subscription's dead-letter topic, with the reason in its attributes ` + "`parkedby`" + `,
+` + "`parkedreason`" + ` and ` + "`parkedat`" + `.
+`
+
+// eventsPage is docs/events.md.
+func eventsPage(c comments) ([]byte, error) {
+	var page bytes.Buffer
+	page.WriteString(pageHead)
+
+	page.WriteString("\n## Topics\n\n| topic | owner | subscribers | dead-letter topics | ordering key |\n| --- | --- | --- | --- | --- |\n")
+	for _, topic := range contracts.EventTopics() {
+		var subscribers, deadLetters, keys []string
+		for _, s := range contracts.Subscriptions() {
+			if s.Topic == topic {
+				subscribers, deadLetters = append(subscribers, s.App), append(deadLetters, code(s.DeadLetter()))
+			}
+		}
+		for _, e := range on(topic) {
+			if key := code(e.KeyField); !slices.Contains(keys, key) {
+				keys = append(keys, key)
+			}
+		}
+		fmt.Fprintf(&page, "| %s | %s | %s | %s | %s |\n", code(topic), contracts.Owner(topic),
+			orNone(subscribers), orNone(deadLetters), strings.Join(keys, ", "))
+	}
+
+	for _, topic := range contracts.EventTopics() {
+		fmt.Fprintf(&page, "\n## On %s\n", code(topic))
+		for _, e := range on(topic) {
+			sample, err := indented(sampleOf(e))
+			if err != nil {
+				return nil, fmt.Errorf("sample of %s: %w", e.Type, err)
+			}
+			fmt.Fprintf(&page, "\n### %s\n\n%s Subject %s, ordered by %s.\n\n", e.Type, e.Doc, code(e.Sample.Subject()), code(e.KeyField))
+			page.WriteString("| field | type | required | |\n| --- | --- | --- | --- |\n")
+			table(&page, "", reflect.TypeOf(e.Sample), e.Enums, c)
+			fmt.Fprintf(&page, "\n```json\n%s```\n", sample)
+		}
+	}
+	return page.Bytes(), nil
+}
+
+func on(topic string) []contracts.Event {
+	return slices.DeleteFunc(contracts.Catalogue(), func(e contracts.Event) bool { return e.Topic != topic })
+}
+
+func code(s string) string { return "`" + s + "`" }
+
+func orNone(names []string) string {
+	if len(names) == 0 {
+		return "none"
+	}
+	return strings.Join(names, ", ")
+}
+
+// table writes one row for each field, those of nested structs below their parent.
+func table(page *bytes.Buffer, prefix string, t reflect.Type, enums map[string][]string, c comments) {
+	for _, f := range fields(t, c) {
+		required := ""
+		if f.required {
+			required = "yes"
+		}
+		remark := f.comment
+		if values := enums[f.name]; values != nil {
+			quoted := make([]string, len(values))
+			for i, value := range values {
+				quoted[i] = code(value)
+			}
+			remark = strings.TrimSpace(remark + " One of " + strings.Join(quoted, ", ") + ".")
+		}
+		fmt.Fprintf(page, "| %s | %s | %s | %s |\n", code(prefix+f.name), typeName(f.typ), required, remark)
+		switch inner, path := f.typ, prefix+f.name; {
+		case inner.Kind() == reflect.Slice && inner.Elem().Kind() == reflect.Struct:
+			table(page, path+"[].", inner.Elem(), nil, c)
+		case inner.Kind() == reflect.Struct && inner != reflect.TypeFor[time.Time]():
+			table(page, path+".", inner, nil, c)
+		}
+	}
+}
+
+func typeName(t reflect.Type) string {
+	switch {
+	case t == reflect.TypeFor[time.Time]():
+		return "time"
+	case t == reflect.TypeFor[contracts.Amount]():
+		return "amount"
+	case t.Kind() == reflect.Slice:
+		return "list of " + typeName(t.Elem())
+	case t.Kind() == reflect.Struct:
+		return "object"
+	case t.Kind() == reflect.Int:
+		return "integer"
+	default:
+		return t.Kind().String()
+	}
+}
