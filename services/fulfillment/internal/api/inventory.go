@@ -1,0 +1,68 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"net/http"
+
+	"waybill/platform/rest"
+	"waybill/platform/state"
+	"waybill/services/fulfillment/internal/inventory"
+	"waybill/services/fulfillment/internal/partner"
+)
+
+type productPath struct {
+	ProductID string `path:"product_id" maxLength:"64" pattern:"^[A-Za-z0-9][A-Za-z0-9._-]*$" patternDescription:"letters, digits, dot, underscore, hyphen" example:"PROD-001"`
+}
+
+type setStockInput struct {
+	productPath
+	Body struct {
+		OnHand int `json:"on_hand" minimum:"0" maximum:"1000000000" doc:"Pieces in the warehouse, those that orders hold included." example:"100"`
+	}
+}
+
+type stockOutput struct{ Body stockBody }
+
+type stockBody struct {
+	ProductID string `json:"product_id" example:"PROD-001"`
+	OnHand    int    `json:"on_hand" doc:"Pieces in the warehouse."`
+	Reserved  int    `json:"reserved" doc:"Pieces of them that orders hold."`
+	Available int    `json:"available" doc:"Pieces that can still be sold: on_hand less reserved."`
+	Shipped   int    `json:"shipped" doc:"Pieces that left the warehouse."`
+}
+
+func shown(s inventory.Stock) *stockOutput {
+	return &stockOutput{Body: stockBody{
+		ProductID: s.ProductID, OnHand: s.OnHand, Reserved: s.Reserved(), Available: s.Available(), Shipped: s.Shipped,
+	}}
+}
+
+func (a API) getStock(ctx context.Context, in *productPath) (*stockOutput, error) {
+	s, err := a.Inventory.Get(ctx, in.ProductID)
+	if err != nil {
+		return nil, a.problem(ctx, err)
+	}
+	return shown(s), nil
+}
+
+func (a API) setStock(ctx context.Context, in *setStockInput) (*stockOutput, error) {
+	s, err := a.Inventory.Set(ctx, in.ProductID, in.Body.OnHand)
+	if err != nil {
+		return nil, a.problem(ctx, err)
+	}
+	return shown(s), nil
+}
+
+// problem is the one place where errors become answers.
+func (a API) problem(ctx context.Context, err error) error {
+	if reason, ok := errors.AsType[*partner.Reason](err); ok {
+		p := &rest.Problem{Status: http.StatusConflict, Code: reason.Code, Detail: reason.Message}
+		if reason.Code == inventory.CodeUnknownProduct {
+			p.Status = http.StatusNotFound
+		}
+		return p
+	}
+	passing := errors.Is(err, state.ErrUnavailable) || errors.Is(err, state.ErrConflict)
+	return rest.Failed(ctx, a.Logger, err, passing)
+}

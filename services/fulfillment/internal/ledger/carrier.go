@@ -1,0 +1,138 @@
+package ledger
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"strconv"
+	"strings"
+	"time"
+
+	"waybill/contracts"
+	"waybill/platform/state"
+	"waybill/services/fulfillment/internal/partner"
+)
+
+// Carrier is a simulated carrier. Like a real one it books a parcel once per idempotency key and remembers it. The zip
+// of the address tells it how to behave:
+//
+//	X-REFUSED   refuses: it does not deliver there
+//	X-SLOW      books after two seconds
+//	X-FAIL-<n>  fails n times, then books
+//	X-DOWN      fails always
+//
+// Any other zip is booked at once.
+type Carrier struct {
+	store state.Store
+	now   func() time.Time
+}
+
+// NewCarrier returns a carrier that keeps its books in store.
+func NewCarrier(store state.Store, now func() time.Time) *Carrier {
+	return &Carrier{store: store, now: now}
+}
+
+// parcel is one booking.
+type parcel struct {
+	Key      string           `json:"key"`
+	Shipment partner.Shipment `json:"shipment"`
+	BookedAt time.Time        `json:"booked_at"`
+}
+
+// parcels is what the carrier knows of one order.
+type parcels struct {
+	OrderID  string   `json:"order_id"`
+	Attempts int      `json:"attempts,omitempty"`
+	Booked   []parcel `json:"booked,omitempty"`
+	// Cancelled says that the parcel was taken back and that nothing may be booked any more.
+	Cancelled bool `json:"cancelled,omitempty"`
+}
+
+const (
+	zipRefused   = "X-REFUSED"
+	zipSlow      = "X-SLOW"
+	zipDown      = "X-DOWN"
+	zipFails     = "X-FAIL-"
+	deliveryDays = 3
+)
+
+// Book books the parcel or refuses it. Repeating a key books nothing more and gives the same shipment. An error leaves
+// open whether a parcel was booked.
+func (c *Carrier) Book(ctx context.Context, o contracts.Order, key string) (partner.Shipment, *partner.Reason, error) {
+	switch o.ShipTo.Zip {
+	case zipRefused:
+		return partner.Shipment{}, &partner.Reason{Code: "undeliverable", Message: "The carrier does not deliver to this address."}, nil
+	case zipDown:
+		return partner.Shipment{}, nil, errors.New("the carrier is down")
+	case zipSlow:
+		if err := pause(ctx, slowness); err != nil {
+			return partner.Shipment{}, nil, err
+		}
+	}
+	if err := c.fail(ctx, o); err != nil {
+		return partner.Shipment{}, nil, err
+	}
+	p, err := state.Update(ctx, c.store, shipmentKey(o.OrderID), func(p *parcels, _ bool) error {
+		if len(p.Booked) > 0 && p.Booked[0].Key == key {
+			return state.Keep
+		}
+		if p.Cancelled {
+			return errors.New("the shipment was cancelled already, nothing more is booked")
+		}
+		p.OrderID = o.OrderID
+		now := c.now()
+		p.Booked = append(p.Booked, parcel{Key: key, Shipment: shipment(o.OrderID, now), BookedAt: now})
+		return nil
+	})
+	if err != nil {
+		return partner.Shipment{}, nil, fmt.Errorf("book: %w", err)
+	}
+	return p.Booked[len(p.Booked)-1].Shipment, nil, nil
+}
+
+// shipment makes up carrier, number and cost from the order's id, the same whenever asked.
+func shipment(order string, now time.Time) partner.Shipment {
+	h := fnv.New32a()
+	h.Write([]byte(order)) // never fails
+	n := h.Sum32()
+	name := []string{"FedEx", "UPS", "DHL", "USPS"}[n%4]
+	return partner.Shipment{
+		Carrier: name, TrackingNumber: fmt.Sprintf("%s-%s-%05d", name, order, 10000+n/4%90000),
+		Cost: contracts.Amount(599 + n/7%2401), EstimatedDelivery: now.AddDate(0, 0, deliveryDays),
+	}
+}
+
+func (c *Carrier) fail(ctx context.Context, o contracts.Order) error {
+	times, err := strconv.Atoi(strings.TrimPrefix(o.ShipTo.Zip, zipFails))
+	if err != nil || !strings.HasPrefix(o.ShipTo.Zip, zipFails) {
+		return nil
+	}
+	p, err := state.Update(ctx, c.store, shipmentKey(o.OrderID), func(p *parcels, _ bool) error {
+		p.OrderID = o.OrderID
+		p.Attempts++
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("book: %w", err)
+	}
+	if p.Attempts <= times {
+		return fmt.Errorf("the carrier failed, attempt %d", p.Attempts)
+	}
+	return nil
+}
+
+// Cancel takes the order's parcel back and lets nothing more be booked. It reports whether there was a parcel.
+func (c *Carrier) Cancel(ctx context.Context, o contracts.Order) (bool, error) {
+	p, err := state.Update(ctx, c.store, shipmentKey(o.OrderID), func(p *parcels, _ bool) error {
+		if p.Cancelled {
+			return state.Keep
+		}
+		p.OrderID, p.Cancelled = o.OrderID, true
+		return nil
+	})
+	if err != nil {
+		return false, fmt.Errorf("cancel shipment: %w", err)
+	}
+	return len(p.Booked) > 0, nil
+}

@@ -1,0 +1,28 @@
+// Package ledger keeps fulfilment's books in the state store: stock, payments, shipments and sagas, each under the key
+// of its order or product. Every entry is written so that a step which runs again finds what it did before.
+//
+// Payments and Carrier are simulated: they stand for another company's API, keep what that company would know, and can
+// be told to fail. Everything else is real.
+package ledger
+
+import (
+	"hash/fnv"
+	"sync"
+)
+
+// Keys of the documents. Order and product ids hold no colon, so keys cannot collide.
+func stockKey(product string) string     { return "stock:" + product }
+func reservationKey(order string) string { return "reservation:" + order }
+func paymentKey(order string) string     { return "payment:" + order }
+func shipmentKey(order string) string    { return "shipment:" + order }
+func sagaKey(order string) string        { return "saga:" + order }
+
+// keyLocks spares writers of one document in this process the conflicts that ETags would make them repeat. It is no
+// guard: other replicas do not know of it.
+type keyLocks [64]sync.Mutex
+
+func (l *keyLocks) of(key string) *sync.Mutex {
+	h := fnv.New32a()
+	h.Write([]byte(key)) // never fails
+	return &l[h.Sum32()%uint32(len(l))]
+}
