@@ -105,7 +105,8 @@ func (b *Builder) program(ctx context.Context, source string, p program, key str
 		flags = append(flags, "-tags", p.tags)
 	}
 	b.Progress("building Dapr's %s %s from source: minutes the first time, never again for this version", p.name, RuntimeVersion)
-	if err := b.goBuild(ctx, p.name, source, target, p.pkg, flags); err != nil {
+	// The pinned runtime is no part of the workspace: its hundreds of dependencies must not decide the services' versions.
+	if err := b.goBuild(ctx, p.name, source, target, p.pkg, flags, []string{"GOWORK=off"}); err != nil {
 		return err
 	}
 	if err := os.WriteFile(keyFile, []byte(key), 0o644); err != nil {
@@ -125,7 +126,7 @@ func (b *Builder) Service(ctx context.Context, name, dir string) (string, error)
 	}
 	defer release()
 	target := filepath.Join(b.bin(), name+suffix())
-	return target, b.goBuild(ctx, name, dir, target, ".", nil)
+	return target, b.goBuild(ctx, name, dir, target, ".", nil, nil)
 }
 
 // lock keeps two runners from building into the same folder at once; the second waits for the first.
@@ -144,17 +145,13 @@ func (b *Builder) lock() (release func(), err error) {
 	return func() { file.Close() }, nil
 }
 
-// goBuild builds beside the target and moves the result over it: the old program may be running.
-func (b *Builder) goBuild(ctx context.Context, name, dir, target, pkg string, flags []string) error {
-	fresh := target + ".new"
-	args := append([]string{"build", "-v", "-o", fresh}, flags...)
+// goBuild builds a program, or leaves it as it is when nothing has changed. The old program may be running: go build
+// puts a new file in its place.
+func (b *Builder) goBuild(ctx context.Context, name, dir, target, pkg string, flags, env []string) error {
+	args := append([]string{"build", "-v", "-o", target}, flags...)
 	cmd := exec.CommandContext(ctx, "go", append(args, pkg)...)
 	cmd.Dir = dir
-	cmd.Env = os.Environ()
-	if filepath.Base(dir) == "runtime" {
-		// The pinned runtime is no part of the workspace: its hundreds of dependencies must not decide the services' versions.
-		cmd.Env = append(cmd.Env, "GOWORK=off")
-	}
+	cmd.Env = append(os.Environ(), env...)
 	// The pipe is ours, not exec's: the end of the output must not depend on a compiler that outlived go build.
 	out, in := io.Pipe()
 	cmd.Stdout, cmd.Stderr = in, in
@@ -179,9 +176,6 @@ func (b *Builder) goBuild(ctx context.Context, name, dir, target, pkg string, fl
 	}
 	if err != nil {
 		return fmt.Errorf("build %s in %s failed (%w):\n%s", name, dir, err, watch.errors())
-	}
-	if err := os.Rename(fresh, target); err != nil {
-		return fmt.Errorf("build %s: %w", name, err)
 	}
 	return nil
 }

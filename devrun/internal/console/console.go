@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"sync"
 	"time"
 )
@@ -87,8 +88,10 @@ type Stream struct {
 	file    io.Writer
 	view    View
 
-	mu   sync.Mutex
-	last string
+	mu      sync.Mutex
+	last    string
+	shown   string
+	shownAt time.Time
 }
 
 // Stream returns the output of the process name: every line goes to file as it is and, as view has it, to the terminal.
@@ -108,6 +111,9 @@ func (s *Stream) Writer() io.Writer { return &lines{to: s.take} }
 func (s *Stream) Last() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if level, message, structured := parse(s.last); structured {
+		return strings.ToUpper(level) + " " + message
+	}
 	return s.last
 }
 
@@ -126,9 +132,21 @@ func (s *Stream) take(line []byte) {
 		s.last = text
 	}
 	s.mu.Unlock()
-	if shown, show := s.view(text); show {
+	if shown, show := s.view(text); show && s.isNew(shown) {
 		s.console.line(s.name, s.colour, shown)
 	}
+}
+
+// isNew reports whether the line differs from the one shown just before: a sidecar says some things once per connection.
+func (s *Stream) isNew(line string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	if line == s.shown && now.Sub(s.shownAt) < time.Second {
+		return false
+	}
+	s.shown, s.shownAt = line, now
+	return true
 }
 
 // longest is where a line is cut that never ends.

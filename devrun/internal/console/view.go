@@ -19,6 +19,11 @@ func Hidden(string) (string, bool) { return "", false }
 // Dapr shows what a Dapr process has to complain about: warnings, errors, and whatever is not one of its log lines, such as
 // a panic. Everything else is in the log file.
 func Dapr(line string) (string, bool) {
+	for _, usual := range usualWarnings {
+		if strings.Contains(line, usual) {
+			return "", false
+		}
+	}
 	level, message, structured := parse(line)
 	if !structured {
 		return line, strings.TrimSpace(line) != ""
@@ -26,15 +31,10 @@ func Dapr(line string) (string, bool) {
 	if level == "info" || level == "debug" {
 		return "", false
 	}
-	for _, usual := range usualWarnings {
-		if strings.Contains(message, usual) {
-			return "", false
-		}
-	}
 	return strings.ToUpper(level) + " " + message, true
 }
 
-// usualWarnings are what Dapr and its etcd warn of at every start of a healthy local system.
+// usualWarnings are what Dapr and its etcd warn of at every start of a healthy local system, and whenever a sidecar goes.
 var usualWarnings = []string{
 	"mTLS is disabled",
 	"spec.metric.http.increasedCardinality",
@@ -43,6 +43,8 @@ var usualWarnings = []string{
 	"exceeded recommended request limit",
 	"simple token is not cryptographically signed",
 	"quota exceeds the maximum value",
+	"Error receiving from stream",
+	"Marking prefixes as undeliverable",
 }
 
 // parse reads a line of Dapr (logfmt) or of the etcd inside its scheduler (JSON).

@@ -200,6 +200,8 @@ func (p *plan) pair(a runfile.App) (app, sidecar supervise.Spec) {
 		"--scheduler-host-address", loopback(p.scheduler.port),
 		"--resources-path", filepath.Join(p.data.Components(), a.ID),
 		"--log-level", a.LogLevel,
+		// Its app has stopped by then; what it still tries to deliver stays on the bus.
+		"--dapr-graceful-shutdown-seconds", "2",
 	}
 	if a.ConfigFile != "" {
 		args = append(args, "--config", a.ConfigFile)

@@ -36,12 +36,15 @@ type Options struct {
 	Colour      bool
 }
 
+// ErrKilled says that the system was not stopped but killed.
+var ErrKilled = errors.New("everything was killed; what was in flight is done again at the next start")
+
 // logLimit is how large a process's log file gets before it is put aside.
 const logLimit = 10 << 20
 
 // Up starts the system and keeps it running until ctx ends, then stops it in order and returns nil. Closing hurry ends
-// everything at once instead, also while it is being stopped. An error means that the system could not be started; nothing
-// is left running in any case.
+// everything at once instead, also while it is being stopped, and makes for an ErrKilled. Any other error means that the
+// system could not be started. Nothing is left running in any case.
 func Up(ctx context.Context, hurry <-chan struct{}, opt Options) (err error) {
 	file, err := runfile.Load(opt.Root)
 	if err != nil {
@@ -95,11 +98,18 @@ func Up(ctx context.Context, hurry <-chan struct{}, opt Options) (err error) {
 		select {
 		case <-hurry:
 			s.terminal.Warnf("killing everything")
+			s.mu.Lock()
+			s.killed = true
+			s.mu.Unlock()
 			s.super.Kill()
 		case <-over:
 		}
 	})
-	defer s.stop()
+	defer func() {
+		if killed := s.stop(); killed && err == nil {
+			err = ErrKilled
+		}
+	}()
 
 	starting, cancel := context.WithTimeoutCause(ctx, opt.ReadyWithin,
 		fmt.Errorf("not ready within %s", opt.ReadyWithin))
@@ -128,9 +138,11 @@ type system struct {
 	terminal *console.Console
 	super    *supervise.Supervisor
 
-	mu    sync.Mutex
-	ready bool
-	logs  []*console.File
+	mu       sync.Mutex
+	ready    bool
+	stopping bool
+	killed   bool
+	logs     []*console.File
 }
 
 func (s *system) build(ctx context.Context, starter *child.Starter) error {
@@ -195,10 +207,11 @@ func (s *system) start(ctx context.Context) error {
 }
 
 // stop ends everything in order: an app first, so that what it has in hand can still leave through its sidecar.
-func (s *system) stop() {
+// It reports whether it came to killing.
+func (s *system) stop() (killed bool) {
 	s.terminal.Sayf("stopping; press Ctrl-C again to kill everything at once")
 	s.mu.Lock()
-	s.ready = false
+	s.ready, s.stopping = false, true
 	s.mu.Unlock()
 	var apps, sidecars []string
 	for _, a := range s.plan.file.Apps {
@@ -211,6 +224,9 @@ func (s *system) stop() {
 	s.super.Wait()
 	s.writeStatus()
 	s.terminal.Sayf("everything has stopped")
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.killed
 }
 
 // launch starts a process with its output on the terminal and in its log file.
@@ -222,7 +238,7 @@ func (s *system) launch(spec supervise.Spec) error {
 	s.mu.Lock()
 	s.logs = append(s.logs, file)
 	s.mu.Unlock()
-	view := console.View(console.Dapr)
+	view := s.whileRunning(console.Dapr)
 	switch spec.Kind {
 	case kindApp:
 		view = console.App
@@ -237,6 +253,19 @@ func (s *system) launch(spec supervise.Spec) error {
 	}
 	s.super.Start(spec)
 	return nil
+}
+
+// whileRunning hides what Dapr's processes say about each other's disappearance while everything is being stopped.
+func (s *system) whileRunning(view console.View) console.View {
+	return func(line string) (string, bool) {
+		s.mu.Lock()
+		stopping := s.stopping
+		s.mu.Unlock()
+		if stopping {
+			return "", false
+		}
+		return view(line)
+	}
 }
 
 func (s *system) closeLogs() {

@@ -30,8 +30,8 @@ type Spec struct {
 	LastLine func() string
 	// Ready answers nil when the process can do its work. It is asked again and again, also after the first nil.
 	Ready func(ctx context.Context) error
-	// Gently lets the process stop by SIGTERM instead of SIGKILL when the runner dies, for one that pays dearly for the
-	// latter.
+	// Gently is for a process that pays dearly for SIGKILL: when the runner dies it gets SIGTERM instead, and Kill gives it
+	// half a second to follow one.
 	Gently bool
 	// StopWithin is how long it may take to stop before it is killed.
 	StopWithin time.Duration
@@ -284,7 +284,8 @@ func (s *Supervisor) live(p *process) (lived time.Duration, stopped bool, end de
 			lived = time.Since(readySince)
 		}
 		end = death{pid: cmd.Process.Pid, why: reason(err)}
-		if p.spec.LastLine != nil {
+		// Who was killed from outside had nothing to say about it.
+		if p.spec.LastLine != nil && !signaled(err) {
 			end.lastLine = p.spec.LastLine()
 		}
 		return lived, false, end
@@ -315,11 +316,21 @@ func (s *Supervisor) end(p *process, cmd *exec.Cmd, exited <-chan error) (took t
 		return time.Since(began), false
 	case <-late.C:
 	case <-p.kill:
+		if p.spec.Gently {
+			select {
+			case <-exited:
+				return time.Since(began), false
+			case <-time.After(gentleKill):
+			}
+		}
 	}
 	_ = child.Kill(cmd.Process)
 	<-exited
 	return time.Since(began), true
 }
+
+// gentleKill is the last chance of a process that pays dearly for SIGKILL.
+const gentleKill = 500 * time.Millisecond
 
 // watch asks whether the process is ready until ctx ends, and calls first when it is for the first time. One unanswered
 // question does not make a ready process unready, three in a row do.
@@ -386,6 +397,15 @@ func (p *process) readiness(ready bool, trouble error) bool {
 	news := p.ready != ready
 	p.ready = ready
 	return news
+}
+
+func signaled(err error) bool {
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) {
+		return false
+	}
+	status, ok := exit.Sys().(syscall.WaitStatus)
+	return ok && status.Signaled()
 }
 
 // reason says in words how a process ended.

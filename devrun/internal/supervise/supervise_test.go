@@ -1,0 +1,238 @@
+package supervise
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"waybill/devrun/internal/child"
+)
+
+// TestMain lets the test program play the supervised process too: a tiny server, told by WAYBILL_CHILD what to do.
+func TestMain(m *testing.M) {
+	switch os.Getenv("WAYBILL_CHILD") {
+	case "":
+		os.Exit(m.Run())
+	case "serve":
+		serve()
+	case "serve stubbornly":
+		signal.Ignore(syscall.SIGTERM)
+		serve()
+	case "fail":
+		fmt.Fprintln(os.Stderr, "panic: no such luck")
+		os.Exit(3)
+	}
+}
+
+func serve() {
+	l, err := net.Listen("tcp", os.Getenv("WAYBILL_ADDR"))
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	err = http.Serve(l, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprint(w, os.Getpid())
+	}))
+	fmt.Fprintln(os.Stderr, err)
+	os.Exit(1)
+}
+
+type report struct {
+	mu      sync.Mutex
+	died    []string
+	stopped map[string]bool // name → killed
+}
+
+func (r *report) Ready(string, time.Duration) {}
+func (r *report) Changed()                    {}
+
+func (r *report) Died(name string, _ int, why, lastLine string, _ time.Duration) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.died = append(r.died, name+": "+why+": "+lastLine)
+}
+
+func (r *report) Stopped(name string, _ time.Duration, killed bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.stopped[name] = killed
+}
+
+func (r *report) deaths() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return append([]string(nil), r.died...)
+}
+
+func newSupervisor(t *testing.T) (*Supervisor, *report) {
+	t.Helper()
+	starter := child.NewStarter()
+	r := &report{stopped: map[string]bool{}}
+	s := New(starter, r, Timing{
+		FirstPause: time.Millisecond, LongestPause: 5 * time.Millisecond, Ask: time.Millisecond, AskAgain: 10 * time.Millisecond,
+	})
+	t.Cleanup(func() {
+		s.Kill()
+		s.Wait()
+		starter.Close()
+	})
+	return s, r
+}
+
+func spec(t *testing.T, name, behaviour string) Spec {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := l.Addr().String()
+	l.Close()
+	return Spec{
+		Name: name, Kind: "test", Path: self,
+		Env:    append(os.Environ(), "WAYBILL_CHILD="+behaviour, "WAYBILL_ADDR="+addr),
+		Stdout: io.Discard, Stderr: io.Discard,
+		Ready: func(ctx context.Context) error {
+			req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr, nil)
+			if err != nil {
+				return err
+			}
+			resp, err := http.DefaultClient.Do(req)
+			if err != nil {
+				return err
+			}
+			return resp.Body.Close()
+		},
+		StopWithin: 10 * time.Second,
+	}
+}
+
+// eventually polls until ok answers true; the test fails when it never does.
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	late := time.After(30 * time.Second)
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-late:
+			t.Fatalf("never happened: %s", what)
+		}
+	}
+}
+
+func waitReady(t *testing.T, s *Supervisor) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	if err := s.WaitReady(ctx); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestAKilledProcessIsStartedAgain(t *testing.T) {
+	t.Parallel()
+	s, r := newSupervisor(t)
+	s.Start(spec(t, "server", "serve"))
+	waitReady(t, s)
+
+	first := s.Statuses()[0]
+	if first.PID == 0 || !first.Ready || first.Restarts != 0 {
+		t.Fatalf("after the start: %+v", first)
+	}
+	if err := syscall.Kill(first.PID, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "ready in a second life", func() bool {
+		now := s.Statuses()[0]
+		return now.Ready && now.PID != first.PID && now.Restarts == 1
+	})
+	if died := r.deaths(); len(died) != 1 || !strings.Contains(died[0], "server: killed by signal 9") {
+		t.Errorf("reported deaths: %q", died)
+	}
+}
+
+func TestAFailingProcessIsReportedWithItsLastWord(t *testing.T) {
+	t.Parallel()
+	s, r := newSupervisor(t)
+	failing := spec(t, "failing", "fail")
+	failing.LastLine = func() string { return "panic: no such luck" }
+	s.Start(failing)
+	eventually(t, "third death", func() bool { return len(r.deaths()) >= 3 })
+	if got, want := r.deaths()[0], "failing: ended with code 3: panic: no such luck"; got != want {
+		t.Errorf("reported %q, want %q", got, want)
+	}
+
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cause := errors.New("enough waited")
+	cancel(cause)
+	if err := s.WaitReady(ctx); !errors.Is(err, cause) || !strings.Contains(err.Error(), "failing: ") {
+		t.Errorf("waiting for it: %v", err)
+	}
+}
+
+func TestAMissingProgramIsReported(t *testing.T) {
+	t.Parallel()
+	s, r := newSupervisor(t)
+	s.Start(Spec{Name: "ghost", Path: "/does/not/exist", Stdout: io.Discard, Stderr: io.Discard})
+	eventually(t, "a report", func() bool { return len(r.deaths()) > 0 })
+	if got := r.deaths()[0]; !strings.Contains(got, "ghost: cannot be started") {
+		t.Errorf("reported %q", got)
+	}
+}
+
+func TestStopEndsProcessesForGood(t *testing.T) {
+	t.Parallel()
+	s, r := newSupervisor(t)
+	s.Start(spec(t, "meek", "serve"))
+	stubborn := spec(t, "stubborn", "serve stubbornly")
+	stubborn.StopWithin = 50 * time.Millisecond
+	s.Start(stubborn)
+	waitReady(t, s)
+	pids := []int{s.Statuses()[0].PID, s.Statuses()[1].PID}
+
+	s.Stop()
+	s.Wait()
+	for _, pid := range pids {
+		if err := syscall.Kill(pid, 0); !errors.Is(err, syscall.ESRCH) {
+			t.Errorf("process %d: %v, want it gone", pid, err)
+		}
+	}
+	if killed, ok := r.stopped["meek"]; !ok || killed {
+		t.Error("meek should have stopped when asked")
+	}
+	if !r.stopped["stubborn"] {
+		t.Error("stubborn should have been killed")
+	}
+	if len(r.deaths()) > 0 {
+		t.Errorf("stopping was reported as dying: %q", r.deaths())
+	}
+}
+
+func TestKillDoesNotWaitForAnybody(t *testing.T) {
+	t.Parallel()
+	s, r := newSupervisor(t)
+	stubborn := spec(t, "stubborn", "serve stubbornly")
+	stubborn.StopWithin = time.Hour
+	s.Start(stubborn)
+	waitReady(t, s)
+	s.Kill()
+	s.Wait()
+	if !r.stopped["stubborn"] {
+		t.Error("stubborn should have been killed")
+	}
+}
