@@ -1,0 +1,118 @@
+// Package api is the edge of this service: its REST surface, the events it takes and those it publishes. It turns what
+// comes in into calls of the domain, and the domain's errors into answers. Only this package knows status codes. It does
+// not know how orders are stored.
+package api
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"reflect"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"waybill/contracts"
+	"waybill/platform/eventing"
+	"waybill/platform/rest"
+	"waybill/services/orders/internal/idempotency"
+	"waybill/services/orders/internal/order"
+)
+
+// Orders is where orders are kept.
+type Orders interface {
+	Create(ctx context.Context, o *order.Order) error
+	Get(ctx context.Context, id order.ID) (*order.Order, error)
+	Update(ctx context.Context, id order.ID, change func(o *order.Order) (*order.Order, error)) error
+	Index(ctx context.Context, customerID string, id order.ID) error
+	List(ctx context.Context, customerID string, status order.Status, limit, before int) (orders []*order.Order, next int, err error)
+}
+
+// Publisher hands events to the bus.
+type Publisher interface {
+	Publish(ctx context.Context, topic string, e eventing.Event) error
+}
+
+// Service answers requests and events.
+type Service struct {
+	Orders    Orders
+	Keys      *idempotency.Keys
+	Publisher Publisher
+	Logger    *slog.Logger
+}
+
+// Info describes the API.
+func Info() rest.Info {
+	return rest.Info{
+		Title: "Waybill orders", Version: contracts.Version,
+		Description: "Place orders and follow them. An order is accepted when it is stored and announced; whatever happens to it afterwards is an event on its timeline.",
+	}
+}
+
+// Register puts the service's whole REST surface on the API.
+func (s *Service) Register(api huma.API) {
+	api.OpenAPI().Components.Schemas.RegisterTypeAlias(reflect.TypeFor[contracts.Amount](), reflect.TypeFor[amount]())
+
+	huma.Register(api, huma.Operation{
+		OperationID: "place-order", Method: http.MethodPost, Path: "/v1/orders", DefaultStatus: http.StatusAccepted,
+		Summary: "Place an order",
+		Description: "Answers 202 once the order is stored and announced. A request without an answer may be repeated: with an Idempotency-Key, " +
+			"or with an order_id of the client's own, it comes to one and the same order.",
+		MaxBodyBytes: rest.MaxBody, Tags: []string{"orders"},
+		Errors: []int{http.StatusBadRequest, http.StatusConflict, http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType, http.StatusServiceUnavailable},
+	}, s.place)
+	huma.Register(api, huma.Operation{
+		OperationID: "get-order", Method: http.MethodGet, Path: "/v1/orders/{id}", Tags: []string{"orders"},
+		Summary: "Read an order", Description: "With If-None-Match it answers 304 while the order is unchanged.",
+		Responses: map[string]*huma.Response{"304": {Description: "The order is as the If-None-Match header knows it."}},
+		Errors:    []int{http.StatusNotFound, http.StatusServiceUnavailable},
+	}, s.get)
+	huma.Register(api, huma.Operation{
+		OperationID: "list-orders", Method: http.MethodGet, Path: "/v1/orders", Tags: []string{"orders"},
+		Summary: "List a customer's orders, newest first",
+		Description: "Pages hold while orders are added. With a status a page may be short, or even empty, although next_cursor says that there is more: " +
+			"one request looks at a bounded number of orders.",
+		Errors: []int{http.StatusServiceUnavailable},
+	}, s.list)
+	huma.Register(api, huma.Operation{
+		OperationID: "get-timeline", Method: http.MethodGet, Path: "/v1/orders/{id}/timeline", Tags: []string{"orders"},
+		Summary:     "Read every event of an order",
+		Description: "In the order in which this service learned of them, each with the order's status after it.",
+		Errors:      []int{http.StatusNotFound, http.StatusServiceUnavailable},
+	}, s.timeline)
+}
+
+// Subscriptions is every event the service takes.
+func (s *Service) Subscriptions() []eventing.Subscription {
+	return []eventing.Subscription{
+		subscription(contracts.OrdersReadsOrders, map[string]eventing.Handler{
+			contracts.TypeOrderCreated: s.created,
+		}),
+		subscription(contracts.OrdersReadsFulfillment, map[string]eventing.Handler{
+			contracts.TypeStepCompleted:        s.stepCompleted,
+			contracts.TypeFulfillmentCompleted: s.fulfillmentCompleted,
+			contracts.TypeFulfillmentFailed:    s.fulfillmentFailed,
+		}),
+	}
+}
+
+func subscription(s contracts.Subscription, handlers map[string]eventing.Handler) eventing.Subscription {
+	return eventing.Subscription{Component: contracts.OrderBus, Topic: s.Topic, DeadLetter: s.DeadLetter(), Handlers: handlers}
+}
+
+// announce publishes entries of the order's timeline that are the service's own.
+func (s *Service) announce(ctx context.Context, o *order.Order, entries ...order.Entry) error {
+	for _, entry := range entries {
+		payload := o.Announcement(entry)
+		if payload == nil {
+			continue
+		}
+		e, err := eventing.New(entry.EventID, order.Source, contracts.Version, entry.Time, payload)
+		if err != nil {
+			return err
+		}
+		if err := s.Publisher.Publish(ctx, contracts.TopicOrders, e); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,75 @@
+package api
+
+import (
+	"github.com/danielgtaylor/huma/v2"
+
+	"waybill/contracts"
+	"waybill/services/orders/internal/order"
+)
+
+// newOrder is an order as a client or another system writes it. The schema finds wrong types and unknown fields and tells
+// people the rules; whether an order is valid is for the domain alone to say, so that the bus is held to the same.
+type newOrder struct {
+	OrderID      string     `json:"order_id,omitempty" pattern:"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$" example:"ord-1001" doc:"The client's own id for the order; made up when left out."`
+	CustomerID   string     `json:"customer_id" pattern:"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$" example:"CUST-123"`
+	Items        []newLine  `json:"items" minItems:"1" maxItems:"100" nullable:"false" doc:"What is ordered. A product may stand on several lines."`
+	TotalAmount  amount     `json:"total_amount" doc:"Must equal the sum of quantity times price over all items."`
+	Currency     string     `json:"currency,omitempty" pattern:"^[A-Z]{3}$" default:"USD" doc:"ISO 4217 code."`
+	ShipTo       newAddress `json:"shipping_address"`
+	PaymentToken string     `json:"payment_token,omitempty" maxLength:"255" doc:"Stands for the customer's means of payment at the payment provider. It is never shown again."`
+}
+
+type newLine struct {
+	ProductID string   `json:"product_id" pattern:"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$" example:"PROD-001"`
+	Name      string   `json:"name,omitempty" maxLength:"200"`
+	Quantity  quantity `json:"quantity"`
+	Price     amount   `json:"price" doc:"The price of one piece."`
+}
+
+type newAddress struct {
+	Street  string `json:"street" minLength:"1" maxLength:"200" example:"123 Main St"`
+	City    string `json:"city" minLength:"1" maxLength:"100" example:"Seattle"`
+	State   string `json:"state,omitempty" maxLength:"100" example:"WA"`
+	Zip     string `json:"zip" minLength:"1" maxLength:"20" example:"98101"`
+	Country string `json:"country,omitempty" maxLength:"100" example:"US"`
+}
+
+// amount and quantity keep a number as it was written; the domain reads it.
+type (
+	amount   order.Number
+	quantity order.Number
+)
+
+func (a *amount) UnmarshalJSON(b []byte) error   { *a = amount(written(b)); return nil }
+func (q *quantity) UnmarshalJSON(b []byte) error { *q = quantity(written(b)); return nil }
+
+func written(b []byte) order.Number {
+	if string(b) == "null" {
+		return ""
+	}
+	return order.Number(b)
+}
+
+// Schema describes an amount of money.
+func (amount) Schema(huma.Registry) *huma.Schema {
+	return &huma.Schema{
+		Type: huma.TypeNumber, Minimum: new(float64), Examples: []any{49.99},
+		Description: "A decimal number with at most two decimal places.",
+	}
+}
+
+// Schema describes a number of pieces.
+func (quantity) Schema(huma.Registry) *huma.Schema {
+	return &huma.Schema{Type: huma.TypeInteger, Minimum: new(float64(1)), Maximum: new(float64(order.MaxQuantity)), Examples: []any{2}}
+}
+
+func (n newOrder) draft() order.Draft {
+	d := order.Draft{
+		ID: n.OrderID, CustomerID: n.CustomerID, Total: order.Number(n.TotalAmount), Currency: n.Currency,
+		ShipTo: contracts.Address(n.ShipTo), PaymentToken: n.PaymentToken, Lines: make([]order.DraftLine, len(n.Items)),
+	}
+	for i, line := range n.Items {
+		d.Lines[i] = order.DraftLine{ProductID: line.ProductID, Name: line.Name, Quantity: order.Number(line.Quantity), Price: order.Number(line.Price)}
+	}
+	return d
+}

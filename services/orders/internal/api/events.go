@@ -1,0 +1,149 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"waybill/contracts"
+	"waybill/platform/eventing"
+	"waybill/services/orders/internal/order"
+)
+
+// createdData is an Order.Created as anybody may have written it.
+type createdData struct {
+	newOrder
+	CreatedAt json.RawMessage `json:"created_at"`
+}
+
+// created takes an order from the bus, ours or another system's, and confirms it.
+func (s *Service) created(ctx context.Context, e eventing.Event) error {
+	o, err := decodeCreated(e)
+	if err != nil {
+		return eventing.Reject(err)
+	}
+	fresh, cause := o, causeOf(e)
+	err = s.Orders.Update(ctx, fresh.ID(), func(stored *order.Order) (*order.Order, error) {
+		if o = stored; o == nil {
+			o = fresh
+		} else if !o.SameContent(fresh) {
+			return nil, eventing.Reject(order.ErrTaken(fresh.ID()))
+		}
+		if !o.Confirm(cause, now()) {
+			return nil, nil
+		}
+		// First, for an order that is confirmed is not indexed again.
+		return o, s.Orders.Index(ctx, o.CustomerID(), o.ID())
+	})
+	if err != nil {
+		return fmt.Errorf("confirm order %s: %w", fresh.ID(), err)
+	}
+	return s.announce(ctx, o, o.Unsettled(cause)...)
+}
+
+// decodeCreated reads and checks the order in the event. The error names everything wrong with it, and no values.
+func decodeCreated(e eventing.Event) (*order.Order, error) {
+	var data createdData
+	err := json.Unmarshal(e.Data, &data)
+	var mistyped *json.UnmarshalTypeError
+	if err != nil && !errors.As(err, &mistyped) {
+		return nil, fmt.Errorf("the event's data cannot be read: %w", err)
+	}
+	// A mistyped field does not keep the others from being read, so their faults can be named beside it.
+	o, invalid := order.New(data.draft(), createdAt(data.CreatedAt, e))
+	switch {
+	case mistyped == nil:
+		return o, invalid
+	case invalid == nil:
+		return nil, fmt.Errorf("%s must not be a JSON %s", mistyped.Field, mistyped.Value)
+	default:
+		return nil, fmt.Errorf("%s must not be a JSON %s. %w", mistyped.Field, mistyped.Value, invalid)
+	}
+}
+
+// createdAt is when the customer placed the order, as well as the event can tell.
+func createdAt(written json.RawMessage, e eventing.Event) time.Time {
+	var at time.Time
+	if err := json.Unmarshal(written, &at); err == nil && !at.IsZero() {
+		return at
+	}
+	return eventTime(e)
+}
+
+func eventTime(e eventing.Event) time.Time {
+	if e.Time.IsZero() {
+		return now()
+	}
+	return e.Time
+}
+
+func causeOf(e eventing.Event) order.Cause {
+	return order.Cause{EventID: e.ID, Source: e.Source, Time: eventTime(e)}
+}
+
+func (s *Service) stepCompleted(ctx context.Context, e eventing.Event) error {
+	var data contracts.StepCompleted
+	if err := e.Decode(&data); err != nil {
+		return err
+	}
+	return s.follow(ctx, e, data.OrderID, func(o *order.Order, cause order.Cause) bool { return o.Step(cause, data, now()) })
+}
+
+func (s *Service) fulfillmentCompleted(ctx context.Context, e eventing.Event) error {
+	var data contracts.FulfillmentCompleted
+	if err := e.Decode(&data); err != nil {
+		return err
+	}
+	return s.follow(ctx, e, data.OrderID, func(o *order.Order, cause order.Cause) bool { return o.Complete(cause, data, now()) })
+}
+
+func (s *Service) fulfillmentFailed(ctx context.Context, e eventing.Event) error {
+	var data contracts.FulfillmentFailed
+	if err := e.Decode(&data); err != nil {
+		return err
+	}
+	return s.follow(ctx, e, data.OrderID, func(o *order.Order, cause order.Cause) bool { return o.Fail(cause, data, now()) })
+}
+
+// follow lets the order learn an event of its saga, and then publishes what the event brought about: also when the order
+// knew it already, for the last attempt may have ended between the two.
+func (s *Service) follow(ctx context.Context, e eventing.Event, orderID string, learn func(*order.Order, order.Cause) bool) error {
+	id, err := order.ParseID(orderID)
+	if err != nil {
+		return eventing.Reject(err)
+	}
+	cause := causeOf(e)
+	var o *order.Order
+	err = s.Orders.Update(ctx, id, func(stored *order.Order) (*order.Order, error) {
+		if o = stored; o == nil {
+			return nil, eventing.Reject(order.ErrNotFound(orderID))
+		}
+		unconfirmed := o.Status() == order.Received
+		if !learn(o, cause) {
+			return nil, nil
+		}
+		if unconfirmed {
+			// The order skips its confirmation, which would have indexed it.
+			return o, s.Orders.Index(ctx, o.CustomerID(), id)
+		}
+		return o, nil
+	})
+	if err != nil {
+		return fmt.Errorf("follow order %s: %w", id, err)
+	}
+	return s.announce(ctx, o, o.Unsettled(cause)...)
+}
+
+// Parked announces, as System.Error, an event that this service set aside.
+func (s *Service) Parked(ctx context.Context, topic string, e eventing.Event) error {
+	announced, err := eventing.New(topic+":"+e.ID+":"+contracts.TypeSystemError, order.Source, contracts.Version, e.Parked.At, contracts.SystemError{
+		Service: contracts.AppOrders, Topic: topic, EventID: e.ID, Type: e.Type, About: e.Subject,
+		Error: e.Parked.Reason, OccurredAt: e.Parked.At.UTC(),
+	})
+	if err != nil {
+		return err
+	}
+	return s.Publisher.Publish(ctx, contracts.TopicOrders, announced)
+}

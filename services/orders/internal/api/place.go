@@ -1,0 +1,111 @@
+package api
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/oklog/ulid/v2"
+
+	"waybill/services/orders/internal/order"
+)
+
+// placeTimeout bounds how long placing an order may take, retries included. It is shorter than idempotency.Lease.
+const placeTimeout = 5 * time.Second
+
+type placeInput struct {
+	IdempotencyKey string `header:"Idempotency-Key" maxLength:"255" pattern:"^[!-~]+$" doc:"Up to 255 visible ASCII characters of the client's choice. A request repeated with its key gets the same answer and makes no second order."`
+	Body           newOrder
+}
+
+// Resolve adds the domain's faults to those of the schema, so that one answer names everything wrong with a request.
+func (in *placeInput) Resolve(huma.Context) []error {
+	d := in.Body.draft()
+	d.ID = cmp.Or(d.ID, newID())
+	_, err := order.New(d, time.Time{})
+	return details(err)
+}
+
+type placeOutput struct {
+	Location string `header:"Location" doc:"Where the order can be read."`
+	Body     accepted
+}
+
+type accepted struct {
+	OrderID string       `json:"order_id"`
+	Status  order.Status `json:"status"`
+	Links   links        `json:"links"`
+}
+
+type links struct {
+	Self     string `json:"self"`
+	Timeline string `json:"timeline"`
+}
+
+func newID() string { return "ord-" + ulid.Make().String() }
+
+func now() time.Time { return time.Now().UTC().Truncate(time.Millisecond) }
+
+// place accepts an order: it is stored and announced when place returns without an error.
+func (s *Service) place(ctx context.Context, in *placeInput) (*placeOutput, error) {
+	ctx, cancel := context.WithTimeout(ctx, placeTimeout)
+	defer cancel()
+	draft := in.Body.draft()
+	named := draft.ID
+	draft.ID = cmp.Or(named, newID())
+	o, err := order.New(draft, now())
+	if err != nil {
+		return nil, s.problem(ctx, err)
+	}
+	id, status := draft.ID, order.Received
+	if in.IdempotencyKey == "" {
+		status, err = s.accept(ctx, o)
+	} else {
+		// The id is part of the request only if the client chose it.
+		content := o.Snapshot().Content
+		content.OrderID = named
+		var request []byte
+		if request, err = json.Marshal(content); err == nil {
+			id, err = s.Keys.Do(ctx, in.IdempotencyKey, request, id, func(ctx context.Context, id string) (err error) {
+				draft.ID = id
+				if o, err = order.New(draft, now()); err == nil {
+					_, err = s.accept(ctx, o)
+				}
+				return err
+			})
+		}
+	}
+	if err != nil {
+		return nil, s.problem(ctx, fmt.Errorf("place order: %w", err))
+	}
+	at := "/v1/orders/" + id
+	return &placeOutput{at, accepted{id, status, links{at, at + "/timeline"}}}, nil
+}
+
+// accept stores the order and announces it. An order that is stored already is announced again as long as nothing shows
+// that its announcement arrived. It returns the status of the stored order.
+func (s *Service) accept(ctx context.Context, o *order.Order) (order.Status, error) {
+	created := o.Place()
+	err := s.Orders.Create(ctx, o)
+	var refused *order.Error
+	if errors.As(err, &refused) && refused.Kind == order.Taken {
+		stored, readErr := s.Orders.Get(ctx, o.ID())
+		if readErr != nil {
+			return "", readErr
+		}
+		if !stored.SameContent(o) {
+			return "", err
+		}
+		if stored.Status() != order.Received {
+			return stored.Status(), nil
+		}
+		o, created = stored, stored.Snapshot().Timeline[0]
+	} else if err != nil {
+		return "", err
+	}
+	return o.Status(), s.announce(ctx, o, created)
+}

@@ -1,0 +1,163 @@
+// Package idempotency lets a request that carries a key take effect once however often it is sent: also when the process
+// dies between any two steps of it. It knows nothing of what a request does.
+package idempotency
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"waybill/platform/state"
+)
+
+var (
+	// ErrOtherRequest says that the key came with another request before.
+	ErrOtherRequest = errors.New("the key belongs to another request")
+	// ErrRunning says that a request with the key is at work now.
+	ErrRunning = errors.New("a request with this key is running")
+)
+
+// Lease is how long a request is believed to be at work when the process that took it says nothing more. It must be
+// longer than any request may run.
+const Lease = 30 * time.Second
+
+// releaseTimeout bounds the note that a request ended, which is written even when the request's own time is over.
+const releaseTimeout = 2 * time.Second
+
+// Keys remembers requests by their keys. It may be used by many goroutines.
+type Keys struct {
+	store state.Store
+	// process names this process: no other one, before or after it, has the same.
+	process string
+	ttl     time.Duration
+	logger  *slog.Logger
+	mu      sync.Mutex
+	running map[string]struct{}
+}
+
+// New returns Keys that are remembered for ttl. Process must be unlike that of every other process, earlier ones included.
+func New(store state.Store, process string, ttl time.Duration, logger *slog.Logger) *Keys {
+	return &Keys{store: store, process: process, ttl: ttl, logger: logger, running: map[string]struct{}{}}
+}
+
+// record is what the store holds for a key.
+type record struct {
+	// Request is a digest of the request that came first, Subject the id that was chosen for what it makes.
+	Request string    `json:"request"`
+	Subject string    `json:"subject"`
+	Process string    `json:"process"`
+	Until   time.Time `json:"running_until"`
+	Done    bool      `json:"done"`
+}
+
+// Do runs work for the request with the key unless it ran to its end before. Subject is the id of what the request makes;
+// a repeated request gets the subject of the first one, to work on and as the answer, so work must be repeatable on the
+// same subject. A request whose work failed may be repeated at once. Do returns ErrOtherRequest, ErrRunning, an error of
+// the store, or that of work.
+func (k *Keys) Do(ctx context.Context, key string, request []byte, subject string, work func(ctx context.Context, subject string) error) (string, error) {
+	key = "idempotency:" + digest([]byte(key))
+	mine := record{Request: digest(request), Subject: subject, Process: k.process, Until: time.Now().Add(Lease)}
+	if !k.enter(key) {
+		// Another request is at work here; all there is to find out is whether it is the same one.
+		_, err := k.find(ctx, key, mine)
+		return "", cmp.Or(err, ErrRunning)
+	}
+	defer k.leave(key)
+	err := k.store.Create(ctx, key, mine, state.TTL(k.ttl))
+	if errors.Is(err, state.ErrConflict) {
+		var done bool
+		if mine, done, err = k.takeOver(ctx, key, mine); done {
+			return mine.Subject, nil
+		}
+	}
+	if err != nil {
+		return "", err
+	}
+	err = work(ctx, mine.Subject)
+	k.release(ctx, key, mine, err == nil)
+	return mine.Subject, err
+}
+
+// takeOver goes on with a request that was seen before, if it is the same one and nobody is at work on it, and reports
+// whether it is done already.
+func (k *Keys) takeOver(ctx context.Context, key string, mine record) (taken record, done bool, err error) {
+	found, err := k.find(ctx, key, mine)
+	if err != nil || found.Done {
+		return found.record, err == nil, err
+	}
+	if found.Process != k.process && time.Now().Before(found.Until) {
+		return record{}, false, ErrRunning
+	}
+	mine.Subject = found.Subject
+	err = k.store.Replace(ctx, key, mine, found.etag, state.TTL(k.ttl))
+	if errors.Is(err, state.ErrConflict) {
+		err = ErrRunning
+	}
+	return mine, false, err
+}
+
+// stored is a record as it was read.
+type stored struct {
+	record
+	etag state.ETag
+}
+
+// find reads the key's record and compares its request with mine.
+func (k *Keys) find(ctx context.Context, key string, mine record) (stored, error) {
+	var found stored
+	var err error
+	found.etag, err = k.store.Get(ctx, key, &found.record)
+	switch {
+	case errors.Is(err, state.ErrNotFound):
+		// Not written yet, or expired since it was seen: the client's next try will tell.
+		return stored{}, ErrRunning
+	case err != nil:
+		return stored{}, err
+	case found.Request != mine.Request:
+		return stored{}, ErrOtherRequest
+	}
+	return found, nil
+}
+
+// release notes how the request ended. Without the note a repetition finds the request unfinished and does it again, which
+// is slower and comes to the same; so a failure to write it is no failure of the request.
+func (k *Keys) release(ctx context.Context, key string, mine record, done bool) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
+	defer cancel()
+	var found record
+	etag, err := k.store.Get(ctx, key, &found)
+	if err == nil && found.Process == mine.Process && found.Until.Equal(mine.Until) {
+		found.Done, found.Until = done, time.Time{}
+		err = k.store.Replace(ctx, key, found, etag, state.TTL(k.ttl))
+	}
+	if err != nil {
+		k.logger.WarnContext(ctx, "the end of a request with an idempotency key was not noted", slog.Any("error", fmt.Errorf("release: %w", err)))
+	}
+}
+
+func (k *Keys) enter(key string) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if _, taken := k.running[key]; taken {
+		return false
+	}
+	k.running[key] = struct{}{}
+	return true
+}
+
+func (k *Keys) leave(key string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	delete(k.running, key)
+}
+
+func digest(b []byte) string {
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:])
+}

@@ -1,0 +1,197 @@
+package order
+
+import (
+	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"waybill/contracts"
+)
+
+// Number is the text of a JSON number as its sender wrote it, so that nothing is lost to a float before it is checked.
+// It is empty when the sender left the field out.
+type Number string
+
+// Draft is what somebody asks for: nothing in it has been checked.
+type Draft struct {
+	ID           string
+	CustomerID   string
+	Lines        []DraftLine
+	Total        Number
+	Currency     string
+	ShipTo       contracts.Address
+	PaymentToken string
+}
+
+// DraftLine is one unchecked line of a Draft.
+type DraftLine struct {
+	ProductID string
+	Name      string
+	Quantity  Number
+	Price     Number
+}
+
+// Limits of an order. The REST schema states them too, and a test holds the two together.
+const (
+	MaxLines    = 100
+	MaxQuantity = 1000
+	IDPattern   = `^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`
+
+	maxName    = 200
+	maxStreet  = 200
+	maxPlace   = 100
+	maxZip     = 20
+	maxPayment = 255
+)
+
+var (
+	idPattern       = regexp.MustCompile(IDPattern)
+	currencyPattern = regexp.MustCompile(`^[A-Z]{3}$`)
+)
+
+// ID names an order; it matches IDPattern.
+type ID string
+
+// ParseID checks an order id that came from outside.
+func ParseID(s string) (ID, error) {
+	var f faults
+	f.id("order_id", s)
+	return ID(s), f.err()
+}
+
+// New makes an order, as received, from a draft. The error is an *Error of kind Invalid that lists everything wrong with
+// the draft, each fault under its JSON path and without the value, so that it may be logged. Created is when the customer
+// placed the order.
+func New(d Draft, created time.Time) (*Order, error) {
+	var f faults
+	content := contracts.Order{
+		OrderID: d.ID, CustomerID: d.CustomerID, Currency: d.Currency, ShipTo: d.ShipTo, PaymentToken: d.PaymentToken,
+	}
+	f.id("order_id", d.ID)
+	f.id("customer_id", d.CustomerID)
+	content.Items = f.lines(d.Lines)
+	content.TotalAmount = f.total(d.Total, content.Items)
+	if content.Currency == "" {
+		content.Currency = contracts.DefaultCurrency
+	}
+	if !currencyPattern.MatchString(content.Currency) {
+		f.add("currency", "must be an ISO 4217 code of three upper-case letters, such as USD")
+	}
+	f.text("shipping_address.street", d.ShipTo.Street, maxStreet, required)
+	f.text("shipping_address.city", d.ShipTo.City, maxPlace, required)
+	f.text("shipping_address.state", d.ShipTo.State, maxPlace, optional)
+	f.text("shipping_address.zip", d.ShipTo.Zip, maxZip, required)
+	f.text("shipping_address.country", d.ShipTo.Country, maxPlace, optional)
+	f.text("payment_token", d.PaymentToken, maxPayment, optional)
+	if err := f.err(); err != nil {
+		return nil, err
+	}
+	created = created.UTC()
+	return &Order{Snapshot{Content: content, Status: Received, CreatedAt: created, UpdatedAt: created}}, nil
+}
+
+// faults gathers what is wrong with a draft.
+type faults []Fault
+
+func (f *faults) add(path, expectation string) { *f = append(*f, Fault{path, expectation}) }
+
+func (f *faults) err() error {
+	if len(*f) == 0 {
+		return nil
+	}
+	return &Error{Kind: Invalid, Code: "invalid_order", Text: "The order is not valid.", Faults: *f}
+}
+
+func (f *faults) id(path, value string) {
+	switch {
+	case value == "":
+		f.add(path, "is required")
+	case !idPattern.MatchString(value):
+		f.add(path, "must be 1 to 64 letters, digits, dots, underscores and hyphens, the first a letter or digit")
+	}
+}
+
+const (
+	required = true
+	optional = false
+)
+
+func (f *faults) text(path, value string, most int, required bool) {
+	switch {
+	case value == "" && !required:
+	case strings.TrimSpace(value) == "":
+		f.add(path, "is required")
+	case utf8.RuneCountInString(value) > most:
+		f.add(path, fmt.Sprintf("must be at most %d characters long", most))
+	case !utf8.ValidString(value) || strings.ContainsFunc(value, unicode.IsControl):
+		f.add(path, "must not hold control characters")
+	}
+}
+
+// lines checks every line, unless there are too many of them to be worth naming. It returns nil when a line is faulty.
+func (f *faults) lines(drafts []DraftLine) []contracts.Line {
+	if len(drafts) == 0 || len(drafts) > MaxLines {
+		f.add("items", fmt.Sprintf("must hold 1 to %d lines", MaxLines))
+		return nil
+	}
+	before := len(*f)
+	lines := make([]contracts.Line, len(drafts))
+	for i, d := range drafts {
+		path := fmt.Sprintf("items[%d].", i)
+		f.id(path+"product_id", d.ProductID)
+		f.text(path+"name", d.Name, maxName, optional)
+		lines[i] = contracts.Line{
+			ProductID: d.ProductID, Name: d.Name,
+			Quantity: f.quantity(path+"quantity", d.Quantity), Price: f.amount(path+"price", d.Price),
+		}
+	}
+	if len(*f) > before {
+		return nil
+	}
+	return lines
+}
+
+func (f *faults) quantity(path string, n Number) int {
+	if n == "" {
+		f.add(path, "is required")
+		return 0
+	}
+	quantity, err := strconv.Atoi(string(n))
+	if err != nil || quantity < 1 || quantity > MaxQuantity {
+		f.add(path, fmt.Sprintf("must be a whole number from 1 to %d", MaxQuantity))
+	}
+	return quantity
+}
+
+func (f *faults) amount(path string, n Number) contracts.Amount {
+	if n == "" {
+		f.add(path, "is required")
+		return 0
+	}
+	amount, err := contracts.ParseAmount(string(n))
+	if err != nil || amount < 0 {
+		f.add(path, "must be a number of at least 0 with at most two decimal places, such as 49.99")
+	}
+	return amount
+}
+
+// total checks the total against the lines; when those are faulty there is nothing to compare it with.
+func (f *faults) total(n Number, lines []contracts.Line) contracts.Amount {
+	before := len(*f)
+	total := f.amount("total_amount", n)
+	if lines == nil || len(*f) > before {
+		return total
+	}
+	var sum contracts.Amount
+	for _, line := range lines {
+		sum += line.Price * contracts.Amount(line.Quantity)
+	}
+	if total != sum {
+		f.add("total_amount", "must equal the sum of quantity times price over all items, which is "+sum.String())
+	}
+	return total
+}

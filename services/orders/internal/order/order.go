@@ -1,0 +1,258 @@
+// Package order is the domain of this service: what makes an order valid, how it moves from status to status, what is
+// remembered of it, and what it has to announce. It does no I/O and knows neither clock nor randomness: times and ids
+// are arguments. Of the other packages it knows contracts only.
+package order
+
+import (
+	"slices"
+	"time"
+
+	"waybill/contracts"
+)
+
+// Source is the CloudEvents source of what this service announces.
+const Source = "/waybill/orders"
+
+// Order is one order with its history. Its content was checked by New and never changes; its status follows the
+// transition table. It is not safe for concurrent use.
+type Order struct{ s Snapshot }
+
+// Snapshot is an order's whole state, to be shown or stored. Its slices are shared with the order: do not write to them.
+type Snapshot struct {
+	Content     contracts.Order
+	Status      Status
+	CreatedAt   time.Time
+	ProcessedAt time.Time
+	UpdatedAt   time.Time
+	Shipment    Shipment
+	Failure     Failure
+	Timeline    []Entry
+}
+
+// Shipment is what is known of an order's way to the customer.
+type Shipment struct {
+	TrackingNumber    string
+	Carrier           string
+	EstimatedDelivery time.Time
+}
+
+// Failure is why an order was not fulfilled; zero unless it was not.
+type Failure struct{ Code, Message string }
+
+// Entry is one event of an order's timeline. The timeline stands in the order in which this service learned of the
+// events, which is not always that of their times. Its event ids are how a repeated event is told from a new one.
+type Entry struct {
+	EventID string
+	Type    string
+	Time    time.Time
+	Source  string
+	// Status is the order's status after the event, Previous the one before when the event announces a change of it.
+	Status   Status
+	Previous Status
+	// CausedBy is the id of the event that this service answered with this one.
+	CausedBy string
+
+	Step              string
+	Outcome           string
+	Code              string
+	Message           string
+	Amount            contracts.Amount
+	Currency          string
+	TransactionID     string
+	Carrier           string
+	TrackingNumber    string
+	EstimatedDelivery time.Time
+	Undone            []string
+	NotUndone         []string
+}
+
+// Cause is the event that brought something about.
+type Cause struct {
+	EventID string
+	Source  string
+	Time    time.Time
+}
+
+// Restore makes an order from a snapshot that an order once gave.
+func Restore(s Snapshot) *Order { return &Order{s} }
+
+// Snapshot returns the order's state.
+func (o *Order) Snapshot() Snapshot { return o.s }
+
+// ID names the order.
+func (o *Order) ID() ID { return ID(o.s.Content.OrderID) }
+
+// CustomerID names the customer who placed it.
+func (o *Order) CustomerID() string { return o.s.Content.CustomerID }
+
+// Status is how far the order has come.
+func (o *Order) Status() Status { return o.s.Status }
+
+// SameContent reports whether both ask for the same; their status and history do not matter.
+func (o *Order) SameContent(other *Order) bool {
+	a, b := o.s.Content, other.s.Content
+	if !slices.Equal(a.Items, b.Items) {
+		return false
+	}
+	a.Items, b.Items = nil, nil
+	return a.OrderID == b.OrderID && a.CustomerID == b.CustomerID && a.TotalAmount == b.TotalAmount &&
+		a.Currency == b.Currency && a.ShipTo == b.ShipTo && a.PaymentToken == b.PaymentToken
+}
+
+// Place begins the timeline of an order that a customer placed with this service, and returns what is to be announced.
+func (o *Order) Place() Entry {
+	id := string(o.ID()) + ":" + contracts.TypeOrderCreated
+	o.note(Entry{EventID: id, Type: contracts.TypeOrderCreated, Time: o.s.CreatedAt, Source: Source})
+	return o.s.Timeline[0]
+}
+
+// Confirm takes the order's Order.Created. It reports false, and changes nothing, when the order was confirmed before.
+func (o *Order) Confirm(cause Cause, now time.Time) bool {
+	if !o.s.Status.CanBecome(Confirmed) {
+		return false
+	}
+	if !o.knows(cause.EventID) {
+		o.note(Entry{EventID: cause.EventID, Type: contracts.TypeOrderCreated, Time: cause.Time, Source: cause.Source})
+	}
+	previous := o.s.Status
+	o.s.Status, o.s.ProcessedAt, o.s.UpdatedAt = Confirmed, now.UTC(), now.UTC()
+	o.note(Entry{
+		EventID: string(o.ID()) + ":" + contracts.TypeOrderConfirmed, Type: contracts.TypeOrderConfirmed, Time: now,
+		Source: Source, Previous: previous, CausedBy: cause.EventID,
+	})
+	return true
+}
+
+// Step takes a step of the order's saga. Like Complete and Fail it reports false, and changes nothing, for an event that
+// the timeline holds already.
+func (o *Order) Step(cause Cause, e contracts.StepCompleted, now time.Time) bool {
+	if o.knows(cause.EventID) {
+		return false
+	}
+	if !o.s.Status.Final() && e.Outcome == contracts.OutcomeDone {
+		switch e.Step {
+		case contracts.StepProcessShipment:
+			o.s.Shipment = Shipment{e.TrackingNumber, e.Carrier, e.EstimatedDelivery}
+		case contracts.StepCancelShipment:
+			o.s.Shipment = Shipment{}
+		}
+	}
+	o.learn(cause, Fulfilling, contracts.TypeOrderUpdated, now, Entry{
+		Type: contracts.TypeStepCompleted, Time: e.CompletedAt,
+		Step: e.Step, Outcome: e.Outcome, Code: e.Code, Message: e.Message, Amount: e.Amount, Currency: e.Currency,
+		TransactionID: e.TransactionID, Carrier: e.Carrier, TrackingNumber: e.TrackingNumber, EstimatedDelivery: e.EstimatedDelivery,
+	})
+	return true
+}
+
+// Complete takes the end of a saga that shipped the order.
+func (o *Order) Complete(cause Cause, e contracts.FulfillmentCompleted, now time.Time) bool {
+	if o.knows(cause.EventID) {
+		return false
+	}
+	if o.s.Status.CanBecome(Fulfilled) {
+		o.s.Shipment = Shipment{e.TrackingNumber, e.Carrier, e.EstimatedDelivery}
+	}
+	o.learn(cause, Fulfilled, contracts.TypeOrderFulfilled, now, Entry{
+		Type: contracts.TypeFulfillmentCompleted, Time: e.CompletedAt, Amount: e.ShipmentCost,
+		Carrier: e.Carrier, TrackingNumber: e.TrackingNumber, EstimatedDelivery: e.EstimatedDelivery,
+	})
+	return true
+}
+
+// Fail takes the end of a saga that did not ship the order. When something could not be undone the order needs attention,
+// which is announced as a change of status: Order.FulfillmentFailed would say that everything was undone.
+func (o *Order) Fail(cause Cause, e contracts.FulfillmentFailed, now time.Time) bool {
+	if o.knows(cause.EventID) {
+		return false
+	}
+	to, announced := FulfillmentFailed, contracts.TypeOrderFulfillmentFailed
+	if len(e.NotUndone) > 0 {
+		to, announced = NeedsAttention, contracts.TypeOrderUpdated
+	}
+	if o.s.Status.CanBecome(to) {
+		o.s.Failure = Failure{e.Code, e.Error}
+	}
+	o.learn(cause, to, announced, now, Entry{
+		Type: contracts.TypeFulfillmentFailed, Time: e.FailedAt, Code: e.Code, Message: e.Error,
+		Undone: e.Undone, NotUndone: e.NotUndone,
+	})
+	return true
+}
+
+// learn notes an event of the saga and moves the order if the table allows it; a late event is noted and moves nothing.
+func (o *Order) learn(cause Cause, to Status, announced string, now time.Time, e Entry) {
+	e.EventID, e.Source = cause.EventID, cause.Source
+	if e.Time.IsZero() {
+		e.Time = cause.Time
+	}
+	previous := o.s.Status
+	o.s.UpdatedAt = now.UTC()
+	if !previous.CanBecome(to) {
+		o.note(e)
+		return
+	}
+	o.s.Status = to
+	o.note(e)
+	about := string(o.ID())
+	if announced == contracts.TypeOrderUpdated {
+		// An order can be updated more than once, so its own id does not tell the updates apart.
+		about = cause.EventID
+	}
+	o.note(Entry{EventID: about + ":" + announced, Type: announced, Time: now, Source: Source, Previous: previous, CausedBy: cause.EventID})
+}
+
+func (o *Order) note(e Entry) {
+	e.Time, e.Status = e.Time.UTC(), o.s.Status
+	// Clipped, for a snapshot may share the array.
+	o.s.Timeline = append(slices.Clip(o.s.Timeline), e)
+}
+
+func (o *Order) knows(eventID string) bool {
+	return slices.ContainsFunc(o.s.Timeline, func(e Entry) bool { return e.EventID == eventID })
+}
+
+// Unsettled returns the announcements that the event brought about, or that may still be unpublished when it comes again:
+// the confirmation of an order that nobody has begun to fulfil, and everything the event itself caused.
+func (o *Order) Unsettled(cause Cause) []Entry {
+	var entries []Entry
+	for _, e := range o.s.Timeline {
+		if e.CausedBy != "" && (e.CausedBy == cause.EventID || e.Type == contracts.TypeOrderConfirmed && o.s.Status == Confirmed) {
+			entries = append(entries, e)
+		}
+	}
+	return entries
+}
+
+// Announcement is the payload of an event of this service's own on the timeline, the same every time it is asked for; nil
+// for another's event.
+func (o *Order) Announcement(e Entry) contracts.Payload {
+	if e.Source != Source {
+		return nil
+	}
+	switch e.Type {
+	case contracts.TypeOrderCreated:
+		return contracts.OrderCreated{Order: o.s.Content, CreatedAt: o.s.CreatedAt}
+	case contracts.TypeOrderConfirmed:
+		return contracts.OrderConfirmed{Order: o.s.Content, CreatedAt: o.s.CreatedAt, ProcessedAt: o.s.ProcessedAt}
+	case contracts.TypeOrderUpdated:
+		return contracts.OrderUpdated{
+			OrderID: o.s.Content.OrderID, CustomerID: o.s.Content.CustomerID,
+			Status: string(e.Status), PreviousStatus: string(e.Previous), UpdatedAt: e.Time,
+		}
+	case contracts.TypeOrderFulfilled:
+		return contracts.OrderFulfilled{
+			OrderID: o.s.Content.OrderID, CustomerID: o.s.Content.CustomerID, Items: o.s.Content.Items,
+			TotalAmount: o.s.Content.TotalAmount, Currency: o.s.Content.Currency,
+			TrackingNumber: o.s.Shipment.TrackingNumber, Carrier: o.s.Shipment.Carrier,
+			EstimatedDelivery: o.s.Shipment.EstimatedDelivery, FulfilledAt: e.Time,
+		}
+	case contracts.TypeOrderFulfillmentFailed:
+		return contracts.OrderFulfillmentFailed{
+			OrderID: o.s.Content.OrderID, CustomerID: o.s.Content.CustomerID,
+			Code: o.s.Failure.Code, Error: o.s.Failure.Message, FailedAt: e.Time,
+		}
+	default:
+		return nil
+	}
+}

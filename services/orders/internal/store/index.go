@@ -1,0 +1,142 @@
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+
+	"waybill/platform/state"
+	"waybill/services/orders/internal/order"
+)
+
+// A customer's index is a head document, which takes new ids, and pages, which took the head's ids when it was full and
+// never change again. So every id has a position for good, counted from the customer's first order; that is what makes a
+// cursor hold while orders are added.
+type (
+	head struct {
+		Pages int        `json:"pages"`
+		IDs   []order.ID `json:"ids"`
+	}
+	page struct {
+		IDs []order.ID `json:"ids"`
+	}
+)
+
+const (
+	// pageSize is how many ids one document of an index holds.
+	pageSize = 100
+	// maxScan is how many orders one List reads at most in search of those that match.
+	maxScan = 500
+)
+
+func headKey(customerID string) string { return "customer:" + customerID }
+
+func pageKey(customerID string, n int) string { return headKey(customerID) + ":" + strconv.Itoa(n) }
+
+// Index adds the order to its customer's index unless it is among the newest there. It may be repeated; only after a
+// hundred further orders of the same customer would a repetition list the order twice.
+func (s *Store) Index(ctx context.Context, customerID string, id order.ID) error {
+	_, err := state.Update(ctx, s.state, headKey(customerID), func(h *head, _ bool) error {
+		if slices.Contains(h.IDs, id) {
+			return state.Keep
+		}
+		if h.Pages > 0 {
+			newest, err := s.page(ctx, customerID, h.Pages-1)
+			if err != nil {
+				return err
+			}
+			if slices.Contains(newest, id) {
+				return state.Keep
+			}
+		}
+		if len(h.IDs) == pageSize {
+			// A full head changes only by becoming this page, so a page that is there already holds the same ids.
+			err := s.state.Create(ctx, pageKey(customerID, h.Pages), page{h.IDs})
+			if err != nil && !errors.Is(err, state.ErrConflict) {
+				return err
+			}
+			h.Pages, h.IDs = h.Pages+1, nil
+		}
+		h.IDs = append(h.IDs, id)
+		return nil
+	})
+	return err
+}
+
+func (s *Store) page(ctx context.Context, customerID string, n int) ([]order.ID, error) {
+	var p page
+	if _, err := s.state.Get(ctx, pageKey(customerID, n), &p); err != nil {
+		return nil, err
+	}
+	return p.IDs, nil
+}
+
+// List returns the customer's orders, newest first, at most limit of them, beginning below the position before, or with
+// the newest when before is 0; of status only, unless that is empty. Next is where to go on, 0 at the end. It reads a bounded
+// number of orders, so it may return fewer than limit, or none, although there is more.
+func (s *Store) List(ctx context.Context, customerID string, status order.Status, limit, before int) (orders []*order.Order, next int, err error) {
+	var h head
+	if _, err := s.state.Get(ctx, headKey(customerID), &h); err != nil {
+		if errors.Is(err, state.ErrNotFound) {
+			return nil, 0, nil
+		}
+		return nil, 0, err
+	}
+	at := h.Pages*pageSize + len(h.IDs)
+	if before > 0 {
+		at = min(at, before)
+	}
+	for scanned := 0; at > 0 && len(orders) < limit && scanned < maxScan; {
+		n := (at - 1) / pageSize
+		ids := h.IDs
+		if n < h.Pages {
+			if ids, err = s.page(ctx, customerID, n); err != nil {
+				return nil, 0, err
+			}
+		}
+		ids = ids[:at-n*pageSize]
+		if status == "" {
+			ids = ids[max(0, len(ids)-(limit-len(orders))):]
+		}
+		found, err := s.many(ctx, ids)
+		if err != nil {
+			return nil, 0, err
+		}
+		for _, id := range slices.Backward(ids) {
+			if len(orders) == limit {
+				break
+			}
+			at--
+			scanned++
+			// An order that was indexed and never confirmed may be gone, and its id another customer's by now.
+			if o, ok := found[id]; ok && o.CustomerID() == customerID && (status == "" || o.Status() == status) {
+				orders = append(orders, o)
+			}
+		}
+	}
+	return orders, at, nil
+}
+
+func (s *Store) many(ctx context.Context, ids []order.ID) (map[order.ID]*order.Order, error) {
+	keys := make([]string, len(ids))
+	for i, id := range ids {
+		keys[i] = orderKey(id)
+	}
+	values, err := s.state.GetMany(ctx, keys)
+	if err != nil {
+		return nil, err
+	}
+	orders := make(map[order.ID]*order.Order, len(values))
+	for key, value := range values {
+		var d document
+		if err := json.Unmarshal(value, &d); err != nil {
+			return nil, fmt.Errorf("read %s: %w", key, err)
+		}
+		o := d.order()
+		orders[o.ID()] = o
+	}
+	return orders, nil
+}

@@ -1,0 +1,150 @@
+// Package store keeps orders and each customer's index of them as documents in a state.Store. It owns the documents'
+// keys and shapes; the rules of orders are the domain's.
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"waybill/contracts"
+	"waybill/platform/state"
+	"waybill/services/orders/internal/order"
+)
+
+// Store keeps orders. It may be used by many goroutines. Errors are the domain's (not found, taken) or state's.
+type Store struct {
+	state       state.Store
+	receivedTTL time.Duration
+}
+
+// New returns a Store on s. An order that is never confirmed vanishes after receivedTTL.
+func New(s state.Store, receivedTTL time.Duration) *Store { return &Store{s, receivedTTL} }
+
+// document is an order as it lies in the store, its history included, so that one write takes an event whole.
+type document struct {
+	Content     contracts.Order `json:"order"`
+	Status      order.Status    `json:"status"`
+	CreatedAt   time.Time       `json:"created_at"`
+	ProcessedAt time.Time       `json:"processed_at,omitzero"`
+	UpdatedAt   time.Time       `json:"updated_at"`
+	Shipment    shipment        `json:"shipment,omitzero"`
+	Failure     failure         `json:"failure,omitzero"`
+	Timeline    []entry         `json:"timeline"`
+}
+
+type shipment struct {
+	TrackingNumber    string    `json:"tracking_number"`
+	Carrier           string    `json:"carrier"`
+	EstimatedDelivery time.Time `json:"estimated_delivery,omitzero"`
+}
+
+type failure struct {
+	Code    string `json:"code"`
+	Message string `json:"message"`
+}
+
+type entry struct {
+	EventID           string           `json:"event_id"`
+	Type              string           `json:"type"`
+	Time              time.Time        `json:"time"`
+	Source            string           `json:"source"`
+	Status            order.Status     `json:"status"`
+	Previous          order.Status     `json:"previous_status,omitempty"`
+	CausedBy          string           `json:"caused_by,omitempty"`
+	Step              string           `json:"step,omitempty"`
+	Outcome           string           `json:"outcome,omitempty"`
+	Code              string           `json:"code,omitempty"`
+	Message           string           `json:"message,omitempty"`
+	Amount            contracts.Amount `json:"amount,omitempty"`
+	Currency          string           `json:"currency,omitempty"`
+	TransactionID     string           `json:"transaction_id,omitempty"`
+	Carrier           string           `json:"carrier,omitempty"`
+	TrackingNumber    string           `json:"tracking_number,omitempty"`
+	EstimatedDelivery time.Time        `json:"estimated_delivery,omitzero"`
+	Undone            []string         `json:"undone,omitempty"`
+	NotUndone         []string         `json:"not_undone,omitempty"`
+}
+
+func toDocument(o *order.Order) document {
+	s := o.Snapshot()
+	d := document{
+		Content: s.Content, Status: s.Status, CreatedAt: s.CreatedAt, ProcessedAt: s.ProcessedAt, UpdatedAt: s.UpdatedAt,
+		Shipment: shipment(s.Shipment), Failure: failure(s.Failure), Timeline: make([]entry, len(s.Timeline)),
+	}
+	for i, e := range s.Timeline {
+		d.Timeline[i] = entry(e)
+	}
+	return d
+}
+
+func (d document) order() *order.Order {
+	s := order.Snapshot{
+		Content: d.Content, Status: d.Status, CreatedAt: d.CreatedAt, ProcessedAt: d.ProcessedAt, UpdatedAt: d.UpdatedAt,
+		Shipment: order.Shipment(d.Shipment), Failure: order.Failure(d.Failure), Timeline: make([]order.Entry, len(d.Timeline)),
+	}
+	for i, e := range d.Timeline {
+		s.Timeline[i] = order.Entry(e)
+	}
+	return order.Restore(s)
+}
+
+func orderKey(id order.ID) string { return "order:" + string(id) }
+
+// Create saves an order that was just received. The error is order.ErrTaken when there is one of that id.
+func (s *Store) Create(ctx context.Context, o *order.Order) error {
+	err := s.state.Create(ctx, orderKey(o.ID()), toDocument(o), state.TTL(s.receivedTTL))
+	if errors.Is(err, state.ErrConflict) {
+		return order.ErrTaken(o.ID())
+	}
+	return err
+}
+
+// Get reads an order, or answers order.ErrNotFound.
+func (s *Store) Get(ctx context.Context, id order.ID) (*order.Order, error) {
+	var d document
+	if _, err := s.state.Get(ctx, orderKey(id), &d); err != nil {
+		return nil, missing(id, err)
+	}
+	return d.order(), nil
+}
+
+// Update reads an order (nil when there is none), lets change alter or make it, and saves for good what change returns;
+// nil leaves the store as it is. When another writer came in between, change runs again on the newer order, so whatever
+// else it does must be repeatable.
+func (s *Store) Update(ctx context.Context, id order.ID, change func(o *order.Order) (*order.Order, error)) error {
+	_, err := state.Update(ctx, s.state, orderKey(id), func(d *document, exists bool) error {
+		var current *order.Order
+		if exists {
+			current = d.order()
+		}
+		changed, err := change(current)
+		switch {
+		case err != nil:
+			return err
+		case changed == nil:
+			return state.Keep
+		}
+		*d = toDocument(changed)
+		return nil
+	})
+	return err
+}
+
+// Reachable reports, as an error, whether the store cannot be read now.
+func (s *Store) Reachable(ctx context.Context) error {
+	var ignored json.RawMessage
+	if _, err := s.state.Get(ctx, "reachable", &ignored); err != nil && !errors.Is(err, state.ErrNotFound) {
+		return fmt.Errorf("ask the state store: %w", err)
+	}
+	return nil
+}
+
+func missing(id order.ID, err error) error {
+	if errors.Is(err, state.ErrNotFound) {
+		return order.ErrNotFound(string(id))
+	}
+	return err
+}
