@@ -9,11 +9,14 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"reflect"
 	"runtime/debug"
+	"slices"
 	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humachi"
+	"github.com/danielgtaylor/huma/v2/validation"
 	"github.com/go-chi/chi/v5"
 	"github.com/swaggest/swgui/v5emb"
 	"go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp"
@@ -44,10 +47,42 @@ func New(info Info, logger *slog.Logger) (*chi.Mux, huma.API) {
 	config.CreateHooks = nil
 	config.RejectUnknownQueryParameters = true
 	config.Transformers = []huma.Transformer{asProblem}
+	config.Formats = map[string]huma.Format{"application/json": jsonFormat, "json": jsonFormat}
+	config.OnAddOperation = append(config.OnAddOperation, documentProblems)
 	api := humachi.New(router, config)
 	// Swagger UI from an embedded copy: the page loads nothing from another host.
 	router.Mount("/docs", v5emb.New(info.Title, "/openapi.json", "/docs"))
 	return router, api
+}
+
+// jsonFormat is JSON whose errors a client may see: they name no type of ours.
+var jsonFormat = huma.Format{
+	Marshal: huma.DefaultJSONFormat.Marshal,
+	Unmarshal: func(data []byte, v any) error {
+		err := json.Unmarshal(data, v)
+		var syntax *json.SyntaxError
+		switch {
+		case err == nil:
+			return nil
+		case errors.As(err, &syntax):
+			return fmt.Errorf("not valid JSON at byte %d: %w", syntax.Offset, syntax)
+		default:
+			return errNotRead
+		}
+	},
+}
+
+// errNotRead is all that is left to say of a value that the schema takes and Go does not, such as the number 1e999.
+var errNotRead = errors.New("holds a value that cannot be read")
+
+// documentProblems lets the operation's description show problems in the shape that asProblem gives them.
+func documentProblems(doc *huma.OpenAPI, op *huma.Operation) {
+	schema := doc.Components.Schemas.Schema(reflect.TypeFor[Problem](), true, "Problem")
+	for _, response := range op.Responses {
+		if media, ok := response.Content[problemType]; ok {
+			media.Schema = schema
+		}
+	}
 }
 
 // Problem is an RFC 9457 problem. It is an error that a handler may return.
@@ -107,15 +142,50 @@ func asProblem(ctx huma.Context, _ string, body any) (any, error) {
 		copied := *e
 		p = &copied
 	case *huma.ErrorModel:
-		p = &Problem{Status: e.Status, Code: codeOf(e.Status), Detail: e.Detail}
-		for _, fault := range e.Errors {
-			p.Errors = append(p.Errors, Fault{Location: fault.Location, Message: fault.Message, Value: shown(fault.Value)})
-		}
+		p = &Problem{Status: e.Status, Code: codeOf(e.Status), Detail: e.Detail, Errors: faults(e.Errors)}
 	default:
 		return body, nil
 	}
 	complete(ctx.Context(), p)
 	return p, nil
+}
+
+// faults lists what is wrong once for each place: the first fault found there, and none inside a place that is faulty as a
+// whole. A missing property is reported at its own place, where huma names the object that lacks it.
+func faults(details []*huma.ErrorDetail) []Fault {
+	var all []Fault
+	known := map[string]bool{}
+	for _, d := range details {
+		if d == nil {
+			continue
+		}
+		fault := Fault{Location: d.Location, Message: d.Message, Value: shown(d.Value)}
+		if name, ok := missingProperty(d.Message); ok {
+			fault = Fault{Location: d.Location + "." + name, Message: "is required"}
+		}
+		if !known[fault.Location] {
+			known[fault.Location] = true
+			all = append(all, fault)
+		}
+	}
+	return slices.DeleteFunc(all, func(fault Fault) bool {
+		for i, c := range fault.Location {
+			if (c == '.' || c == '[') && known[fault.Location[:i]] {
+				return true
+			}
+		}
+		return false
+	})
+}
+
+// missingProperty takes the name out of huma's message for a property that is not there.
+func missingProperty(message string) (name string, ok bool) {
+	before, after, _ := strings.Cut(validation.MsgExpectedRequiredProperty, "%s")
+	name, ok = strings.CutPrefix(message, before)
+	if !ok {
+		return "", false
+	}
+	return strings.CutSuffix(name, after)
 }
 
 func complete(ctx context.Context, p *Problem) {

@@ -30,6 +30,9 @@ const bulkParallelism = 16
 var firstWrite = dapr.StateOptions{Concurrency: dapr.StateConcurrencyFirstWrite, Consistency: dapr.StateConsistencyStrong}
 
 func (s *Dapr) Get(ctx context.Context, key string, doc any) (ETag, error) {
+	if err := checkKey("read", key); err != nil {
+		return "", err
+	}
 	item, err := s.client.GetState(ctx, s.component, key, nil)
 	if err != nil {
 		return "", failed("read", key, err)
@@ -47,6 +50,11 @@ func (s *Dapr) GetMany(ctx context.Context, keys []string) (map[string][]byte, e
 	docs := make(map[string][]byte, len(keys))
 	if len(keys) == 0 {
 		return docs, nil
+	}
+	for _, key := range keys {
+		if err := checkKey("read", key); err != nil {
+			return nil, err
+		}
 	}
 	items, err := s.client.GetBulkState(ctx, s.component, keys, nil, bulkParallelism)
 	if err != nil {
@@ -68,13 +76,17 @@ func (s *Dapr) Create(ctx context.Context, key string, doc any, options ...Optio
 }
 
 func (s *Dapr) Replace(ctx context.Context, key string, doc any, etag ETag, options ...Option) error {
+	if etag == "" {
+		// Dapr would take it for a write without a condition.
+		return fmt.Errorf("replace %s: %w", key, ErrConflict)
+	}
 	return s.save(ctx, "replace", key, doc, &dapr.ETag{Value: string(etag)}, options)
 }
 
 func (s *Dapr) save(ctx context.Context, verb, key string, doc any, etag *dapr.ETag, options []Option) error {
-	value, err := json.Marshal(doc)
+	value, err := encode(verb, key, doc)
 	if err != nil {
-		return fmt.Errorf("%s %s: %w", verb, key, err)
+		return err
 	}
 	item := &dapr.SetStateItem{Key: key, Value: value, Etag: etag, Options: &firstWrite}
 	// The content type makes Cosmos DB store a document instead of base64 text.
@@ -89,17 +101,29 @@ func (s *Dapr) save(ctx context.Context, verb, key string, doc any, etag *dapr.E
 }
 
 func (s *Dapr) Delete(ctx context.Context, key string, etag ETag) error {
+	if err := checkKey("delete", key); err != nil {
+		return err
+	}
+	if etag == "" {
+		// Dapr would delete whatever is there.
+		return fmt.Errorf("delete %s: %w", key, ErrConflict)
+	}
 	if err := s.client.DeleteStateWithETag(ctx, s.component, key, &dapr.ETag{Value: string(etag)}, nil, &firstWrite); err != nil {
 		return failed("delete", key, err)
 	}
 	return nil
 }
 
-// failed names what was tried and tells a conflict from a store that cannot be asked. Dapr answers a conflict of one key
-// with Aborted, and some stores with the text of its ETag error under another code.
+// failed names what was tried and tells a conflict from a request that the store will never take and from a store that
+// cannot be asked. Dapr answers a conflict of one key with Aborted, and some stores with the text of its ETag error under
+// another code.
 func failed(verb, key string, err error) error {
-	if code := status.Code(err); code == codes.Aborted || strings.Contains(err.Error(), "possible etag mismatch") {
+	switch code := status.Code(err); {
+	case code == codes.Aborted, strings.Contains(err.Error(), "possible etag mismatch"), strings.Contains(err.Error(), "invalid etag value"):
 		return fmt.Errorf("%s %s: %w", verb, key, ErrConflict)
+	case code == codes.PermissionDenied, code == codes.Unimplemented:
+		return fmt.Errorf("%s %s: %w: %w", verb, key, ErrInvalid, err)
+	default:
+		return fmt.Errorf("%s %s: %w: %w", verb, key, ErrUnavailable, err)
 	}
-	return fmt.Errorf("%s %s: %w: %w", verb, key, ErrUnavailable, err)
 }

@@ -1,6 +1,8 @@
 package state
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -26,11 +28,11 @@ type document struct {
 func NewMemory() *Memory { return &Memory{docs: map[string]document{}} }
 
 func (m *Memory) Get(ctx context.Context, key string, doc any) (ETag, error) {
+	if err := cmp.Or(checkKey("read", key), ended(ctx, "read", key)); err != nil {
+		return "", err
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if err := ctx.Err(); err != nil {
-		return "", fmt.Errorf("read %s: %w: %w", key, ErrUnavailable, err)
-	}
 	d, ok := m.live(key)
 	if !ok {
 		return "", fmt.Errorf("read %s: %w", key, ErrNotFound)
@@ -41,13 +43,18 @@ func (m *Memory) Get(ctx context.Context, key string, doc any) (ETag, error) {
 	return d.etag, nil
 }
 
-func (m *Memory) GetMany(_ context.Context, keys []string) (map[string][]byte, error) {
+func (m *Memory) GetMany(ctx context.Context, keys []string) (map[string][]byte, error) {
+	for _, key := range keys {
+		if err := cmp.Or(checkKey("read", key), ended(ctx, "read", key)); err != nil {
+			return nil, err
+		}
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	docs := make(map[string][]byte, len(keys))
 	for _, key := range keys {
 		if d, ok := m.live(key); ok {
-			docs[key] = d.value
+			docs[key] = bytes.Clone(d.value)
 		}
 	}
 	return docs, nil
@@ -58,19 +65,22 @@ func (m *Memory) Create(ctx context.Context, key string, doc any, options ...Opt
 }
 
 func (m *Memory) Replace(ctx context.Context, key string, doc any, etag ETag, options ...Option) error {
+	if etag == "" {
+		return fmt.Errorf("replace %s: %w", key, ErrConflict)
+	}
 	return m.save(ctx, "replace", key, doc, etag, options)
 }
 
 func (m *Memory) save(ctx context.Context, verb, key string, doc any, etag ETag, options []Option) error {
-	value, err := json.Marshal(doc)
+	value, err := encode(verb, key, doc)
 	if err != nil {
-		return fmt.Errorf("%s %s: %w", verb, key, err)
+		return err
+	}
+	if err := ended(ctx, verb, key); err != nil {
+		return err
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if err := ctx.Err(); err != nil {
-		return fmt.Errorf("%s %s: %w: %w", verb, key, ErrUnavailable, err)
-	}
 	if d, _ := m.live(key); d.etag != etag {
 		return fmt.Errorf("%s %s: %w", verb, key, ErrConflict)
 	}
@@ -83,13 +93,24 @@ func (m *Memory) save(ctx context.Context, verb, key string, doc any, etag ETag,
 	return nil
 }
 
-func (m *Memory) Delete(_ context.Context, key string, etag ETag) error {
+func (m *Memory) Delete(ctx context.Context, key string, etag ETag) error {
+	if err := cmp.Or(checkKey("delete", key), ended(ctx, "delete", key)); err != nil {
+		return err
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if d, _ := m.live(key); d.etag != etag {
+	if d, _ := m.live(key); etag == "" || d.etag != etag {
 		return fmt.Errorf("delete %s: %w", key, ErrConflict)
 	}
 	delete(m.docs, key)
+	return nil
+}
+
+// ended reports, as a store that cannot be reached would, that the caller no longer waits.
+func ended(ctx context.Context, verb, key string) error {
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("%s %s: %w: %w", verb, key, ErrUnavailable, err)
+	}
 	return nil
 }
 

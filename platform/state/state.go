@@ -5,8 +5,11 @@ package state
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"math/rand/v2"
+	"strings"
 	"time"
 )
 
@@ -17,12 +20,18 @@ var (
 	ErrConflict = errors.New("the document was changed by another writer")
 	// ErrUnavailable says that the store could not be asked; whether a write took place is then unknown.
 	ErrUnavailable = errors.New("the state store is unavailable")
+	// ErrInvalid says that the store will never take this: a key it cannot have, a document too large for it.
+	ErrInvalid = errors.New("the state store cannot keep this")
 )
 
-// ETag names one version of a document. Its text means nothing outside the store.
+// MaxDocument is the largest document that every store takes, in bytes of JSON; Cosmos DB's limit is the lowest.
+const MaxDocument = 2_000_000
+
+// ETag names one version of a document. Its text means nothing outside the store. The empty one names no version.
 type ETag string
 
-// Store keeps documents. It may be used by many goroutines. Every error wraps one of the errors above or that of ctx.
+// Store keeps documents. It may be used by many goroutines. Every error wraps one of the errors above, except one of
+// encoding or decoding a document. A key is not empty and does not contain "||", which Dapr keeps for itself.
 type Store interface {
 	// Get reads the document under key into doc and returns its ETag, or ErrNotFound.
 	Get(ctx context.Context, key string, doc any) (ETag, error)
@@ -53,6 +62,29 @@ func applied(options []Option) write {
 }
 
 func (w write) ttlSeconds() int64 { return int64((w.ttl + time.Second - 1) / time.Second) }
+
+// checkKey refuses what Dapr would refuse, with an error that does not look like an outage.
+func checkKey(verb, key string) error {
+	if key == "" || strings.Contains(key, "||") {
+		return fmt.Errorf("%s %q: %w", verb, key, ErrInvalid)
+	}
+	return nil
+}
+
+// encode checks and encodes what is to be written.
+func encode(verb, key string, doc any) ([]byte, error) {
+	if err := checkKey(verb, key); err != nil {
+		return nil, err
+	}
+	value, err := json.Marshal(doc)
+	if err != nil {
+		return nil, fmt.Errorf("%s %s: %w", verb, key, err)
+	}
+	if len(value) > MaxDocument {
+		return nil, fmt.Errorf("%s %s: %d bytes: %w", verb, key, len(value), ErrInvalid)
+	}
+	return value, nil
+}
 
 // Keep is what an update function returns when it leaves the document as it is.
 var Keep = errors.New("keep the document as it is")

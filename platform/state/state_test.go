@@ -1,0 +1,128 @@
+package state_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/goleak"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"waybill/platform/internal/fakedapr"
+	"waybill/platform/state"
+	"waybill/platform/state/statetest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func TestMemory(t *testing.T) {
+	t.Parallel()
+	statetest.Run(t, func(*testing.T) state.Store { return state.NewMemory() })
+}
+
+func TestDapr(t *testing.T) {
+	t.Parallel()
+	statetest.Run(t, func(t *testing.T) state.Store {
+		t.Helper()
+		return state.NewDapr(new(fakedapr.Server).Client(t), "statestore")
+	})
+}
+
+func TestMemoryTTL(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		m := state.NewMemory()
+		if err := m.Create(t.Context(), "k", 1, state.TTL(1500*time.Millisecond)); err != nil {
+			t.Fatal(err)
+		}
+		var n int
+		time.Sleep(2*time.Second - time.Nanosecond)
+		if _, err := m.Get(t.Context(), "k", &n); err != nil {
+			t.Errorf("just before its time, rounded up to whole seconds, is over: %v", err)
+		}
+		time.Sleep(time.Nanosecond)
+		if _, err := m.Get(t.Context(), "k", &n); !errors.Is(err, state.ErrNotFound) {
+			t.Errorf("when its time is over: %v", err)
+		}
+	})
+}
+
+func TestMemoryDoesNotShareItsDocuments(t *testing.T) {
+	t.Parallel()
+	m := state.NewMemory()
+	if err := m.Create(t.Context(), "k", "text"); err != nil {
+		t.Fatal(err)
+	}
+	found, err := m.GetMany(t.Context(), []string{"k"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	found["k"][1] = 'X'
+	var text string
+	if _, err := m.Get(t.Context(), "k", &text); err != nil || text != "text" {
+		t.Errorf("the store now has %q, %v", text, err)
+	}
+}
+
+func TestDaprErrors(t *testing.T) {
+	t.Parallel()
+	answers := []struct {
+		answer error
+		want   error
+	}{
+		{status.Error(codes.Aborted, "failed saving state: possible etag mismatch. error from state store"), state.ErrConflict},
+		{status.Error(codes.Internal, "possible etag mismatch. error from state store"), state.ErrConflict},
+		{status.Error(codes.InvalidArgument, "failed saving state: invalid etag value: strconv.ParseUint"), state.ErrConflict},
+		{status.Error(codes.Unavailable, "connection refused"), state.ErrUnavailable},
+		{status.Error(codes.Internal, "database is locked"), state.ErrUnavailable},
+		{status.Error(codes.FailedPrecondition, "state store is not configured"), state.ErrUnavailable},
+		{status.Error(codes.InvalidArgument, "state store statestore is not found"), state.ErrUnavailable},
+		{status.Error(codes.DeadlineExceeded, "too slow"), state.ErrUnavailable},
+		{status.Error(codes.PermissionDenied, "not this app"), state.ErrInvalid},
+		{status.Error(codes.Unimplemented, "no such method"), state.ErrInvalid},
+	}
+	for _, a := range answers {
+		t.Run(status.Convert(a.answer).Message(), func(t *testing.T) {
+			t.Parallel()
+			var server fakedapr.Server
+			server.Fail(func(context.Context, fakedapr.Call) error { return a.answer })
+			s := state.NewDapr(server.Client(t), "statestore")
+			var d any
+			_, read := s.Get(t.Context(), "k", &d)
+			_, readMany := s.GetMany(t.Context(), []string{"k"})
+			for what, err := range map[string]error{
+				"read": read, "read many": readMany, "create": s.Create(t.Context(), "k", 1),
+				"replace": s.Replace(t.Context(), "k", 1, "1"), "delete": s.Delete(t.Context(), "k", "1"),
+			} {
+				if !errors.Is(err, a.want) {
+					t.Errorf("%s: %v, want %v", what, err, a.want)
+				}
+			}
+		})
+	}
+}
+
+func TestUpdateGivesUp(t *testing.T) {
+	t.Parallel()
+	var server fakedapr.Server
+	server.Fail(func(_ context.Context, c fakedapr.Call) error {
+		if c.Method == "SaveState" {
+			return status.Error(codes.Aborted, "possible etag mismatch")
+		}
+		return nil
+	})
+	s := state.NewDapr(server.Client(t), "statestore")
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	_, err := state.Update(ctx, s, "k", func(*int, bool) error { return nil })
+	if !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, state.ErrUnavailable) {
+		t.Errorf("conflicts without end and a deadline: %v", err)
+	}
+	_, err = state.Update(t.Context(), s, "k", func(*int, bool) error { return nil })
+	if !errors.Is(err, state.ErrConflict) {
+		t.Errorf("conflicts without end: %v", err)
+	}
+}

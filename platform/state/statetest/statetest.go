@@ -1,0 +1,407 @@
+// Package statetest holds every state.Store to the same behaviour. It runs against the store in memory in the unit tests
+// and against real Dapr in the end-to-end tests.
+package statetest
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"waybill/platform/state"
+)
+
+type doc struct {
+	Name  string   `json:"name"`
+	Count int      `json:"count"`
+	Tags  []string `json:"tags,omitempty"`
+}
+
+const (
+	// writers is how many goroutines race in the tests of races.
+	writers = 20
+	// ttl is long enough for a store that counts in whole seconds, expiry how long a document may outlive it.
+	ttl    = 2 * time.Second
+	expiry = 30 * time.Second
+)
+
+// Run runs the suite. open returns a store; it may be the same one each time, and need not be empty.
+func Run(t *testing.T, open func(t *testing.T) state.Store) {
+	for name, test := range map[string]func(*testing.T, state.Store){
+		"create, read, replace, delete":       lifecycle,
+		"an ETag that is old conflicts":       oldETags,
+		"an empty ETag conflicts":             emptyETags,
+		"of racing creates one wins":          racingCreates,
+		"of racing replaces one wins":         racingReplaces,
+		"racing updates lose nothing":         racingUpdates,
+		"update creates, keeps and refuses":   updates,
+		"a document with a TTL vanishes":      ttlSet,
+		"a later write drops the TTL":         ttlDropped,
+		"many are read at once":               many,
+		"large and unicode documents":         contents,
+		"keys and documents that are refused": refusals,
+		"a context that ended":                endedContext,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test(t, open(t))
+		})
+	}
+}
+
+// newKey is a key that no other test and no earlier run has used.
+func newKey(name string) string { return "statetest:" + name + ":" + rand.Text() }
+
+func create(t *testing.T, s state.Store, key string, d any, options ...state.Option) state.ETag {
+	t.Helper()
+	if err := s.Create(t.Context(), key, d, options...); err != nil {
+		t.Fatal(err)
+	}
+	var written json.RawMessage
+	etag, err := s.Get(t.Context(), key, &written)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return etag
+}
+
+func wantDoc(t *testing.T, s state.Store, key string, want doc) state.ETag {
+	t.Helper()
+	var got doc
+	etag, err := s.Get(t.Context(), key, &got)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("the document differs (-want +got):\n%s", diff)
+	}
+	return etag
+}
+
+func wantError(t *testing.T, what string, err, want error) {
+	t.Helper()
+	if !errors.Is(err, want) {
+		t.Errorf("%s: %v, want %v", what, err, want)
+	}
+	for _, other := range []error{state.ErrNotFound, state.ErrConflict, state.ErrUnavailable, state.ErrInvalid} {
+		if !errors.Is(want, other) && errors.Is(err, other) {
+			t.Errorf("%s: %v is also %v", what, err, other)
+		}
+	}
+}
+
+func lifecycle(t *testing.T, s state.Store) {
+	key := newKey("lifecycle")
+	var d doc
+	_, err := s.Get(t.Context(), key, &d)
+	wantError(t, "reading a missing document", err, state.ErrNotFound)
+
+	first := create(t, s, key, doc{Name: "first"})
+	if first == "" {
+		t.Fatal("the document has no ETag")
+	}
+	if again := wantDoc(t, s, key, doc{Name: "first"}); again != first {
+		t.Errorf("reading changed the ETag from %s to %s", first, again)
+	}
+	wantError(t, "creating it again", s.Create(t.Context(), key, doc{Name: "other"}), state.ErrConflict)
+
+	if err := s.Replace(t.Context(), key, doc{Name: "second"}, first); err != nil {
+		t.Fatal(err)
+	}
+	second := wantDoc(t, s, key, doc{Name: "second"})
+	if second == first {
+		t.Error("a write did not change the ETag")
+	}
+
+	if err := s.Delete(t.Context(), key, second); err != nil {
+		t.Fatal(err)
+	}
+	_, err = s.Get(t.Context(), key, &d)
+	wantError(t, "reading a deleted document", err, state.ErrNotFound)
+	wantError(t, "replacing a deleted document", s.Replace(t.Context(), key, doc{}, second), state.ErrConflict)
+	wantError(t, "deleting it again", s.Delete(t.Context(), key, second), state.ErrConflict)
+	create(t, s, key, doc{Name: "third"})
+	wantDoc(t, s, key, doc{Name: "third"})
+}
+
+func oldETags(t *testing.T, s state.Store) {
+	key := newKey("old")
+	old := create(t, s, key, doc{Count: 1})
+	if err := s.Replace(t.Context(), key, doc{Count: 2}, old); err != nil {
+		t.Fatal(err)
+	}
+	wantError(t, "replacing", s.Replace(t.Context(), key, doc{Count: 3}, old), state.ErrConflict)
+	wantError(t, "deleting", s.Delete(t.Context(), key, old), state.ErrConflict)
+	wantError(t, "replacing a missing document", s.Replace(t.Context(), newKey("missing"), doc{}, old), state.ErrConflict)
+	wantDoc(t, s, key, doc{Count: 2})
+}
+
+func emptyETags(t *testing.T, s state.Store) {
+	key := newKey("empty")
+	create(t, s, key, doc{Count: 1})
+	for what, k := range map[string]string{"an existing document": key, "a missing document": newKey("missing")} {
+		wantError(t, "replacing "+what, s.Replace(t.Context(), k, doc{Count: 2}, ""), state.ErrConflict)
+		wantError(t, "deleting "+what, s.Delete(t.Context(), k, ""), state.ErrConflict)
+	}
+	wantDoc(t, s, key, doc{Count: 1})
+}
+
+// race runs write at once in many goroutines and returns the number of the one that won; the others must have conflicted.
+func race(t *testing.T, write func(n int) error) int {
+	t.Helper()
+	errs := make([]error, writers)
+	start := make(chan struct{})
+	var running sync.WaitGroup
+	for n := range writers {
+		running.Go(func() {
+			<-start
+			errs[n] = write(n)
+		})
+	}
+	close(start)
+	running.Wait()
+	winner := -1
+	for n, err := range errs {
+		switch {
+		case err == nil && winner < 0:
+			winner = n
+		case err == nil:
+			t.Errorf("writers %d and %d both won", winner, n)
+		default:
+			wantError(t, "losing the race", err, state.ErrConflict)
+		}
+	}
+	if winner < 0 {
+		t.Fatal("nobody won")
+	}
+	return winner
+}
+
+func racingCreates(t *testing.T, s state.Store) {
+	key := newKey("creates")
+	winner := race(t, func(n int) error { return s.Create(t.Context(), key, doc{Count: n}) })
+	wantDoc(t, s, key, doc{Count: winner})
+}
+
+func racingReplaces(t *testing.T, s state.Store) {
+	key := newKey("replaces")
+	etag := create(t, s, key, doc{Count: -1})
+	winner := race(t, func(n int) error { return s.Replace(t.Context(), key, doc{Count: n}, etag) })
+	wantDoc(t, s, key, doc{Count: winner})
+}
+
+func racingUpdates(t *testing.T, s state.Store) {
+	const each = 5
+	key := newKey("updates")
+	var running sync.WaitGroup
+	for range writers {
+		running.Go(func() {
+			for range each {
+				_, err := state.Update(t.Context(), s, key, func(d *doc, _ bool) error {
+					d.Count++
+					return nil
+				})
+				if err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	running.Wait()
+	wantDoc(t, s, key, doc{Count: writers * each})
+}
+
+func updates(t *testing.T, s state.Store) {
+	key := newKey("update")
+	set := func(name string, wantExists bool, result error) func(*doc, bool) error {
+		return func(d *doc, exists bool) error {
+			if exists != wantExists {
+				t.Errorf("%s: exists is %v", name, exists)
+			}
+			d.Name = name
+			return result
+		}
+	}
+	_, err := state.Update(t.Context(), s, key, set("kept", false, state.Keep))
+	wantError(t, "keeping a missing document", err, nil)
+	var d doc
+	_, err = s.Get(t.Context(), key, &d)
+	wantError(t, "reading what was not written", err, state.ErrNotFound)
+
+	got, err := state.Update(t.Context(), s, key, set("created", false, nil))
+	if err != nil || got.Name != "created" {
+		t.Errorf("creating by an update returned %+v, %v", got, err)
+	}
+	got, err = state.Update(t.Context(), s, key, set("changed", true, nil))
+	if err != nil || got.Name != "changed" {
+		t.Errorf("changing by an update returned %+v, %v", got, err)
+	}
+	mine := errors.New("mine")
+	if _, err = state.Update(t.Context(), s, key, set("refused", true, mine)); err != mine { //nolint:errorlint // it is returned as it is
+		t.Errorf("the update returned %v, want the function's own error", err)
+	}
+	wantDoc(t, s, key, doc{Name: "changed"})
+}
+
+// vanishes waits until the document under key is gone.
+func vanishes(t *testing.T, s state.Store, key string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), expiry)
+	defer cancel()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		var d doc
+		_, err := s.Get(ctx, key, &d)
+		if errors.Is(err, state.ErrNotFound) {
+			return
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case <-ctx.Done():
+			t.Fatalf("the document is still there %v after it was written", expiry)
+		case <-tick.C:
+		}
+	}
+}
+
+func ttlSet(t *testing.T, s state.Store) {
+	key, other := newKey("ttl"), newKey("ttl")
+	etag := create(t, s, other, doc{Name: "first"})
+	if err := s.Replace(t.Context(), other, doc{Name: "second"}, etag, state.TTL(ttl)); err != nil {
+		t.Fatal(err)
+	}
+	old := create(t, s, key, doc{Name: "short"}, state.TTL(ttl))
+	wantDoc(t, s, key, doc{Name: "short"})
+	vanishes(t, s, key)
+	vanishes(t, s, other)
+
+	found, err := s.GetMany(t.Context(), []string{key})
+	if err != nil || len(found) != 0 {
+		t.Errorf("an expired document is among many: %q, %v", found, err)
+	}
+	wantError(t, "replacing an expired document", s.Replace(t.Context(), key, doc{}, old), state.ErrConflict)
+	create(t, s, key, doc{Name: "again"})
+	wantDoc(t, s, key, doc{Name: "again"})
+}
+
+func ttlDropped(t *testing.T, s state.Store) {
+	kept, updated, clock := newKey("kept"), newKey("updated"), newKey("clock")
+	etag := create(t, s, kept, doc{Name: "short"}, state.TTL(ttl))
+	create(t, s, updated, doc{Name: "short"}, state.TTL(ttl))
+	// Whoever replaces a document decides anew how long it lives.
+	if err := s.Replace(t.Context(), kept, doc{Name: "long"}, etag); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := state.Update(t.Context(), s, updated, func(d *doc, _ bool) error { d.Name = "long"; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	create(t, s, clock, doc{}, state.TTL(ttl))
+	vanishes(t, s, clock) // written last, it is the last to go
+	wantDoc(t, s, kept, doc{Name: "long"})
+	wantDoc(t, s, updated, doc{Name: "long"})
+}
+
+func many(t *testing.T, s state.Store) {
+	want := map[string]doc{}
+	var keys []string
+	for n := range 40 {
+		key := newKey("many")
+		keys = append(keys, key)
+		if n%2 == 0 {
+			want[key] = doc{Name: key, Count: n}
+			create(t, s, key, want[key])
+		}
+	}
+	found, err := s.GetMany(t.Context(), keys)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]doc{}
+	for key, value := range found {
+		var d doc
+		if err := json.Unmarshal(value, &d); err != nil {
+			t.Fatalf("%s: %v", key, err)
+		}
+		got[key] = d
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("the documents differ (-want +got):\n%s", diff)
+	}
+	for _, none := range [][]string{nil, {newKey("missing")}} {
+		if found, err := s.GetMany(t.Context(), none); err != nil || found == nil || len(found) != 0 {
+			t.Errorf("reading %d missing documents: %q, %v; want an empty map", len(none), found, err)
+		}
+	}
+}
+
+func contents(t *testing.T, s state.Store) {
+	for name, d := range map[string]doc{
+		"unicode":             {Name: "Zoë 王 🚚 \u2028 <a href=\"x\">&amp;</a> \\ \" '", Tags: []string{"", " ", "\n\t\x01"}},
+		"Schlüssel🚚":          {Name: "the key is unicode"},
+		"spaces and: (signs)": {Name: "the key has signs"},
+		"large":               {Name: strings.Repeat("0123456789", 100_000)},
+	} {
+		key := newKey(name)
+		create(t, s, key, d)
+		wantDoc(t, s, key, d)
+		found, err := s.GetMany(t.Context(), []string{key})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got doc
+		if err := json.Unmarshal(found[key], &got); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if diff := cmp.Diff(d, got); diff != "" {
+			t.Errorf("among many the document differs (-want +got):\n%s", diff)
+		}
+	}
+}
+
+func refusals(t *testing.T, s state.Store) {
+	for _, key := range []string{"", "a||b"} {
+		var d doc
+		_, err := s.Get(t.Context(), key, &d)
+		wantError(t, "reading", err, state.ErrInvalid)
+		_, err = s.GetMany(t.Context(), []string{newKey("missing"), key})
+		wantError(t, "reading many", err, state.ErrInvalid)
+		wantError(t, "creating", s.Create(t.Context(), key, d), state.ErrInvalid)
+		wantError(t, "replacing", s.Replace(t.Context(), key, d, "1"), state.ErrInvalid)
+		wantError(t, "deleting", s.Delete(t.Context(), key, "1"), state.ErrInvalid)
+	}
+	key := newKey("too large")
+	wantError(t, "a document that is too large", s.Create(t.Context(), key, strings.Repeat("x", state.MaxDocument)), state.ErrInvalid)
+	if err := s.Create(t.Context(), key, func() {}); err == nil {
+		t.Error("a function was stored")
+	}
+	var d doc
+	create(t, s, key, "a text")
+	if _, err := s.Get(t.Context(), key, &d); err == nil || errors.Is(err, state.ErrUnavailable) {
+		t.Errorf("reading a text as an object: %v, want an error that no retry is for", err)
+	}
+}
+
+func endedContext(t *testing.T, s state.Store) {
+	key := newKey("ended")
+	etag := create(t, s, key, doc{Count: 1})
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	var d doc
+	_, err := s.Get(ctx, key, &d)
+	wantError(t, "reading", err, state.ErrUnavailable)
+	_, err = s.GetMany(ctx, []string{key})
+	wantError(t, "reading many", err, state.ErrUnavailable)
+	wantError(t, "creating", s.Create(ctx, newKey("ended"), doc{}), state.ErrUnavailable)
+	wantError(t, "replacing", s.Replace(ctx, key, doc{Count: 2}, etag), state.ErrUnavailable)
+	wantError(t, "deleting", s.Delete(ctx, key, etag), state.ErrUnavailable)
+	wantDoc(t, s, key, doc{Count: 1})
+}
