@@ -106,7 +106,16 @@ func (b *Builder) program(ctx context.Context, source string, p program, key str
 	}
 	b.Progress("building Dapr's %s %s from source: minutes the first time, never again for this version", p.name, RuntimeVersion)
 	// The pinned runtime is no part of the workspace: its hundreds of dependencies must not decide the services' versions.
-	if err := b.goBuild(ctx, p.name, source, target, p.pkg, flags, []string{"GOWORK=off"}); err != nil {
+	env := []string{"GOWORK=off"}
+	// The list comes first because it also downloads the modules, and because a build cannot say how long it will be.
+	var list strings.Builder
+	err := b.goRun(ctx, p.name, source, append([]string{"list", "-deps", "-tags", p.tags}, p.pkg), env, &buildWatch{}, &list)
+	if err != nil {
+		return err
+	}
+	watch := &buildWatch{total: strings.Count(list.String(), "\n")}
+	args := append([]string{"build", "-v", "-o", target}, append(flags, p.pkg)...)
+	if err := b.goRun(ctx, p.name, source, args, env, watch, nil); err != nil {
 		return err
 	}
 	if err := os.WriteFile(keyFile, []byte(key), 0o644); err != nil {
@@ -126,7 +135,8 @@ func (b *Builder) Service(ctx context.Context, name, dir string) (string, error)
 	}
 	defer release()
 	target := filepath.Join(b.bin(), name+suffix())
-	return target, b.goBuild(ctx, name, dir, target, ".", nil, nil)
+	// The old program may be running; go build puts a new file in its place, or leaves it when nothing has changed.
+	return target, b.goRun(ctx, name, dir, []string{"build", "-v", "-o", target, "."}, nil, &buildWatch{}, nil)
 }
 
 // lock keeps two runners from building into the same folder at once; the second waits for the first.
@@ -145,30 +155,30 @@ func (b *Builder) lock() (release func(), err error) {
 	return func() { file.Close() }, nil
 }
 
-// goBuild builds a program, or leaves it as it is when nothing has changed. The old program may be running: go build
-// puts a new file in its place.
-func (b *Builder) goBuild(ctx context.Context, name, dir, target, pkg string, flags, env []string) error {
-	args := append([]string{"build", "-v", "-o", target}, flags...)
-	cmd := exec.CommandContext(ctx, "go", append(args, pkg)...)
+// goRun runs the go command in dir and reports its progress. What it writes to its standard output goes to out, or, if that
+// is nil, is watched like its standard error.
+func (b *Builder) goRun(ctx context.Context, name, dir string, args, env []string, watch *buildWatch, out io.Writer) error {
+	cmd := exec.CommandContext(ctx, "go", args...)
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), env...)
-	// The pipe is ours, not exec's: the end of the output must not depend on a compiler that outlived go build.
-	out, in := io.Pipe()
-	cmd.Stdout, cmd.Stderr = in, in
+	read, write := io.Pipe()
+	cmd.Stdout, cmd.Stderr = out, write
+	if out == nil {
+		cmd.Stdout = write
+	}
 	cmd.Cancel = func() error { return child.Kill(cmd.Process) }
+	// A compiler that outlived the go command must not keep this one waiting.
 	cmd.WaitDelay = time.Second
 	if err := b.Starter.Start(cmd, false); err != nil {
 		return fmt.Errorf("build %s: %w", name, err)
 	}
 
-	var watch buildWatch
 	var tasks sync.WaitGroup
-	defer tasks.Wait()
-	tasks.Go(func() { watch.read(out) })
+	tasks.Go(func() { watch.read(read) })
 	done := make(chan struct{})
-	tasks.Go(func() { b.report(done, name, &watch) })
+	tasks.Go(func() { b.report(done, name, watch) })
 	err := cmd.Wait()
-	in.Close()
+	write.Close()
 	close(done)
 	tasks.Wait()
 	if ctx.Err() != nil {
@@ -194,7 +204,7 @@ func (b *Builder) report(done <-chan struct{}, name string, watch *buildWatch) {
 			compiled, downloaded := watch.compiled.Load(), watch.downloaded.Load()
 			switch {
 			case compiled > 0:
-				b.Progress("building %s: %d packages compiled, %s", name, compiled, elapsed)
+				b.Progress("building %s: %d %spackages compiled, %s", name, compiled, watch.of(), elapsed)
 			case downloaded > 0:
 				b.Progress("building %s: %d modules downloaded, %s", name, downloaded, elapsed)
 			default:
@@ -206,9 +216,18 @@ func (b *Builder) report(done <-chan struct{}, name string, watch *buildWatch) {
 
 // buildWatch reads what `go build -v` says: names of packages as they are compiled, downloads, and faults.
 type buildWatch struct {
+	total      int // packages in the program, 0 if nobody counted
 	compiled   atomic.Int64
 	downloaded atomic.Int64
 	faults     strings.Builder
+}
+
+// of says how many packages there are to compile at most; those in Go's build cache are not compiled again.
+func (w *buildWatch) of() string {
+	if w.total == 0 {
+		return ""
+	}
+	return fmt.Sprintf("of at most %d ", w.total)
 }
 
 func (w *buildWatch) read(out io.Reader) {
@@ -227,7 +246,7 @@ func (w *buildWatch) read(out io.Reader) {
 			w.faults.WriteString(line + "\n")
 		}
 	}
-	io.Copy(io.Discard, out)
+	_, _ = io.Copy(io.Discard, out)
 }
 
 // errors is what the compiler said, once the build has ended.

@@ -64,7 +64,7 @@ func (c *Console) say(colour, format string, args ...any) {
 func (c *Console) Block(text string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	io.WriteString(c.out, text)
+	_, _ = io.WriteString(c.out, text)
 }
 
 func (c *Console) line(name, colour, text string) {
@@ -125,7 +125,8 @@ func (s *Stream) Forget() {
 }
 
 func (s *Stream) take(line []byte) {
-	s.file.Write(append(line, '\n')) // A full disk must not stop the processes.
+	// A full disk must not stop the processes.
+	_, _ = s.file.Write(append(line, '\n'))
 	text := string(line)
 	s.mu.Lock()
 	if failure(text) || !failure(s.last) {

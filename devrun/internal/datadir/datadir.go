@@ -41,6 +41,9 @@ func (d Dir) Broker() string { return filepath.Join(string(d), "broker") }
 // Scheduler holds the Dapr scheduler's embedded etcd.
 func (d Dir) Scheduler() string { return filepath.Join(string(d), "scheduler") }
 
+// Leadership remembers the scheduler's last leadership in its etcd.
+func (d Dir) Leadership() string { return filepath.Join(string(d), "leadership.json") }
+
 // Components holds the component files as this run's sidecars see them.
 func (d Dir) Components() string { return filepath.Join(string(d), "components") }
 

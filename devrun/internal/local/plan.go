@@ -16,6 +16,7 @@ import (
 	"waybill/devrun/internal/datadir"
 	"waybill/devrun/internal/ports"
 	"waybill/devrun/internal/runfile"
+	"waybill/devrun/internal/scheduler"
 	"waybill/devrun/internal/supervise"
 )
 
@@ -156,8 +157,11 @@ func (p *plan) foundation() []supervise.Spec {
 				"--etcd-initial-cluster", "dapr-scheduler-server-0=http://" + loopback(p.scheduler.peer),
 			},
 			Dir: string(p.data), Env: daprEnv(nil),
-			Ready: answers("http://"+loopback(p.scheduler.health)+"/healthz", 200),
-			// A killed scheduler costs about 20 s at its next start, until its own lease has run out.
+			Ready: schedulerLeads("http://"+loopback(p.scheduler.health)+"/healthz", &scheduler.Leadership{
+				Etcd:   "http://" + loopback(p.scheduler.client),
+				File:   p.data.Leadership(),
+				Client: client,
+			}),
 			Gently:     true,
 			StopWithin: 10 * time.Second,
 		},

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"waybill/devrun/internal/broker"
+	"waybill/devrun/internal/scheduler"
 )
 
 // client asks local processes; it keeps no connections, since those would outlive the process that answered.
@@ -57,4 +58,15 @@ func compact(body []byte) string {
 // kafkaServes is ready when the broker at addr serves all topics.
 func kafkaServes(addr string, topics []string) func(context.Context) error {
 	return func(ctx context.Context) error { return broker.Check(ctx, addr, topics) }
+}
+
+// schedulerLeads is ready when the scheduler is healthy and has its leadership; healthy alone, it may still be waiting.
+func schedulerLeads(health string, leadership *scheduler.Leadership) func(context.Context) error {
+	healthy := answers(health, http.StatusOK)
+	return func(ctx context.Context) error {
+		if err := healthy(ctx); err != nil {
+			return err
+		}
+		return leadership.Check(ctx)
+	}
 }

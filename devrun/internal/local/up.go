@@ -79,6 +79,10 @@ func Up(ctx context.Context, hurry <-chan struct{}, opt Options) (err error) {
 	starter := child.NewStarter()
 	defer starter.Close()
 	if err := s.build(ctx, starter); err != nil {
+		if ctx.Err() != nil {
+			s.terminal.Sayf("stopped while building")
+			return nil
+		}
 		return err
 	}
 	for _, a := range file.Apps {

@@ -78,6 +78,6 @@ func call(ctx context.Context, client *http.Client, method, target string, body 
 		return 0, err
 	}
 	defer resp.Body.Close()
-	io.Copy(io.Discard, resp.Body)
+	_, _ = io.Copy(io.Discard, resp.Body)
 	return resp.StatusCode, nil
 }

@@ -1,0 +1,90 @@
+package build
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"waybill/devrun/internal/child"
+)
+
+func builder(t *testing.T) (b *Builder, dir string) {
+	t.Helper()
+	starter := child.NewStarter()
+	t.Cleanup(starter.Close)
+	b = &Builder{Root: t.TempDir(), Starter: starter, Progress: t.Logf}
+	dir = filepath.Join(b.Root, "services", "x")
+	put(t, filepath.Join(dir, "go.mod"), "module example/x\n\ngo 1.26\n")
+	return b, dir
+}
+
+func put(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestService(t *testing.T) {
+	t.Parallel()
+	b, dir := builder(t)
+	put(t, filepath.Join(dir, "main.go"), "package main\n\nfunc main() { println(1) }\n")
+	program, err := b.Service(t.Context(), "x", dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !isProgram(program) || filepath.Dir(program) != filepath.Join(b.Root, ".waybill", "bin") {
+		t.Errorf("built %s", program)
+	}
+}
+
+func TestAFailedBuildSaysWhatTheCompilerSaid(t *testing.T) {
+	t.Parallel()
+	b, dir := builder(t)
+	put(t, filepath.Join(dir, "main.go"), "package main\n\nfunc main() { nothing() }\n")
+	_, err := b.Service(t.Context(), "x", dir)
+	if err == nil || !strings.Contains(err.Error(), "./main.go:3:15: undefined: nothing") {
+		t.Errorf("error: %v", err)
+	}
+}
+
+func TestProgressIsReadFromTheBuild(t *testing.T) {
+	t.Parallel()
+	var watch buildWatch
+	watch.read(strings.NewReader(`go: downloading example.com/a v1.0.0
+go: downloading example.com/b v1.0.0
+internal/cpu
+example.com/a
+example.com/b/c
+# example.com/b/d
+./d.go:1:1: wrong
+`))
+	if watch.downloaded.Load() != 2 || watch.compiled.Load() != 3 {
+		t.Errorf("%d downloaded, %d compiled", watch.downloaded.Load(), watch.compiled.Load())
+	}
+	if got, want := watch.errors(), "# example.com/b/d\n./d.go:1:1: wrong"; got != want {
+		t.Errorf("errors: %q, want %q", got, want)
+	}
+}
+
+func TestTheKeyFollowsTheSource(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	put(t, filepath.Join(dir, "go.mod"), "module a\n")
+	first, err := sourceKey(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	put(t, filepath.Join(dir, "daprd", "main.go"), "package main\n")
+	second, err := sourceKey(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if first == second {
+		t.Error("new source, same key")
+	}
+}
