@@ -3,10 +3,13 @@
 package eventing
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
+
+	"go.opentelemetry.io/otel/propagation"
 )
 
 // Event is a CloudEvent 1.0 with JSON data.
@@ -25,8 +28,16 @@ type Event struct {
 	Data json.RawMessage
 	// Parked says why and by whom the event was set aside, if it was.
 	Parked *Parked
-	// traceParent is the W3C trace context under which the event was published.
-	traceParent string
+	// traceParent and traceState are the W3C trace context under which the event was published.
+	traceParent, traceState string
+	// rest are the attributes of a received event that have no field here, so that parking it loses nothing.
+	rest map[string]json.RawMessage
+}
+
+// Trace returns ctx in the trace under which the event was published. A Handler's context is in it already; a BulkHandler
+// gets one context for all its events and asks here for that of each.
+func (e Event) Trace(ctx context.Context) context.Context {
+	return propagation.TraceContext{}.Extract(ctx, propagation.MapCarrier{"traceparent": e.traceParent, "tracestate": e.traceState})
 }
 
 // Parked is why an event lies on a dead-letter topic.
@@ -84,6 +95,7 @@ type cloudEvent struct {
 	DataContentType string          `json:"datacontenttype,omitempty"`
 	DataVersion     string          `json:"dataversion,omitempty"`
 	TraceParent     string          `json:"traceparent,omitempty"`
+	TraceState      string          `json:"tracestate,omitempty"`
 	ParkedBy        string          `json:"parkedby,omitempty"`
 	ParkedReason    string          `json:"parkedreason,omitempty"`
 	ParkedAt        string          `json:"parkedat,omitempty"`
@@ -102,19 +114,60 @@ func (e Event) MarshalJSON() ([]byte, error) {
 	if e.Parked != nil {
 		ce.ParkedBy, ce.ParkedReason, ce.ParkedAt = e.Parked.By, e.Parked.Reason, e.Parked.At.UTC().Format(time.RFC3339Nano)
 	}
-	return json.Marshal(ce)
+	if len(e.rest) == 0 {
+		return json.Marshal(ce)
+	}
+	return ce.with(e.rest)
+}
+
+// with is the event with further attributes, which do not replace any it has, but for the media type of the data.
+func (ce cloudEvent) with(rest map[string]json.RawMessage) ([]byte, error) {
+	b, err := json.Marshal(ce)
+	if err != nil {
+		return nil, err
+	}
+	all := map[string]json.RawMessage{}
+	if err := json.Unmarshal(b, &all); err != nil {
+		return nil, err
+	}
+	for name, value := range rest {
+		if _, ok := all[name]; !ok || name == "datacontenttype" {
+			all[name] = value
+		}
+	}
+	return json.Marshal(all)
+}
+
+// notKept are the attributes with a field of their own, and those that Dapr writes anew on every publish.
+var notKept = []string{
+	"specversion", "id", "type", "source", "subject", "time", "dataversion", "data", "parkedby", "parkedreason", "parkedat",
+	"traceparent", "tracestate", "traceid", "topic", "pubsubname",
 }
 
 // UnmarshalJSON reads a CloudEvent leniently: unknown attributes are ignored and a time that cannot be read is left out,
 // for another system's slip in what nobody here uses is no reason to refuse its event.
 func (e *Event) UnmarshalJSON(b []byte) error {
+	rest := map[string]json.RawMessage{}
+	if err := json.Unmarshal(b, &rest); err != nil {
+		return err
+	}
+	if _, ok := rest["time"]; ok && !isString(rest["time"]) {
+		delete(rest, "time")
+		var err error
+		if b, err = json.Marshal(rest); err != nil {
+			return err
+		}
+	}
 	var ce cloudEvent
 	if err := json.Unmarshal(b, &ce); err != nil {
 		return err
 	}
+	for _, name := range notKept {
+		delete(rest, name)
+	}
 	*e = Event{
 		ID: ce.ID, Type: ce.Type, Source: ce.Source, Subject: ce.Subject, DataVersion: ce.DataVersion,
-		Data: ce.Data, traceParent: ce.TraceParent,
+		Data: ce.Data, traceParent: ce.TraceParent, traceState: ce.TraceState, rest: rest,
 	}
 	if at, err := time.Parse(time.RFC3339Nano, ce.Time); err == nil {
 		e.Time = at
@@ -127,3 +180,5 @@ func (e *Event) UnmarshalJSON(b []byte) error {
 	}
 	return nil
 }
+
+func isString(value json.RawMessage) bool { return len(value) > 0 && value[0] == '"' }

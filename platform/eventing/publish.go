@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
@@ -31,8 +32,13 @@ type Publisher struct {
 // publishPatience is how long a Publisher goes on retrying when its caller set no shorter deadline.
 const publishPatience = 10 * time.Second
 
-// maxBulk is how many events one bulk request carries at most.
-const maxBulk = 500
+const (
+	// maxBulk and maxBulkBytes are how many events, and bytes of events, one bulk request carries at most.
+	maxBulk      = 500
+	maxBulkBytes = 2 << 20
+	// maxEvent is the largest event, in bytes; a sidecar takes requests of 4 MiB.
+	maxEvent = 4<<20 - 64<<10
+)
 
 // NewPublisher returns a Publisher for the named component.
 func NewPublisher(client dapr.Client, component string) (*Publisher, error) {
@@ -51,11 +57,11 @@ func NewPublisher(client dapr.Client, component string) (*Publisher, error) {
 // Publish returns when the broker has the event, after as many retries with backoff as fit into ctx and ten seconds;
 // else the error wraps ErrUnavailable, unless the event itself is refused. A retry can deliver the event twice.
 func (p *Publisher) Publish(ctx context.Context, topic string, e Event) error {
-	body, err := json.Marshal(e)
+	body, err := encode(e)
 	if err != nil {
-		return fmt.Errorf("encode event %s: %w", e.ID, err)
+		return err
 	}
-	return p.retry(ctx, topic, 1, func() error {
+	return p.retry(ctx, topic, 1, func(ctx context.Context) error {
 		return p.client.PublishEvent(ctx, p.component, topic, body,
 			dapr.PublishEventWithContentType(CloudEventType), dapr.PublishEventWithMetadata(transport(e.Key)))
 	})
@@ -64,26 +70,45 @@ func (p *Publisher) Publish(ctx context.Context, topic string, e Event) error {
 // PublishAll publishes the events in bulk requests and returns when the broker has all of them, with Publish's errors.
 // Dapr does not say which events of a failed request arrived, so a retry repeats the whole request.
 func (p *Publisher) PublishAll(ctx context.Context, topic string, events []Event) error {
-	for start := 0; start < len(events); start += maxBulk {
-		batch := events[start:min(start+maxBulk, len(events))]
-		entries := make([]any, len(batch))
-		for i, e := range batch {
-			body, err := json.Marshal(e)
-			if err != nil {
-				return fmt.Errorf("encode event %s: %w", e.ID, err)
-			}
-			entries[i] = dapr.PublishEventsEvent{
-				EntryID: fmt.Sprint(i), Data: body, ContentType: CloudEventType, Metadata: transport(e.Key),
-			}
+	var entries []any
+	size := 0
+	flush := func() error {
+		if len(entries) == 0 {
+			return nil
 		}
-		err := p.retry(ctx, topic, int64(len(batch)), func() error {
+		err := p.retry(ctx, topic, int64(len(entries)), func(ctx context.Context) error {
 			return p.client.PublishEvents(ctx, p.component, topic, entries).Error
 		})
+		entries, size = nil, 0
+		return err
+	}
+	for i, e := range events {
+		body, err := encode(e)
 		if err != nil {
 			return err
 		}
+		if len(entries) == maxBulk || size+len(body) > maxBulkBytes {
+			if err := flush(); err != nil {
+				return err
+			}
+		}
+		entries, size = append(entries, dapr.PublishEventsEvent{
+			EntryID: strconv.Itoa(i), Data: body, ContentType: CloudEventType, Metadata: transport(e.Key),
+		}), size+len(body)
 	}
-	return nil
+	return flush()
+}
+
+// encode refuses an event that no sidecar takes, so that nobody retries it.
+func encode(e Event) ([]byte, error) {
+	body, err := json.Marshal(e)
+	if err != nil {
+		return nil, fmt.Errorf("encode event %s: %w", e.ID, err)
+	}
+	if len(body) > maxEvent {
+		return nil, fmt.Errorf("event %s has %d bytes and must not have more than %d", e.ID, len(body), maxEvent)
+	}
+	return body, nil
 }
 
 // transport is the metadata by which Kafka and Event Hubs (partitionKey) and Service Bus (SessionId) keep a key's order.
@@ -94,13 +119,16 @@ func transport(key string) map[string]string {
 	return map[string]string{"partitionKey": key, "SessionId": key}
 }
 
-func (p *Publisher) retry(ctx context.Context, topic string, events int64, publish func() error) error {
+func (p *Publisher) retry(ctx context.Context, topic string, events int64, publish func(context.Context) error) error {
 	toTopic := metric.WithAttributes(attribute.String("topic", topic))
 	delay := backoff.NewExponentialBackOff()
 	delay.InitialInterval = 50 * time.Millisecond
 	delay.MaxInterval = time.Second
-	_, err := backoff.Retry(ctx, func() (struct{}, error) {
-		err := publish()
+	// The deadline ends a call to a sidecar that took it and does not answer.
+	bounded, cancel := context.WithTimeout(ctx, p.patience)
+	defer cancel()
+	_, err := backoff.Retry(bounded, func() (struct{}, error) {
+		err := publish(bounded)
 		if err != nil && refused(err) {
 			err = backoff.Permanent(err)
 		}
@@ -119,7 +147,7 @@ func (p *Publisher) retry(ctx context.Context, topic string, events int64, publi
 	}
 }
 
-// refused tells errors that no retry can mend: a topic that this app may not publish to, an event that is too large.
+// refused tells errors that no retry can mend, such as a topic that this app may not publish to.
 func refused(err error) bool {
 	switch status.Code(err) {
 	case codes.InvalidArgument, codes.PermissionDenied, codes.Unimplemented:

@@ -2,6 +2,7 @@ package eventing
 
 import (
 	"context"
+	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/json"
 	"errors"
@@ -10,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -19,7 +21,6 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/metric"
-	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
 	grpccodes "google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -100,10 +101,24 @@ const (
 	attemptTimeout = 30 * time.Second
 	// maxDelivery bounds the body of one delivery, in bytes.
 	maxDelivery = 16 << 20
+	// maxReason bounds the reason kept with a parked event, in bytes.
+	maxReason = 2000
 )
 
-// NewReceiver returns a Receiver of the given subscriptions.
+// NewReceiver returns a Receiver of the given subscriptions. It refuses a subscription that could not park an event.
 func NewReceiver(o ReceiverOptions, subscriptions ...Subscription) (*Receiver, error) {
+	topics := map[string]bool{}
+	for _, s := range subscriptions {
+		switch {
+		case s.Component == "" || s.Topic == "" || s.DeadLetter == "" || s.DeadLetter == s.Topic:
+			return nil, fmt.Errorf("subscription to %q on %q with dead letters to %q: each must be named, and differ", s.Topic, s.Component, s.DeadLetter)
+		case s.Bulk != nil && s.Bulk.Handle == nil:
+			return nil, fmt.Errorf("bulk subscription to %q has no handler", s.Topic)
+		case topics[s.Topic]:
+			return nil, fmt.Errorf("there are two subscriptions to %q", s.Topic)
+		}
+		topics[s.Topic] = true
+	}
 	outcomes, err := otel.Meter("waybill/platform/eventing").Int64Counter("waybill.events.received",
 		metric.WithDescription("Events received, by type and outcome: done, parked, retry, ignored."))
 	if err != nil {
@@ -193,7 +208,7 @@ func (r *Receiver) describe(w http.ResponseWriter, req *http.Request) {
 			d.Route = bulkPath(s)
 			d.BulkSubscribe = &bulkDescription{Enabled: true, MaxMessagesCount: s.Bulk.MaxMessages, MaxAwaitDurationMs: s.Bulk.MaxAwait.Milliseconds()}
 		} else {
-			d.Routes = &routes{Default: otherPath(s)}
+			d.Routes = &routes{Rules: []rule{}, Default: otherPath(s)}
 			for eventType := range s.Handlers {
 				d.Routes.Rules = append(d.Routes.Rules, rule{
 					Match: fmt.Sprintf("has(event.type) && event.type == %q", eventType), Path: typePath(s, eventType),
@@ -235,14 +250,17 @@ func (r *Receiver) receive(s Subscription, handle Handler) http.HandlerFunc {
 	}
 }
 
-// receiveOther takes what no handler asked for. An event without a type or an id is no CloudEvent and is parked.
+// receiveOther takes what no handler asked for.
 func (r *Receiver) receiveOther(s Subscription) http.HandlerFunc {
-	return r.receive(s, func(ctx context.Context, e Event) error {
-		if e.Type == "" || e.ID == "" {
-			return Reject(errors.New("the event has no type or no id"))
-		}
-		return nil
-	})
+	return r.receive(s, nil)
+}
+
+// checked gives an event with neither type nor id to no handler: it is no CloudEvent, and handlers tell events by them.
+func checked(e Event) error {
+	if e.Type == "" || e.ID == "" {
+		return Reject(errors.New("the event has no type or no id"))
+	}
+	return nil
 }
 
 // read decodes a delivery. What cannot be decoded never will be, so it is parked as it came.
@@ -255,16 +273,14 @@ func (r *Receiver) read(w http.ResponseWriter, req *http.Request, s Subscription
 	}
 	var e Event
 	if err := json.Unmarshal(body, &e); err != nil {
-		v := success
-		if err := r.park(req.Context(), s, Event{Data: jsonOrText(body)}, fmt.Errorf("not a CloudEvent: %w", err)); err != nil {
-			v = retry
-		}
-		r.answerVerdict(w, req, v)
+		r.answerVerdict(w, req, r.settle(req.Context(), s, Event{Data: jsonOrText(body)}, notCloudEvent(err)))
 		return Event{}, false
 	}
 	e.Key = req.Header.Get("__key")
 	return e, true
 }
+
+func notCloudEvent(err error) error { return Reject(fmt.Errorf("not a CloudEvent: %w", err)) }
 
 func jsonOrText(body []byte) json.RawMessage {
 	if json.Valid(body) {
@@ -300,22 +316,49 @@ func (r *Receiver) receiveBulk(s Subscription) http.HandlerFunc {
 		events := make([]Event, 0, len(batch.Entries))
 		index := make([]int, 0, len(batch.Entries))
 		for i, entry := range batch.Entries {
-			statuses[i] = bulkStatus{EntryID: entry.EntryID, Status: success}
+			statuses[i].EntryID = entry.EntryID
 			var e Event
 			if err := json.Unmarshal(entry.Event, &e); err != nil {
-				statuses[i].Status = r.settle(ctx, s, Event{Data: jsonOrText(entry.Event)}, Reject(fmt.Errorf("not a CloudEvent: %w", err)))
+				statuses[i].Status = r.settle(ctx, s, Event{Data: jsonOrText(entry.Event)}, notCloudEvent(err))
 				continue
 			}
 			e.Key = entry.Metadata["__key"]
+			if err := checked(e); err != nil {
+				statuses[i].Status = r.settle(e.Trace(ctx), s, e, err)
+				continue
+			}
 			events, index = append(events, e), append(index, i)
 		}
-		if len(events) > 0 {
-			for i, err := range r.attemptBulk(ctx, s, events) {
-				statuses[index[i]].Status = r.settle(ctx, s, events[i], err)
-			}
+		for i, err := range r.processBulk(ctx, s, events) {
+			statuses[index[i]].Status = r.settle(events[i].Trace(ctx), s, events[i], err)
 		}
 		r.answer(w, req, map[string][]bulkStatus{"statuses": statuses})
 	}
+}
+
+// processBulk runs the bulk handler under a span of its own, which links to the events' traces.
+func (r *Receiver) processBulk(ctx context.Context, s Subscription, events []Event) []error {
+	if len(events) == 0 {
+		return nil
+	}
+	var links []trace.Link
+	for _, e := range events {
+		if link := trace.LinkFromContext(e.Trace(ctx)); link.SpanContext.IsValid() {
+			links = append(links, link)
+		}
+	}
+	ctx, span := otel.Tracer("waybill/platform/eventing").Start(ctx, "process "+s.Topic, trace.WithSpanKind(trace.SpanKindConsumer),
+		trace.WithLinks(links...), trace.WithAttributes(attribute.Int("messaging.batch.message_count", len(events)),
+			attribute.String("messaging.destination.name", s.Topic)))
+	defer span.End()
+	errs := r.attemptBulk(ctx, s, events)
+	for _, err := range errs {
+		if err != nil {
+			span.RecordError(err)
+			span.SetStatus(codes.Error, "not all processed")
+		}
+	}
+	return errs
 }
 
 // attemptBulk gives events to the bulk handler, and those that failed again, as attempt does with a single one.
@@ -338,7 +381,13 @@ func (r *Receiver) attemptBulk(ctx context.Context, s Subscription, events []Eve
 				failed = append(failed, at)
 			}
 		}
-		if len(failed) == 0 || n == r.attempts || !sleep(ctx, delay) {
+		if len(failed) == 0 || n == r.attempts {
+			return results
+		}
+		if !sleep(ctx, delay) {
+			for _, at := range failed {
+				results[at] = abandoned(ctx, results[at])
+			}
 			return results
 		}
 		pending = failed
@@ -350,15 +399,32 @@ func (r *Receiver) callBulk(ctx context.Context, s Subscription, batch []Event) 
 	defer cancel()
 	defer func() {
 		if p := recover(); p != nil {
-			errs = slices.Repeat([]error{fmt.Errorf("the handler panicked: %v", p)}, len(batch))
+			errs = slices.Repeat([]error{r.panicked(ctx, p)}, len(batch))
 		}
 	}()
-	return s.Bulk.Handle(ctx, batch)
+	errs = s.Bulk.Handle(ctx, batch)
+	if len(errs) != len(batch) {
+		return slices.Repeat([]error{fmt.Errorf("the handler answered %d of %d events", len(errs), len(batch))}, len(batch))
+	}
+	return errs
+}
+
+// panicked logs where a handler panicked, for an error does not tell.
+func (r *Receiver) panicked(ctx context.Context, p any) error {
+	r.logger.ErrorContext(ctx, "event handler panicked", slog.Any("panic", p), slog.String("stack", string(debug.Stack())))
+	return fmt.Errorf("the handler panicked: %v", p)
 }
 
 // process runs the handler under the event's own trace and settles the outcome.
 func (r *Receiver) process(ctx context.Context, s Subscription, e Event, handle Handler) verdict {
-	ctx = otel.GetTextMapPropagator().Extract(ctx, propagation.MapCarrier{"traceparent": e.traceParent})
+	ctx = e.Trace(ctx)
+	if err := checked(e); err != nil {
+		return r.settle(ctx, s, e, err)
+	}
+	if handle == nil {
+		r.count(ctx, "other", "ignored")
+		return success
+	}
 	ctx, span := otel.Tracer("waybill/platform/eventing").Start(ctx, "process "+e.Type, trace.WithSpanKind(trace.SpanKindConsumer),
 		trace.WithAttributes(attribute.String("messaging.message.id", e.ID), attribute.String("messaging.destination.name", s.Topic)))
 	defer span.End()
@@ -373,11 +439,20 @@ func (r *Receiver) process(ctx context.Context, s Subscription, e Event, handle 
 // attempt calls the handler, again with growing pauses while it fails for a reason that may pass.
 func (r *Receiver) attempt(ctx context.Context, e Event, handle Handler) error {
 	for n, delay := 1, r.firstDelay; ; n, delay = n+1, delay*2 {
-		err := call(ctx, e, handle)
-		if err == nil || Rejected(err) || n == r.attempts || !sleep(ctx, delay) {
+		err := r.call(ctx, e, handle)
+		if err == nil || Rejected(err) || n == r.attempts {
 			return err
 		}
+		if !sleep(ctx, delay) {
+			return abandoned(ctx, err)
+		}
 	}
+}
+
+// abandoned makes the error of a delivery that nobody waits for any more one that passes: the event was not tried as often
+// as it should be, and comes again.
+func abandoned(ctx context.Context, err error) error {
+	return fmt.Errorf("the delivery ended: %w, after: %w", context.Cause(ctx), err)
 }
 
 func sleep(ctx context.Context, d time.Duration) bool {
@@ -389,12 +464,12 @@ func sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-func call(ctx context.Context, e Event, handle Handler) (err error) {
+func (r *Receiver) call(ctx context.Context, e Event, handle Handler) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
 	defer cancel()
 	defer func() {
 		if p := recover(); p != nil {
-			err = fmt.Errorf("the handler panicked: %v", p)
+			err = r.panicked(ctx, p)
 		}
 	}()
 	return handle(ctx, e)
@@ -434,8 +509,12 @@ func (r *Receiver) settle(ctx context.Context, s Subscription, e Event, err erro
 			r.logger.WarnContext(ctx, "event could not be parked and will be retried", eventAttrs(s, e), slog.Any("error", parkErr))
 		}
 	}
-	r.outcomes.Add(ctx, 1, metric.WithAttributes(attribute.String("type", e.Type), attribute.String("outcome", outcome)))
+	r.count(ctx, e.Type, outcome)
 	return v
+}
+
+func (r *Receiver) count(ctx context.Context, eventType, outcome string) {
+	r.outcomes.Add(ctx, 1, metric.WithAttributes(attribute.String("type", eventType), attribute.String("outcome", outcome)))
 }
 
 func eventAttrs(s Subscription, e Event) slog.Attr {
@@ -444,9 +523,10 @@ func eventAttrs(s Subscription, e Event) slog.Attr {
 
 // park puts the event on the dead-letter topic together with the reason.
 func (r *Receiver) park(ctx context.Context, s Subscription, e Event, reason error) error {
-	e.Parked = &Parked{By: r.app, Reason: reason.Error(), At: time.Now()}
+	text := reason.Error()
+	e.Parked = &Parked{By: r.app, Reason: strings.ToValidUTF8(text[:min(len(text), maxReason)], ""), At: time.Now()}
 	if e.ID == "" {
-		e.ID = fmt.Sprintf("parked-%d", e.Parked.At.UnixNano())
+		e.ID = fmt.Sprintf("parked-%x", sha256.Sum256(e.Data)) // the same when it is parked again
 	}
 	if e.Type == "" {
 		e.Type = "unknown"

@@ -1,0 +1,618 @@
+package eventing
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/go-chi/chi/v5"
+	"github.com/google/go-cmp/cmp"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/trace"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"waybill/platform/internal/fakedapr"
+	"waybill/platform/state"
+)
+
+const deadLetter = "orders.app.dead"
+
+// receiving is a Receiver behind its routes, with a sidecar that it publishes through.
+type receiving struct {
+	sidecar fakedapr.Server
+	publish *Publisher
+	routes  *chi.Mux
+	log     bytes.Buffer
+	mu      sync.Mutex
+	parked  []Event
+	onPark  error
+}
+
+func receive(t *testing.T, token string, s Subscription) *receiving {
+	t.Helper()
+	x := &receiving{routes: chi.NewMux()}
+	x.publish = newPublisher(t, &x.sidecar)
+	s.Component, s.Topic, s.DeadLetter = "orderbus", "orders", deadLetter
+	r, err := NewReceiver(ReceiverOptions{
+		App: "app", Token: token, Publisher: x.publish, Logger: slog.New(slog.NewJSONHandler(&x.log, nil)),
+		OnParked: func(_ context.Context, topic string, e Event) error {
+			x.mu.Lock()
+			defer x.mu.Unlock()
+			if topic != "orders" {
+				t.Errorf("the parked event is said to be of topic %s", topic)
+			}
+			x.parked = append(x.parked, e)
+			return x.onPark
+		},
+	}, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.firstDelay = time.Millisecond
+	r.Mount(x.routes)
+	return x
+}
+
+func handling(handle Handler) Subscription {
+	return Subscription{Handlers: map[string]Handler{"Order.Placed": handle}}
+}
+
+func (x *receiving) do(ctx context.Context, method, path, body string, header map[string]string) *httptest.ResponseRecorder {
+	req := httptest.NewRequestWithContext(ctx, method, path, strings.NewReader(body))
+	req.RemoteAddr = "127.0.0.1:50000"
+	for name, value := range header {
+		req.Header.Set(name, value)
+	}
+	w := httptest.NewRecorder()
+	x.routes.ServeHTTP(w, req)
+	return w
+}
+
+func (x *receiving) deliver(t *testing.T, path, body string) string {
+	t.Helper()
+	w := x.do(t.Context(), http.MethodPost, path, body, nil)
+	var answer struct{ Status string }
+	if err := json.Unmarshal(w.Body.Bytes(), &answer); w.Code != http.StatusOK || err != nil {
+		t.Fatalf("answered %d %s", w.Code, w.Body)
+	}
+	return answer.Status
+}
+
+// brokerAway makes every publish fail until the returned function is called.
+func (x *receiving) brokerAway() (back func()) {
+	patience := x.publish.patience
+	x.publish.patience = 20 * time.Millisecond
+	x.sidecar.Fail(func(context.Context, fakedapr.Call) error { return status.Error(codes.Unavailable, "away") })
+	return func() {
+		x.publish.patience = patience
+		x.sidecar.Fail(nil)
+	}
+}
+
+// dead are the events on the dead-letter topic.
+func (x *receiving) dead(t *testing.T) []map[string]any {
+	t.Helper()
+	var found []map[string]any
+	for _, p := range x.sidecar.Published() {
+		if p.Topic != deadLetter || p.Component != "orderbus" {
+			t.Errorf("something was published on %s, %s", p.Component, p.Topic)
+		}
+		found = append(found, attributes(t, p.Data))
+	}
+	return found
+}
+
+const placedPath = "/events/orders/Order.Placed"
+
+func cloudEventOf(id string) string {
+	return `{"specversion":"1.0","id":"` + id + `","type":"Order.Placed","source":"elsewhere","subject":"orders/ORD-1",` +
+		`"tenant":"north","traceparent":"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01","data":{"order_id":"ORD-1"}}`
+}
+
+func TestReceiverRefusesSubscriptions(t *testing.T) {
+	t.Parallel()
+	good := Subscription{Component: "orderbus", Topic: "orders", DeadLetter: deadLetter}
+	noDeadLetter, noTopic, noComponent, circle, bulk := good, good, good, good, good
+	noDeadLetter.DeadLetter, noTopic.Topic, noComponent.Component, circle.DeadLetter, bulk.Bulk = "", "", "", "orders", &Bulk{}
+	for name, subscriptions := range map[string][]Subscription{
+		"no dead letter": {noDeadLetter}, "no topic": {noTopic}, "no component": {noComponent}, "a circle": {circle},
+		"no bulk handler": {bulk}, "twice": {good, good},
+	} {
+		if _, err := NewReceiver(ReceiverOptions{}, subscriptions...); err == nil {
+			t.Errorf("%s: no error", name)
+		}
+	}
+}
+
+func TestDescription(t *testing.T) {
+	t.Parallel()
+	none := func(context.Context, Event) error { return nil }
+	r, err := NewReceiver(ReceiverOptions{Logger: slog.New(slog.DiscardHandler)},
+		Subscription{Component: "orderbus", Topic: "orders", DeadLetter: deadLetter, Handlers: map[string]Handler{"B": none, "C": none, "A": none}},
+		Subscription{Component: "orderbus", Topic: "inventory", DeadLetter: "inventory.app.dead"},
+		Subscription{
+			Component: "telemetrybus", Topic: "views", DeadLetter: "views.app.dead",
+			Bulk: &Bulk{MaxMessages: 100, MaxAwait: 1500 * time.Millisecond, Handle: func(context.Context, []Event) []error { return nil }},
+		})
+	if err != nil {
+		t.Fatal(err)
+	}
+	x := &receiving{routes: chi.NewMux()}
+	r.Mount(x.routes)
+	w := x.do(t.Context(), http.MethodGet, "/dapr/subscribe", "", nil)
+	match := func(eventType string) map[string]any {
+		return map[string]any{"match": `has(event.type) && event.type == "` + eventType + `"`, "path": "/events/orders/" + eventType}
+	}
+	want := []any{
+		map[string]any{
+			"pubsubname": "orderbus", "topic": "orders", "deadLetterTopic": deadLetter,
+			"routes": map[string]any{"rules": []any{match("A"), match("B"), match("C")}, "default": "/events/orders"},
+		},
+		map[string]any{
+			"pubsubname": "orderbus", "topic": "inventory", "deadLetterTopic": "inventory.app.dead",
+			"routes": map[string]any{"rules": []any{}, "default": "/events/inventory"},
+		},
+		map[string]any{
+			"pubsubname": "telemetrybus", "topic": "views", "deadLetterTopic": "views.app.dead", "route": "/events/views/bulk",
+			"bulkSubscribe": map[string]any{"enabled": true, "maxMessagesCount": 100.0, "maxAwaitDurationMs": 1500.0},
+		},
+	}
+	var got []any
+	if err := json.Unmarshal(w.Body.Bytes(), &got); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("the description differs (-want +got):\n%s", diff)
+	}
+	if got := w.Header().Get("Content-Type"); got != "application/json" {
+		t.Errorf("it is answered as %s", got)
+	}
+}
+
+func TestOnlyTheSidecarIsAnswered(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name, token, shown, from string
+		want                     int
+	}{
+		{"the right token", "secret", "secret", "10.0.0.1:5", http.StatusOK},
+		{"a wrong token", "secret", "guess", "127.0.0.1:5", http.StatusForbidden},
+		{"no token shown", "secret", "", "127.0.0.1:5", http.StatusForbidden},
+		{"no token set, this host", "", "", "127.0.0.1:5", http.StatusOK},
+		{"no token set, this host by IPv6", "", "", "[::1]:5", http.StatusOK},
+		{"no token set, another host", "", "", "10.0.0.1:5", http.StatusForbidden},
+		{"no token set, a token shown from another host", "", "guess", "10.0.0.1:5", http.StatusForbidden},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			var handled atomic.Int32
+			x := receive(t, c.token, handling(func(context.Context, Event) error { handled.Add(1); return nil }))
+			for path, method := range map[string]string{
+				"/dapr/subscribe": http.MethodGet, placedPath: http.MethodPost, "/events/orders": http.MethodPost,
+			} {
+				req := httptest.NewRequestWithContext(t.Context(), method, path, strings.NewReader(cloudEventOf("1")))
+				req.RemoteAddr = c.from
+				if c.shown != "" {
+					req.Header.Set("dapr-api-token", c.shown)
+				}
+				w := httptest.NewRecorder()
+				x.routes.ServeHTTP(w, req)
+				if w.Code != c.want {
+					t.Errorf("%s %s: %d, want %d", method, path, w.Code, c.want)
+				}
+			}
+			if n := handled.Load(); (n == 1) != (c.want == http.StatusOK) {
+				t.Errorf("%d events were handled", n)
+			}
+		})
+	}
+}
+
+func TestHandled(t *testing.T) {
+	t.Parallel()
+	var got Event
+	x := receive(t, "", handling(func(ctx context.Context, e Event) error {
+		got = e
+		if _, ok := ctx.Deadline(); !ok {
+			t.Error("an attempt has no deadline")
+		}
+		if id := trace.SpanContextFromContext(ctx).TraceID().String(); id != "0af7651916cd43dd8448eb211c80319c" {
+			t.Errorf("the handler runs in trace %s, not the event's", id)
+		}
+		return nil
+	}))
+	w := x.do(t.Context(), http.MethodPost, placedPath, cloudEventOf("handled"), map[string]string{"__key": "CUST-123"})
+	if w.Code != http.StatusOK || strings.TrimSpace(w.Body.String()) != `{"status":"SUCCESS"}` {
+		t.Errorf("answered %d %s", w.Code, w.Body)
+	}
+	if got.ID != "handled" || got.Type != "Order.Placed" || got.Source != "elsewhere" || got.Subject != "orders/ORD-1" || got.Key != "CUST-123" {
+		t.Errorf("the handler got %+v", got)
+	}
+	if dead := x.dead(t); len(dead) != 0 {
+		t.Errorf("parked: %v", dead)
+	}
+	span := spanOf(t, "handled")
+	if span.SpanKind() != trace.SpanKindConsumer || span.Name() != "process Order.Placed" ||
+		span.Parent().SpanID().String() != "b7ad6b7169203331" || !span.Parent().IsRemote() {
+		t.Errorf("the span is %s, %s below %v", span.SpanKind(), span.Name(), span.Parent())
+	}
+}
+
+func spanOf(t *testing.T, id string) sdktrace.ReadOnlySpan {
+	t.Helper()
+	for _, span := range spans.GetSpans().Snapshots() {
+		for _, a := range span.Attributes() {
+			if a.Value.Emit() == id {
+				return span
+			}
+		}
+	}
+	t.Fatalf("there is no span of event %s", id)
+	return nil
+}
+
+func TestErrorsThatPassAreRetried(t *testing.T) {
+	t.Parallel()
+	for name, failure := range map[string]error{
+		"state":                fmt.Errorf("load: %w", state.ErrUnavailable),
+		"conflict":             fmt.Errorf("save: %w", state.ErrConflict),
+		"bus":                  fmt.Errorf("publish: %w", ErrUnavailable),
+		"sidecar":              fmt.Errorf("start: %w", status.Error(codes.Unavailable, "refused")),
+		"sidecar slow":         fmt.Errorf("start: %w", status.Error(codes.DeadlineExceeded, "slow")),
+		"own deadline":         fmt.Errorf("call: %w", context.DeadlineExceeded),
+		"one of several":       errors.Join(errors.New("other"), state.ErrUnavailable),
+		"overloaded":           status.Error(codes.ResourceExhausted, "busy"),
+		"and the first of two": fmt.Errorf("%w: %w", state.ErrUnavailable, errors.New("inner")),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var calls atomic.Int32
+			x := receive(t, "", handling(func(context.Context, Event) error { calls.Add(1); return failure }))
+			if got := x.deliver(t, placedPath, cloudEventOf("1")); got != "RETRY" {
+				t.Errorf("answered %s", got)
+			}
+			if n := calls.Load(); n != attemptsPerDelivery {
+				t.Errorf("tried %d times", n)
+			}
+			if dead := x.dead(t); len(dead) != 0 || len(x.parked) != 0 {
+				t.Errorf("parked: %v", dead)
+			}
+			// When it has passed the same event goes through.
+			calls.Store(0)
+			failure = nil
+			if got := x.deliver(t, placedPath, cloudEventOf("1")); got != "SUCCESS" || calls.Load() != 1 {
+				t.Errorf("answered %s after %d attempts", got, calls.Load())
+			}
+		})
+	}
+}
+
+func TestHandledAtTheSecondAttempt(t *testing.T) {
+	t.Parallel()
+	for name, fail := range map[string]func() error{
+		"error": func() error { return errors.New("odd") },
+		"panic": func() error { panic("odd") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var calls atomic.Int32
+			x := receive(t, "", handling(func(context.Context, Event) error {
+				if calls.Add(1) == 1 {
+					return fail()
+				}
+				return nil
+			}))
+			if got := x.deliver(t, placedPath, cloudEventOf("1")); got != "SUCCESS" || len(x.dead(t)) != 0 {
+				t.Errorf("answered %s, parked %v", got, x.dead(t))
+			}
+		})
+	}
+}
+
+func TestParked(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name, reason string
+		fail         func() error
+		calls        int32
+	}{
+		{"rejected", "load: no items", func() error { return fmt.Errorf("load: %w", Reject(errors.New("no items"))) }, 1},
+		{"rejected although the cause may pass", "odd: the state store is unavailable", func() error { return Reject(fmt.Errorf("odd: %w", state.ErrUnavailable)) }, 1},
+		{"unknown errors", "failed 4 times, the last time with: odd", func() error { return errors.New("odd") }, 4},
+		{"impossible keys", "failed 4 times, the last time with: the state store cannot keep this", func() error { return state.ErrInvalid }, 4},
+		{"panics", "failed 4 times, the last time with: the handler panicked: odd", func() error { panic("odd") }, 4},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			var calls atomic.Int32
+			x := receive(t, "", handling(func(context.Context, Event) error { calls.Add(1); return c.fail() }))
+			w := x.do(t.Context(), http.MethodPost, placedPath, cloudEventOf("1"), map[string]string{"__key": "CUST-123"})
+			if strings.TrimSpace(w.Body.String()) != `{"status":"SUCCESS"}` {
+				t.Errorf("answered %d %s", w.Code, w.Body)
+			}
+			if calls.Load() != c.calls {
+				t.Errorf("tried %d times, want %d", calls.Load(), c.calls)
+			}
+			dead := x.dead(t)
+			if len(dead) != 1 {
+				t.Fatalf("parked: %v", dead)
+			}
+			delete(dead[0], "parkedat")
+			want := map[string]any{
+				"specversion": "1.0", "id": "1", "type": "Order.Placed", "source": "elsewhere", "subject": "orders/ORD-1", "tenant": "north",
+				"datacontenttype": "application/json", "data": map[string]any{"order_id": "ORD-1"}, "parkedby": "app", "parkedreason": c.reason,
+			}
+			if diff := cmp.Diff(want, dead[0]); diff != "" {
+				t.Errorf("the parked event differs (-want +got):\n%s", diff)
+			}
+			if got := x.sidecar.Published()[0].Metadata["partitionKey"]; got != "CUST-123" {
+				t.Errorf("it is parked with the key %q", got)
+			}
+			if len(x.parked) != 1 || x.parked[0].ID != "1" || x.parked[0].Parked.Reason != c.reason {
+				t.Errorf("OnParked was told %+v", x.parked)
+			}
+			if c.name == "panics" && !strings.Contains(x.log.String(), "receive_test.go") {
+				t.Errorf("the log does not say where the handler panicked: %s", x.log.String())
+			}
+		})
+	}
+}
+
+func TestWhatCannotBeParkedIsRetried(t *testing.T) {
+	t.Parallel()
+	reject := handling(func(context.Context, Event) error { return Reject(errors.New("never")) })
+	t.Run("the broker is away", func(t *testing.T) {
+		t.Parallel()
+		x := receive(t, "", reject)
+		back := x.brokerAway()
+		for path, body := range map[string]string{placedPath: cloudEventOf("1"), "/events/orders": `not JSON`} {
+			if got := x.deliver(t, path, body); got != "RETRY" {
+				t.Errorf("%s: answered %s", path, got)
+			}
+		}
+		back()
+		if got := x.deliver(t, placedPath, cloudEventOf("1")); got != "SUCCESS" || len(x.dead(t)) != 1 {
+			t.Errorf("when it is back: answered %s, parked %v", got, x.dead(t))
+		}
+	})
+	t.Run("OnParked fails", func(t *testing.T) {
+		t.Parallel()
+		x := receive(t, "", reject)
+		x.onPark = errors.New("not announced")
+		if got := x.deliver(t, placedPath, cloudEventOf("1")); got != "RETRY" || len(x.dead(t)) != 0 {
+			t.Errorf("answered %s, parked %v", got, x.dead(t))
+		}
+	})
+}
+
+func TestUnreadableIsParked(t *testing.T) {
+	t.Parallel()
+	for body, data := range map[string]any{
+		`not JSON`:                         "not JSON",
+		``:                                 "",
+		`[1,2]`:                            []any{1.0, 2.0},
+		`"base64"`:                         "base64",
+		`{"id":7}`:                         map[string]any{"id": 7.0},
+		`null`:                             nil,
+		`{"id":"1","data":"d"}`:            "d",
+		`{"type":"T","source":"s"}`:        nil,
+		`{"id":"","type":"T","data":true}`: true,
+	} {
+		t.Run(body, func(t *testing.T) {
+			t.Parallel()
+			for _, path := range []string{"/events/orders", placedPath} {
+				x := receive(t, "", handling(func(context.Context, Event) error { t.Error("the handler was called"); return nil }))
+				for range 2 {
+					if got := x.deliver(t, path, body); got != "SUCCESS" {
+						t.Errorf("answered %s", got)
+					}
+				}
+				dead := x.dead(t)
+				if len(dead) != 2 {
+					t.Fatalf("parked: %v", dead)
+				}
+				for _, name := range []string{"id", "type", "source", "specversion", "parkedreason", "parkedby"} {
+					if dead[0][name] == nil || dead[0][name] == "" {
+						t.Errorf("the parked event has no %s: %v", name, dead[0])
+					}
+				}
+				if diff := cmp.Diff(data, dead[0]["data"]); diff != "" {
+					t.Errorf("the parked data differs (-want +got):\n%s", diff)
+				}
+				if dead[0]["id"] != dead[1]["id"] {
+					t.Errorf("parked again its id changed from %v to %v", dead[0]["id"], dead[1]["id"])
+				}
+				if len(x.parked) != 2 {
+					t.Errorf("OnParked was told %d times", len(x.parked))
+				}
+			}
+		})
+	}
+}
+
+func TestUninterestingTypesAreAcknowledged(t *testing.T) {
+	t.Parallel()
+	x := receive(t, "", handling(func(context.Context, Event) error { t.Error("the handler was called"); return nil }))
+	if got := x.deliver(t, "/events/orders", `{"id":"1","type":"Other","source":"s"}`); got != "SUCCESS" || len(x.dead(t)) != 0 {
+		t.Errorf("answered %s, parked %v", got, x.dead(t))
+	}
+}
+
+func TestAnAbandonedDeliveryIsNotParked(t *testing.T) {
+	t.Parallel()
+	for name, bulk := range map[string]bool{"single": false, "bulk": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			ctx, leave := context.WithCancel(t.Context())
+			s, path, body := handling(func(context.Context, Event) error { leave(); return errors.New("odd") }), placedPath, cloudEventOf("1")
+			if bulk {
+				s, path, body = bulkOf(func(context.Context, []Event) []error { leave(); return []error{errors.New("odd")} }), bulkOrders, batchOf(body)
+			}
+			x := receive(t, "", s)
+			w := x.do(ctx, http.MethodPost, path, body, nil)
+			if !strings.Contains(w.Body.String(), "RETRY") || len(x.parked) != 0 || len(x.dead(t)) != 0 {
+				t.Errorf("answered %s, parked %v", w.Body, x.dead(t))
+			}
+		})
+	}
+}
+
+func TestALongReasonIsCut(t *testing.T) {
+	t.Parallel()
+	x := receive(t, "", handling(func(context.Context, Event) error { return Reject(errors.New(strings.Repeat("ü", 1<<20))) }))
+	x.deliver(t, placedPath, cloudEventOf("1"))
+	if got, ok := x.dead(t)[0]["parkedreason"].(string); !ok || len(got) > maxReason || strings.ContainsRune(got, '\uFFFD') {
+		t.Errorf("the reason has %d bytes", len(got))
+	}
+}
+
+const bulkOrders = "/events/orders/bulk"
+
+func bulkOf(handle BulkHandler) Subscription {
+	return Subscription{Bulk: &Bulk{MaxMessages: 100, MaxAwait: time.Second, Handle: handle}}
+}
+
+// batchOf is a bulk delivery; the entries are named entry-0, entry-1 and so on.
+func batchOf(events ...string) string {
+	entries := make([]string, len(events))
+	for i, e := range events {
+		entries[i] = fmt.Sprintf(`{"entryId":"entry-%d","contentType":"application/cloudevents+json","metadata":{"__key":"key-%d"},"event":%s}`, i, i, e)
+	}
+	return `{"id":"batch","topic":"orders","entries":[` + strings.Join(entries, ",") + `]}`
+}
+
+// statuses are a bulk answer's, by entry, after the check that it has nothing but what Dapr can take.
+func (x *receiving) statuses(t *testing.T, body string) []string {
+	t.Helper()
+	w := x.do(t.Context(), http.MethodPost, bulkOrders, body, nil)
+	var answer struct {
+		Statuses []struct{ EntryID, Status string }
+	}
+	if err := json.Unmarshal(w.Body.Bytes(), &answer); w.Code != http.StatusOK || err != nil {
+		t.Fatalf("answered %d %s", w.Code, w.Body)
+	}
+	var statuses []string
+	for i, s := range answer.Statuses {
+		if s.EntryID != fmt.Sprintf("entry-%d", i) || s.Status != "SUCCESS" && s.Status != "RETRY" {
+			t.Errorf("status %d is %+v", i, s)
+		}
+		statuses = append(statuses, s.Status)
+	}
+	return statuses
+}
+
+func TestBulk(t *testing.T) {
+	t.Parallel()
+	const good, passing, hopeless, odd, second = "good", "passing", "hopeless", "odd", "second"
+	var calls [][]string
+	x := receive(t, "", bulkOf(func(_ context.Context, events []Event) []error {
+		var ids []string
+		errs := make([]error, len(events))
+		for i, e := range events {
+			ids = append(ids, e.ID+" "+e.Key)
+			switch e.ID {
+			case passing:
+				errs[i] = state.ErrUnavailable
+			case hopeless:
+				errs[i] = Reject(errors.New("never"))
+			case odd:
+				errs[i] = errors.New("odd")
+			case second:
+				if len(calls) == 0 {
+					errs[i] = errors.New("once")
+				}
+			}
+		}
+		calls = append(calls, ids)
+		return errs
+	}))
+	got := x.statuses(t, batchOf(cloudEventOf(good), `"not an event"`, cloudEventOf(passing), `{"id":"no type"}`,
+		cloudEventOf(hopeless), cloudEventOf(odd), cloudEventOf(second)))
+	want := []string{"SUCCESS", "SUCCESS", "RETRY", "SUCCESS", "SUCCESS", "SUCCESS", "SUCCESS"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("the statuses differ (-want +got):\n%s", diff)
+	}
+	wantCalls := [][]string{
+		{"good key-0", "passing key-2", "hopeless key-4", "odd key-5", "second key-6"},
+		{"passing key-2", "odd key-5", "second key-6"},
+		{"passing key-2", "odd key-5"},
+		{"passing key-2", "odd key-5"},
+	}
+	if diff := cmp.Diff(wantCalls, calls); diff != "" {
+		t.Errorf("the calls differ (-want +got):\n%s", diff)
+	}
+	reasons := map[string]string{}
+	for _, e := range x.dead(t) {
+		reasons[fmt.Sprint(e["id"])] = fmt.Sprint(e["parkedreason"])
+	}
+	if len(reasons) != 4 || reasons[hopeless] != "never" || reasons[odd] != "failed 4 times, the last time with: odd" ||
+		!strings.Contains(reasons["no type"], "no type") {
+		t.Errorf("parked: %q", reasons)
+	}
+}
+
+func TestBulkHandlersThatMisbehave(t *testing.T) {
+	t.Parallel()
+	for name, handle := range map[string]BulkHandler{
+		"panics":             func(context.Context, []Event) []error { panic("odd") },
+		"answers too little": func(context.Context, []Event) []error { return nil },
+		"answers much":       func(context.Context, []Event) []error { return make([]error, 3) },
+		"fails and parks all": func(_ context.Context, events []Event) []error {
+			return slices.Repeat([]error{errors.New("odd")}, len(events))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			x := receive(t, "", bulkOf(handle))
+			if got := x.statuses(t, batchOf(cloudEventOf("1"), cloudEventOf("2"))); !slices.Equal(got, []string{"SUCCESS", "SUCCESS"}) {
+				t.Errorf("answered %q", got)
+			}
+			if dead := x.dead(t); len(dead) != 2 {
+				t.Errorf("parked: %v", dead)
+			}
+			x.brokerAway()
+			if got := x.statuses(t, batchOf(cloudEventOf("1"), cloudEventOf("2"))); !slices.Equal(got, []string{"RETRY", "RETRY"}) {
+				t.Errorf("with no broker to park on it answered %q", got)
+			}
+		})
+	}
+}
+
+func TestBulkTraces(t *testing.T) {
+	t.Parallel()
+	x := receive(t, "", bulkOf(func(ctx context.Context, events []Event) []error {
+		inEvent := trace.SpanContextFromContext(events[0].Trace(ctx))
+		if inEvent.TraceID().String() != "0af7651916cd43dd8448eb211c80319c" {
+			t.Errorf("the first event's trace is %s", inEvent.TraceID())
+		}
+		links := trace.SpanFromContext(ctx).(sdktrace.ReadOnlySpan).Links()
+		if len(links) != 1 || links[0].SpanContext.SpanID() != inEvent.SpanID() {
+			t.Errorf("the batch's span links to %v", links)
+		}
+		return make([]error, len(events))
+	}))
+	x.statuses(t, batchOf(cloudEventOf("1"), `{"id":"2","type":"T"}`))
+}
+
+func TestUnreadableBulk(t *testing.T) {
+	t.Parallel()
+	x := receive(t, "", bulkOf(func(context.Context, []Event) []error { t.Error("the handler was called"); return nil }))
+	if w := x.do(t.Context(), http.MethodPost, bulkOrders, `not JSON`, nil); w.Code != http.StatusInternalServerError {
+		t.Errorf("answered %d, want 500, which Dapr retries", w.Code)
+	}
+	if got := x.statuses(t, `{"entries":[]}`); len(got) != 0 {
+		t.Errorf("an empty batch is answered %q", got)
+	}
+}
