@@ -92,7 +92,7 @@ func TestAppLinesAreReadable(t *testing.T) {
 
 func TestLastIsTheReason(t *testing.T) {
 	t.Parallel()
-	s := New(io.Discard, false, 0).Stream("x", io.Discard, Hidden)
+	s := New(io.Discard, false, 0).Stream("x", io.Discard, All)
 	w := s.Writer()
 	fmt.Fprintln(w, "starting")
 	fmt.Fprintln(w, `time="2026-01-02T03:04:05Z" level=fatal msg="no broker"`)

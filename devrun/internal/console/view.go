@@ -13,9 +13,6 @@ import (
 // All shows every line as it is.
 func All(line string) (string, bool) { return line, true }
 
-// Hidden shows nothing.
-func Hidden(string) (string, bool) { return "", false }
-
 // Dapr shows what a Dapr process has to complain about: warnings, errors, and whatever is not one of its log lines, such as
 // a panic. Everything else is in the log file.
 func Dapr(line string) (string, bool) {
