@@ -11,12 +11,13 @@ import (
 	"waybill/services/fulfillment/internal/partner"
 )
 
-type productPath struct {
+// ProductPath is exported because huma reads embedded parameters only from exported types.
+type ProductPath struct {
 	ProductID string `path:"product_id" maxLength:"64" pattern:"^[A-Za-z0-9][A-Za-z0-9._-]*$" patternDescription:"letters, digits, dot, underscore, hyphen" example:"PROD-001"`
 }
 
 type setStockInput struct {
-	productPath
+	ProductPath
 	Body struct {
 		OnHand int `json:"on_hand" minimum:"0" maximum:"1000000000" doc:"Pieces in the warehouse, those that orders hold included." example:"100"`
 	}
@@ -38,7 +39,7 @@ func shown(s inventory.Stock) *stockOutput {
 	}}
 }
 
-func (a API) getStock(ctx context.Context, in *productPath) (*stockOutput, error) {
+func (a API) getStock(ctx context.Context, in *ProductPath) (*stockOutput, error) {
 	s, err := a.Inventory.Get(ctx, in.ProductID)
 	if err != nil {
 		return nil, a.problem(ctx, err)
