@@ -10,17 +10,17 @@ import (
 // newOrder is an order as a client or another system writes it. The schema finds wrong types and unknown fields and tells
 // people the rules; whether an order is valid is for the domain alone to say, so that the bus is held to the same.
 type newOrder struct {
-	OrderID      string     `json:"order_id,omitempty" pattern:"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$" example:"ord-1001" doc:"The client's own id for the order; made up when left out."`
-	CustomerID   string     `json:"customer_id" pattern:"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$" example:"CUST-123"`
+	OrderID      string     `json:"order_id,omitempty" pattern:"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$" patternDescription:"1 to 64 letters, digits, dots, underscores and hyphens, the first a letter or digit" example:"ord-1001" doc:"The client's own id for the order; made up when left out."`
+	CustomerID   string     `json:"customer_id" pattern:"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$" patternDescription:"1 to 64 letters, digits, dots, underscores and hyphens, the first a letter or digit" example:"CUST-123"`
 	Items        []newLine  `json:"items" minItems:"1" maxItems:"100" nullable:"false" doc:"What is ordered. A product may stand on several lines."`
 	TotalAmount  amount     `json:"total_amount" doc:"Must equal the sum of quantity times price over all items."`
-	Currency     string     `json:"currency,omitempty" pattern:"^[A-Z]{3}$" default:"USD" doc:"ISO 4217 code."`
+	Currency     string     `json:"currency,omitempty" pattern:"^[A-Z]{3}$" patternDescription:"an ISO 4217 code of three upper-case letters" default:"USD" doc:"ISO 4217 code."`
 	ShipTo       newAddress `json:"shipping_address"`
 	PaymentToken string     `json:"payment_token,omitempty" maxLength:"255" doc:"Stands for the customer's means of payment at the payment provider. It is never shown again."`
 }
 
 type newLine struct {
-	ProductID string   `json:"product_id" pattern:"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$" example:"PROD-001"`
+	ProductID string   `json:"product_id" pattern:"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$" patternDescription:"1 to 64 letters, digits, dots, underscores and hyphens, the first a letter or digit" example:"PROD-001"`
 	Name      string   `json:"name,omitempty" maxLength:"200"`
 	Quantity  quantity `json:"quantity"`
 	Price     amount   `json:"price" doc:"The price of one piece."`

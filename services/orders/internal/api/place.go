@@ -18,7 +18,7 @@ import (
 const placeTimeout = 5 * time.Second
 
 type placeInput struct {
-	IdempotencyKey string `header:"Idempotency-Key" maxLength:"255" pattern:"^[!-~]+$" doc:"Up to 255 visible ASCII characters of the client's choice. A request repeated with its key gets the same answer and makes no second order."`
+	IdempotencyKey string `header:"Idempotency-Key" maxLength:"255" pattern:"^[!-~]+$" patternDescription:"visible ASCII characters" doc:"Up to 255 visible ASCII characters of the client's choice. A request repeated with its key gets the same answer and makes no second order."`
 	Body           newOrder
 }
 

@@ -114,7 +114,7 @@ func matches(ifNoneMatch, etag string) bool {
 }
 
 type listInput struct {
-	CustomerID string       `query:"customer_id" required:"true" pattern:"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"`
+	CustomerID string       `query:"customer_id" required:"true" pattern:"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$" patternDescription:"1 to 64 letters, digits, dots, underscores and hyphens, the first a letter or digit"`
 	Status     order.Status `query:"status" enum:"received,confirmed,fulfilling,awaiting_approval,fulfilled,fulfillment_failed,cancelled,needs_attention"`
 	Limit      int          `query:"limit" minimum:"1" maximum:"100" default:"20"`
 	Cursor     string       `query:"cursor" maxLength:"200" doc:"The next_cursor of the page before."`
