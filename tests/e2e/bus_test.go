@@ -127,7 +127,7 @@ func TestAnInvalidEventIsParkedAndBlocksNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	for id, reason := range map[string]string{
-		"poison-total": "total_amount", "poison-items": "items", "poison-negative": "quantity", "poison-data": "data", "poison-type": "type",
+		"poison-total": "total_amount", "poison-items": "items", "poison-negative": "quantity", "poison-data": "order_id", "poison-type": "type",
 	} {
 		event := parked(ctx, t, "orders.orders.dead", func(event map[string]any) bool { return event["id"] == id })
 		if got, _ := event["parkedreason"].(string); !strings.Contains(got, reason) {
