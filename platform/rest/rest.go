@@ -18,6 +18,7 @@ import (
 	"github.com/danielgtaylor/huma/v2/adapters/humachi"
 	"github.com/danielgtaylor/huma/v2/validation"
 	"github.com/go-chi/chi/v5"
+	"github.com/go-chi/chi/v5/middleware"
 	"github.com/swaggest/swgui/v5emb"
 	"go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp"
 	"go.opentelemetry.io/otel/trace"
@@ -39,6 +40,7 @@ func New(info Info, logger *slog.Logger) (*chi.Mux, huma.API) {
 		Write(w, r, &Problem{Status: http.StatusNotFound, Code: "no_such_route", Detail: "There is nothing at " + r.URL.Path + "; see /docs."})
 	})
 	router.MethodNotAllowed(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Allow", strings.Join(allowed(router, r.URL.Path), ", "))
 		Write(w, r, &Problem{Status: http.StatusMethodNotAllowed, Code: "method_not_allowed", Detail: r.Method + " is not possible on " + r.URL.Path + "; see /docs."})
 	})
 	config := huma.DefaultConfig(info.Title, info.Version)
@@ -46,7 +48,7 @@ func New(info Info, logger *slog.Logger) (*chi.Mux, huma.API) {
 	config.DocsPath, config.SchemasPath = "", ""
 	config.CreateHooks = nil
 	config.RejectUnknownQueryParameters = true
-	config.Transformers = []huma.Transformer{asProblem}
+	config.Transformers = []huma.Transformer{asProblem(logger)}
 	config.Formats = map[string]huma.Format{"application/json": jsonFormat, "json": jsonFormat}
 	config.OnAddOperation = append(config.OnAddOperation, documentProblems)
 	api := humachi.New(router, config)
@@ -83,6 +85,22 @@ func documentProblems(doc *huma.OpenAPI, op *huma.Operation) {
 			media.Schema = schema
 		}
 	}
+	for _, neverSent := range []string{"ErrorModel", "ErrorDetail"} {
+		delete(doc.Components.Schemas.Map(), neverSent)
+	}
+}
+
+// allowed are the methods that the router has for a path.
+func allowed(router chi.Routes, path string) []string {
+	var methods []string
+	for _, method := range []string{
+		http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions,
+	} {
+		if router.Match(chi.NewRouteContext(), method, path) {
+			methods = append(methods, method)
+		}
+	}
+	return methods
 }
 
 // Problem is an RFC 9457 problem. It is an error that a handler may return.
@@ -131,23 +149,38 @@ func Failed(ctx context.Context, logger *slog.Logger, err error, passing bool) *
 	return &Problem{Status: http.StatusInternalServerError, Code: "internal", Detail: "The request could not be processed. The trace id leads to the cause in the service's log."}
 }
 
-// maxShownValue bounds, in characters, how much of a faulty value a problem repeats.
+// maxShownValue bounds, in bytes, how much of a faulty value a problem repeats.
 const maxShownValue = 100
 
-// asProblem gives huma's own errors the same shape and every problem its title and trace id.
-func asProblem(ctx huma.Context, _ string, body any) (any, error) {
-	var p *Problem
-	switch e := body.(type) {
-	case *Problem:
-		copied := *e
-		p = &copied
-	case *huma.ErrorModel:
-		p = &Problem{Status: e.Status, Code: codeOf(e.Status), Detail: e.Detail, Errors: faults(e.Errors)}
-	default:
-		return body, nil
+// asProblem gives huma's own errors the same shape and every problem its title and trace id. What a handler let through
+// that is no Problem is logged here, and the client sees nothing of it.
+func asProblem(logger *slog.Logger) huma.Transformer {
+	return func(ctx huma.Context, _ string, body any) (any, error) {
+		var p *Problem
+		switch e := body.(type) {
+		case *Problem:
+			copied := *e
+			p = &copied
+		case *huma.ErrorModel:
+			if e.Status >= http.StatusInternalServerError {
+				p = Failed(ctx.Context(), logger, errors.Join(e, errors.Join(asErrors(e.Errors)...)), false)
+				break
+			}
+			p = &Problem{Status: e.Status, Code: codeOf(e.Status), Detail: e.Detail, Errors: faults(e.Errors)}
+		default:
+			return body, nil
+		}
+		complete(ctx.Context(), p)
+		return p, nil
 	}
-	complete(ctx.Context(), p)
-	return p, nil
+}
+
+func asErrors(details []*huma.ErrorDetail) []error {
+	errs := make([]error, len(details))
+	for i, detail := range details {
+		errs[i] = errors.New(detail.Message)
+	}
+	return errs
 }
 
 // faults lists what is wrong once for each place: the first fault found there, and none inside a place that is faulty as a
@@ -159,7 +192,7 @@ func faults(details []*huma.ErrorDetail) []Fault {
 		if d == nil {
 			continue
 		}
-		fault := Fault{Location: d.Location, Message: d.Message, Value: shown(d.Value)}
+		fault := Fault{Location: d.Location, Message: d.Message, Value: shown(d)}
 		if name, ok := missingProperty(d.Message); ok {
 			fault = Fault{Location: d.Location + "." + name, Message: "is required"}
 		}
@@ -197,15 +230,18 @@ func complete(ctx context.Context, p *Problem) {
 	}
 }
 
-// shown keeps a repeated value short, and leaves out whole objects and bodies: they are large and hold customer data.
-func shown(value any) any {
-	switch v := value.(type) {
+// shown is the value of a fault when it may be repeated: short, and no whole object or body, which hold customer data.
+func shown(fault *huma.ErrorDetail) any {
+	if fault.Location == "body" {
+		return nil
+	}
+	switch v := fault.Value.(type) {
 	case string:
 		if len(v) > maxShownValue {
 			return nil
 		}
 		return v
-	case float64, bool, int, nil:
+	case float64, bool, int:
 		return v
 	default:
 		return nil
@@ -248,10 +284,12 @@ func traced(next http.Handler) http.Handler {
 	}), otelhttp.WithSpanNameFormatter(func(_ string, r *http.Request) string { return r.Method + " " + r.Pattern }))
 }
 
-// recovered answers a panic with a 500 and logs it with its stack.
+// recovered answers a panic with a 500 and logs it with its stack. Where the answer had begun it cuts the connection, so
+// that the client does not take half an answer for a whole one.
 func recovered(logger *slog.Logger) func(http.Handler) http.Handler {
 	return func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			began := middleware.NewWrapResponseWriter(w, r.ProtoMajor)
 			defer func() {
 				p := recover()
 				if p == nil {
@@ -261,9 +299,12 @@ func recovered(logger *slog.Logger) func(http.Handler) http.Handler {
 					panic(p)
 				}
 				logger.ErrorContext(r.Context(), "request panicked", slog.Any("panic", p), slog.String("stack", string(debug.Stack())))
-				Write(w, r, &Problem{Status: http.StatusInternalServerError, Code: "internal", Detail: "The request could not be processed."})
+				if began.Status() != 0 {
+					panic(http.ErrAbortHandler)
+				}
+				Write(w, r, &Problem{Status: http.StatusInternalServerError, Code: "internal", Detail: "The request could not be processed. The trace id leads to the cause in the service's log."})
 			}()
-			next.ServeHTTP(w, r)
+			next.ServeHTTP(began, r)
 		})
 	}
 }

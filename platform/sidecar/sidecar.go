@@ -27,11 +27,15 @@ type Config struct {
 // Secret is a value that prints as ***.
 type Secret string
 
-func (Secret) String() string   { return "***" }
-func (Secret) GoString() string { return "***" }
+func (Secret) String() string               { return "***" }
+func (Secret) GoString() string             { return "***" }
+func (Secret) MarshalText() ([]byte, error) { return []byte("***"), nil }
 
 // maxReconnectDelay bounds how long a service goes on believing that a restarted sidecar is away.
 const maxReconnectDelay = time.Second
+
+// maxAnswer bounds one answer of the sidecar, in bytes. gRPC's own 4 MiB are too few for a read of many documents.
+const maxAnswer = 64 << 20
 
 // Sidecar is a connection to a Dapr sidecar. It may be used by many goroutines.
 type Sidecar struct {
@@ -49,6 +53,7 @@ func Dial(c Config) (*Sidecar, error) {
 	options := []grpc.DialOption{
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithStatsHandler(otelgrpc.NewClientHandler()),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxAnswer)),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: maxReconnectDelay},
 			MinConnectTimeout: maxReconnectDelay,
@@ -69,7 +74,7 @@ func Dial(c Config) (*Sidecar, error) {
 		Conn:   conn,
 		Client: dapr.NewClientWithConnection(conn),
 		health: fmt.Sprintf("http://%s:%d/v1.0/healthz/outbound", c.Host, c.HTTPPort),
-		http:   http.Client{Timeout: 2 * time.Second},
+		http:   http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{}}, // no proxy stands between a service and its sidecar
 	}, nil
 }
 
@@ -115,4 +120,7 @@ func (s *Sidecar) WaitHealthy(ctx context.Context) error {
 }
 
 // Close ends the connection.
-func (s *Sidecar) Close() error { return s.Conn.Close() }
+func (s *Sidecar) Close() error {
+	s.http.CloseIdleConnections()
+	return s.Conn.Close()
+}

@@ -3,6 +3,7 @@ package telemetry
 import (
 	"context"
 	"log/slog"
+	"slices"
 
 	"go.opentelemetry.io/otel/attribute"
 	semconv "go.opentelemetry.io/otel/semconv/v1.37.0"
@@ -14,22 +15,61 @@ func serviceName(name string) attribute.KeyValue { return semconv.ServiceName(na
 func newLogHandler(o Options) slog.Handler {
 	options := &slog.HandlerOptions{Level: o.Level}
 	if o.Format == "text" {
-		return tracing{slog.NewTextHandler(o.Log, options)}
+		return tracing{Handler: slog.NewTextHandler(o.Log, options)}
 	}
-	return tracing{slog.NewJSONHandler(o.Log, options).WithAttrs([]slog.Attr{slog.String("service", o.Service)})}
+	return tracing{Handler: slog.NewJSONHandler(o.Log, options).WithAttrs([]slog.Attr{slog.String("service", o.Service)})}
 }
 
-// tracing adds the ids of the context's span to every record.
-type tracing struct{ slog.Handler }
+// tracing adds the ids of the context's span to every record, at its top level also when the logger is in a group, for that
+// is where whoever follows a trace looks for them.
+type tracing struct {
+	slog.Handler
+	// outside is the handler before its first group, and inside what was done to it since; nil without a group.
+	outside slog.Handler
+	inside  []func(slog.Handler) slog.Handler
+}
 
 func (h tracing) Handle(ctx context.Context, r slog.Record) error {
-	if span := trace.SpanContextFromContext(ctx); span.IsValid() {
-		r.AddAttrs(slog.String("trace_id", span.TraceID().String()), slog.String("span_id", span.SpanID().String()))
+	span := trace.SpanContextFromContext(ctx)
+	if !span.IsValid() {
+		return h.Handler.Handle(ctx, r)
 	}
-	return h.Handler.Handle(ctx, r)
+	ids := []slog.Attr{slog.String("trace_id", span.TraceID().String()), slog.String("span_id", span.SpanID().String())}
+	if h.outside == nil {
+		r = r.Clone() // the caller's record may share its attributes with others
+		r.AddAttrs(ids...)
+		return h.Handler.Handle(ctx, r)
+	}
+	handler := h.outside.WithAttrs(ids)
+	for _, step := range h.inside {
+		handler = step(handler)
+	}
+	return handler.Handle(ctx, r)
 }
 
 func (h tracing) WithAttrs(attrs []slog.Attr) slog.Handler {
-	return tracing{h.Handler.WithAttrs(attrs)}
+	if len(attrs) == 0 {
+		return h
+	}
+	return h.then(h.outside, func(inner slog.Handler) slog.Handler { return inner.WithAttrs(attrs) })
 }
-func (h tracing) WithGroup(name string) slog.Handler { return tracing{h.Handler.WithGroup(name)} }
+
+func (h tracing) WithGroup(name string) slog.Handler {
+	if name == "" {
+		return h
+	}
+	outside := h.outside
+	if outside == nil {
+		outside = h.Handler
+	}
+	return h.then(outside, func(inner slog.Handler) slog.Handler { return inner.WithGroup(name) })
+}
+
+// then is h after a further step, which is kept when it is done inside a group.
+func (h tracing) then(outside slog.Handler, step func(slog.Handler) slog.Handler) tracing {
+	next := tracing{Handler: step(h.Handler), outside: outside}
+	if outside != nil {
+		next.inside = append(slices.Clip(h.inside), step)
+	}
+	return next
+}

@@ -3,6 +3,7 @@
 package telemetry
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -87,17 +88,19 @@ func configured(signal string) bool {
 	return os.Getenv("OTEL_EXPORTER_OTLP_ENDPOINT") != "" || os.Getenv("OTEL_EXPORTER_OTLP_"+signal+"_ENDPOINT") != ""
 }
 
-func overGRPC() bool { return os.Getenv("OTEL_EXPORTER_OTLP_PROTOCOL") == "grpc" }
+func overGRPC(signal string) bool {
+	return cmp.Or(os.Getenv("OTEL_EXPORTER_OTLP_"+signal+"_PROTOCOL"), os.Getenv("OTEL_EXPORTER_OTLP_PROTOCOL")) == "grpc"
+}
 
 func newTraceExporter(ctx context.Context) (trace.SpanExporter, error) {
-	if overGRPC() {
+	if overGRPC("TRACES") {
 		return otlptracegrpc.New(ctx)
 	}
 	return otlptracehttp.New(ctx)
 }
 
 func newMetricExporter(ctx context.Context) (metric.Exporter, error) {
-	if overGRPC() {
+	if overGRPC("METRICS") {
 		return otlpmetricgrpc.New(ctx)
 	}
 	return otlpmetrichttp.New(ctx)

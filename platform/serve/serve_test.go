@@ -1,0 +1,229 @@
+package serve_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/go-chi/chi/v5"
+	"go.uber.org/goleak"
+
+	"waybill/platform/serve"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+type running struct {
+	*serve.Server
+	router *chi.Mux
+	client *http.Client
+	stop   context.CancelFunc
+	ended  chan error
+}
+
+func newServer(t *testing.T, checks ...serve.Check) *running {
+	t.Helper()
+	s, err := serve.Listen(t.Context(), "127.0.0.1:0", slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	x := &running{Server: s, router: chi.NewMux(), client: &http.Client{Transport: &http.Transport{}}, ended: make(chan error, 1)}
+	s.MountHealth(x.router, checks...)
+	return x
+}
+
+func (x *running) start(t *testing.T) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	x.stop = cancel
+	go func() { x.ended <- x.Run(ctx, x.router); close(x.ended) }() // owned: the cleanup waits for it
+	t.Cleanup(func() {
+		x.client.CloseIdleConnections()
+		cancel()
+		if err := <-x.ended; err != nil {
+			t.Errorf("the server ended with %v", err)
+		}
+	})
+}
+
+func (x *running) get(t *testing.T, path string) (int, string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+x.Address()+path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := x.client.Do(req)
+	if err != nil {
+		t.Error(err)
+		return 0, ""
+	}
+	body, err := io.ReadAll(resp.Body)
+	if err := errors.Join(err, resp.Body.Close()); err != nil {
+		t.Error(err)
+	}
+	return resp.StatusCode, string(body)
+}
+
+func TestAPortInUseIsNamed(t *testing.T) {
+	t.Parallel()
+	var config net.ListenConfig
+	taken, err := config.Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	address := taken.Addr().String()
+	if _, err := serve.Listen(t.Context(), address, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), address) {
+		t.Errorf("listening on %s again: %v", address, err)
+	}
+}
+
+func TestHealth(t *testing.T) {
+	t.Parallel()
+	var failing atomic.Bool
+	x := newServer(t, func(context.Context) error { return nil }, func(context.Context) error {
+		if failing.Load() {
+			return errors.New("password of the database")
+		}
+		return nil
+	})
+	x.start(t)
+	for path, want := range map[string]int{"/healthz": 200, "/readyz": 200} {
+		if got, _ := x.get(t, path); got != want {
+			t.Errorf("%s is %d, want %d", path, got, want)
+		}
+	}
+	failing.Store(true)
+	if got, _ := x.get(t, "/healthz"); got != 200 {
+		t.Errorf("a failing check makes /healthz %d", got)
+	}
+	if got, body := x.get(t, "/readyz"); got != 503 || strings.Contains(body, "password") {
+		t.Errorf("a failing check makes /readyz %d %s", got, body)
+	}
+}
+
+func TestAHangingCheckIsNotReady(t *testing.T) {
+	t.Parallel()
+	x := newServer(t, func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() })
+	x.start(t)
+	if got, _ := x.get(t, "/readyz"); got != 503 {
+		t.Errorf("/readyz is %d", got)
+	}
+}
+
+// hold adds a route that answers when the returned function is called.
+func (x *running) hold() (arrived chan struct{}, release func()) {
+	arrived, released := make(chan struct{}), make(chan struct{})
+	x.router.Get("/slow", func(w http.ResponseWriter, r *http.Request) {
+		close(arrived)
+		<-released
+		if r.Context().Err() != nil {
+			http.Error(w, "the request's context ended", http.StatusInternalServerError)
+			return
+		}
+		_, _ = io.WriteString(w, "whole")
+	})
+	return arrived, func() { close(released) }
+}
+
+func TestStopping(t *testing.T) {
+	t.Parallel()
+	x := newServer(t)
+	arrived, release := x.hold()
+	// A second connection that is in the middle of a request sees readiness go off: asked in process, for a stopping server
+	// takes no new connection.
+	x.start(t)
+	answer := make(chan string, 1)
+	go func() { _, body := x.get(t, "/slow"); answer <- body }() // owned: received below
+	<-arrived
+	x.stop()
+
+	deadline := time.Now().Add(5 * time.Second)
+	for ready(t, x.router) != http.StatusServiceUnavailable {
+		if time.Now().After(deadline) {
+			t.Fatal("a stopping server is still ready")
+		}
+	}
+	var dialer net.Dialer
+	for {
+		conn, err := dialer.DialContext(t.Context(), "tcp", x.Address())
+		if err != nil {
+			break
+		}
+		_ = conn.Close()
+		if time.Now().After(deadline) {
+			t.Fatal("a stopping server takes new connections")
+		}
+	}
+	select {
+	case err := <-x.ended:
+		t.Errorf("the server ended while a request was in flight: %v", err)
+	default:
+	}
+	release()
+	if got := <-answer; got != "whole" {
+		t.Errorf("the request in flight was answered %q", got)
+	}
+}
+
+func ready(t *testing.T, router http.Handler) int {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "/readyz", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &recorder{header: http.Header{}}
+	router.ServeHTTP(w, req)
+	return w.status
+}
+
+type recorder struct {
+	header http.Header
+	status int
+}
+
+func (r *recorder) Header() http.Header         { return r.header }
+func (r *recorder) Write(b []byte) (int, error) { return len(b), nil }
+func (r *recorder) WriteHeader(status int)      { r.status = status }
+
+func TestLimits(t *testing.T) {
+	t.Parallel()
+	x := newServer(t)
+	x.start(t)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+x.Address()+"/healthz", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("X-Large", strings.Repeat("x", 128<<10))
+	resp, err := x.client.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := resp.Body.Close(); err != nil {
+		t.Error(err)
+	}
+	if resp.StatusCode != http.StatusRequestHeaderFieldsTooLarge {
+		t.Errorf("128 KiB of headers are answered %s", resp.Status)
+	}
+}
+
+func TestServingThatFails(t *testing.T) {
+	t.Parallel()
+	x := newServer(t)
+	// The listener is closed by a first run, so a second one cannot serve.
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := x.Run(ctx, x.router); err != nil {
+		t.Fatal(err)
+	}
+	if err := x.Run(t.Context(), x.router); err == nil {
+		t.Error("a server without a listener ended without an error")
+	}
+}
