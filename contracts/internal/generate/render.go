@@ -61,7 +61,7 @@ func sampleOf(e contracts.Event) object {
 		{"specversion", "1.0"},
 		{"id", "00000000-0000-5000-8000-000000000001"},
 		{"type", e.Type},
-		{"source", "waybill/" + contracts.Owner(e.Topic)},
+		{"source", "/waybill/" + contracts.Owner(e.Topic)},
 		{"subject", e.Sample.Subject()},
 		{"time", time.Date(2026, time.March, 14, 9, 26, 53, 0, time.UTC)},
 		{"datacontenttype", "application/json"},
