@@ -1,0 +1,335 @@
+package store_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"waybill/contracts"
+	"waybill/platform/state"
+	"waybill/services/orders/internal/order"
+	"waybill/services/orders/internal/store"
+)
+
+var at = time.Date(2026, 3, 1, 12, 0, 0, 123_000_000, time.UTC)
+
+func newOrder(t testing.TB, id, customer string) *order.Order {
+	t.Helper()
+	o, err := order.New(order.Draft{
+		ID: id, CustomerID: customer, Total: "99.98", PaymentToken: "tok", Currency: "EUR",
+		Lines:  []order.DraftLine{{ProductID: "P", Name: "Mug", Quantity: "2", Price: "49.99"}},
+		ShipTo: contracts.Address{Street: "A", City: "B", State: "C", Zip: "D", Country: "E"},
+	}, at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return o
+}
+
+// save stores the order as it is, for good.
+func save(t testing.TB, s *store.Store, o *order.Order) {
+	t.Helper()
+	if err := s.Update(t.Context(), o.ID(), func(*order.Order) (*order.Order, error) { return o, nil }); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestNothingIsLost: an order with everything there can be of it comes back as it was.
+func TestNothingIsLost(t *testing.T) {
+	t.Parallel()
+	s := store.New(state.NewMemory(), time.Hour)
+	o := newOrder(t, "o-1", "c-1")
+	o.Place()
+	o.Confirm(order.Cause{EventID: "e-1", Source: "/shop", Time: at}, at)
+	o.Step(order.Cause{EventID: "e-2", Source: "/f", Time: at}, contracts.StepCompleted{
+		Step: contracts.StepProcessShipment, Outcome: contracts.OutcomeDone, Code: "c", Message: "m", Amount: 999, Currency: "EUR",
+		TransactionID: "t", Carrier: "UPS", TrackingNumber: "n", EstimatedDelivery: at, CompletedAt: at,
+	}, at)
+	o.Fail(order.Cause{EventID: "e-3", Source: "/f", Time: at}, contracts.FulfillmentFailed{
+		Code: "c", Error: "e", Undone: []string{"A"}, NotUndone: []string{"B"}, FailedAt: at,
+	}, at)
+	save(t, s, o)
+	got, err := s.Get(t.Context(), "o-1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(o.Snapshot(), got.Snapshot()); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestCreate(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := store.New(state.NewMemory(), time.Hour)
+		ctx := t.Context()
+		var refused *order.Error
+		if _, err := s.Get(ctx, "o-1"); !errors.As(err, &refused) || refused.Kind != order.NotFound {
+			t.Errorf("before it is there: %v", err)
+		}
+		if err := s.Create(ctx, newOrder(t, "o-1", "c-1")); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Create(ctx, newOrder(t, "o-1", "c-2")); !errors.As(err, &refused) || refused.Kind != order.Taken {
+			t.Errorf("twice: %v", err)
+		}
+		time.Sleep(time.Hour)
+		if err := s.Create(ctx, newOrder(t, "o-1", "c-2")); err != nil {
+			t.Errorf("after its time: %v", err)
+		}
+		confirmed := newOrder(t, "o-1", "c-2")
+		confirmed.Confirm(order.Cause{EventID: "e"}, at)
+		save(t, s, confirmed)
+		time.Sleep(24 * time.Hour)
+		if _, err := s.Get(ctx, "o-1"); err != nil {
+			t.Errorf("once confirmed: %v", err)
+		}
+	})
+}
+
+func TestUpdateLosesNothingToOthers(t *testing.T) {
+	t.Parallel()
+	s := store.New(state.NewMemory(), time.Hour)
+	o := newOrder(t, "o-1", "c-1")
+	o.Confirm(order.Cause{EventID: "e"}, at)
+	save(t, s, o)
+	var all sync.WaitGroup
+	for i := range 30 {
+		all.Go(func() {
+			err := s.Update(t.Context(), "o-1", func(o *order.Order) (*order.Order, error) {
+				o.Step(order.Cause{EventID: fmt.Sprint("step ", i)}, contracts.StepCompleted{Step: "S"}, at)
+				return o, nil
+			})
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	got, err := s.Get(t.Context(), "o-1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := len(got.Snapshot().Timeline); n != 2+30+1 {
+		t.Errorf("%d events, want all 33", n)
+	}
+}
+
+func TestUpdateKeepsAndPassesErrorsOn(t *testing.T) {
+	t.Parallel()
+	s := store.New(state.NewMemory(), time.Hour)
+	refusal := errors.New("no")
+	for _, err := range []error{nil, refusal} {
+		got := s.Update(t.Context(), "o-1", func(o *order.Order) (*order.Order, error) {
+			if o != nil {
+				t.Errorf("got %v of an order that is not there", o)
+			}
+			return nil, err
+		})
+		if !errors.Is(got, err) {
+			t.Errorf("got %v, want %v", got, err)
+		}
+	}
+	if _, err := s.Get(t.Context(), "o-1"); err == nil {
+		t.Error("an order was stored")
+	}
+}
+
+// listAll pages through a customer's whole list.
+func listAll(t testing.TB, s *store.Store, customer string, status order.Status, limit int) []string {
+	t.Helper()
+	ids := []string{}
+	for before := 0; ; {
+		orders, next, err := s.List(t.Context(), customer, status, limit, before)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(orders) > limit {
+			t.Fatalf("%d orders, want at most %d", len(orders), limit)
+		}
+		for _, o := range orders {
+			ids = append(ids, string(o.ID()))
+		}
+		if next == 0 {
+			return ids
+		}
+		if before > 0 && next >= before {
+			t.Fatalf("from %d on to %d", before, next)
+		}
+		before = next
+	}
+}
+
+// TestIndex adds orders twice, the second time after up to a hundred others, across several pages.
+func TestIndex(t *testing.T) {
+	t.Parallel()
+	for _, delay := range []int{1, 100} {
+		s := store.New(state.NewMemory(), time.Hour)
+		var want []string
+		index := func(id string) {
+			if err := s.Index(t.Context(), "c-1", order.ID(id)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for i := range 230 {
+			id := fmt.Sprint("o-", i)
+			save(t, s, newOrder(t, id, "c-1"))
+			index(id)
+			if i >= delay {
+				index(fmt.Sprint("o-", i-delay))
+			}
+			want = append([]string{id}, want...)
+		}
+		for _, limit := range []int{1, 33, 100} {
+			if diff := cmp.Diff(want, listAll(t, s, "c-1", "", limit)); diff != "" {
+				t.Errorf("repeated after %d, limit %d: %s", delay, limit, diff)
+			}
+		}
+	}
+}
+
+func TestIndexByManyAtOnce(t *testing.T) {
+	t.Parallel()
+	s := store.New(state.NewMemory(), time.Hour)
+	var all sync.WaitGroup
+	for worker := range 10 {
+		all.Go(func() {
+			for i := range 25 {
+				id := fmt.Sprintf("o-%d-%d", worker, i)
+				if err := s.Index(t.Context(), "c-1", order.ID(id)); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	all.Wait()
+	for worker := range 10 {
+		for i := range 25 {
+			save(t, s, newOrder(t, fmt.Sprintf("o-%d-%d", worker, i), "c-1"))
+		}
+	}
+	ids := listAll(t, s, "c-1", "", 100)
+	slices.Sort(ids)
+	if n := len(slices.Compact(ids)); n != 250 {
+		t.Errorf("%d orders are listed, want all 250", n)
+	}
+}
+
+// brittle fails one write, before or after its effect.
+type brittle struct {
+	*state.Memory
+	failAt, writes int
+	after          bool
+}
+
+var errBroken = errors.New("broken")
+
+func (b *brittle) write(effect func() error) error {
+	b.writes++
+	if b.writes != b.failAt {
+		return effect()
+	}
+	if b.after {
+		if err := effect(); err != nil {
+			return err
+		}
+	}
+	return errBroken
+}
+
+func (b *brittle) Create(ctx context.Context, key string, doc any, options ...state.Option) error {
+	return b.write(func() error { return b.Memory.Create(ctx, key, doc, options...) })
+}
+
+func (b *brittle) Replace(ctx context.Context, key string, doc any, etag state.ETag, options ...state.Option) error {
+	return b.write(func() error { return b.Memory.Replace(ctx, key, doc, etag, options...) })
+}
+
+// TestIndexBrokenWhileAPageIsTurned breaks each write around the hundredth order and repeats it.
+func TestIndexBrokenWhileAPageIsTurned(t *testing.T) {
+	t.Parallel()
+	for _, after := range []bool{false, true} {
+		for failAt := 98; failAt <= 105; failAt++ {
+			documents := &brittle{Memory: state.NewMemory(), failAt: failAt, after: after}
+			s := store.New(documents, time.Hour)
+			var want []string
+			for i := range 103 {
+				id := fmt.Sprint("o-", i)
+				err := s.Index(t.Context(), "c-1", order.ID(id))
+				if errors.Is(err, errBroken) {
+					err = s.Index(t.Context(), "c-1", order.ID(id))
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				want = append([]string{id}, want...)
+			}
+			documents.failAt = 0
+			for _, id := range want {
+				save(t, s, newOrder(t, id, "c-1"))
+			}
+			if diff := cmp.Diff(want, listAll(t, s, "c-1", "", 100)); diff != "" {
+				t.Errorf("write %d, after its effect %v: %s", failAt, after, diff)
+			}
+		}
+	}
+}
+
+func TestListShowsOnlyTheCustomersOwn(t *testing.T) {
+	t.Parallel()
+	s := store.New(state.NewMemory(), time.Hour)
+	for _, id := range []order.ID{"kept", "vanished", "anothers"} {
+		if err := s.Index(t.Context(), "c-1", id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	save(t, s, newOrder(t, "kept", "c-1"))
+	save(t, s, newOrder(t, "anothers", "c-2"))
+	if diff := cmp.Diff([]string{"kept"}, listAll(t, s, "c-1", "", 1)); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestListReadsABoundedNumber(t *testing.T) {
+	t.Parallel()
+	s := store.New(state.NewMemory(), time.Hour)
+	for i := range 1001 {
+		id := fmt.Sprint("o-", i)
+		o := newOrder(t, id, "c-1")
+		if i == 0 {
+			o.Confirm(order.Cause{EventID: "e"}, at)
+		}
+		save(t, s, o)
+		if err := s.Index(t.Context(), "c-1", o.ID()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	orders, next, err := s.List(t.Context(), "c-1", order.Confirmed, 10, 0)
+	if err != nil || len(orders) != 0 || next <= 0 || next >= 1001-400 {
+		t.Errorf("got %d orders, next %d, %v", len(orders), next, err)
+	}
+	if diff := cmp.Diff([]string{"o-0"}, listAll(t, s, "c-1", order.Confirmed, 10)); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestReachable(t *testing.T) {
+	t.Parallel()
+	s := store.New(state.NewMemory(), time.Hour)
+	if err := s.Reachable(t.Context()); err != nil {
+		t.Error(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := s.Reachable(ctx); err == nil || !strings.Contains(err.Error(), "state store") {
+		t.Errorf("got %v", err)
+	}
+}

@@ -1,0 +1,148 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// TestRunWithoutASidecar: the service starts, is alive and not ready, refuses work that it cannot do, and stops cleanly.
+func TestRunWithoutASidecar(t *testing.T) {
+	nobody := freePort(t)
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	logs, stdout := io.Pipe()
+	ended := make(chan error, 1)
+	go func() { // owned: the test waits for ended
+		err := run(ctx, []string{"APP_PORT=0", "DAPR_HTTP_PORT=" + nobody, "DAPR_GRPC_PORT=" + nobody}, stdout)
+		ended <- errors.Join(err, stdout.Close())
+	}()
+	lines := bufio.NewScanner(logs)
+	var listening struct{ Msg, Address string }
+	if !lines.Scan() || json.Unmarshal(lines.Bytes(), &listening) != nil || listening.Msg != "listening" {
+		t.Fatalf("the first line of the log is %q: %v", lines.Text(), <-ended)
+	}
+	drained := make(chan struct{})
+	go func() { // owned: the test waits for drained
+		defer close(drained)
+		for lines.Scan() {
+			continue
+		}
+	}()
+
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	order := `{"customer_id":"c","items":[{"product_id":"p","quantity":1,"price":1}],"total_amount":1,"shipping_address":{"street":"a","city":"b","zip":"c"}}`
+	for _, test := range []struct {
+		method, path, body string
+		status             int
+	}{
+		{http.MethodGet, "/healthz", "", http.StatusOK},
+		{http.MethodGet, "/readyz", "", http.StatusServiceUnavailable},
+		{http.MethodGet, "/openapi.json", "", http.StatusOK},
+		{http.MethodGet, "/docs", "", http.StatusOK},
+		{http.MethodGet, "/dapr/subscribe", "", http.StatusOK},
+		{http.MethodGet, "/nowhere", "", http.StatusNotFound},
+		{http.MethodPost, "/v1/orders", "{", http.StatusBadRequest},
+		{http.MethodPost, "/v1/orders", order, http.StatusServiceUnavailable},
+	} {
+		req, err := http.NewRequestWithContext(t.Context(), test.method, "http://"+listening.Address+test.path, strings.NewReader(test.body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := client.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := resp.Body.Close(); err != nil {
+			t.Error(err)
+		}
+		if resp.StatusCode != test.status {
+			t.Errorf("%s %s: %d, want %d", test.method, test.path, resp.StatusCode, test.status)
+		}
+	}
+
+	stop()
+	select {
+	case err := <-ended:
+		if err != nil {
+			t.Errorf("run ended with %v", err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Fatal("run does not end")
+	}
+	<-drained
+}
+
+// freePort is a port that nobody listens on.
+func freePort(t *testing.T) string {
+	t.Helper()
+	var config net.ListenConfig
+	listener, err := config.Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := listener.Addr().(*net.TCPAddr).Port
+	if err := listener.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return strconv.Itoa(port)
+}
+
+func TestRunNamesAPortInUse(t *testing.T) {
+	var config net.ListenConfig
+	listener, err := config.Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := listener.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	port := strconv.Itoa(listener.Addr().(*net.TCPAddr).Port)
+	if err := run(t.Context(), []string{"APP_PORT=" + port}, io.Discard); err == nil || !strings.Contains(err.Error(), port) {
+		t.Errorf("got %v, want an error that names port %s", err, port)
+	}
+}
+
+func TestConfig(t *testing.T) {
+	c, err := parseConfig(nil)
+	if err != nil || c.Host != "127.0.0.1" || c.Port != 8001 || time.Duration(c.IdempotencyTTL) != 24*time.Hour || c.LogFormat != "json" {
+		t.Errorf("the defaults are %+v, %v", c, err)
+	}
+	_, err = parseConfig([]string{"APP_PORT=70000", "LOG_FORMAT=xml", "LOG_LEVEL=loud", "IDEMPOTENCY_TTL=-1h", "RECEIVED_TTL=soon", "DAPR_GRPC_PORT=x"})
+	if err == nil {
+		t.Fatal("nothing is wrong")
+	}
+	for _, part := range []string{"Port", "LogFormat", "LogLevel", "IdempotencyTTL", "ReceivedTTL", "GRPCPort"} {
+		if !strings.Contains(err.Error(), part) {
+			t.Errorf("%q leaves out %s", err, part)
+		}
+	}
+	c, err = parseConfig([]string{"APP_API_TOKEN=hush", "DAPR_API_TOKEN=hush"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	asJSON, err := json.Marshal(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, printed := range []string{string(asJSON), fmt.Sprintf("%v", c), fmt.Sprintf("%+v", c), fmt.Sprintf("%#v", c)} {
+		if strings.Contains(printed, "hush") {
+			t.Errorf("a secret is printed: %s", printed)
+		}
+	}
+}
