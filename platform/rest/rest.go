@@ -7,7 +7,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"reflect"
 	"runtime/debug"
@@ -52,6 +54,7 @@ func New(info Info, logger *slog.Logger) (*chi.Mux, huma.API) {
 	config.Formats = map[string]huma.Format{"application/json": jsonFormat, "json": jsonFormat}
 	config.OnAddOperation = append(config.OnAddOperation, documentProblems)
 	api := humachi.New(router, config)
+	api.UseMiddleware(func(ctx huma.Context, next func(huma.Context)) { next(clientsBody{ctx}) })
 	// Swagger UI from an embedded copy: the page loads nothing from another host.
 	router.Mount("/docs", v5emb.New(info.Title, "/openapi.json", "/docs"))
 	return router, api
@@ -101,6 +104,33 @@ func allowed(router chi.Routes, path string) []string {
 		}
 	}
 	return methods
+}
+
+// clientsBody is a request whose body, when it breaks off or is framed wrongly, ends in a byte that no JSON has. So it is
+// answered as malformed; huma would call it an error of ours.
+type clientsBody struct{ request }
+
+// request is huma.Context by a name that does not hide its method Context.
+type request = huma.Context
+
+// Unwrap is what humachi.Unwrap looks for.
+func (c clientsBody) Unwrap() huma.Context { return c.request }
+
+func (c clientsBody) BodyReader() io.Reader { return brokenAsMalformed{c.request.BodyReader()} }
+
+type brokenAsMalformed struct{ io.Reader }
+
+func (b brokenAsMalformed) Read(p []byte) (int, error) {
+	n, err := b.Reader.Read(p)
+	var late net.Error
+	if err == nil || errors.Is(err, io.EOF) || errors.As(err, &late) && late.Timeout() {
+		return n, err
+	}
+	if n == len(p) {
+		return n, nil // the error comes again with the next call
+	}
+	p[n] = 0
+	return n + 1, io.EOF
 }
 
 // Problem is an RFC 9457 problem. It is an error that a handler may return.

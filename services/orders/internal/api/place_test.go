@@ -3,12 +3,14 @@ package api_test
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"testing/iotest"
 	"testing/synctest"
 	"time"
 
@@ -157,6 +159,23 @@ func TestBadOrders(t *testing.T) {
 				t.Errorf("a refused order left %v and %v behind", w.store.made, w.bus.published)
 			}
 		})
+	}
+}
+
+// TestABodyThatBreaksOff: what did arrive may be a whole order, and yet nobody knows whether it is what was meant.
+func TestABodyThatBreaksOff(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for _, sent := range []string{"", `{"customer_id":`, body(t, nil)} {
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/v1/orders",
+			io.MultiReader(strings.NewReader(sent), iotest.ErrReader(io.ErrUnexpectedEOF)))
+		r.Header.Set("Content-Type", "application/json")
+		answer := httptest.NewRecorder()
+		w.handler.ServeHTTP(answer, r)
+		w.refused(answer, http.StatusBadRequest)
+	}
+	if len(w.store.made) > 0 {
+		t.Errorf("stored %v", w.store.made)
 	}
 }
 

@@ -30,6 +30,8 @@ const (
 	pageSize = 100
 	// maxScan is how many orders one List reads at most in search of those that match.
 	maxScan = 500
+	// maxBatch is how many orders are read at once: the largest have some 130 KB.
+	maxBatch = 25
 )
 
 func headKey(customerID string) string { return "customer:" + customerID }
@@ -120,23 +122,26 @@ func (s *Store) List(ctx context.Context, customerID string, status order.Status
 	return orders, at, nil
 }
 
+// many reads orders, by batches, for an answer of the sidecar is limited to 4 MiB.
 func (s *Store) many(ctx context.Context, ids []order.ID) (map[order.ID]*order.Order, error) {
-	keys := make([]string, len(ids))
-	for i, id := range ids {
-		keys[i] = orderKey(id)
-	}
-	values, err := s.state.GetMany(ctx, keys)
-	if err != nil {
-		return nil, err
-	}
-	orders := make(map[order.ID]*order.Order, len(values))
-	for key, value := range values {
-		var d document
-		if err := json.Unmarshal(value, &d); err != nil {
-			return nil, fmt.Errorf("read %s: %w", key, err)
+	orders := make(map[order.ID]*order.Order, len(ids))
+	for batch := range slices.Chunk(ids, maxBatch) {
+		keys := make([]string, len(batch))
+		for i, id := range batch {
+			keys[i] = orderKey(id)
 		}
-		o := d.order()
-		orders[o.ID()] = o
+		values, err := s.state.GetMany(ctx, keys)
+		if err != nil {
+			return nil, err
+		}
+		for key, value := range values {
+			var d document
+			if err := json.Unmarshal(value, &d); err != nil {
+				return nil, fmt.Errorf("read %s: %w", key, err)
+			}
+			o := d.order()
+			orders[o.ID()] = o
+		}
 	}
 	return orders, nil
 }
