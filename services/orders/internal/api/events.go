@@ -27,7 +27,7 @@ func (s *Service) created(ctx context.Context, e eventing.Event) error {
 	fresh, cause := o, causeOf(e)
 	err = s.Orders.Update(ctx, fresh.ID(), func(stored *order.Order) (*order.Order, error) {
 		if o = stored; o == nil {
-			o = fresh
+			o = order.Restore(fresh.Snapshot()) // a copy, for this may run again
 		} else if !o.SameContent(fresh) {
 			return nil, eventing.Reject(order.ErrTaken(fresh.ID()))
 		}
