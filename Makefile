@@ -1,0 +1,83 @@
+# Waybill. `make help` lists what can be done.
+
+MODULES := contracts platform services/orders services/fulfillment devrun tests
+BIN     := .waybill/bin
+DEVRUN  := $(BIN)/devrun
+
+GOLANGCI_LINT := v2.15.0
+GOVULNCHECK   := v1.9.0
+
+# Every module is built and tested by itself, as its users would, and not through go.work.
+export GOWORK := off
+export CGO_ENABLED ?= 0
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## List these targets
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: up
+up: $(DEVRUN) ## Run the whole system on this machine until Ctrl-C (the first time builds Dapr: minutes)
+	@exec $(DEVRUN) up
+
+.PHONY: broker
+broker: $(DEVRUN) ## Run the embedded broker alone, for `dapr run -f .` with the Dapr CLI
+	@exec $(DEVRUN) broker
+
+.PHONY: test
+test: test-unit test-e2e ## Run all tests: every module's own, then the whole system on real Dapr, on free ports
+
+.PHONY: test-unit
+test-unit: ## Run every module's own tests, the saga on the real durable engine among them
+	@for m in $(filter-out tests,$(MODULES)); do echo "== $$m"; (cd $$m && go test ./...) || exit 1; done
+
+.PHONY: test-race
+test-race: export CGO_ENABLED = 1
+test-race: ## Run every module's own tests under the race detector (needs a C compiler)
+	@for m in $(filter-out tests,$(MODULES)); do echo "== $$m"; (cd $$m && go test -race ./...) || exit 1; done
+
+.PHONY: test-e2e
+test-e2e: runtime ## Run the end-to-end tests: the real processes, killed one after the other
+	@echo "== tests"
+	@cd tests && go test -count=1 -timeout 20m ./...
+
+.PHONY: bench
+bench: runtime ## Measure one order on an idle system, from POST to fulfilled
+	@cd tests && go test -run '^$$' -bench OneOrder -benchtime 100x -count 1 ./e2e
+
+.PHONY: runtime
+runtime: $(DEVRUN) ## Build the pinned Dapr runtime, if it is not there yet
+	@$(DEVRUN) build
+
+.PHONY: lint
+lint: $(BIN)/golangci-lint-$(GOLANGCI_LINT) ## Check style and generated files
+	@for m in $(MODULES); do echo "== lint $$m"; (cd $$m && $(CURDIR)/$< run --config $(CURDIR)/.golangci.yml ./...) || exit 1; done
+	@./hack/check-generated
+
+.PHONY: vuln
+vuln: ## Look for known vulnerabilities in what is built (asks the Go vulnerability database)
+	@for m in $(MODULES); do echo "== vuln $$m"; (cd $$m && go run golang.org/x/vuln/cmd/govulncheck@$(GOVULNCHECK) ./...) || exit 1; done
+
+.PHONY: generate
+generate: ## Write the files that follow from contracts: schemas, samples, docs/events.md
+	@cd contracts && go generate ./...
+
+.PHONY: tidy
+tidy: ## Bring every go.mod and go.sum up to date
+	@for m in $(MODULES); do (cd $$m && go mod tidy) || exit 1; done
+
+.PHONY: clean
+clean: ## Remove everything that was built, stored and logged here
+	@rm -rf .waybill
+
+.PHONY: $(DEVRUN)
+$(DEVRUN):
+	@mkdir -p $(BIN)
+	@cd devrun && go build -o ../$@ .
+
+$(BIN)/golangci-lint-$(GOLANGCI_LINT):
+	@mkdir -p $(BIN)
+	@echo "building golangci-lint $(GOLANGCI_LINT): minutes the first time"
+	@GOBIN=$(CURDIR)/$(BIN) go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT)
+	@mv $(BIN)/golangci-lint $@
