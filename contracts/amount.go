@@ -53,12 +53,11 @@ func amountError(s string) error {
 
 // String renders the amount with two decimals, as it stands in JSON.
 func (a Amount) String() string {
-	sign := ""
-	minor := uint64(a)
+	sign, whole, minor := "", a/100, a%100
 	if a < 0 {
-		sign, minor = "-", -minor
+		sign, whole, minor = "-", -whole, -minor
 	}
-	return fmt.Sprintf("%s%d.%02d", sign, minor/100, minor%100)
+	return fmt.Sprintf("%s%d.%02d", sign, int64(whole), int64(minor))
 }
 
 // MarshalJSON writes the amount as a JSON number with two decimals. It refuses an amount beyond MaxAmount, which nobody

@@ -46,6 +46,12 @@ type Order struct {
 	PaymentToken string `json:"payment_token,omitempty"`
 }
 
+// Subject is orders/<order id>.
+func (o Order) Subject() string { return orderSubject(o.OrderID) }
+
+// Key is the customer, whose events stay in order.
+func (o Order) Key() string { return o.CustomerID }
+
 func orderSubject(id string) string { return "orders/" + id }
 
 // Event types of the orders topic.
@@ -64,9 +70,8 @@ type OrderCreated struct {
 	CreatedAt time.Time `json:"created_at,omitzero"`
 }
 
+// EventType is Order.Created.
 func (OrderCreated) EventType() string { return TypeOrderCreated }
-func (e OrderCreated) Subject() string { return orderSubject(e.OrderID) }
-func (e OrderCreated) Key() string     { return e.CustomerID }
 
 // OrderConfirmed says that an order was checked and stored; fulfilment starts from it.
 type OrderConfirmed struct {
@@ -75,9 +80,8 @@ type OrderConfirmed struct {
 	ProcessedAt time.Time `json:"processed_at"`
 }
 
+// EventType is Order.Confirmed.
 func (OrderConfirmed) EventType() string { return TypeOrderConfirmed }
-func (e OrderConfirmed) Subject() string { return orderSubject(e.OrderID) }
-func (e OrderConfirmed) Key() string     { return e.CustomerID }
 
 // OrderUpdated says that an order's status changed.
 type OrderUpdated struct {
@@ -88,9 +92,14 @@ type OrderUpdated struct {
 	UpdatedAt      time.Time `json:"updated_at"`
 }
 
+// EventType is Order.Updated.
 func (OrderUpdated) EventType() string { return TypeOrderUpdated }
+
+// Subject is orders/<order id>.
 func (e OrderUpdated) Subject() string { return orderSubject(e.OrderID) }
-func (e OrderUpdated) Key() string     { return e.CustomerID }
+
+// Key is the customer, whose events stay in order.
+func (e OrderUpdated) Key() string { return e.CustomerID }
 
 // OrderFulfilled says that an order was paid and shipped. It carries the lines, for analytics counts purchases from it.
 type OrderFulfilled struct {
@@ -105,9 +114,14 @@ type OrderFulfilled struct {
 	FulfilledAt       time.Time `json:"fulfilled_at"`
 }
 
+// EventType is Order.Fulfilled.
 func (OrderFulfilled) EventType() string { return TypeOrderFulfilled }
+
+// Subject is orders/<order id>.
 func (e OrderFulfilled) Subject() string { return orderSubject(e.OrderID) }
-func (e OrderFulfilled) Key() string     { return e.CustomerID }
+
+// Key is the customer, whose events stay in order.
+func (e OrderFulfilled) Key() string { return e.CustomerID }
 
 // OrderFulfillmentFailed says that an order could not be fulfilled and that what had been done was undone.
 type OrderFulfillmentFailed struct {
@@ -118,9 +132,14 @@ type OrderFulfillmentFailed struct {
 	FailedAt   time.Time `json:"failed_at"`
 }
 
+// EventType is Order.FulfillmentFailed.
 func (OrderFulfillmentFailed) EventType() string { return TypeOrderFulfillmentFailed }
+
+// Subject is orders/<order id>.
 func (e OrderFulfillmentFailed) Subject() string { return orderSubject(e.OrderID) }
-func (e OrderFulfillmentFailed) Key() string     { return e.CustomerID }
+
+// Key is the customer, whose events stay in order.
+func (e OrderFulfillmentFailed) Key() string { return e.CustomerID }
 
 // SystemError says that a service set an event aside because it can never be processed.
 type SystemError struct {
@@ -133,9 +152,14 @@ type SystemError struct {
 	OccurredAt time.Time `json:"occurred_at"`
 }
 
+// EventType is System.Error.
 func (SystemError) EventType() string { return TypeSystemError }
+
+// Subject is services/<service>.
 func (e SystemError) Subject() string { return "services/" + e.Service }
-func (e SystemError) Key() string     { return e.Service }
+
+// Key is the service that set the event aside.
+func (e SystemError) Key() string { return e.Service }
 
 // Event types of the fulfillment topic.
 const (
@@ -181,9 +205,14 @@ type StepCompleted struct {
 	CompletedAt       time.Time `json:"completed_at"`
 }
 
+// EventType is Fulfillment.StepCompleted.
 func (StepCompleted) EventType() string { return TypeStepCompleted }
+
+// Subject is orders/<order id>.
 func (e StepCompleted) Subject() string { return orderSubject(e.OrderID) }
-func (e StepCompleted) Key() string     { return e.CustomerID }
+
+// Key is the customer, whose events stay in order.
+func (e StepCompleted) Key() string { return e.CustomerID }
 
 // FulfillmentCompleted says that an order's saga ended with a shipment.
 type FulfillmentCompleted struct {
@@ -196,9 +225,14 @@ type FulfillmentCompleted struct {
 	CompletedAt       time.Time `json:"completed_at"`
 }
 
+// EventType is Fulfillment.Completed.
 func (FulfillmentCompleted) EventType() string { return TypeFulfillmentCompleted }
+
+// Subject is orders/<order id>.
 func (e FulfillmentCompleted) Subject() string { return orderSubject(e.OrderID) }
-func (e FulfillmentCompleted) Key() string     { return e.CustomerID }
+
+// Key is the customer, whose events stay in order.
+func (e FulfillmentCompleted) Key() string { return e.CustomerID }
 
 // FulfillmentFailed says that an order's saga ended without a shipment.
 type FulfillmentFailed struct {
@@ -222,9 +256,14 @@ func (e FulfillmentFailed) MarshalJSON() ([]byte, error) {
 	return json.Marshal(plain(e))
 }
 
+// EventType is Fulfillment.Failed.
 func (FulfillmentFailed) EventType() string { return TypeFulfillmentFailed }
+
+// Subject is orders/<order id>.
 func (e FulfillmentFailed) Subject() string { return orderSubject(e.OrderID) }
-func (e FulfillmentFailed) Key() string     { return e.CustomerID }
+
+// Key is the customer, whose events stay in order.
+func (e FulfillmentFailed) Key() string { return e.CustomerID }
 
 // Event types of the inventory topic.
 const (
@@ -259,5 +298,9 @@ func (e StockChanged) EventType() string {
 		return TypeInventoryUpdated
 	}
 }
+
+// Subject is inventory/<product id>.
 func (e StockChanged) Subject() string { return "inventory/" + e.ProductID }
-func (e StockChanged) Key() string     { return e.ProductID }
+
+// Key is the product, whose changes of stock stay in order.
+func (e StockChanged) Key() string { return e.ProductID }

@@ -23,10 +23,10 @@ func run(root string) error {
 		return err
 	}
 	for name, content := range files {
-		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil { //nolint:gosec // a folder of the repository, as open as the others
 			return fmt.Errorf("make the folder of %s: %w", name, err)
 		}
-		if err := os.WriteFile(name, content, 0o644); err != nil {
+		if err := os.WriteFile(name, content, 0o644); err != nil { //nolint:gosec // a file of the repository, for everybody to read
 			return fmt.Errorf("write %s: %w", name, err)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"reflect"
+	"slices"
 	"strings"
 	"time"
 
@@ -44,13 +45,12 @@ func (o object) MarshalJSON() ([]byte, error) {
 // schemaOf is the JSON Schema of an event's data. Properties that it does not name are allowed, for a later version of the
 // payload may add some.
 func schemaOf(e contracts.Event, c comments) object {
-	schema := object{
+	return slices.Concat(object{
 		{"$schema", "https://json-schema.org/draft/2020-12/schema"},
 		{"$id", "urn:waybill:event:" + e.Type + ":" + contracts.Version},
 		{"title", e.Type},
 		{"description", e.Doc},
-	}
-	return append(schema, structSchema(reflect.TypeOf(e.Sample), e.Enums, c)...)
+	}, structSchema(reflect.TypeOf(e.Sample), e.Enums, c))
 }
 
 // field is one property of a payload.
@@ -63,8 +63,7 @@ type field struct {
 // fields lists a struct's properties in the order of its JSON, embedded structs in place.
 func fields(t reflect.Type, c comments) []field {
 	var found []field
-	for i := range t.NumField() {
-		f := t.Field(i)
+	for f := range t.Fields() {
 		if f.Anonymous {
 			found = append(found, fields(f.Type, c)...)
 			continue
@@ -77,8 +76,9 @@ func fields(t reflect.Type, c comments) []field {
 }
 
 func structSchema(t reflect.Type, enums map[string][]string, c comments) object {
-	properties, required := object{}, []string{}
-	for _, f := range fields(t, c) {
+	all := fields(t, c)
+	properties, required := make(object, 0, len(all)), []string{}
+	for _, f := range all {
 		schema := typeSchema(f.typ, enums[f.name], c)
 		if f.comment != "" {
 			schema = append(schema, member{"description", f.comment})
