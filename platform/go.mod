@@ -3,6 +3,7 @@ module waybill/platform
 go 1.26.5
 
 require (
+	github.com/caarlos0/env/v11 v11.4.2
 	github.com/cenkalti/backoff/v5 v5.0.3
 	github.com/danielgtaylor/huma/v2 v2.37.2
 	github.com/dapr/dapr v1.18.2

@@ -15,11 +15,11 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/caarlos0/env/v11"
 	"github.com/dapr/durabletask-go/workflow"
 	"golang.org/x/sync/errgroup"
 
 	"waybill/contracts"
+	"waybill/platform/config"
 	"waybill/platform/eventing"
 	"waybill/platform/rest"
 	"waybill/platform/serve"
@@ -33,23 +33,12 @@ import (
 	"waybill/services/fulfillment/internal/saga"
 )
 
-type config struct {
-	Host      string         `env:"APP_HOST" envDefault:"127.0.0.1"`
-	Port      int            `env:"APP_PORT" envDefault:"8002"`
-	AppToken  sidecar.Secret `env:"APP_API_TOKEN"`
-	LogFormat string         `env:"LOG_FORMAT" envDefault:"json"`
-	LogLevel  slog.Level     `env:"LOG_LEVEL" envDefault:"info"`
-	Warehouse string         `env:"WAREHOUSE_ID" envDefault:"WH-001"`
-	Sidecar   sidecar.Config
-	Limits    saga.Limits
-}
-
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := run(ctx, env.ToMap(os.Environ()), os.Stdout); err != nil {
+	err := run(ctx, os.Environ(), os.Stdout)
+	stop()
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "fulfillment:", err)
-		stop()
 		os.Exit(1)
 	}
 }
@@ -57,19 +46,22 @@ func main() {
 // source is the CloudEvents source of what this service publishes.
 const source = "/waybill/fulfillment"
 
-// run is the service from start to clean stop.
-func run(ctx context.Context, environment map[string]string, stdout io.Writer) (err error) {
-	c, err := env.ParseAsWithOptions[config](env.Options{Environment: environment})
+// run is the service from its start until ctx ends. It does not wait for the sidecar: until that is there the service is
+// alive and not ready.
+func run(ctx context.Context, environ []string, stdout io.Writer) (err error) {
+	c, err := config.Parse[Config](environ)
 	if err != nil {
-		return fmt.Errorf("configuration: %w", err)
+		return err
 	}
-	tel, err := telemetry.Start(ctx, telemetry.Options{Service: contracts.AppFulfillment, Log: stdout, Format: c.LogFormat, Level: c.LogLevel})
+	tel, err := telemetry.Start(ctx, telemetry.Options{
+		Service: contracts.AppFulfillment, Log: stdout, Format: string(c.LogFormat), Level: c.LogLevel,
+	})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, stopTelemetry(ctx, tel)) }()
 	logger := tel.Logger
-	server, err := serve.Listen(ctx, net.JoinHostPort(c.Host, strconv.Itoa(c.Port)), logger)
+	server, err := serve.Listen(ctx, net.JoinHostPort(c.Host, strconv.Itoa(int(c.Port))), logger)
 	if err != nil {
 		return err
 	}
@@ -89,7 +81,7 @@ func run(ctx context.Context, environment map[string]string, stdout io.Writer) (
 	sagas := ledger.NewSagas(store, time.Now)
 	engine := workflow.NewClientWithLogger(dapr.Conn, engineLog{logger})
 	registry := workflow.NewRegistry()
-	if err := saga.Register(registry, c.Limits, saga.Partners{
+	if err := saga.Register(registry, c.limits(), saga.Partners{
 		Payments: ledger.NewPayments(store, time.Now), Inventory: stock, Carrier: ledger.NewCarrier(store, time.Now),
 		Sagas: sagas, Events: events, Now: time.Now,
 	}); err != nil {
@@ -98,7 +90,7 @@ func run(ctx context.Context, environment map[string]string, stdout io.Writer) (
 
 	edge := api.API{Inventory: stock, Sagas: saga.NewStarter(engine, sagas, time.Now), Logger: logger}
 	receiver, err := eventing.NewReceiver(eventing.ReceiverOptions{
-		App: contracts.AppFulfillment, Token: string(c.AppToken), Publisher: publisher, Logger: logger,
+		App: contracts.AppFulfillment, Token: string(c.APIToken), Publisher: publisher, Logger: logger,
 	}, edge.Subscriptions()...)
 	if err != nil {
 		return err
@@ -125,8 +117,12 @@ func run(ctx context.Context, environment map[string]string, stdout io.Writer) (
 		return server.Run(ctx, router)
 	})
 	group.Go(func() error { return work(worker, dapr, engine, registry) })
-	logger.InfoContext(ctx, "fulfillment is listening", slog.String("address", server.Address()))
-	return group.Wait()
+	logger.InfoContext(ctx, "listening", slog.String("address", server.Address()))
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	logger.InfoContext(ctx, "stopped")
+	return nil
 }
 
 // work connects the workflow worker as soon as the sidecar is there, and keeps it until ctx ends. The worker itself

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
-	"strconv"
-	"strings"
 	"time"
 
 	"waybill/contracts"
@@ -104,8 +102,8 @@ func shipment(order string, now time.Time) partner.Shipment {
 }
 
 func (c *Carrier) fail(ctx context.Context, o contracts.Order) error {
-	times, err := strconv.Atoi(strings.TrimPrefix(o.ShipTo.Zip, zipFails))
-	if err != nil || !strings.HasPrefix(o.ShipTo.Zip, zipFails) {
+	times := countAfter(zipFails, o.ShipTo.Zip)
+	if times == 0 {
 		return nil
 	}
 	p, err := state.Update(ctx, c.store, shipmentKey(o.OrderID), func(p *parcels, _ bool) error {

@@ -99,8 +99,8 @@ func (p *Payments) Charge(ctx context.Context, o contracts.Order, key string) (t
 
 // fail fails as often as a tok_fail_<n> token asks for.
 func (p *Payments) fail(ctx context.Context, o contracts.Order) error {
-	times, err := strconv.Atoi(strings.TrimPrefix(o.PaymentToken, tokenFails))
-	if err != nil || !strings.HasPrefix(o.PaymentToken, tokenFails) {
+	times := countAfter(tokenFails, o.PaymentToken)
+	if times == 0 {
 		return nil
 	}
 	a, err := state.Update(ctx, p.store, paymentKey(o.OrderID), func(a *account, _ bool) error {
@@ -141,6 +141,16 @@ func (p *Payments) Refund(ctx context.Context, o contracts.Order, key string) (c
 		total += r.Amount
 	}
 	return total, a.Refunds[0].TransactionID, nil
+}
+
+// countAfter is the n of a trigger such as tok_fail_<n>, and zero of every other text.
+func countAfter(prefix, trigger string) int {
+	digits, ok := strings.CutPrefix(trigger, prefix)
+	n, err := strconv.Atoi(digits)
+	if !ok || err != nil {
+		return 0
+	}
+	return n
 }
 
 func pause(ctx context.Context, d time.Duration) error {

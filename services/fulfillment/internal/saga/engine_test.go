@@ -102,7 +102,7 @@ type published struct {
 const initialStock = 10
 
 // quick makes retries as short as a test wants them.
-var quick = saga.Limits{Reservation: time.Minute, FirstRetry: time.Millisecond, LastRetry: 2 * time.Millisecond, Attempts: 4, ReportAttempts: 8}
+var quick = saga.Limits{Reservation: time.Minute, FirstRetry: time.Millisecond, LastRetry: 2 * time.Millisecond, Attempts: 4, LastingAttempts: 8}
 
 func newWorld(t *testing.T, limits saga.Limits) *world {
 	t.Helper()
@@ -253,4 +253,3 @@ func (c faultyCarrier) Cancel(ctx context.Context, o contracts.Order) (done bool
 	err = c.faults.around("Cancel", func() error { done, err = c.Carrier.Cancel(ctx, o); return err })
 	return done, err
 }
-

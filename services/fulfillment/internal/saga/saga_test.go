@@ -186,7 +186,9 @@ func TestRefusalsAreResultsAndAreUndone(t *testing.T) {
 	}{
 		{"declined card", func(o *contracts.Order) { o.PaymentToken = "tok_declined" }, "card_declined",
 			books{}, []string{"ValidatePayment refused", "Fulfillment.Failed"}},
-		{"unknown product", func(o *contracts.Order) { o.Items = []contracts.Line{{ProductID: "INVALID-PRODUCT", Quantity: 1, Price: 9999}} },
+		{"unknown product", func(o *contracts.Order) {
+			o.Items = []contracts.Line{{ProductID: "INVALID-PRODUCT", Quantity: 1, Price: 9999}}
+		},
 			"unknown_product", books{charges: 1, refunds: 1, reservation: inventory.Refused}, refundable},
 		{"all products unknown", func(o *contracts.Order) {
 			o.Items = []contracts.Line{{ProductID: "INVALID-1", Quantity: 1, Price: 1}, {ProductID: "INVALID-2", Quantity: 1, Price: 1}}

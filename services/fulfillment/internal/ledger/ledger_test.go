@@ -1,0 +1,289 @@
+package ledger_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"waybill/contracts"
+	"waybill/platform/state"
+	"waybill/services/fulfillment/internal/inventory"
+	"waybill/services/fulfillment/internal/ledger"
+)
+
+func order(id string, lines ...contracts.Line) contracts.Order {
+	return contracts.Order{OrderID: id, CustomerID: "CUST-123", Items: lines, TotalAmount: 9998, Currency: "USD"}
+}
+
+func pieces(product string, quantity int) contracts.Line {
+	return contracts.Line{ProductID: product, Quantity: quantity}
+}
+
+func warehouse(t *testing.T, announce func(context.Context, inventory.Stock) error) *ledger.Inventory {
+	t.Helper()
+	if announce == nil {
+		announce = func(context.Context, inventory.Stock) error { return nil }
+	}
+	w := ledger.NewInventory(state.NewMemory(), announce, time.Now)
+	for _, product := range []string{"PROD-001", "PROD-002"} {
+		if _, err := w.Set(t.Context(), product, 10); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return w
+}
+
+func wantStock(t *testing.T, w *ledger.Inventory, product string, onHand, reserved, shipped int) {
+	t.Helper()
+	s, err := w.Get(t.Context(), product)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.OnHand != onHand || s.Reserved() != reserved || s.Shipped != shipped {
+		t.Errorf("%s: on hand %d, reserved %d, shipped %d; want %d, %d, %d", product, s.OnHand, s.Reserved(), s.Shipped, onHand, reserved, shipped)
+	}
+}
+
+func TestAHundredOrdersForTheLastTen(t *testing.T) {
+	t.Parallel()
+	w := warehouse(t, nil)
+	var won atomic.Int32
+	var racing sync.WaitGroup
+	for i := range 100 {
+		racing.Go(func() {
+			refused, err := w.Reserve(t.Context(), order(fmt.Sprintf("ORDER-%d", i), pieces("PROD-001", 1)))
+			switch {
+			case err != nil:
+				t.Errorf("reserve: %v", err)
+			case refused == nil:
+				won.Add(1)
+			case refused.Code != inventory.CodeOutOfStock:
+				t.Errorf("refused with %+v", refused)
+			}
+		})
+	}
+	racing.Wait()
+	if won.Load() != 10 {
+		t.Errorf("%d orders won, want 10", won.Load())
+	}
+	wantStock(t, w, "PROD-001", 10, 10, 0)
+}
+
+// Orders for two products in different line order, with less stock than they want, neither deadlock nor leave a line of a
+// refused order held.
+func TestAllLinesOrNone(t *testing.T) {
+	t.Parallel()
+	w := warehouse(t, nil)
+	var held atomic.Int32
+	var racing sync.WaitGroup
+	for i := range 20 {
+		racing.Go(func() {
+			lines := []contracts.Line{pieces("PROD-001", 1), pieces("PROD-002", 2)}
+			if i%2 == 1 {
+				lines[0], lines[1] = lines[1], lines[0]
+			}
+			refused, err := w.Reserve(t.Context(), order(fmt.Sprintf("ORDER-%d", i), lines...))
+			if err != nil {
+				t.Errorf("reserve: %v", err)
+			} else if refused == nil {
+				held.Add(1)
+			}
+		})
+	}
+	racing.Wait()
+	n := int(held.Load())
+	if n == 0 || n > 5 {
+		t.Errorf("%d orders hold their lines, want one to five", n)
+	}
+	wantStock(t, w, "PROD-001", 10, n, 0)
+	wantStock(t, w, "PROD-002", 10, 2*n, 0)
+}
+
+// Every step runs again at any point and comes to the same.
+func TestStepsRunAgain(t *testing.T) {
+	t.Parallel()
+	w := warehouse(t, nil)
+	o := order("ORDER-1", pieces("PROD-001", 2), pieces("PROD-002", 1))
+	twice := func(step func() error) {
+		t.Helper()
+		for range 2 {
+			if err := step(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	reserve := func() error {
+		if refused, err := w.Reserve(t.Context(), o); err != nil || refused != nil {
+			return errors.Join(err, fmt.Errorf("refused: %v", refused))
+		}
+		return nil
+	}
+	twice(reserve)
+	wantStock(t, w, "PROD-001", 10, 2, 0)
+	twice(func() error { return w.Ship(t.Context(), o) })
+	wantStock(t, w, "PROD-001", 8, 0, 2)
+	twice(reserve) // a late repetition finds the lines shipped and holds nothing more
+	wantStock(t, w, "PROD-001", 8, 0, 2)
+	twice(func() error { return w.Unship(t.Context(), o) })
+	wantStock(t, w, "PROD-001", 10, 2, 0)
+	twice(func() error { _, err := w.Release(t.Context(), o); return err })
+	wantStock(t, w, "PROD-001", 10, 0, 0)
+	wantStock(t, w, "PROD-002", 10, 0, 0)
+	if err := w.Ship(t.Context(), o); err == nil {
+		t.Error("a released order was shipped")
+	}
+	if _, err := w.Reserve(t.Context(), o); err == nil {
+		t.Error("a released order was reserved again")
+	}
+}
+
+// A release that overtakes its reservation leaves nothing held, whichever of the two ends last.
+func TestAReleaseFencesALateReservation(t *testing.T) {
+	t.Parallel()
+	for range 50 {
+		w := warehouse(t, nil)
+		o := order("ORDER-1", pieces("PROD-001", 2))
+		var racing sync.WaitGroup
+		racing.Go(func() { _, _ = w.Reserve(t.Context(), o) })
+		racing.Go(func() {
+			if _, err := w.Release(t.Context(), o); err != nil {
+				t.Errorf("release: %v", err)
+			}
+		})
+		racing.Wait()
+		wantStock(t, w, "PROD-001", 10, 0, 0)
+	}
+}
+
+// When the announcement of a change fails, the step fails, and its repetition announces what is true then.
+func TestAnAnnouncementIsNotLost(t *testing.T) {
+	t.Parallel()
+	var fail bool
+	var last inventory.Stock
+	w := warehouse(t, func(_ context.Context, s inventory.Stock) error {
+		if fail {
+			return errors.New("the bus is away")
+		}
+		last = s
+		return nil
+	})
+	fail = true
+	o := order("ORDER-1", pieces("PROD-001", 3))
+	if _, err := w.Reserve(t.Context(), o); err == nil {
+		t.Fatal("the reservation ended without its announcement")
+	}
+	fail = false
+	if refused, err := w.Reserve(t.Context(), o); err != nil || refused != nil {
+		t.Fatalf("the repetition: %v %v", refused, err)
+	}
+	if last.ProductID != "PROD-001" || last.Last.Current != 7 || last.Last.Previous != 10 {
+		t.Errorf("announced %+v, want the change from 10 to 7", last.Last)
+	}
+	wantStock(t, w, "PROD-001", 10, 3, 0)
+}
+
+func TestPaymentsAreTakenAndGivenBackOnce(t *testing.T) {
+	t.Parallel()
+	p := ledger.NewPayments(state.NewMemory(), time.Now)
+	o := order("ORDER-1")
+	for range 2 {
+		id, refused, err := p.Charge(t.Context(), o, "key")
+		if err != nil || refused != nil || id != "TXN-ORDER-1" {
+			t.Fatalf("charge: %q %v %v", id, refused, err)
+		}
+	}
+	for range 2 {
+		amount, id, err := p.Refund(t.Context(), o, "refund")
+		if err != nil || amount != o.TotalAmount || id != "TXN-ORDER-1" {
+			t.Fatalf("refund: %v %q %v", amount, id, err)
+		}
+	}
+}
+
+// A refund closes the account: a charge that comes late takes nothing.
+func TestARefundFencesALateCharge(t *testing.T) {
+	t.Parallel()
+	p := ledger.NewPayments(state.NewMemory(), time.Now)
+	if amount, id, err := p.Refund(t.Context(), order("ORDER-1"), "refund"); err != nil || amount != 0 || id != "" {
+		t.Fatalf("refund of nothing: %v %q %v", amount, id, err)
+	}
+	if _, _, err := p.Charge(t.Context(), order("ORDER-1"), "key"); err == nil {
+		t.Error("a charge was taken after the refund")
+	}
+}
+
+func TestACancelledShipmentFencesALateBooking(t *testing.T) {
+	t.Parallel()
+	c := ledger.NewCarrier(state.NewMemory(), time.Now)
+	if cancelled, err := c.Cancel(t.Context(), order("ORDER-1")); err != nil || cancelled {
+		t.Fatalf("cancel nothing: %v %v", cancelled, err)
+	}
+	if _, _, err := c.Book(t.Context(), order("ORDER-1"), "key"); err == nil {
+		t.Error("a parcel was booked after the cancellation")
+	}
+}
+
+// The documented triggers of the simulated partners.
+func TestTriggers(t *testing.T) {
+	t.Parallel()
+	p := ledger.NewPayments(state.NewMemory(), time.Now)
+	for token, code := range map[string]string{"tok_declined": "card_declined", "tok_insufficient_funds": "insufficient_funds"} {
+		o := order("ORDER-" + code)
+		o.PaymentToken = token
+		if _, refused, err := p.Charge(t.Context(), o, "key"); err != nil || refused == nil || refused.Code != code {
+			t.Errorf("%s: %v %v, want %s", token, refused, err, code)
+		}
+	}
+	fails := order("ORDER-FAILS")
+	fails.PaymentToken = "tok_fail_2"
+	for attempt := 1; attempt <= 3; attempt++ {
+		if _, _, err := p.Charge(t.Context(), fails, "key"); (err == nil) != (attempt == 3) {
+			t.Errorf("tok_fail_2, attempt %d: %v", attempt, err)
+		}
+	}
+	down := order("ORDER-DOWN")
+	down.PaymentToken = "tok_down"
+	if _, _, err := p.Charge(t.Context(), down, "key"); err == nil {
+		t.Error("tok_down charged")
+	}
+	c := ledger.NewCarrier(state.NewMemory(), time.Now)
+	refused := order("ORDER-REFUSED")
+	refused.ShipTo.Zip = "X-REFUSED"
+	if _, reason, err := c.Book(t.Context(), refused, "key"); err != nil || reason == nil || reason.Code != "undeliverable" {
+		t.Errorf("X-REFUSED: %v %v", reason, err)
+	}
+}
+
+func TestOneClaimOfASagaIsTheFirst(t *testing.T) {
+	t.Parallel()
+	s := ledger.NewSagas(state.NewMemory(), time.Now)
+	var firsts atomic.Int32
+	var racing sync.WaitGroup
+	for range 20 {
+		racing.Go(func() {
+			first, ended, err := s.Claim(t.Context(), "ORDER-1")
+			if err != nil || ended {
+				t.Errorf("claim: %v %v", ended, err)
+			}
+			if first {
+				firsts.Add(1)
+			}
+		})
+	}
+	racing.Wait()
+	if firsts.Load() != 1 {
+		t.Errorf("%d claims were the first, want 1", firsts.Load())
+	}
+	for range 2 {
+		if err := s.End(t.Context(), "ORDER-1", "completed"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if first, ended, err := s.Claim(t.Context(), "ORDER-1"); err != nil || first || !ended {
+		t.Errorf("claim after the end: %v %v %v", first, ended, err)
+	}
+}
