@@ -44,7 +44,7 @@ func (placed) EventType() string { return "Order.Placed" }
 func (p placed) Subject() string { return "orders/" + p.ID }
 func (p placed) Key() string     { return p.Customer }
 
-func newEvent(t testing.TB, id string) Event {
+func newEvent(t *testing.T, id string) Event {
 	t.Helper()
 	e, err := New(id, "waybill/test", "1.0", time.Date(2026, 3, 14, 9, 26, 53, 0, time.UTC), placed{ID: "ORD-1", Customer: "CUST-123"})
 	if err != nil {
@@ -53,7 +53,7 @@ func newEvent(t testing.TB, id string) Event {
 	return e
 }
 
-func newPublisher(t testing.TB, server *fakedapr.Server) *Publisher {
+func newPublisher(t *testing.T, server *fakedapr.Server) *Publisher {
 	t.Helper()
 	p, err := NewPublisher(server.Client(t), "orderbus")
 	if err != nil {
@@ -62,7 +62,7 @@ func newPublisher(t testing.TB, server *fakedapr.Server) *Publisher {
 	return p
 }
 
-func attributes(t testing.TB, event []byte) map[string]any {
+func attributes(t *testing.T, event []byte) map[string]any {
 	t.Helper()
 	var got map[string]any
 	if err := json.Unmarshal(event, &got); err != nil {

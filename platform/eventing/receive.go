@@ -166,7 +166,7 @@ func (r *Receiver) onlySidecar(next http.Handler) http.Handler {
 
 func (r *Receiver) fromSidecar(req *http.Request) bool {
 	if r.token != "" {
-		return subtle.ConstantTimeCompare([]byte(req.Header.Get("dapr-api-token")), []byte(r.token)) == 1
+		return subtle.ConstantTimeCompare([]byte(req.Header.Get("Dapr-Api-Token")), []byte(r.token)) == 1
 	}
 	host, _, err := net.SplitHostPort(req.RemoteAddr)
 	return err == nil && net.ParseIP(host).IsLoopback()

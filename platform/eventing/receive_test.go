@@ -83,7 +83,9 @@ func (x *receiving) do(ctx context.Context, method, path, body string, header ma
 func (x *receiving) deliver(t *testing.T, path, body string) string {
 	t.Helper()
 	w := x.do(t.Context(), http.MethodPost, path, body, nil)
-	var answer struct{ Status string }
+	var answer struct {
+		Status string `json:"status"`
+	}
 	if err := json.Unmarshal(w.Body.Bytes(), &answer); w.Code != http.StatusOK || err != nil {
 		t.Fatalf("answered %d %s", w.Code, w.Body)
 	}
@@ -104,8 +106,9 @@ func (x *receiving) brokerAway() (back func()) {
 // dead are the events on the dead-letter topic.
 func (x *receiving) dead(t *testing.T) []map[string]any {
 	t.Helper()
-	var found []map[string]any
-	for _, p := range x.sidecar.Published() {
+	published := x.sidecar.Published()
+	found := make([]map[string]any, 0, len(published))
+	for _, p := range published {
 		if p.Topic != deadLetter || p.Component != "orderbus" {
 			t.Errorf("something was published on %s, %s", p.Component, p.Topic)
 		}
@@ -205,7 +208,7 @@ func TestOnlyTheSidecarIsAnswered(t *testing.T) {
 				req := httptest.NewRequestWithContext(t.Context(), method, path, strings.NewReader(cloudEventOf("1")))
 				req.RemoteAddr = c.from
 				if c.shown != "" {
-					req.Header.Set("dapr-api-token", c.shown)
+					req.Header.Set("Dapr-Api-Token", c.shown)
 				}
 				w := httptest.NewRecorder()
 				x.routes.ServeHTTP(w, req)
@@ -254,7 +257,7 @@ func spanOf(t *testing.T, id string) sdktrace.ReadOnlySpan {
 	t.Helper()
 	for _, span := range spans.GetSpans().Snapshots() {
 		for _, a := range span.Attributes() {
-			if a.Value.Emit() == id {
+			if a.Value.String() == id {
 				return span
 			}
 		}
@@ -498,12 +501,15 @@ func (x *receiving) statuses(t *testing.T, body string) []string {
 	t.Helper()
 	w := x.do(t.Context(), http.MethodPost, bulkOrders, body, nil)
 	var answer struct {
-		Statuses []struct{ EntryID, Status string }
+		Statuses []struct {
+			EntryID string `json:"entryId"`
+			Status  string `json:"status"`
+		} `json:"statuses"`
 	}
 	if err := json.Unmarshal(w.Body.Bytes(), &answer); w.Code != http.StatusOK || err != nil {
 		t.Fatalf("answered %d %s", w.Code, w.Body)
 	}
-	var statuses []string
+	statuses := make([]string, 0, len(answer.Statuses))
 	for i, s := range answer.Statuses {
 		if s.EntryID != fmt.Sprintf("entry-%d", i) || s.Status != "SUCCESS" && s.Status != "RETRY" {
 			t.Errorf("status %d is %+v", i, s)
@@ -518,7 +524,7 @@ func TestBulk(t *testing.T) {
 	const good, passing, hopeless, odd, second = "good", "passing", "hopeless", "odd", "second"
 	var calls [][]string
 	x := receive(t, "", bulkOf(func(_ context.Context, events []Event) []error {
-		var ids []string
+		ids := make([]string, 0, len(events))
 		errs := make([]error, len(events))
 		for i, e := range events {
 			ids = append(ids, e.ID+" "+e.Key)

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"reflect"
@@ -116,6 +117,7 @@ type request = huma.Context
 // Unwrap is what humachi.Unwrap looks for.
 func (c clientsBody) Unwrap() huma.Context { return c.request }
 
+// BodyReader is what huma reads the body from.
 func (c clientsBody) BodyReader() io.Reader { return brokenAsMalformed{c.request.BodyReader()} }
 
 type brokenAsMalformed struct{ io.Reader }
@@ -154,8 +156,12 @@ type Fault struct {
 	Value    any    `json:"value,omitempty"`
 }
 
-func (p *Problem) Error() string             { return p.Code + ": " + p.Detail }
-func (p *Problem) GetStatus() int            { return p.Status }
+func (p *Problem) Error() string { return p.Code + ": " + p.Detail }
+
+// GetStatus makes a Problem a huma.StatusError: huma sends it as it is, with this status.
+func (p *Problem) GetStatus() int { return p.Status }
+
+// ContentType is application/problem+json whatever the client would rather have.
 func (p *Problem) ContentType(string) string { return problemType }
 
 // GetHeaders gives huma the headers that go with the problem.
@@ -299,12 +305,10 @@ func Write(w http.ResponseWriter, r *http.Request, p *Problem) {
 		http.Error(w, p.Code, p.Status)
 		return
 	}
-	for name, values := range p.GetHeaders() {
-		w.Header()[name] = values
-	}
+	maps.Copy(w.Header(), p.GetHeaders())
 	w.Header().Set("Content-Type", problemType)
 	w.WriteHeader(p.Status)
-	_, _ = w.Write(body) //nolint:errcheck // the client is gone; there is nobody left to tell
+	_, _ = w.Write(body) // it fails when the client is gone, and then there is nobody left to tell
 }
 
 // traced gives every API request a span; probes and deliveries from the sidecar are left out, the latter have their own.

@@ -105,6 +105,8 @@ func (s *Server) Run(ctx context.Context, handler http.Handler) error {
 	if err != nil {
 		err = errors.Join(fmt.Errorf("stop serving: %w", err), s.http.Close())
 	}
-	<-failed
+	if serveErr := <-failed; !errors.Is(serveErr, http.ErrServerClosed) {
+		err = errors.Join(err, fmt.Errorf("serve: %w", serveErr))
+	}
 	return err
 }

@@ -4,7 +4,9 @@ package sidecar
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/http"
+	"strconv"
 	"time"
 
 	dapr "github.com/dapr/go-sdk/client"
@@ -27,8 +29,12 @@ type Config struct {
 // Secret is a value that prints as ***.
 type Secret string
 
-func (Secret) String() string               { return "***" }
-func (Secret) GoString() string             { return "***" }
+func (Secret) String() string { return "***" }
+
+// GoString covers %#v, which does not ask String.
+func (Secret) GoString() string { return "***" }
+
+// MarshalText covers JSON and structured logs.
 func (Secret) MarshalText() ([]byte, error) { return []byte("***"), nil }
 
 // maxReconnectDelay bounds how long a service goes on believing that a restarted sidecar is away.
@@ -66,14 +72,14 @@ func Dial(c Config) (*Sidecar, error) {
 			return stream(withToken(ctx, c.APIToken), desc, cc, method, opts...)
 		}))
 	}
-	conn, err := grpc.NewClient(fmt.Sprintf("passthrough:///%s:%d", c.Host, c.GRPCPort), options...)
+	conn, err := grpc.NewClient("passthrough:///"+net.JoinHostPort(c.Host, strconv.Itoa(c.GRPCPort)), options...)
 	if err != nil {
 		return nil, fmt.Errorf("connect to the sidecar: %w", err)
 	}
 	return &Sidecar{
 		Conn:   conn,
 		Client: dapr.NewClientWithConnection(conn),
-		health: fmt.Sprintf("http://%s:%d/v1.0/healthz/outbound", c.Host, c.HTTPPort),
+		health: "http://" + net.JoinHostPort(c.Host, strconv.Itoa(c.HTTPPort)) + "/v1.0/healthz/outbound",
 		http:   http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{}}, // no proxy stands between a service and its sidecar
 	}, nil
 }

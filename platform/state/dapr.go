@@ -29,6 +29,7 @@ const bulkParallelism = 16
 // firstWrite makes a write without an ETag create-only and one with an ETag conditional.
 var firstWrite = dapr.StateOptions{Concurrency: dapr.StateConcurrencyFirstWrite, Consistency: dapr.StateConsistencyStrong}
 
+// Get takes an answer without a value for a missing document: Dapr has no other way to say it.
 func (s *Dapr) Get(ctx context.Context, key string, doc any) (ETag, error) {
 	if err := checkKey("read", key); err != nil {
 		return "", err
@@ -46,6 +47,7 @@ func (s *Dapr) Get(ctx context.Context, key string, doc any) (ETag, error) {
 	return ETag(item.Etag), nil
 }
 
+// GetMany is one request to the sidecar, and fails when one of the documents could not be read.
 func (s *Dapr) GetMany(ctx context.Context, keys []string) (map[string][]byte, error) {
 	docs := make(map[string][]byte, len(keys))
 	if len(keys) == 0 {
@@ -71,10 +73,12 @@ func (s *Dapr) GetMany(ctx context.Context, keys []string) (map[string][]byte, e
 	return docs, nil
 }
 
+// Create saves without an ETag, which with first-write means: only when nothing is there.
 func (s *Dapr) Create(ctx context.Context, key string, doc any, options ...Option) error {
 	return s.save(ctx, "create", key, doc, nil, options)
 }
 
+// Replace saves under the ETag, which with first-write is the condition of the write.
 func (s *Dapr) Replace(ctx context.Context, key string, doc any, etag ETag, options ...Option) error {
 	if etag == "" {
 		// Dapr would take it for a write without a condition.
@@ -96,20 +100,6 @@ func (s *Dapr) save(ctx context.Context, verb, key string, doc any, etag *dapr.E
 	}
 	if err := s.client.SaveBulkState(ctx, s.component, item); err != nil {
 		return failed(verb, key, err)
-	}
-	return nil
-}
-
-func (s *Dapr) Delete(ctx context.Context, key string, etag ETag) error {
-	if err := checkKey("delete", key); err != nil {
-		return err
-	}
-	if etag == "" {
-		// Dapr would delete whatever is there.
-		return fmt.Errorf("delete %s: %w", key, ErrConflict)
-	}
-	if err := s.client.DeleteStateWithETag(ctx, s.component, key, &dapr.ETag{Value: string(etag)}, nil, &firstWrite); err != nil {
-		return failed("delete", key, err)
 	}
 	return nil
 }

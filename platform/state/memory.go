@@ -27,6 +27,7 @@ type document struct {
 // NewMemory returns an empty Store.
 func NewMemory() *Memory { return &Memory{docs: map[string]document{}} }
 
+// Get decodes anew on every call, so nobody can change what is stored.
 func (m *Memory) Get(ctx context.Context, key string, doc any) (ETag, error) {
 	if err := cmp.Or(checkKey("read", key), ended(ctx, "read", key)); err != nil {
 		return "", err
@@ -43,6 +44,7 @@ func (m *Memory) Get(ctx context.Context, key string, doc any) (ETag, error) {
 	return d.etag, nil
 }
 
+// GetMany reads all keys at one moment and returns copies.
 func (m *Memory) GetMany(ctx context.Context, keys []string) (map[string][]byte, error) {
 	for _, key := range keys {
 		if err := cmp.Or(checkKey("read", key), ended(ctx, "read", key)); err != nil {
@@ -60,10 +62,12 @@ func (m *Memory) GetMany(ctx context.Context, keys []string) (map[string][]byte,
 	return docs, nil
 }
 
+// Create takes a document whose TTL is over for missing.
 func (m *Memory) Create(ctx context.Context, key string, doc any, options ...Option) error {
 	return m.save(ctx, "create", key, doc, "", options)
 }
 
+// Replace conflicts on a document whose TTL is over, even before anybody saw it vanish.
 func (m *Memory) Replace(ctx context.Context, key string, doc any, etag ETag, options ...Option) error {
 	if etag == "" {
 		return fmt.Errorf("replace %s: %w", key, ErrConflict)
@@ -90,19 +94,6 @@ func (m *Memory) save(ctx context.Context, verb, key string, doc any, etag ETag,
 		saved.expires = time.Now().Add(time.Duration(w.ttlSeconds()) * time.Second)
 	}
 	m.docs[key] = saved
-	return nil
-}
-
-func (m *Memory) Delete(ctx context.Context, key string, etag ETag) error {
-	if err := cmp.Or(checkKey("delete", key), ended(ctx, "delete", key)); err != nil {
-		return err
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if d, _ := m.live(key); etag == "" || d.etag != etag {
-		return fmt.Errorf("delete %s: %w", key, ErrConflict)
-	}
-	delete(m.docs, key)
 	return nil
 }
 

@@ -41,8 +41,6 @@ type Store interface {
 	Create(ctx context.Context, key string, doc any, options ...Option) error
 	// Replace writes the document if it is still the version that etag names, else ErrConflict.
 	Replace(ctx context.Context, key string, doc any, etag ETag, options ...Option) error
-	// Delete removes the document if it is still the version that etag names, else ErrConflict.
-	Delete(ctx context.Context, key string, etag ETag) error
 }
 
 // Option changes one write.
@@ -87,7 +85,7 @@ func encode(verb, key string, doc any) ([]byte, error) {
 }
 
 // Keep is what an update function returns when it leaves the document as it is.
-var Keep = errors.New("keep the document as it is")
+var Keep = errors.New("keep the document as it is") //nolint:staticcheck // it is a verdict and no failure, and reads as one: return state.Keep
 
 // maxConflicts bounds how often Update starts again. Each time somebody else made progress.
 const maxConflicts = 100
@@ -121,7 +119,7 @@ func Update[T any](ctx context.Context, s Store, key string, change func(doc *T,
 		select {
 		case <-ctx.Done():
 			return doc, ctx.Err()
-		case <-time.After(rand.N(time.Millisecond * time.Duration(1+min(attempt, 20)))):
+		case <-time.After(rand.N(time.Millisecond * time.Duration(1+min(attempt, 20)))): //nolint:gosec // racing writers are spread; nobody gains by guessing how
 		}
 	}
 }

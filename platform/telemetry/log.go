@@ -29,6 +29,7 @@ type tracing struct {
 	inside  []func(slog.Handler) slog.Handler
 }
 
+// Handle adds trace_id and span_id when ctx has a span.
 func (h tracing) Handle(ctx context.Context, r slog.Record) error {
 	span := trace.SpanContextFromContext(ctx)
 	if !span.IsValid() {
@@ -47,6 +48,7 @@ func (h tracing) Handle(ctx context.Context, r slog.Record) error {
 	return handler.Handle(ctx, r)
 }
 
+// WithAttrs keeps the ids coming: the handler it returns adds them too.
 func (h tracing) WithAttrs(attrs []slog.Attr) slog.Handler {
 	if len(attrs) == 0 {
 		return h
@@ -54,6 +56,7 @@ func (h tracing) WithAttrs(attrs []slog.Attr) slog.Handler {
 	return h.then(h.outside, func(inner slog.Handler) slog.Handler { return inner.WithAttrs(attrs) })
 }
 
+// WithGroup puts further attributes, but not the ids, below name.
 func (h tracing) WithGroup(name string) slog.Handler {
 	if name == "" {
 		return h

@@ -77,7 +77,7 @@ func Start(ctx context.Context, o Options) (*Telemetry, error) {
 
 // Stop sends what is still buffered and ends the exporters, within ctx.
 func (t *Telemetry) Stop(ctx context.Context) error {
-	var errs []error
+	errs := make([]error, 0, len(t.stops))
 	for _, stop := range t.stops {
 		errs = append(errs, stop(ctx))
 	}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -76,14 +77,10 @@ func TestLogLinesCarryTheTrace(t *testing.T) {
 			for _, traced := range []bool{true, false} {
 				log.Reset()
 				want := map[string]any{"msg": "hello", "level": "INFO", "service": "orders"}
-				for k, v := range c.want {
-					want[k] = v
-				}
+				maps.Copy(want, c.want)
 				if traced {
 					c.logger.InfoContext(ctx, "hello", slog.String("k", "v"))
-					for k, v := range ids {
-						want[k] = v
-					}
+					maps.Copy(want, ids)
 				} else {
 					c.logger.Info("hello", slog.String("k", "v"))
 				}
@@ -207,7 +204,7 @@ func TestPropagation(t *testing.T) {
 	defer span.End()
 	header := http.Header{}
 	otel.GetTextMapPropagator().Inject(ctx, headerCarrier(header))
-	if got := header.Get("traceparent"); !strings.Contains(got, span.SpanContext().TraceID().String()) {
+	if got := header.Get("Traceparent"); !strings.Contains(got, span.SpanContext().TraceID().String()) {
 		t.Errorf("traceparent is %q", got)
 	}
 	again := otel.GetTextMapPropagator().Extract(t.Context(), headerCarrier(header))

@@ -87,7 +87,7 @@ func (s *Server) Calls(method string) []Call {
 }
 
 // Client starts the server, until the test ends, and returns Dapr's client on it.
-func (s *Server) Client(t testing.TB) dapr.Client {
+func (s *Server) Client(t *testing.T) dapr.Client {
 	t.Helper()
 	listener := bufconn.Listen(1 << 20)
 	server := s.GRPC()
@@ -135,6 +135,7 @@ func (s *Server) called(ctx context.Context, method, target string) error {
 	return fail(ctx, call)
 }
 
+// PublishEvent remembers the event, unless the test makes it fail.
 func (s *Server) PublishEvent(ctx context.Context, r *runtimev1.PublishEventRequest) (*emptypb.Empty, error) {
 	if err := s.called(ctx, "PublishEvent", r.GetTopic()); err != nil {
 		return nil, err
@@ -147,6 +148,7 @@ func (s *Server) PublishEvent(ctx context.Context, r *runtimev1.PublishEventRequ
 	return &emptypb.Empty{}, nil
 }
 
+// BulkPublishEvent remembers the events of one request under one number; all of them arrive or none does.
 func (s *Server) BulkPublishEvent(ctx context.Context, r *runtimev1.BulkPublishRequest) (*runtimev1.BulkPublishResponse, error) {
 	if err := s.called(ctx, "BulkPublishEvent", r.GetTopic()); err != nil {
 		return nil, err
@@ -166,6 +168,7 @@ func (s *Server) BulkPublishEvent(ctx context.Context, r *runtimev1.BulkPublishR
 	return &runtimev1.BulkPublishResponse{}, nil
 }
 
+// GetState answers a missing document with an empty one, as daprd does.
 func (s *Server) GetState(ctx context.Context, r *runtimev1.GetStateRequest) (*runtimev1.GetStateResponse, error) {
 	if err := s.called(ctx, "GetState", r.GetKey()); err != nil {
 		return nil, err
@@ -176,6 +179,7 @@ func (s *Server) GetState(ctx context.Context, r *runtimev1.GetStateRequest) (*r
 	return &runtimev1.GetStateResponse{Data: d.value, Etag: d.etag}, nil
 }
 
+// GetBulkState answers every key that was asked for, a missing document with an empty one.
 func (s *Server) GetBulkState(ctx context.Context, r *runtimev1.GetBulkStateRequest) (*runtimev1.GetBulkStateResponse, error) {
 	if err := s.called(ctx, "GetBulkState", fmt.Sprint(r.GetKeys())); err != nil {
 		return nil, err
@@ -190,6 +194,7 @@ func (s *Server) GetBulkState(ctx context.Context, r *runtimev1.GetBulkStateRequ
 	return resp, nil
 }
 
+// SaveState answers Aborted when an ETag, or first-write without one, does not fit what is there.
 func (s *Server) SaveState(ctx context.Context, r *runtimev1.SaveStateRequest) (*emptypb.Empty, error) {
 	for _, item := range r.GetStates() {
 		if err := s.called(ctx, "SaveState", item.GetKey()); err != nil {
@@ -224,19 +229,6 @@ func (s *Server) save(store string, item *commonv1.StateItem) error {
 	}
 	s.docs[store+"||"+item.GetKey()] = d
 	return nil
-}
-
-func (s *Server) DeleteState(ctx context.Context, r *runtimev1.DeleteStateRequest) (*emptypb.Empty, error) {
-	if err := s.called(ctx, "DeleteState", r.GetKey()); err != nil {
-		return nil, err
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if etag := r.GetEtag().GetValue(); etag != "" && etag != s.live(r.GetStoreName(), r.GetKey()).etag {
-		return nil, status.Error(codes.Aborted, "failed deleting state: possible etag mismatch")
-	}
-	delete(s.docs, r.GetStoreName()+"||"+r.GetKey())
-	return &emptypb.Empty{}, nil
 }
 
 // live is the document under key, empty when there is none or its time is over; s.mu is held.
