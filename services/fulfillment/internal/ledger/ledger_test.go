@@ -117,10 +117,11 @@ func TestStepsRunAgain(t *testing.T) {
 		}
 	}
 	reserve := func() error {
-		if refused, err := w.Reserve(t.Context(), o); err != nil || refused != nil {
-			return errors.Join(err, fmt.Errorf("refused: %v", refused))
+		refused, err := w.Reserve(t.Context(), o)
+		if refused != nil {
+			return refused
 		}
-		return nil
+		return err
 	}
 	twice(reserve)
 	wantStock(t, w, "PROD-001", 10, 2, 0)
