@@ -11,11 +11,13 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/oklog/ulid/v2"
 
+	"waybill/services/orders/internal/idempotency"
 	"waybill/services/orders/internal/order"
 )
 
-// placeTimeout bounds how long placing an order may take, retries included. It is shorter than idempotency.Lease.
-const placeTimeout = 5 * time.Second
+// placeTimeout bounds how long placing an order may take, retries included: it is over before another process takes the
+// request's key over.
+const placeTimeout = idempotency.Lease - time.Second
 
 type placeInput struct {
 	IdempotencyKey string `header:"Idempotency-Key" maxLength:"255" pattern:"^[!-~]+$" patternDescription:"visible ASCII characters" doc:"Up to 255 visible ASCII characters of the client's choice. A request repeated with its key gets the same answer and makes no second order."`

@@ -23,10 +23,11 @@ var (
 	ErrRunning = errors.New("a request with this key is running")
 )
 
-// Lease is how long a request is believed to be at work when the process that took it says nothing more: longer than any
-// request may run, and no longer than a client should have to wait for the work of a dead process. Should two processes
-// be at work all the same, theirs is repeatable work on one subject.
-const Lease = 10 * time.Second
+// Lease is how long a request is believed to be at work when the process that took it says nothing more. It is also how
+// long a client waits for the work of a dead process, so a request should be bounded to little less. Clocks that differ, or
+// a process that stood still, may bring two processes to work at once: theirs is repeatable work on one subject, so that
+// is harmless.
+const Lease = 6 * time.Second
 
 // releaseTimeout bounds the note that a request ended, which is written even when the request's own time is over.
 const releaseTimeout = 2 * time.Second

@@ -38,8 +38,10 @@ func headKey(customerID string) string { return "customer:" + customerID }
 
 func pageKey(customerID string, n int) string { return headKey(customerID) + ":" + strconv.Itoa(n) }
 
-// Index adds the order to its customer's index unless it is among the newest there. It may be repeated; only after a
-// hundred further orders of the same customer would a repetition list the order twice.
+// Index adds the order to its customer's index unless it is among the newest hundred there, so it may be repeated. A
+// repetition after more than a hundred further orders of the customer would list the order twice. It does not come to
+// that: an order is indexed again only while its confirmation is not stored, so its event is not acknowledged, and the
+// customer's next events wait behind that one, for the bus keeps the order of a key and retries without end.
 func (s *Store) Index(ctx context.Context, customerID string, id order.ID) error {
 	_, err := state.Update(ctx, s.state, headKey(customerID), func(h *head, _ bool) error {
 		if slices.Contains(h.IDs, id) {
