@@ -17,6 +17,7 @@ import (
 	"github.com/oklog/ulid/v2"
 
 	"waybill/contracts"
+	"waybill/platform/config"
 	"waybill/platform/eventing"
 	"waybill/platform/rest"
 	"waybill/platform/serve"
@@ -28,10 +29,21 @@ import (
 	"waybill/services/orders/internal/store"
 )
 
+// Config is everything the environment decides.
+type Config struct {
+	config.Service
+
+	// IdempotencyTTL is how long an Idempotency-Key is remembered.
+	IdempotencyTTL config.Duration `env:"IDEMPOTENCY_TTL" envDefault:"24h"`
+	// ReceivedTTL is how long an order is kept that was stored and never confirmed.
+	ReceivedTTL config.Duration `env:"RECEIVED_TTL" envDefault:"24h"`
+}
+
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	defer stop()
-	if err := run(ctx, os.Environ(), os.Stdout); err != nil {
+	err := run(ctx, os.Environ(), os.Stdout)
+	stop()
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "orders:", err)
 		os.Exit(1)
 	}
@@ -40,12 +52,12 @@ func main() {
 // run is the service from its start until ctx ends. It does not wait for the sidecar: until that is there the service is
 // alive and not ready.
 func run(ctx context.Context, environ []string, stdout io.Writer) (err error) {
-	config, err := parseConfig(environ)
+	c, err := config.Parse[Config](environ)
 	if err != nil {
 		return err
 	}
 	telemetry, err := telemetry.Start(ctx, telemetry.Options{
-		Service: contracts.AppOrders, Log: stdout, Format: string(config.LogFormat), Level: config.LogLevel,
+		Service: contracts.AppOrders, Log: stdout, Format: string(c.LogFormat), Level: c.LogLevel,
 	})
 	if err != nil {
 		return err
@@ -53,11 +65,11 @@ func run(ctx context.Context, environ []string, stdout io.Writer) (err error) {
 	defer func() { err = errors.Join(err, inTime(ctx, telemetry.Stop)) }()
 	logger := telemetry.Logger
 
-	server, err := serve.Listen(ctx, net.JoinHostPort(config.Host, strconv.Itoa(int(config.Port))), logger)
+	server, err := serve.Listen(ctx, net.JoinHostPort(c.Host, strconv.Itoa(int(c.Port))), logger)
 	if err != nil {
 		return err
 	}
-	sidecar, err := sidecar.Dial(config.Sidecar)
+	sidecar, err := sidecar.Dial(c.Sidecar)
 	if err != nil {
 		return err
 	}
@@ -67,13 +79,13 @@ func run(ctx context.Context, environ []string, stdout io.Writer) (err error) {
 		return err
 	}
 	documents := state.NewDapr(sidecar.Client, contracts.StateStore)
-	orders := store.New(documents, time.Duration(config.ReceivedTTL))
+	orders := store.New(documents, time.Duration(c.ReceivedTTL))
 	service := &api.Service{
 		Orders: orders, Publisher: publisher, Logger: logger,
-		Keys: idempotency.New(documents, ulid.Make().String(), time.Duration(config.IdempotencyTTL), logger),
+		Keys: idempotency.New(documents, ulid.Make().String(), time.Duration(c.IdempotencyTTL), logger),
 	}
 	receiver, err := eventing.NewReceiver(eventing.ReceiverOptions{
-		App: contracts.AppOrders, Token: string(config.APIToken), Publisher: publisher, OnParked: service.Parked, Logger: logger,
+		App: contracts.AppOrders, Token: string(c.APIToken), Publisher: publisher, OnParked: service.Parked, Logger: logger,
 	}, service.Subscriptions()...)
 	if err != nil {
 		return err

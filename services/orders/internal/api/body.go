@@ -40,7 +40,10 @@ type (
 	quantity order.Number
 )
 
-func (a *amount) UnmarshalJSON(b []byte) error   { *a = amount(written(b)); return nil }
+// UnmarshalJSON takes any JSON value as it is written, null as one that was left out.
+func (a *amount) UnmarshalJSON(b []byte) error { *a = amount(written(b)); return nil }
+
+// UnmarshalJSON takes any JSON value as it is written, null as one that was left out.
 func (q *quantity) UnmarshalJSON(b []byte) error { *q = quantity(written(b)); return nil }
 
 func written(b []byte) order.Number {

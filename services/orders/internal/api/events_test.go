@@ -66,7 +66,7 @@ func (w *world) history(id string) []string {
 	w.t.Helper()
 	var shown shownTimeline
 	w.get("/v1/orders/"+id+"/timeline", &shown)
-	var history []string
+	history := make([]string, 0, len(shown.Items))
 	for _, e := range shown.Items {
 		history = append(history, e.Type+" "+e.Status)
 	}
@@ -77,7 +77,7 @@ func (w *world) listed(customer string) []string {
 	w.t.Helper()
 	var page struct{ Items []shownOrder }
 	w.get("/v1/orders?limit=100&customer_id="+customer, &page)
-	ids := []string{}
+	ids := make([]string, 0, len(page.Items))
 	for _, o := range page.Items {
 		ids = append(ids, o.OrderID)
 	}

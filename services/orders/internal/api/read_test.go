@@ -217,7 +217,7 @@ func TestOpenAPI(t *testing.T) {
 				if p.Name != "status" {
 					continue
 				}
-				var statuses []string
+				statuses := make([]string, 0, len(order.Statuses()))
 				for _, s := range order.Statuses() {
 					statuses = append(statuses, string(s))
 				}

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -59,7 +58,7 @@ func (w *world) restart() {
 	w.t.Helper()
 	w.faults.reset(0, never)
 	w.process++
-	logger := slog.New(slog.NewTextHandler(io.Discard, nil))
+	logger := slog.New(slog.DiscardHandler)
 	publisher, err := eventing.NewPublisher(w.bus, contracts.OrderBus)
 	if err != nil {
 		w.t.Fatal(err)

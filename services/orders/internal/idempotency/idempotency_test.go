@@ -3,7 +3,6 @@ package idempotency_test
 import (
 	"context"
 	"errors"
-	"io"
 	"log/slog"
 	"testing"
 	"testing/synctest"
@@ -14,7 +13,7 @@ import (
 )
 
 func process(s state.Store, name string) *idempotency.Keys {
-	return idempotency.New(s, name, time.Hour, slog.New(slog.NewTextHandler(io.Discard, nil)))
+	return idempotency.New(s, name, time.Hour, slog.New(slog.DiscardHandler))
 }
 
 var request = []byte("request")
@@ -75,7 +74,7 @@ func TestTheWorkOfADeadProcess(t *testing.T) {
 		s := state.NewMemory()
 		dies := func(keys *idempotency.Keys) {
 			defer func() { _ = recover() }()
-			_, _ = keys.Do(t.Context(), "key", request, "one", func(context.Context, string) error { panic("dead") }) //nolint:errcheck // it does not return
+			_, _ = keys.Do(t.Context(), "key", request, "one", func(context.Context, string) error { panic("dead") })
 		}
 		a, b := process(s, "a"), process(s, "b")
 		dies(a)

@@ -26,7 +26,7 @@ func draft() order.Draft {
 	}
 }
 
-func newOrder(t testing.TB) *order.Order {
+func newOrder(t *testing.T) *order.Order {
 	t.Helper()
 	o, err := order.New(draft(), at)
 	if err != nil {
@@ -119,7 +119,7 @@ func TestNewNamesEveryFault(t *testing.T) {
 			t.Errorf("%s: got %v, want an invalid order", name, err)
 			continue
 		}
-		var paths []string
+		paths := make([]string, 0, len(refused.Faults))
 		for _, fault := range refused.Faults {
 			paths = append(paths, fault.Path)
 			if !strings.Contains(err.Error(), fault.Path+" "+fault.Expectation) {

@@ -21,7 +21,7 @@ import (
 
 var at = time.Date(2026, 3, 1, 12, 0, 0, 123_000_000, time.UTC)
 
-func newOrder(t testing.TB, id, customer string) *order.Order {
+func newOrder(t *testing.T, id, customer string) *order.Order {
 	t.Helper()
 	o, err := order.New(order.Draft{
 		ID: id, CustomerID: customer, Total: "99.98", PaymentToken: "tok", Currency: "EUR",
@@ -35,7 +35,7 @@ func newOrder(t testing.TB, id, customer string) *order.Order {
 }
 
 // save stores the order as it is, for good.
-func save(t testing.TB, s *store.Store, o *order.Order) {
+func save(t *testing.T, s *store.Store, o *order.Order) {
 	t.Helper()
 	if err := s.Update(t.Context(), o.ID(), func(*order.Order) (*order.Order, error) { return o, nil }); err != nil {
 		t.Fatal(err)
@@ -144,7 +144,7 @@ func TestUpdateKeepsAndPassesErrorsOn(t *testing.T) {
 }
 
 // listAll pages through a customer's whole list.
-func listAll(t testing.TB, s *store.Store, customer string, status order.Status, limit int) []string {
+func listAll(t *testing.T, s *store.Store, customer string, status order.Status, limit int) []string {
 	t.Helper()
 	ids := []string{}
 	for before := 0; ; {
