@@ -7,11 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
-	"net"
 	"os"
 	"os/signal"
-	"strconv"
 	"syscall"
 	"time"
 
@@ -22,12 +19,10 @@ import (
 	"waybill/platform/config"
 	"waybill/platform/eventing"
 	"waybill/platform/rest"
-	"waybill/platform/serve"
+	"waybill/platform/service"
 	"waybill/platform/sidecar"
 	"waybill/platform/state"
-	"waybill/platform/telemetry"
 	"waybill/services/fulfillment/internal/api"
-	"waybill/services/fulfillment/internal/inventory"
 	"waybill/services/fulfillment/internal/ledger"
 	"waybill/services/fulfillment/internal/partner"
 	"waybill/services/fulfillment/internal/saga"
@@ -43,33 +38,18 @@ func main() {
 	}
 }
 
-// source is the CloudEvents source of what this service publishes.
-const source = "/waybill/fulfillment"
-
-// run is the service from its start until ctx ends. It does not wait for the sidecar: until that is there the service is
-// alive and not ready.
+// run is the service from its start until ctx ends.
 func run(ctx context.Context, environ []string, stdout io.Writer) (err error) {
 	c, err := config.Parse[Config](environ)
 	if err != nil {
 		return err
 	}
-	tel, err := telemetry.Start(ctx, telemetry.Options{
-		Service: contracts.AppFulfillment, Log: stdout, Format: string(c.LogFormat), Level: c.LogLevel,
-	})
+	svc, err := service.Start(ctx, contracts.AppFulfillment, c.Service, stdout)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, stopTelemetry(ctx, tel)) }()
-	logger := tel.Logger
-	server, err := serve.Listen(ctx, net.JoinHostPort(c.Host, strconv.Itoa(int(c.Port))), logger)
-	if err != nil {
-		return err
-	}
-	dapr, err := sidecar.Dial(c.Sidecar)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, dapr.Close()) }()
+	defer func() { err = errors.Join(err, svc.Stop(ctx)) }()
+	dapr, logger := svc.Sidecar, svc.Logger
 	publisher, err := eventing.NewPublisher(dapr.Client, contracts.OrderBus)
 	if err != nil {
 		return err
@@ -101,7 +81,7 @@ func run(ctx context.Context, environ []string, stdout io.Writer) (err error) {
 	}, logger)
 	edge.Mount(restAPI)
 	receiver.Mount(router)
-	server.MountHealth(router, dapr.Healthy, func(ctx context.Context) error {
+	svc.Server.MountHealth(router, dapr.Healthy, func(ctx context.Context) error {
 		_, err := stock.Get(ctx, "readiness")
 		if _, unknown := errors.AsType[*partner.Reason](err); unknown {
 			return nil // the store answered
@@ -114,16 +94,14 @@ func run(ctx context.Context, environ []string, stdout io.Writer) (err error) {
 	group.Go(func() error {
 		// The worker outlives the requests in flight; what it is doing when it stops runs again.
 		defer stopWorker()
-		return server.Run(ctx, router)
+		return svc.Server.Run(ctx, router)
 	})
 	group.Go(func() error { return work(worker, dapr, engine, registry) })
-	logger.InfoContext(ctx, "listening", slog.String("address", server.Address()))
-	if err := group.Wait(); err != nil {
-		return err
-	}
-	logger.InfoContext(ctx, "stopped")
-	return nil
+	return group.Wait()
 }
+
+// workerRetry is the pause before the worker is connected again after it failed to.
+const workerRetry = 200 * time.Millisecond
 
 // work connects the workflow worker as soon as the sidecar is there, and keeps it until ctx ends. The worker itself
 // reconnects when the sidecar goes away.
@@ -134,37 +112,12 @@ func work(ctx context.Context, dapr *sidecar.Sidecar, engine *workflow.Client, r
 		}
 		if err := engine.StartWorker(ctx, registry); err == nil {
 			<-ctx.Done()
+			break
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(workerRetry):
 		}
 	}
 	return nil
-}
-
-func stopTelemetry(ctx context.Context, tel *telemetry.Telemetry) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), serve.StopTimeout)
-	defer cancel()
-	return tel.Stop(ctx)
-}
-
-// events publishes fulfilment's facts to the topics it owns.
-type events struct{ publisher *eventing.Publisher }
-
-func (e events) Publish(ctx context.Context, id string, payload contracts.Payload) error {
-	return e.publish(ctx, contracts.TopicFulfillment, id, payload)
-}
-
-func (e events) announceStock(warehouse string) func(context.Context, inventory.Stock) error {
-	return func(ctx context.Context, s inventory.Stock) error {
-		return e.publish(ctx, contracts.TopicInventory, fmt.Sprintf("%s:stock:%d", s.ProductID, s.Last.Revision), contracts.StockChanged{
-			ProductID: s.ProductID, CurrentStock: s.Last.Current, PreviousStock: s.Last.Previous,
-			Change: s.Last.Current - s.Last.Previous, WarehouseID: warehouse, Revision: s.Last.Revision, Timestamp: s.Last.At.UTC(),
-		})
-	}
-}
-
-func (e events) publish(ctx context.Context, topic, id string, payload contracts.Payload) error {
-	event, err := eventing.New(id, source, contracts.Version, time.Now(), payload)
-	if err != nil {
-		return err
-	}
-	return e.publisher.Publish(ctx, topic, event)
 }
