@@ -3,6 +3,7 @@ package state
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -100,6 +101,15 @@ func (s *Dapr) save(ctx context.Context, verb, key string, doc any, etag *dapr.E
 	}
 	if err := s.client.SaveBulkState(ctx, s.component, item); err != nil {
 		return failed(verb, key, err)
+	}
+	return nil
+}
+
+// Reachable reports, as an error, why the store cannot be read now.
+func (s *Dapr) Reachable(ctx context.Context) error {
+	var ignored json.RawMessage
+	if _, err := s.Get(ctx, "reachable", &ignored); err != nil && !errors.Is(err, ErrNotFound) {
+		return err
 	}
 	return nil
 }

@@ -1,6 +1,6 @@
 // Package state keeps JSON documents under keys, each write guarded by the ETag of what was read. It knows nothing of
-// what the documents mean. Dapr is the adapter for a Dapr state store, Memory the one for tests; one suite (statetest)
-// holds both to the same behaviour.
+// what the documents mean. Dapr is the adapter for a Dapr state store, Memory the one for tests, and Patient makes either
+// ride out a short outage; one suite (statetest) holds all of them to the same behaviour.
 package state
 
 import (

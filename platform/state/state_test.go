@@ -105,6 +105,19 @@ func TestDaprErrors(t *testing.T) {
 	}
 }
 
+func TestReachable(t *testing.T) {
+	t.Parallel()
+	var server fakedapr.Server
+	s := state.NewDapr(server.Client(t), "statestore")
+	if err := s.Reachable(t.Context()); err != nil {
+		t.Errorf("an empty store: %v", err)
+	}
+	server.Fail(func(context.Context, fakedapr.Call) error { return status.Error(codes.Internal, "the store is away") })
+	if err := s.Reachable(t.Context()); !errors.Is(err, state.ErrUnavailable) {
+		t.Errorf("a store that is away: %v", err)
+	}
+}
+
 func TestUpdateGivesUp(t *testing.T) {
 	t.Parallel()
 	var server fakedapr.Server

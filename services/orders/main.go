@@ -49,6 +49,10 @@ func main() {
 	}
 }
 
+// statePatience is how long a call waits for a sidecar or a store that is away for a moment: long enough for a restart, and
+// a second less than a client's order may take, so that something of that is left to announce it.
+const statePatience = 4 * time.Second
+
 // run is the service from its start until ctx ends. It does not wait for the sidecar: until that is there the service is
 // alive and not ready.
 func run(ctx context.Context, environ []string, stdout io.Writer) (err error) {
@@ -78,7 +82,8 @@ func run(ctx context.Context, environ []string, stdout io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	documents := state.NewDapr(sidecar.Client, contracts.StateStore)
+	stateStore := state.NewDapr(sidecar.Client, contracts.StateStore)
+	documents := state.NewPatient(stateStore, statePatience)
 	orders := store.New(documents, time.Duration(c.ReceivedTTL))
 	service := &api.Service{
 		Orders: orders, Publisher: publisher, Logger: logger,
@@ -94,7 +99,7 @@ func run(ctx context.Context, environ []string, stdout io.Writer) (err error) {
 	router, surface := rest.New(api.Info(), logger)
 	service.Register(surface)
 	receiver.Mount(router)
-	server.MountHealth(router, sidecar.Healthy, orders.Reachable)
+	server.MountHealth(router, sidecar.Healthy, stateStore.Reachable)
 	logger.InfoContext(ctx, "listening", slog.String("address", server.Address()))
 	if err := server.Run(ctx, router); err != nil {
 		return err

@@ -368,3 +368,37 @@ func TestPlaceBrokenAtEveryStep(t *testing.T) {
 		}
 	}
 }
+
+// TestPlaceRidesOutAFault breaks each call of the request in turn, before and after its effect: with a store that is asked
+// again the client does not notice, and nothing is there twice.
+func TestPlaceRidesOutAFault(t *testing.T) {
+	t.Parallel()
+	for name, m := range map[string]mode{"fails before": before, "fails after": after} {
+		for _, header := range [][]string{nil, {"Idempotency-Key", "key"}} {
+			for step := 1; ; step++ {
+				broken := true
+				t.Run(fmt.Sprint(name, " step ", step, header), func(t *testing.T) {
+					synctest.Test(t, func(t *testing.T) {
+						w := newWorld(t)
+						w.patience = 4 * time.Second
+						w.restart()
+						w.faults.reset(step, m)
+						id := w.accepted(w.place(nil, header...))
+						broken = w.faults.hit
+						w.faults.reset(0, never)
+						if diff := cmp.Diff([]string{id}, w.store.orders()); diff != "" {
+							t.Errorf("stored: %s", diff)
+						}
+						same(t, w.bus.of(contracts.TypeOrderCreated))
+						if header != nil && w.accepted(w.place(nil, header...)) != id {
+							t.Error("the key leads to another order")
+						}
+					})
+				})
+				if !broken || t.Failed() {
+					break
+				}
+			}
+		}
+	}
+}

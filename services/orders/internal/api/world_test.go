@@ -38,6 +38,8 @@ type world struct {
 	bus     *bus
 	handler http.Handler
 	process int
+	// patience is how long the service waits for a store that fails; not at all by default, so that a fault is seen.
+	patience time.Duration
 }
 
 const (
@@ -63,9 +65,13 @@ func (w *world) restart() {
 	if err != nil {
 		w.t.Fatal(err)
 	}
+	var documents state.Store = w.store
+	if w.patience > 0 {
+		documents = state.NewPatient(w.store, w.patience)
+	}
 	service := &api.Service{
-		Orders: store.New(w.store, receivedTTL), Publisher: publisher, Logger: logger,
-		Keys: idempotency.New(w.store, fmt.Sprint("process ", w.process), time.Hour, logger),
+		Orders: store.New(documents, receivedTTL), Publisher: publisher, Logger: logger,
+		Keys: idempotency.New(documents, fmt.Sprint("process ", w.process), time.Hour, logger),
 	}
 	receiver, err := eventing.NewReceiver(eventing.ReceiverOptions{
 		App: contracts.AppOrders, Token: appToken, Publisher: publisher, OnParked: service.Parked, Logger: logger,

@@ -4,9 +4,7 @@ package store
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"time"
 
 	"waybill/contracts"
@@ -131,15 +129,6 @@ func (s *Store) Update(ctx context.Context, id order.ID, change func(o *order.Or
 		return nil
 	})
 	return err
-}
-
-// Reachable reports, as an error, whether the store cannot be read now.
-func (s *Store) Reachable(ctx context.Context) error {
-	var ignored json.RawMessage
-	if _, err := s.state.Get(ctx, "reachable", &ignored); err != nil && !errors.Is(err, state.ErrNotFound) {
-		return fmt.Errorf("ask the state store: %w", err)
-	}
-	return nil
 }
 
 func missing(id order.ID, err error) error {

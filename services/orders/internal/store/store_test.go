@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -318,18 +317,5 @@ func TestListReadsABoundedNumber(t *testing.T) {
 	}
 	if diff := cmp.Diff([]string{"o-0"}, listAll(t, s, "c-1", order.Confirmed, 10)); diff != "" {
 		t.Error(diff)
-	}
-}
-
-func TestReachable(t *testing.T) {
-	t.Parallel()
-	s := store.New(state.NewMemory(), time.Hour)
-	if err := s.Reachable(t.Context()); err != nil {
-		t.Error(err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if err := s.Reachable(ctx); err == nil || !strings.Contains(err.Error(), "state store") {
-		t.Errorf("got %v", err)
 	}
 }
