@@ -140,7 +140,7 @@ func (r *Receiver) Mount(router chi.Router) {
 				router.Post(bulkPath(s), r.receiveBulk(s))
 				continue
 			}
-			router.Post(otherPath(s), r.receiveOther(s))
+			router.Post(otherPath(s), r.receive(s, nil))
 			for eventType, handle := range s.Handlers {
 				router.Post(typePath(s, eventType), r.receive(s, handle))
 			}
@@ -241,6 +241,7 @@ func (r *Receiver) answerVerdict(w http.ResponseWriter, req *http.Request, v ver
 	r.answer(w, req, map[string]verdict{"status": v})
 }
 
+// receive takes the deliveries of one route; without a handler they are acknowledged unseen.
 func (r *Receiver) receive(s Subscription, handle Handler) http.HandlerFunc {
 	return func(w http.ResponseWriter, req *http.Request) {
 		e, ok := r.read(w, req, s)
@@ -250,13 +251,8 @@ func (r *Receiver) receive(s Subscription, handle Handler) http.HandlerFunc {
 	}
 }
 
-// receiveOther takes what no handler asked for.
-func (r *Receiver) receiveOther(s Subscription) http.HandlerFunc {
-	return r.receive(s, nil)
-}
-
-// checked gives an event with neither type nor id to no handler: it is no CloudEvent, and handlers tell events by them.
-func checked(e Event) error {
+// identified rejects an event without a type or an id: it is no CloudEvent, and handlers tell events by them.
+func identified(e Event) error {
 	if e.Type == "" || e.ID == "" {
 		return Reject(errors.New("the event has no type or no id"))
 	}
@@ -323,7 +319,7 @@ func (r *Receiver) receiveBulk(s Subscription) http.HandlerFunc {
 				continue
 			}
 			e.Key = entry.Metadata["__key"]
-			if err := checked(e); err != nil {
+			if err := identified(e); err != nil {
 				statuses[i].Status = r.settle(e.Trace(ctx), s, e, err)
 				continue
 			}
@@ -418,7 +414,7 @@ func (r *Receiver) panicked(ctx context.Context, p any) error {
 // process runs the handler under the event's own trace and settles the outcome.
 func (r *Receiver) process(ctx context.Context, s Subscription, e Event, handle Handler) verdict {
 	ctx = e.Trace(ctx)
-	if err := checked(e); err != nil {
+	if err := identified(e); err != nil {
 		return r.settle(ctx, s, e, err)
 	}
 	if handle == nil {

@@ -182,6 +182,10 @@ func Failed(ctx context.Context, logger *slog.Logger, err error, passing bool) *
 		return &Problem{Status: http.StatusServiceUnavailable, Code: "unavailable", RetryAfter: 1,
 			Detail: "A part this service needs does not answer at the moment. Repeat the request; with an Idempotency-Key that is always safe."}
 	}
+	return internal()
+}
+
+func internal() *Problem {
 	return &Problem{Status: http.StatusInternalServerError, Code: "internal", Detail: "The request could not be processed. The trace id leads to the cause in the service's log."}
 }
 
@@ -336,7 +340,7 @@ func recovered(logger *slog.Logger) func(http.Handler) http.Handler {
 				if began.Status() != 0 {
 					panic(http.ErrAbortHandler)
 				}
-				Write(w, r, &Problem{Status: http.StatusInternalServerError, Code: "internal", Detail: "The request could not be processed. The trace id leads to the cause in the service's log."})
+				Write(w, r, internal())
 			}()
 			next.ServeHTTP(began, r)
 		})

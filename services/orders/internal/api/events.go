@@ -34,8 +34,7 @@ func (s *Service) created(ctx context.Context, e eventing.Event) error {
 		if !o.Confirm(cause, now()) {
 			return nil, nil
 		}
-		// First, for an order that is confirmed is not indexed again.
-		return o, s.Orders.Index(ctx, o.CustomerID(), o.ID())
+		return o, nil
 	})
 	if err != nil {
 		return fmt.Errorf("confirm order %s: %w", fresh.ID(), err)
@@ -120,13 +119,8 @@ func (s *Service) follow(ctx context.Context, e eventing.Event, orderID string, 
 		if o = stored; o == nil {
 			return nil, eventing.Reject(order.ErrNotFound(orderID))
 		}
-		unconfirmed := o.Status() == order.Received
 		if !learn(o, cause) {
 			return nil, nil
-		}
-		if unconfirmed {
-			// The order skips its confirmation, which would have indexed it.
-			return o, s.Orders.Index(ctx, o.CustomerID(), id)
 		}
 		return o, nil
 	})

@@ -111,7 +111,7 @@ func (s *Store) Get(ctx context.Context, id order.ID) (*order.Order, error) {
 
 // Update reads an order (nil when there is none), lets change alter or make it, and saves for good what change returns;
 // nil leaves the store as it is. When another writer came in between, change runs again on the newer order, so whatever
-// else it does must be repeatable.
+// else it does must be repeatable. An order is listed among its customer's from the moment on that it is received no more.
 func (s *Store) Update(ctx context.Context, id order.ID, change func(o *order.Order) (*order.Order, error)) error {
 	_, err := state.Update(ctx, s.state, orderKey(id), func(d *document, exists bool) error {
 		var current *order.Order
@@ -125,7 +125,12 @@ func (s *Store) Update(ctx context.Context, id order.ID, change func(o *order.Or
 		case changed == nil:
 			return state.Keep
 		}
+		unlisted := !exists || d.Status == order.Received
 		*d = toDocument(changed)
+		if unlisted && d.Status != order.Received {
+			// Before the order is saved: afterwards nothing would show that this is still to do.
+			return s.Index(ctx, changed.CustomerID(), id)
+		}
 		return nil
 	})
 	return err
