@@ -1,6 +1,7 @@
 // Command devrun runs Waybill on this machine, with Go alone: no containers, no cloud.
 //
 //	devrun up        builds what is missing and runs the whole system of dapr.yaml until Ctrl-C
+//	devrun build     builds the same and stops
 //	devrun broker    runs the embedded broker alone, for `dapr run -f .` with the Dapr CLI
 package main
 
@@ -74,25 +75,31 @@ func signals() (ctx context.Context, hurry <-chan struct{}, done func()) {
 const usage = `devrun runs Waybill on this machine.
 
   devrun up [flags]       run the whole system of dapr.yaml until Ctrl-C
+  devrun build [flags]    build what "up" runs (the pinned Dapr runtime, the services), say where it is, and stop
   devrun broker [flags]   run the embedded broker alone, for the Dapr CLI
 
-Flags: devrun up -h, devrun broker -h
+Flags: devrun up -h, devrun build -h, devrun broker -h
 `
 
 func run(ctx context.Context, hurry <-chan struct{}, args []string, out io.Writer) error {
 	if len(args) == 0 {
-		fmt.Fprint(out, usage)
-		return flag.ErrHelp
+		return errors.Join(say(out, usage), flag.ErrHelp)
 	}
 	switch args[0] {
 	case "up":
 		return up(ctx, hurry, args[1:], out)
+	case "build":
+		return runBuild(ctx, args[1:], out)
 	case "broker":
 		return runBroker(ctx, args[1:], out)
 	default:
-		fmt.Fprint(out, usage)
-		return fmt.Errorf("no command %q", args[0])
+		return errors.Join(say(out, usage), fmt.Errorf("no command %q", args[0]))
 	}
+}
+
+func say(out io.Writer, format string, args ...any) error {
+	_, err := fmt.Fprintf(out, format, args...)
+	return err
 }
 
 func up(ctx context.Context, hurry <-chan struct{}, args []string, out io.Writer) error {
@@ -115,8 +122,36 @@ func up(ctx context.Context, hurry <-chan struct{}, args []string, out io.Writer
 		ReadyWithin: *within,
 		Topics:      contracts.Topics(),
 		Out:         out,
-		Colour:      !*plain && out == io.Writer(os.Stdout) && console.Terminal(os.Stdout),
+		Reads:       subscribed(),
+		Colour:      coloured(out, *plain),
 	})
+}
+
+// subscribed lists the topics that each app reads.
+func subscribed() map[string][]string {
+	topics := map[string][]string{}
+	for _, s := range contracts.Subscriptions() {
+		topics[s.App] = append(topics[s.App], s.Topic)
+	}
+	return topics
+}
+
+func coloured(out io.Writer, plain bool) bool {
+	return !plain && out == io.Writer(os.Stdout) && console.Terminal(os.Stdout)
+}
+
+func runBuild(ctx context.Context, args []string, out io.Writer) error {
+	flags := flag.NewFlagSet("devrun build", flag.ContinueOnError)
+	data := flags.String("data", "", "`folder` whose bin/ the services go to (default .waybill beside dapr.yaml); Dapr always goes to .waybill/bin")
+	plain := flags.Bool("no-color", false, "no colours")
+	if err := flags.Parse(args); err != nil {
+		return flag.ErrHelp
+	}
+	root, err := runfile.Root(".")
+	if err != nil {
+		return err
+	}
+	return local.Build(ctx, root, dataFolder(root, *data), out, coloured(out, *plain))
 }
 
 func runBroker(ctx context.Context, args []string, out io.Writer) error {
@@ -149,14 +184,21 @@ func runBroker(ctx context.Context, args []string, out io.Writer) error {
 	}
 	defer b.Close()
 	if !*quiet {
-		fmt.Fprintf(out, `The embedded broker listens on %s and keeps its data in %s.
+		err := say(out, `The embedded broker listens on %s and keeps its data in %s.
 
 With the Dapr CLI (after "dapr init"), in another terminal, in %s:
 
   APP_API_TOKEN=local dapr run -f .
 
+Its warehouse is empty at first. When both apps listen, give it a product to sell:
+
+  curl -X PUT http://127.0.0.1:8002/v1/inventory/PROD-001 -H 'Content-Type: application/json' -d '{"on_hand":1000}'
+
 Ctrl-C stops the broker.
 `, b.Addr(), dir.Broker(), root)
+		if err != nil {
+			return err
+		}
 	}
 	<-ctx.Done()
 	return nil

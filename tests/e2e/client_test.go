@@ -155,7 +155,7 @@ func timeline(t *testing.T, s *system.System, id string) []timelineEntry {
 
 // story is a timeline in words.
 func story(entries []timelineEntry) []string {
-	var told []string
+	told := make([]string, 0, len(entries))
 	for _, e := range entries {
 		words := e.Type
 		if e.Step != "" {

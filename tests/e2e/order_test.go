@@ -71,8 +71,9 @@ func TestACustomersOrdersAreListedOnce(t *testing.T) {
 	t.Parallel()
 	ctx := impatient(t)
 	setStock(t, waybill, "PROD-LIST", 100)
-	var want []string
-	for i := range 5 {
+	const orders = 5
+	want := make([]string, 0, orders)
+	for i := range orders {
 		id, err := place(ctx, waybill, fmt.Sprintf("list-%d", i), orderBody("CONSISTENCY-TEST", 10, line("PROD-LIST", 1, 10)))
 		if err != nil {
 			t.Fatal(err)

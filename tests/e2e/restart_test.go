@@ -36,7 +36,7 @@ func TestASecondStartContinuesTheFirst(t *testing.T) {
 				t.Fatal(err)
 			}
 			setStock(t, first, "PROD-STOP", orders)
-			var ids []string
+			ids := make([]string, 0, orders)
 			for i := range orders {
 				id, err := place(ctx, first, fmt.Sprintf("stop-%d", i), orderBody(fmt.Sprintf("CUST-STOP-%d", i%5), 10, line("PROD-STOP", 1, 10)))
 				if err != nil {

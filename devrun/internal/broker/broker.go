@@ -67,15 +67,15 @@ func (b *Broker) Close() { b.cluster.Close() }
 
 // Check asks the broker at addr whether it serves every one of topics.
 func Check(ctx context.Context, addr string, topics []string) error {
-	client, err := kgo.NewClient(kgo.SeedBrokers(addr), kgo.RequestRetries(0), kgo.DialTimeout(time.Second))
+	client, err := newClient(addr)
 	if err != nil {
-		return fmt.Errorf("broker client: %w", err)
+		return err
 	}
 	defer client.Close()
 	req := kmsg.NewPtrMetadataRequest()
 	for _, topic := range topics {
 		t := kmsg.NewMetadataRequestTopic()
-		t.Topic = kmsg.StringPtr(topic)
+		t.Topic = new(topic)
 		req.Topics = append(req.Topics, t)
 	}
 	resp, err := req.RequestWith(ctx, client)
@@ -88,6 +88,54 @@ func Check(ctx context.Context, addr string, topics []string) error {
 		}
 	}
 	return nil
+}
+
+// Reads asks the broker at addr whether the consumer group reads every partition of every one of topics. Until it does, an
+// event published to them waits.
+func Reads(ctx context.Context, addr, group string, topics []string) error {
+	client, err := newClient(addr)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	req := kmsg.NewPtrDescribeGroupsRequest()
+	req.Groups = []string{group}
+	resp, err := req.RequestWith(ctx, client)
+	if err != nil {
+		return fmt.Errorf("ask broker %s: %w", addr, err)
+	}
+	read := map[string]int{}
+	for _, g := range resp.Groups {
+		if err := kerr.ErrorForCode(g.ErrorCode); err != nil {
+			return fmt.Errorf("consumer group %s: %w", group, err)
+		}
+		if g.State != "Stable" {
+			return fmt.Errorf("consumer group %s is %s, not stable yet", group, g.State)
+		}
+		for _, member := range g.Members {
+			var assigned kmsg.ConsumerMemberAssignment
+			if err := assigned.ReadFrom(member.MemberAssignment); err != nil {
+				return fmt.Errorf("consumer group %s: read assignment: %w", group, err)
+			}
+			for _, t := range assigned.Topics {
+				read[t.Topic] += len(t.Partitions)
+			}
+		}
+	}
+	for _, topic := range topics {
+		if read[topic] < Partitions {
+			return fmt.Errorf("consumer group %s reads %d of %d partitions of topic %s", group, read[topic], Partitions, topic)
+		}
+	}
+	return nil
+}
+
+func newClient(addr string) (*kgo.Client, error) {
+	client, err := kgo.NewClient(kgo.SeedBrokers(addr), kgo.RequestRetries(0), kgo.DialTimeout(time.Second))
+	if err != nil {
+		return nil, fmt.Errorf("broker client: %w", err)
+	}
+	return client, nil
 }
 
 // Address is the host:port a broker on port listens on.

@@ -25,7 +25,7 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-	fmt.Println(b.Addr())
+	fmt.Fprintln(os.Stdout, b.Addr())
 	io.Copy(io.Discard, os.Stdin)
 	b.Close()
 }
@@ -70,8 +70,9 @@ func TestTopicsAndRecordsOutliveAKill(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var want []string
-	for i := range 100 {
+	const records = 100
+	want := make([]string, 0, records)
+	for i := range records {
 		value := fmt.Sprintf("order %03d", i)
 		want = append(want, value)
 		record := &kgo.Record{Key: []byte(value), Value: []byte(value)}
@@ -111,5 +112,31 @@ func TestTopicsAndRecordsOutliveAKill(t *testing.T) {
 	slices.Sort(got)
 	if !slices.Equal(got, want) {
 		t.Errorf("read %d records, want the %d written", len(got), len(want))
+	}
+}
+
+func TestReadsWaitsForTheGroup(t *testing.T) {
+	t.Parallel()
+	_, addr := start(t, t.TempDir(), "orders", "inventory")
+	ctx := t.Context()
+	if err := Reads(ctx, addr, "app", []string{"orders"}); err == nil {
+		t.Error("a group nobody joined reads")
+	}
+	consumer, err := kgo.NewClient(kgo.SeedBrokers(addr), kgo.ConsumerGroup("app"), kgo.ConsumeTopics("orders"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer consumer.Close()
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		err := Reads(ctx, addr, "app", []string{"orders"})
+		if err == nil {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal(err)
+		}
+	}
+	if err := Reads(ctx, addr, "app", []string{"orders", "inventory"}); err == nil {
+		t.Error("the group reads a topic it did not subscribe to")
 	}
 }

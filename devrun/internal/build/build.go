@@ -35,15 +35,17 @@ type Runtime struct {
 	Installed bool
 }
 
-// Builder builds into <root>/.waybill/bin, whatever the data folder is: builds are the same for all of them.
+// Builder builds the Dapr runtime into <root>/.waybill/bin, whatever the data folder is: it is the same for all of them.
 type Builder struct {
-	Root    string
-	Starter *child.Starter
+	Root string
+	// Services is the existing folder for the services, which change from one run to the next.
+	Services string
+	Starter  *child.Starter
 	// Progress is told in a short sentence what is being done.
 	Progress func(format string, args ...any)
 }
 
-func (b *Builder) bin() string { return filepath.Join(b.Root, ".waybill", "bin") }
+func (b *Builder) runtimeBin() string { return filepath.Join(b.Root, ".waybill", "bin") }
 
 // program is one of the three Dapr programs and how to build it in devrun/runtime.
 type program struct {
@@ -63,13 +65,16 @@ func (b *Builder) Runtime(ctx context.Context) (Runtime, error) {
 	if found, ok := installed(ctx); ok {
 		return found, nil
 	}
-	bin := b.bin()
+	bin := b.runtimeBin()
+	if err := os.MkdirAll(bin, 0o750); err != nil {
+		return Runtime{}, fmt.Errorf("create folder for Dapr: %w", err)
+	}
 	built := Runtime{
 		Daprd:     filepath.Join(bin, "daprd"+suffix()),
 		Placement: filepath.Join(bin, "placement"+suffix()),
 		Scheduler: filepath.Join(bin, "scheduler"+suffix()),
 	}
-	release, err := b.lock()
+	release, err := b.lock(ctx, bin)
 	if err != nil {
 		return Runtime{}, err
 	}
@@ -90,9 +95,10 @@ func (b *Builder) Runtime(ctx context.Context) (Runtime, error) {
 
 // program builds one program unless the one that is there was built from the same source.
 func (b *Builder) program(ctx context.Context, source string, p program, key string) error {
-	target := filepath.Join(b.bin(), p.name+suffix())
-	keyFile := filepath.Join(b.bin(), p.name+".key")
-	if have, err := os.ReadFile(keyFile); err == nil && string(have) == key {
+	bin := b.runtimeBin()
+	target := filepath.Join(bin, p.name+suffix())
+	keyFile := filepath.Join(bin, p.name+".key")
+	if have, err := fs.ReadFile(os.DirFS(bin), p.name+".key"); err == nil && string(have) == key {
 		if _, err := os.Stat(target); err == nil {
 			return nil
 		}
@@ -118,47 +124,42 @@ func (b *Builder) program(ctx context.Context, source string, p program, key str
 	if err := b.goRun(ctx, p.name, source, args, env, watch, nil); err != nil {
 		return err
 	}
-	if err := os.WriteFile(keyFile, []byte(key), 0o644); err != nil {
+	if err := os.WriteFile(keyFile, []byte(key), 0o600); err != nil {
 		return fmt.Errorf("build %s: %w", p.name, err)
 	}
 	return nil
 }
 
-// Service builds the package in dir and returns the program's path.
+// Service builds the package in dir into Services and returns the program's path.
 func (b *Builder) Service(ctx context.Context, name, dir string) (string, error) {
 	if _, err := os.Stat(dir); err != nil {
 		return "", fmt.Errorf("build %s: %w", name, err)
 	}
-	release, err := b.lock()
+	release, err := b.lock(ctx, b.Services)
 	if err != nil {
 		return "", err
 	}
 	defer release()
-	target := filepath.Join(b.bin(), name+suffix())
+	target := filepath.Join(b.Services, name+suffix())
 	// The old program may be running; go build puts a new file in its place, or leaves it when nothing has changed.
 	return target, b.goRun(ctx, name, dir, []string{"build", "-v", "-o", target, "."}, nil, &buildWatch{}, nil)
 }
 
 // lock keeps two runners from building into the same folder at once; the second waits for the first.
-func (b *Builder) lock() (release func(), err error) {
-	if err := os.MkdirAll(b.bin(), 0o755); err != nil {
-		return nil, fmt.Errorf("create folder for programs: %w", err)
-	}
-	file, err := os.OpenFile(filepath.Join(b.bin(), ".lock"), os.O_CREATE|os.O_RDWR, 0o644)
+func (b *Builder) lock(ctx context.Context, dir string) (release func(), err error) {
+	release, err = datadir.WaitLock(ctx, dir, ".lock", func(holder int) {
+		b.Progress("waiting for process %d, which builds into %s too", holder, dir)
+	})
 	if err != nil {
 		return nil, fmt.Errorf("lock folder for programs: %w", err)
 	}
-	if err := datadir.WaitLock(file); err != nil {
-		file.Close()
-		return nil, fmt.Errorf("lock folder for programs: %w", err)
-	}
-	return func() { file.Close() }, nil
+	return release, nil
 }
 
 // goRun runs the go command in dir and reports its progress. What it writes to its standard output goes to out, or, if that
 // is nil, is watched like its standard error.
 func (b *Builder) goRun(ctx context.Context, name, dir string, args, env []string, watch *buildWatch, out io.Writer) error {
-	cmd := exec.CommandContext(ctx, "go", args...)
+	cmd := child.Command(ctx, "go", args...)
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), env...)
 	read, write := io.Pipe()
@@ -178,7 +179,7 @@ func (b *Builder) goRun(ctx context.Context, name, dir string, args, env []strin
 	done := make(chan struct{})
 	tasks.Go(func() { b.report(done, name, watch) })
 	err := cmd.Wait()
-	write.Close()
+	err = errors.Join(err, write.Close())
 	close(done)
 	tasks.Wait()
 	if ctx.Err() != nil {
@@ -255,21 +256,18 @@ func (w *buildWatch) errors() string { return strings.TrimSuffix(w.faults.String
 // sourceKey changes with everything a program in dir is built from: its source, its pinned modules, and the toolchain.
 func sourceKey(dir string) (string, error) {
 	sum := sha256.New()
-	fmt.Fprintf(sum, "%s %s/%s %s\n", runtime.Version(), runtime.GOOS, runtime.GOARCH, RuntimeVersion)
-	err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
+	add := func(format string, args ...any) { sum.Write(fmt.Appendf(nil, format, args...)) }
+	add("%s %s/%s %s\n", runtime.Version(), runtime.GOOS, runtime.GOARCH, RuntimeVersion)
+	source := os.DirFS(dir)
+	err := fs.WalkDir(source, ".", func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || !entry.Type().IsRegular() {
 			return err
 		}
-		text, err := os.ReadFile(path)
+		text, err := fs.ReadFile(source, path)
 		if err != nil {
 			return err
 		}
-		rel, err := filepath.Rel(dir, path)
-		if err != nil {
-			return err
-		}
-		fmt.Fprintf(sum, "%s %d\n", filepath.ToSlash(rel), len(text))
-		sum.Write(text)
+		add("%s %d\n%s", path, len(text), text)
 		return nil
 	})
 	if err != nil {
@@ -296,7 +294,7 @@ func installed(ctx context.Context) (Runtime, bool) {
 			Installed: true,
 		}
 		ask, cancel := context.WithTimeout(ctx, 5*time.Second)
-		out, err := exec.CommandContext(ask, daprd, "--version").Output()
+		out, err := child.Command(ask, daprd, "--version").Output()
 		cancel()
 		if err != nil || strings.TrimSpace(string(out)) != RuntimeVersion {
 			continue

@@ -13,7 +13,7 @@ func builder(t *testing.T) (b *Builder, dir string) {
 	t.Helper()
 	starter := child.NewStarter()
 	t.Cleanup(starter.Close)
-	b = &Builder{Root: t.TempDir(), Starter: starter, Progress: t.Logf}
+	b = &Builder{Root: t.TempDir(), Services: t.TempDir(), Starter: starter, Progress: t.Logf}
 	dir = filepath.Join(b.Root, "services", "x")
 	put(t, filepath.Join(dir, "go.mod"), "module example/x\n\ngo 1.26\n")
 	return b, dir
@@ -37,7 +37,7 @@ func TestService(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !isProgram(program) || filepath.Dir(program) != filepath.Join(b.Root, ".waybill", "bin") {
+	if !isProgram(program) || filepath.Dir(program) != b.Services {
 		t.Errorf("built %s", program)
 	}
 }

@@ -3,6 +3,7 @@
 package child
 
 import (
+	"context"
 	"os/exec"
 	"runtime"
 	"sync"
@@ -32,6 +33,11 @@ func NewStarter() *Starter {
 		}
 	})
 	return s
+}
+
+// Command is exec.CommandContext. It is the one way in which the runner comes to a process.
+func Command(ctx context.Context, name string, args ...string) *exec.Cmd {
+	return exec.CommandContext(ctx, name, args...) //nolint:gosec // to run what dapr.yaml names and what was built from it is what the runner is for
 }
 
 // Start is cmd.Start, with the process in its own group and bound to the runner's life. When the runner dies without a

@@ -5,6 +5,7 @@ package components
 
 import (
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -31,7 +32,7 @@ func Copy(to string, from []string, broker, data string) error {
 			return fmt.Errorf("empty %s: %w", to, err)
 		}
 	}
-	if err := os.MkdirAll(to, 0o755); err != nil {
+	if err := os.MkdirAll(to, 0o750); err != nil {
 		return fmt.Errorf("copy components: %w", err)
 	}
 	replace := strings.NewReplacer(
@@ -39,7 +40,8 @@ func Copy(to string, from []string, broker, data string) error {
 		DefaultData, "file:"+uriPath(data)+"/",
 	)
 	for _, dir := range from {
-		entries, err := os.ReadDir(dir)
+		folder := os.DirFS(dir)
+		entries, err := fs.ReadDir(folder, ".")
 		if err != nil {
 			return fmt.Errorf("read components: %w", err)
 		}
@@ -48,12 +50,12 @@ func Copy(to string, from []string, broker, data string) error {
 			if ext := filepath.Ext(name); entry.IsDir() || ext != ".yaml" && ext != ".yml" {
 				continue
 			}
-			text, err := os.ReadFile(filepath.Join(dir, name))
+			text, err := fs.ReadFile(folder, name)
 			if err != nil {
 				return fmt.Errorf("read component: %w", err)
 			}
 			target := filepath.Join(to, strings.TrimSuffix(name, filepath.Ext(name))+".yaml")
-			if err := os.WriteFile(target, []byte(replace.Replace(string(text))), 0o644); err != nil {
+			if err := os.WriteFile(target, []byte(replace.Replace(string(text))), 0o600); err != nil {
 				return fmt.Errorf("write component: %w", err)
 			}
 		}

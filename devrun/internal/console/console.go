@@ -43,38 +43,34 @@ const (
 var palette = []string{"\x1b[36m", "\x1b[33m", "\x1b[35m", "\x1b[32m", "\x1b[34m", "\x1b[96m", "\x1b[93m", "\x1b[95m", "\x1b[92m", "\x1b[94m"}
 
 // Sayf writes a line of the runner itself, with the time since it began.
-func (c *Console) Sayf(format string, args ...any) { c.say(bold, format, args...) }
+func (c *Console) Sayf(format string, args ...any) { c.sayf(bold, format, args...) }
 
 // Warnf is Sayf for trouble.
-func (c *Console) Warnf(format string, args ...any) { c.say(red, format, args...) }
+func (c *Console) Warnf(format string, args ...any) { c.sayf(red, format, args...) }
 
-func (c *Console) say(colour, format string, args ...any) {
+func (c *Console) sayf(colour, format string, args ...any) {
 	text := fmt.Sprintf(format, args...)
 	stamp := fmt.Sprintf("%7.1fs", time.Since(c.began).Seconds())
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	if c.colour {
-		fmt.Fprintf(c.out, "%s %s%s%s\n", stamp, colour, text, reset)
-		return
+		text = colour + text + reset
 	}
-	fmt.Fprintf(c.out, "%s %s\n", stamp, text)
+	c.Block(stamp + " " + text + "\n")
 }
 
 // Block writes text as it is.
 func (c *Console) Block(text string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	// A terminal that is gone must not stop the processes.
 	_, _ = io.WriteString(c.out, text)
 }
 
 func (c *Console) line(name, colour, text string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	prefix := fmt.Sprintf("%-*s |", c.width, name)
 	if c.colour {
-		fmt.Fprintf(c.out, "%s%-*s |%s %s\n", colour, c.width, name, reset, text)
-		return
+		prefix = colour + prefix + reset
 	}
-	fmt.Fprintf(c.out, "%-*s | %s\n", c.width, name, text)
+	c.Block(prefix + " " + text + "\n")
 }
 
 // View decides how a line appears on the terminal, and whether it does.

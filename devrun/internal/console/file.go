@@ -1,6 +1,7 @@
 package console
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"sync"
@@ -27,14 +28,13 @@ func OpenFile(path string, limit int64) (*File, error) {
 }
 
 func (f *File) open() error {
-	file, err := os.OpenFile(f.path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
+	file, err := os.OpenFile(f.path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return fmt.Errorf("open log file: %w", err)
 	}
 	info, err := file.Stat()
 	if err != nil {
-		file.Close()
-		return fmt.Errorf("open log file: %w", err)
+		return errors.Join(fmt.Errorf("open log file: %w", err), file.Close())
 	}
 	f.file, f.size = file, info.Size()
 	return nil
@@ -45,7 +45,9 @@ func (f *File) Write(p []byte) (int, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.size > 0 && f.size+int64(len(p)) > f.limit {
-		f.file.Close()
+		if err := f.file.Close(); err != nil {
+			return 0, fmt.Errorf("put log file aside: %w", err)
+		}
 		if err := os.Rename(f.path, f.path+".1"); err != nil {
 			return 0, fmt.Errorf("put log file aside: %w", err)
 		}

@@ -103,7 +103,7 @@ func App(line string) (string, bool) {
 	var b strings.Builder
 	if at, ok := record["time"].(string); ok {
 		if t, err := time.Parse(time.RFC3339Nano, at); err == nil {
-			b.WriteString(t.Local().Format("15:04:05.000 "))
+			b.WriteString(t.Local().Format("15:04:05.000 ")) //nolint:gosmopolitan // read by the person at this terminal
 		}
 	}
 	fmt.Fprintf(&b, "%-5s %s", level, message)
@@ -122,7 +122,10 @@ func App(line string) (string, bool) {
 		case float64:
 			fmt.Fprintf(&b, " %s=%s", key, strconv.FormatFloat(v, 'f', -1, 64))
 		default:
-			text, _ := json.Marshal(v)
+			text, err := json.Marshal(v)
+			if err != nil {
+				text = fmt.Append(nil, v)
+			}
 			fmt.Fprintf(&b, " %s=%s", key, text)
 		}
 	}

@@ -3,12 +3,14 @@
 package datadir
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // Dir is the absolute path of a data folder.
@@ -21,13 +23,16 @@ func Open(path string) (Dir, error) {
 		return "", fmt.Errorf("resolve data folder %s: %w", path, err)
 	}
 	d := Dir(path)
-	for _, sub := range []string{path, d.State(), d.Logs(), d.Broker(), d.Scheduler(), d.Components()} {
-		if err := os.MkdirAll(sub, 0o755); err != nil {
+	for _, sub := range []string{path, d.State(), d.Logs(), d.Broker(), d.Scheduler(), d.Components(), d.Bin()} {
+		if err := os.MkdirAll(sub, 0o750); err != nil {
 			return "", fmt.Errorf("create data folder: %w", err)
 		}
 	}
 	return d, nil
 }
+
+// Bin holds the services as they were built for this data.
+func (d Dir) Bin() string { return filepath.Join(string(d), "bin") }
 
 // State holds the SQLite files of the state stores.
 func (d Dir) State() string { return filepath.Join(string(d), "state") }
@@ -68,31 +73,65 @@ func (e *InUseError) Error() string {
 // Lock takes the exclusive right to be what (for the error text) under the file name, until the returned function is
 // called or the process ends, however it ends. It fails with an *InUseError while another process holds the right.
 func (d Dir) Lock(name, what string) (release func(), err error) {
-	path := filepath.Join(string(d), name)
-	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o644)
-	if err != nil {
-		return nil, fmt.Errorf("open lock: %w", err)
+	release, holder, err := tryLock(string(d), name)
+	if errors.Is(err, errHeld) {
+		return nil, &InUseError{Dir: d, What: what, PID: holder}
 	}
-	if err := tryLock(file); err != nil {
-		held := &InUseError{Dir: d, What: what}
-		if text, readErr := os.ReadFile(path); readErr == nil {
-			held.PID, _ = strconv.Atoi(strings.TrimSpace(string(text)))
+	return release, err
+}
+
+// WaitLock takes the exclusive right to the file name in the existing folder dir, until the returned function is called or
+// the process ends. While another process has it, waiting is told that process's id (0 when unknown), once.
+func WaitLock(ctx context.Context, dir, name string, waiting func(holder int)) (release func(), err error) {
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	told := false
+	for {
+		release, holder, err := tryLock(dir, name)
+		if !errors.Is(err, errHeld) {
+			return release, err
 		}
-		file.Close()
-		if errors.Is(err, errHeld) {
-			return nil, held
+		if !told {
+			waiting(holder)
+			told = true
 		}
-		return nil, fmt.Errorf("lock %s: %w", path, err)
+		select {
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		case <-tick.C:
+		}
 	}
-	if err := file.Truncate(0); err == nil {
-		_, err = file.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
-		if err != nil {
-			file.Close()
-			return nil, fmt.Errorf("write lock: %w", err)
-		}
-	}
-	// The file stays: removing it would let a third process lock a new file of the same name beside a waiting second one.
-	return func() { file.Close() }, nil
 }
 
 var errHeld = errors.New("held by another process")
+
+// tryLock locks the file name in dir and writes this process's id into it. It fails with errHeld and the holder's id while
+// another process has the lock.
+func tryLock(dir, name string) (release func(), holder int, err error) {
+	folder, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, 0, fmt.Errorf("open lock: %w", err)
+	}
+	defer func() { err = errors.Join(err, folder.Close()) }()
+	file, err := folder.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, 0, fmt.Errorf("open lock: %w", err)
+	}
+	if err := lock(file); err != nil {
+		if text, readErr := folder.ReadFile(name); readErr == nil {
+			holder, _ = strconv.Atoi(strings.TrimSpace(string(text)))
+		}
+		return nil, holder, errors.Join(fmt.Errorf("lock %s: %w", file.Name(), err), file.Close())
+	}
+	if err := errors.Join(file.Truncate(0), write(file, strconv.Itoa(os.Getpid())+"\n")); err != nil {
+		return nil, 0, errors.Join(fmt.Errorf("write lock: %w", err), file.Close())
+	}
+	// Closing gives the lock up whatever it answers. The file stays: removing it would let a third process lock a new file
+	// of the same name beside a waiting second one.
+	return func() { _ = file.Close() }, 0, nil
+}
+
+func write(file *os.File, text string) error {
+	_, err := file.WriteAt([]byte(text), 0)
+	return err
+}

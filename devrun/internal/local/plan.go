@@ -44,6 +44,7 @@ type plan struct {
 	self    string            // the runner's own program, which is the broker too
 	apps    map[string]string // app id → program, "" to run the command of dapr.yaml
 	topics  []string
+	reads   map[string][]string // app id → topics it subscribes to
 	token   string
 
 	broker    int
@@ -223,7 +224,10 @@ func (p *plan) pair(a runfile.App) (app, sidecar supervise.Spec) {
 		Name: sidecarName(a.ID), Kind: kindSidecar,
 		Path: p.runtime.Daprd, Args: args,
 		Dir: a.Dir, Env: daprEnv(map[string]string{"APP_API_TOKEN": p.token}),
-		Ready:      answers("http://"+loopback(side.http)+"/v1.0/healthz", 204),
+		Ready: all(
+			answers("http://"+loopback(side.http)+"/v1.0/healthz", 204),
+			reads(broker.Address(p.broker), a.ID, p.reads[a.ID]),
+		),
 		StopWithin: 10 * time.Second,
 	}
 	return app, sidecar

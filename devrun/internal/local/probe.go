@@ -30,7 +30,7 @@ func answers(target string, code int) func(context.Context) error {
 		if err != nil {
 			return fmt.Errorf("not answering yet: %w", err)
 		}
-		defer resp.Body.Close()
+		defer func() { _ = resp.Body.Close() }()
 		if resp.StatusCode == code {
 			return nil
 		}
@@ -58,6 +58,28 @@ func compact(body []byte) string {
 // kafkaServes is ready when the broker at addr serves all topics.
 func kafkaServes(addr string, topics []string) func(context.Context) error {
 	return func(ctx context.Context) error { return broker.Check(ctx, addr, topics) }
+}
+
+// all is ready when every one of checks is.
+func all(checks ...func(context.Context) error) func(context.Context) error {
+	return func(ctx context.Context) error {
+		for _, check := range checks {
+			if err := check(ctx); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+}
+
+// reads is ready when the app's consumer group, which components/local names after it, has its partitions of topics.
+func reads(addr, app string, topics []string) func(context.Context) error {
+	return func(ctx context.Context) error {
+		if len(topics) == 0 {
+			return nil
+		}
+		return broker.Reads(ctx, addr, app, topics)
+	}
 }
 
 // schedulerLeads is ready when the scheduler is healthy and has its leadership; healthy alone, it may still be waiting.

@@ -14,7 +14,6 @@ import (
 	"sync"
 	"time"
 
-	"waybill/devrun/internal/build"
 	"waybill/devrun/internal/child"
 	"waybill/devrun/internal/components"
 	"waybill/devrun/internal/console"
@@ -32,6 +31,7 @@ type Options struct {
 	FreePorts   bool   // any free ports instead of the usual ones
 	ReadyWithin time.Duration
 	Topics      []string
+	Reads       map[string][]string // app id → topics it subscribes to
 	Out         io.Writer
 	Colour      bool
 }
@@ -63,7 +63,7 @@ func Up(ctx context.Context, hurry <-chan struct{}, opt Options) (err error) {
 		return fmt.Errorf("remove old system file: %w", err)
 	}
 
-	p := &plan{data: data, file: file, topics: opt.Topics, token: newToken(), apps: map[string]string{}}
+	p := &plan{data: data, file: file, topics: opt.Topics, reads: opt.Reads, token: newToken()}
 	if p.self, err = os.Executable(); err != nil {
 		return fmt.Errorf("find own program: %w", err)
 	}
@@ -72,13 +72,13 @@ func Up(ctx context.Context, hurry <-chan struct{}, opt Options) (err error) {
 		return err
 	}
 	if p.guard != nil {
-		defer p.guard.Close()
+		defer func() { err = errors.Join(err, p.guard.Close()) }()
 	}
 
 	s := &system{plan: p, terminal: console.New(opt.Out, opt.Colour, longestName(file))}
 	starter := child.NewStarter()
 	defer starter.Close()
-	if err := s.build(ctx, starter); err != nil {
+	if p.runtime, p.apps, err = makePrograms(ctx, starter, file, data, s.terminal); err != nil {
 		if ctx.Err() != nil {
 			s.terminal.Sayf("stopped while building")
 			return nil
@@ -149,32 +149,6 @@ type system struct {
 	logs     []*console.File
 }
 
-func (s *system) build(ctx context.Context, starter *child.Starter) error {
-	began := time.Now()
-	builder := &build.Builder{Root: s.plan.file.Root, Starter: starter, Progress: s.terminal.Sayf}
-	var err error
-	if s.plan.runtime, err = builder.Runtime(ctx); err != nil {
-		return err
-	}
-	if s.plan.runtime.Installed {
-		s.terminal.Sayf("using the installed Dapr %s at %s", build.RuntimeVersion, filepath.Dir(s.plan.runtime.Daprd))
-	}
-	var names []string
-	for _, a := range s.plan.file.Apps {
-		if !a.GoPackage() {
-			continue
-		}
-		program, err := builder.Service(ctx, a.ID, a.Dir)
-		if err != nil {
-			return err
-		}
-		s.plan.apps[a.ID] = program
-		names = append(names, a.ID)
-	}
-	s.terminal.Sayf("built %s in %s", strings.Join(names, ", "), time.Since(began).Round(100*time.Millisecond))
-	return nil
-}
-
 // start brings everything up and returns when the system is ready.
 func (s *system) start(ctx context.Context) error {
 	s.writeStatus()
@@ -217,7 +191,8 @@ func (s *system) stop() (killed bool) {
 	s.mu.Lock()
 	s.ready, s.stopping = false, true
 	s.mu.Unlock()
-	var apps, sidecars []string
+	apps := make([]string, 0, len(s.plan.file.Apps))
+	sidecars := make([]string, 0, len(s.plan.file.Apps))
 	for _, a := range s.plan.file.Apps {
 		apps = append(apps, a.ID)
 		sidecars = append(sidecars, sidecarName(a.ID))
@@ -276,7 +251,9 @@ func (s *system) closeLogs() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, file := range s.logs {
-		file.Close()
+		if err := file.Close(); err != nil {
+			s.terminal.Warnf("close log file: %v", err)
+		}
 	}
 }
 

@@ -4,18 +4,21 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io/fs"
 	"os"
-	"os/exec"
-	"path/filepath"
+	"path"
 	"strconv"
 	"strings"
 	"time"
+
+	"waybill/devrun/internal/child"
 )
 
 // holder names the process that listens on a port: from /proc where there is one, else by lsof where that is installed.
 func holder(port int) string {
-	if pid := fromProc("/proc", port); pid > 0 {
-		return describe("/proc", pid)
+	proc := os.DirFS("/proc")
+	if pid := fromProc(proc, port); pid > 0 {
+		return describe(proc, pid)
 	}
 	if who := fromLsof(port); who != "" {
 		return who
@@ -24,10 +27,10 @@ func holder(port int) string {
 }
 
 // fromProc returns the id of the process that listens on port, 0 if it cannot be told.
-func fromProc(proc string, port int) int {
+func fromProc(proc fs.FS, port int) int {
 	sockets := map[string]bool{}
 	for _, table := range []string{"net/tcp", "net/tcp6"} {
-		text, err := os.ReadFile(filepath.Join(proc, table))
+		text, err := fs.ReadFile(proc, table)
 		if err != nil {
 			continue
 		}
@@ -47,21 +50,21 @@ func fromProc(proc string, port int) int {
 	if len(sockets) == 0 {
 		return 0
 	}
-	links, err := filepath.Glob(filepath.Join(proc, "[0-9]*", "fd", "*"))
+	links, err := fs.Glob(proc, "[0-9]*/fd/*")
 	if err != nil {
 		return 0
 	}
 	for _, link := range links {
-		if target, err := os.Readlink(link); err == nil && sockets[target] {
-			pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(filepath.Dir(link))))
+		if target, err := fs.ReadLink(proc, link); err == nil && sockets[target] {
+			pid, _ := strconv.Atoi(path.Dir(path.Dir(link)))
 			return pid
 		}
 	}
 	return 0
 }
 
-func describe(proc string, pid int) string {
-	cmdline, err := os.ReadFile(filepath.Join(proc, strconv.Itoa(pid), "cmdline"))
+func describe(proc fs.FS, pid int) string {
+	cmdline, err := fs.ReadFile(proc, strconv.Itoa(pid)+"/cmdline")
 	command := strings.TrimSpace(string(bytes.ReplaceAll(cmdline, []byte{0}, []byte{' '})))
 	if err != nil || command == "" {
 		return fmt.Sprintf("process %d", pid)
@@ -76,7 +79,7 @@ func describe(proc string, pid int) string {
 func fromLsof(port int) string {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
-	out, err := exec.CommandContext(ctx, "lsof", "-nP", "-iTCP:"+strconv.Itoa(port), "-sTCP:LISTEN", "-Fpc").Output()
+	out, err := child.Command(ctx, "lsof", "-nP", "-iTCP:"+strconv.Itoa(port), "-sTCP:LISTEN", "-Fpc").Output()
 	if err != nil {
 		return ""
 	}

@@ -2,9 +2,10 @@
 package ports
 
 import (
+	"context"
 	"fmt"
-	"math/rand/v2"
 	"net"
+	"os"
 	"strconv"
 	"strings"
 )
@@ -35,7 +36,7 @@ func (e BusyError) Error() string {
 	for _, busy := range e {
 		fmt.Fprintf(&b, "  port %d, for %s, is held by %s\n", busy.Need.Usual, busy.Need.For, busy.Holder)
 	}
-	b.WriteString("Stop what holds them (another `make up`, perhaps), or run on free ports: devrun up --free-ports --data <another folder>")
+	b.WriteString("Stop what holds them (another `make up`, perhaps), or run beside it: .waybill/bin/devrun up --free-ports --data <another folder>")
 	return b.String()
 }
 
@@ -60,12 +61,13 @@ func Choose(needs []Need) ([]int, error) {
 	if len(busy) > 0 {
 		return nil, busy
 	}
+	next := 0
 	for i := range needs {
-		for try := 0; chosen[i] == 0; try++ {
-			if try == 1000 {
+		for ; chosen[i] == 0; next++ {
+			if next == highest-lowest {
 				return nil, fmt.Errorf("no free port for %s between %d and %d", needs[i].For, lowest, highest)
 			}
-			port := lowest + rand.IntN(highest-lowest)
+			port := lowest + (os.Getpid()+next)%(highest-lowest)
 			if !taken[port] && Free(port) {
 				chosen[i] = port
 				taken[port] = true
@@ -76,7 +78,7 @@ func Choose(needs []Need) ([]int, error) {
 }
 
 // Free ports are taken from below the range that systems give to outgoing connections, lest one of these takes a port
-// between the choice and its use.
+// between the choice and its use. Each runner begins to look at a place of its own.
 const (
 	lowest  = 20000
 	highest = 32000
@@ -95,9 +97,10 @@ func Reserve(n int) (*Block, error) {
 	if n >= block {
 		return nil, fmt.Errorf("reserve %d ports: at most %d", n, block-1)
 	}
-	for _, i := range rand.Perm((highest - lowest) / block) {
-		base := lowest + i*block
-		guard, err := net.Listen("tcp", local(base))
+	const blocks = (highest - lowest) / block
+	for i := range blocks {
+		base := lowest + (os.Getpid()+i)%blocks*block
+		guard, err := listen(local(base))
 		if err != nil {
 			continue
 		}
@@ -110,7 +113,9 @@ func Reserve(n int) (*Block, error) {
 		if len(free) == n {
 			return &Block{guard: guard, ports: free}, nil
 		}
-		guard.Close()
+		if err := guard.Close(); err != nil {
+			return nil, fmt.Errorf("give back port %d: %w", base, err)
+		}
 	}
 	return nil, fmt.Errorf("no %d free ports between %d and %d", n, lowest, highest)
 }
@@ -125,13 +130,17 @@ func (b *Block) Close() error { return b.guard.Close() }
 // allow the first although somebody does the second.
 func Free(port int) bool {
 	for _, address := range []string{local(port), ":" + strconv.Itoa(port)} {
-		l, err := net.Listen("tcp", address)
-		if err != nil {
+		l, err := listen(address)
+		if err != nil || l.Close() != nil {
 			return false
 		}
-		l.Close()
 	}
 	return true
+}
+
+// listen has no context: to bind to an address of this machine does not take time.
+func listen(address string) (net.Listener, error) {
+	return new(net.ListenConfig).Listen(context.Background(), "tcp", address)
 }
 
 func local(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }

@@ -56,9 +56,10 @@ func TestAnUnknownPortMoves(t *testing.T) {
 
 func TestReservationsDoNotMeet(t *testing.T) {
 	t.Parallel()
-	var all []int
-	for range 5 {
-		block, err := Reserve(30)
+	const runners, each = 5, 30
+	all := make([]int, 0, runners*each)
+	for range runners {
+		block, err := Reserve(each)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -66,7 +67,7 @@ func TestReservationsDoNotMeet(t *testing.T) {
 		all = append(all, block.Ports()...)
 	}
 	slices.Sort(all)
-	if len(slices.Compact(all)) != 150 {
+	if len(slices.Compact(all)) != runners*each {
 		t.Error("two reservations share a port")
 	}
 	if _, err := Reserve(64); err == nil {

@@ -4,6 +4,7 @@
 package runfile
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -112,12 +113,11 @@ func Root(dir string) (string, error) {
 // does nothing.
 func Load(root string) (*File, error) {
 	path := filepath.Join(root, Name)
-	in, err := os.Open(path)
+	text, err := fs.ReadFile(os.DirFS(root), Name)
 	if err != nil {
 		return nil, fmt.Errorf("read run file: %w", err)
 	}
-	defer in.Close()
-	dec := yaml.NewDecoder(in)
+	dec := yaml.NewDecoder(bytes.NewReader(text))
 	dec.KnownFields(true)
 	var doc document
 	if err := dec.Decode(&doc); err != nil {

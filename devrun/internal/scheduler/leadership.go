@@ -84,10 +84,8 @@ func (l *Leadership) remembered() (seen, error) {
 		return seen{}, fmt.Errorf("read the last leadership: %w", err)
 	}
 	var s seen
-	if json.Unmarshal(text, &s) != nil {
-		// Half a file, from a crash: as good as none.
-		return seen{}, nil
-	}
+	// Half a file, from a crash, leaves s as it is: as good as none.
+	_ = json.Unmarshal(text, &s)
 	return s, nil
 }
 
@@ -116,7 +114,7 @@ func (l *Leadership) call(ctx context.Context, path string, body, answer any) er
 	if err != nil {
 		return err
 	}
-	defer resp.Body.Close()
+	defer func() { _ = resp.Body.Close() }()
 	if resp.StatusCode != http.StatusOK {
 		return fmt.Errorf("status %d", resp.StatusCode)
 	}
@@ -126,6 +124,7 @@ func (l *Leadership) call(ctx context.Context, path string, body, answer any) er
 // number is an int64 as etcd writes it in JSON: in quotes.
 type number int64
 
+// UnmarshalJSON implements json.Unmarshaler.
 func (n *number) UnmarshalJSON(text []byte) error {
 	v, err := strconv.ParseInt(string(bytes.Trim(text, `"`)), 10, 64)
 	*n = number(v)

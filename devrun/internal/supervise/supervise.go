@@ -65,6 +65,7 @@ type Timing struct {
 	Forgive      time.Duration // ready for this long, and the pause starts afresh
 	Ask          time.Duration // between questions until a process is ready
 	AskAgain     time.Duration // between questions afterwards
+	Hopeless     int           // ended so often without having been ready once, it will not become ready by being started again
 }
 
 // Supervisor owns a set of processes. Its methods are safe for concurrent use.
@@ -90,6 +91,9 @@ func New(starter *child.Starter, reporter Reporter, timing Timing) *Supervisor {
 	set(&timing.Forgive, 10*time.Second)
 	set(&timing.Ask, 50*time.Millisecond)
 	set(&timing.AskAgain, 2*time.Second)
+	if timing.Hopeless == 0 {
+		timing.Hopeless = 5
+	}
 	return &Supervisor{starter: starter, reporter: reporter, timing: timing}
 }
 
@@ -109,6 +113,8 @@ type process struct {
 	ready    bool
 	restarts int
 	trouble  error // why it was not ready when last asked
+	failures int   // lives in a row that ended before it was ready
+	failed   death // the last of them
 }
 
 // Start starts a process and keeps it running until Stop.
@@ -137,14 +143,18 @@ func (s *Supervisor) Statuses() []Status {
 }
 
 // WaitReady waits until every named process (all of them if none is named) is ready at the same time. If ctx ends first,
-// the error says which are not, and why.
+// or one of them ends again and again without getting ready, the error says which are not, and why.
 func (s *Supervisor) WaitReady(ctx context.Context, names ...string) error {
 	tick := time.NewTicker(s.timing.Ask)
 	defer tick.Stop()
 	for {
-		var waiting []error
+		var waiting, hopeless []error
 		for _, p := range s.named(names) {
 			p.mu.Lock()
+			if p.failures >= s.timing.Hopeless {
+				hopeless = append(hopeless, fmt.Errorf("%s was started %d times and each time ended before it was ready: %s",
+					p.spec.Name, p.failures, p.failed))
+			}
 			if !p.ready {
 				waiting = append(waiting, fmt.Errorf("%s: %w", p.spec.Name, orStarting(p.trouble)))
 			}
@@ -152,6 +162,9 @@ func (s *Supervisor) WaitReady(ctx context.Context, names ...string) error {
 		}
 		if len(waiting) == 0 {
 			return nil
+		}
+		if len(hopeless) > 0 {
+			return errors.Join(hopeless...)
 		}
 		select {
 		case <-ctx.Done():
@@ -218,6 +231,13 @@ func (s *Supervisor) run(p *process) {
 		if lived >= s.timing.Forgive {
 			pause = s.timing.FirstPause
 		}
+		p.mu.Lock()
+		p.failures++
+		if lived > 0 {
+			p.failures = 0
+		}
+		p.failed = end
+		p.mu.Unlock()
 		s.reporter.Died(p.spec.Name, end.pid, end.why, end.lastLine, pause)
 		s.reporter.Changed()
 		select {
@@ -238,9 +258,16 @@ type death struct {
 	lastLine string
 }
 
+func (d death) String() string {
+	if d.lastLine == "" {
+		return d.why
+	}
+	return d.why + "; it said: " + d.lastLine
+}
+
 // live is one life of the process: for how long it was ready, whether it ended because it was asked to, and else why.
 func (s *Supervisor) live(p *process) (lived time.Duration, stopped bool, end death) {
-	cmd := exec.Command(p.spec.Path, p.spec.Args...)
+	cmd := child.Command(context.Background(), p.spec.Path, p.spec.Args...)
 	cmd.Dir, cmd.Env = p.spec.Dir, p.spec.Env
 	cmd.Stdout, cmd.Stderr = p.spec.Stdout, p.spec.Stderr
 	// A grandchild that keeps the output open must not keep a dead process alive.
@@ -253,10 +280,14 @@ func (s *Supervisor) live(p *process) (lived time.Duration, stopped bool, end de
 	p.note(cmd.Process.Pid, false, nil)
 	s.reporter.Changed()
 
-	exited := make(chan error, 1)
+	var exit error
+	exited := make(chan struct{})
 	var tasks sync.WaitGroup
 	defer tasks.Wait()
-	tasks.Go(func() { exited <- cmd.Wait() })
+	tasks.Go(func() {
+		exit = cmd.Wait()
+		close(exited)
+	})
 
 	ctx, cancel := context.WithCancel(context.Background())
 	var readySince time.Time
@@ -276,16 +307,16 @@ func (s *Supervisor) live(p *process) (lived time.Duration, stopped bool, end de
 	}
 
 	select {
-	case err := <-exited:
+	case <-exited:
 		over()
 		readyMu.Lock()
 		defer readyMu.Unlock()
 		if !readySince.IsZero() {
 			lived = time.Since(readySince)
 		}
-		end = death{pid: cmd.Process.Pid, why: reason(err)}
+		end = death{pid: cmd.Process.Pid, why: reason(exit)}
 		// Who was killed from outside had nothing to say about it.
-		if p.spec.LastLine != nil && !signaled(err) {
+		if p.spec.LastLine != nil && !signaled(exit) {
 			end.lastLine = p.spec.LastLine()
 		}
 		return lived, false, end
@@ -299,7 +330,7 @@ func (s *Supervisor) live(p *process) (lived time.Duration, stopped bool, end de
 }
 
 // end asks the process to stop and kills it when it does not.
-func (s *Supervisor) end(p *process, cmd *exec.Cmd, exited <-chan error) (took time.Duration, killed bool) {
+func (s *Supervisor) end(p *process, cmd *exec.Cmd, exited <-chan struct{}) (took time.Duration, killed bool) {
 	began := time.Now()
 	within := p.spec.StopWithin
 	if within == 0 {

@@ -185,6 +185,12 @@ func TestAFailingProcessIsReportedWithItsLastWord(t *testing.T) {
 	if err := s.WaitReady(ctx); !errors.Is(err, cause) || !strings.Contains(err.Error(), "failing: ") {
 		t.Errorf("waiting for it: %v", err)
 	}
+
+	// Nobody waits for ever for a process that cannot start.
+	err := s.WaitReady(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "failing was started") || !strings.Contains(err.Error(), "it said: panic: no such luck") {
+		t.Errorf("waiting for it for ever: %v", err)
+	}
 }
 
 func TestAMissingProgramIsReported(t *testing.T) {

@@ -27,25 +27,25 @@ type System struct {
 
 // Status is what the runner writes about the processes it started.
 type Status struct {
-	Ready     bool
-	Broker    string
-	AppToken  string `json:"app_api_token"`
-	Processes []Process
-	Apps      map[string]App
+	Ready     bool           `json:"ready"`
+	Broker    string         `json:"broker"`
+	AppToken  string         `json:"app_api_token"`
+	Processes []Process      `json:"processes"`
+	Apps      map[string]App `json:"apps"`
 }
 
 // Process is one process that the runner keeps running.
 type Process struct {
-	Name     string
-	Kind     string
-	PID      int `json:"pid"`
-	Ready    bool
-	Restarts int
+	Name     string `json:"name"`
+	Kind     string `json:"kind"`
+	PID      int    `json:"pid"`
+	Ready    bool   `json:"ready"`
+	Restarts int    `json:"restarts"`
 }
 
 // App is where a service and its sidecar listen.
 type App struct {
-	URL      string
+	URL      string `json:"url"`
 	DaprHTTP string `json:"dapr_http"`
 	DaprGRPC string `json:"dapr_grpc"`
 }
@@ -67,13 +67,17 @@ func Build(ctx context.Context, into string) (string, error) {
 		return "", err
 	}
 	binary := filepath.Join(into, "devrun")
-	build := exec.CommandContext(ctx, "go", "build", "-o", binary, ".")
+	build := command(ctx, "go", "build", "-o", binary, ".")
 	build.Dir = filepath.Join(top, "devrun")
 	build.Stdout, build.Stderr = os.Stderr, os.Stderr
 	if err := build.Run(); err != nil {
 		return "", fmt.Errorf("build the runner: %w", err)
 	}
 	return binary, nil
+}
+
+func command(ctx context.Context, name string, args ...string) *exec.Cmd {
+	return exec.CommandContext(ctx, name, args...) //nolint:gosec // the go command and the runner it built
 }
 
 // Start starts the system on the folder data and returns when every process is ready. The runner's output goes to out.
@@ -86,7 +90,8 @@ func Start(ctx context.Context, runner, data string, out io.Writer, environment 
 	if err := os.Remove(s.statusFile()); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, err
 	}
-	s.runner = exec.Command(runner, "up", "--free-ports", "--data", data)
+	// Not ctx: the runner is told to stop, or killed, by those who started it.
+	s.runner = command(context.Background(), runner, "up", "--free-ports", "--data", data)
 	s.runner.Dir = top
 	s.runner.Env = append(os.Environ(), environment...)
 	s.runner.Stdout, s.runner.Stderr = out, out
@@ -186,7 +191,7 @@ func (s *System) process(name string) (Process, error) {
 
 // Stop stops the system as Ctrl-C does and returns the runner's exit error, or what it left behind.
 func (s *System) Stop() error {
-	status, _ := s.Status() //nolint:errcheck // a runner that never got so far has no status
+	status, _ := s.Status() // a runner that never got so far has no status
 	if err := s.runner.Process.Signal(os.Interrupt); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return fmt.Errorf("stop the runner: %w", err)
 	}
@@ -248,7 +253,7 @@ func (s *System) State(ctx context.Context, app, store, key string, doc any) (bo
 	if err != nil {
 		return false, err
 	}
-	defer resp.Body.Close()
+	defer func() { _ = resp.Body.Close() }()
 	switch resp.StatusCode {
 	case http.StatusNoContent:
 		return false, nil
