@@ -12,7 +12,6 @@ import (
 	"net"
 	"net/http"
 	"runtime/debug"
-	"slices"
 	"strings"
 	"time"
 
@@ -32,9 +31,6 @@ import (
 // acknowledges the event; an error made by Reject parks it; any other error is retried.
 type Handler func(ctx context.Context, e Event) error
 
-// BulkHandler processes events that arrived together and returns an error, or nil, for each, with Handler's meaning.
-type BulkHandler func(ctx context.Context, events []Event) []error
-
 // Reject marks an event that can never be processed. Its text is kept with the parked event.
 func Reject(err error) error { return rejection{err} }
 
@@ -46,25 +42,6 @@ func (r rejection) Unwrap() error { return r.error }
 func Rejected(err error) bool {
 	var r rejection
 	return errors.As(err, &r)
-}
-
-// Subscription is one app's reading of one topic.
-type Subscription struct {
-	Component string
-	Topic     string
-	// DeadLetter is the topic that takes what can never be processed.
-	DeadLetter string
-	// Handlers are the event types this app takes from the topic; others are acknowledged unseen.
-	Handlers map[string]Handler
-	// Bulk, when set, takes every event of the topic in batches, and Handlers are not used.
-	Bulk *Bulk
-}
-
-// Bulk is how events are gathered into batches: delivered when MaxMessages are there or MaxAwait has passed.
-type Bulk struct {
-	MaxMessages int
-	MaxAwait    time.Duration
-	Handle      BulkHandler
 }
 
 // Receiver takes deliveries from the sidecar, gives them to handlers, and parks what can never be processed.
@@ -148,10 +125,6 @@ func (r *Receiver) Mount(router chi.Router) {
 	})
 }
 
-func typePath(s Subscription, eventType string) string { return "/events/" + s.Topic + "/" + eventType }
-func otherPath(s Subscription) string                  { return "/events/" + s.Topic }
-func bulkPath(s Subscription) string                   { return "/events/" + s.Topic + "/bulk" }
-
 // onlySidecar refuses everybody who does not show the app API token.
 func (r *Receiver) onlySidecar(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
@@ -170,55 +143,6 @@ func (r *Receiver) fromSidecar(req *http.Request) bool {
 	}
 	host, _, err := net.SplitHostPort(req.RemoteAddr)
 	return err == nil && net.ParseIP(host).IsLoopback()
-}
-
-type subscriptionDescription struct {
-	PubsubName      string            `json:"pubsubname"`
-	Topic           string            `json:"topic"`
-	Route           string            `json:"route,omitempty"`
-	Routes          *routes           `json:"routes,omitempty"`
-	DeadLetterTopic string            `json:"deadLetterTopic,omitempty"`
-	BulkSubscribe   *bulkDescription  `json:"bulkSubscribe,omitempty"`
-	Metadata        map[string]string `json:"metadata,omitempty"`
-}
-
-type routes struct {
-	Rules   []rule `json:"rules"`
-	Default string `json:"default"`
-}
-
-type rule struct {
-	Match string `json:"match"`
-	Path  string `json:"path"`
-}
-
-type bulkDescription struct {
-	Enabled            bool  `json:"enabled"`
-	MaxMessagesCount   int   `json:"maxMessagesCount,omitempty"`
-	MaxAwaitDurationMs int64 `json:"maxAwaitDurationMs,omitempty"`
-}
-
-// describe answers the sidecar's question what this app subscribes to. Each subscription has a default route, because
-// Dapr sends an event that no rule takes to the dead-letter topic.
-func (r *Receiver) describe(w http.ResponseWriter, req *http.Request) {
-	described := make([]subscriptionDescription, 0, len(r.subscriptions))
-	for _, s := range r.subscriptions {
-		d := subscriptionDescription{PubsubName: s.Component, Topic: s.Topic, DeadLetterTopic: s.DeadLetter}
-		if s.Bulk != nil {
-			d.Route = bulkPath(s)
-			d.BulkSubscribe = &bulkDescription{Enabled: true, MaxMessagesCount: s.Bulk.MaxMessages, MaxAwaitDurationMs: s.Bulk.MaxAwait.Milliseconds()}
-		} else {
-			d.Routes = &routes{Rules: []rule{}, Default: otherPath(s)}
-			for eventType := range s.Handlers {
-				d.Routes.Rules = append(d.Routes.Rules, rule{
-					Match: fmt.Sprintf("has(event.type) && event.type == %q", eventType), Path: typePath(s, eventType),
-				})
-			}
-			slices.SortFunc(d.Routes.Rules, func(a, b rule) int { return strings.Compare(a.Path, b.Path) })
-		}
-		described = append(described, d)
-	}
-	r.answer(w, req, described)
 }
 
 // verdict is what the sidecar shall do with a delivery. DROP is not among them: in bulk it crashes the sidecar, and it
@@ -284,125 +208,6 @@ func jsonOrText(body []byte) json.RawMessage {
 	}
 	text, _ := json.Marshal(string(body)) //nolint:errchkjson // a string always encodes
 	return text
-}
-
-type bulkRequest struct {
-	Entries []struct {
-		EntryID  string            `json:"entryId"`
-		Event    json.RawMessage   `json:"event"`
-		Metadata map[string]string `json:"metadata"`
-	} `json:"entries"`
-}
-
-type bulkStatus struct {
-	EntryID string  `json:"entryId"`
-	Status  verdict `json:"status"`
-}
-
-func (r *Receiver) receiveBulk(s Subscription) http.HandlerFunc {
-	return func(w http.ResponseWriter, req *http.Request) {
-		ctx := req.Context()
-		var batch bulkRequest
-		if err := json.NewDecoder(http.MaxBytesReader(w, req.Body, maxDelivery)).Decode(&batch); err != nil {
-			r.logger.WarnContext(ctx, "a bulk delivery could not be read", slog.Any("error", err))
-			http.Error(w, "unreadable", http.StatusInternalServerError)
-			return
-		}
-		statuses := make([]bulkStatus, len(batch.Entries))
-		events := make([]Event, 0, len(batch.Entries))
-		index := make([]int, 0, len(batch.Entries))
-		for i, entry := range batch.Entries {
-			statuses[i].EntryID = entry.EntryID
-			var e Event
-			if err := json.Unmarshal(entry.Event, &e); err != nil {
-				statuses[i].Status = r.settle(ctx, s, Event{Data: jsonOrText(entry.Event)}, notCloudEvent(err))
-				continue
-			}
-			e.Key = entry.Metadata["__key"]
-			if err := identified(e); err != nil {
-				statuses[i].Status = r.settle(e.Trace(ctx), s, e, err)
-				continue
-			}
-			events, index = append(events, e), append(index, i)
-		}
-		for i, err := range r.processBulk(ctx, s, events) {
-			statuses[index[i]].Status = r.settle(events[i].Trace(ctx), s, events[i], err)
-		}
-		r.answer(w, req, map[string][]bulkStatus{"statuses": statuses})
-	}
-}
-
-// processBulk runs the bulk handler under a span of its own, which links to the events' traces.
-func (r *Receiver) processBulk(ctx context.Context, s Subscription, events []Event) []error {
-	if len(events) == 0 {
-		return nil
-	}
-	var links []trace.Link
-	for _, e := range events {
-		if link := trace.LinkFromContext(e.Trace(ctx)); link.SpanContext.IsValid() {
-			links = append(links, link)
-		}
-	}
-	ctx, span := otel.Tracer("waybill/platform/eventing").Start(ctx, "process "+s.Topic, trace.WithSpanKind(trace.SpanKindConsumer),
-		trace.WithLinks(links...), trace.WithAttributes(attribute.Int("messaging.batch.message_count", len(events)),
-			attribute.String("messaging.destination.name", s.Topic)))
-	defer span.End()
-	errs := r.attemptBulk(ctx, s, events)
-	for _, err := range errs {
-		if err != nil {
-			span.RecordError(err)
-			span.SetStatus(codes.Error, "not all processed")
-		}
-	}
-	return errs
-}
-
-// attemptBulk gives events to the bulk handler, and those that failed again, as attempt does with a single one.
-func (r *Receiver) attemptBulk(ctx context.Context, s Subscription, events []Event) []error {
-	results := make([]error, len(events))
-	pending := make([]int, len(events))
-	for i := range events {
-		pending[i] = i
-	}
-	for n, delay := 1, r.firstDelay; ; n, delay = n+1, delay*2 {
-		batch := make([]Event, len(pending))
-		for i, at := range pending {
-			batch[i] = events[at]
-		}
-		errs := r.callBulk(ctx, s, batch)
-		var failed []int
-		for i, at := range pending {
-			results[at] = errs[i]
-			if errs[i] != nil && !Rejected(errs[i]) {
-				failed = append(failed, at)
-			}
-		}
-		if len(failed) == 0 || n == r.attempts {
-			return results
-		}
-		if !sleep(ctx, delay) {
-			for _, at := range failed {
-				results[at] = abandoned(ctx, results[at])
-			}
-			return results
-		}
-		pending = failed
-	}
-}
-
-func (r *Receiver) callBulk(ctx context.Context, s Subscription, batch []Event) (errs []error) {
-	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
-	defer cancel()
-	defer func() {
-		if p := recover(); p != nil {
-			errs = slices.Repeat([]error{r.panicked(ctx, p)}, len(batch))
-		}
-	}()
-	errs = s.Bulk.Handle(ctx, batch)
-	if len(errs) != len(batch) {
-		return slices.Repeat([]error{fmt.Errorf("the handler answered %d of %d events", len(errs), len(batch))}, len(batch))
-	}
-	return errs
 }
 
 // panicked logs where a handler panicked, for an error does not tell.

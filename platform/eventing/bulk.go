@@ -1,0 +1,145 @@
+package eventing
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"slices"
+	"time"
+
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/trace"
+)
+
+// BulkHandler processes events that arrived together and returns an error, or nil, for each, with Handler's meaning.
+type BulkHandler func(ctx context.Context, events []Event) []error
+
+// Bulk is how events are gathered into batches: delivered when MaxMessages are there or MaxAwait has passed.
+type Bulk struct {
+	MaxMessages int
+	MaxAwait    time.Duration
+	Handle      BulkHandler
+}
+
+type bulkRequest struct {
+	Entries []struct {
+		EntryID  string            `json:"entryId"`
+		Event    json.RawMessage   `json:"event"`
+		Metadata map[string]string `json:"metadata"`
+	} `json:"entries"`
+}
+
+type bulkStatus struct {
+	EntryID string  `json:"entryId"`
+	Status  verdict `json:"status"`
+}
+
+func (r *Receiver) receiveBulk(s Subscription) http.HandlerFunc {
+	return func(w http.ResponseWriter, req *http.Request) {
+		ctx := req.Context()
+		var batch bulkRequest
+		if err := json.NewDecoder(http.MaxBytesReader(w, req.Body, maxDelivery)).Decode(&batch); err != nil {
+			r.logger.WarnContext(ctx, "a bulk delivery could not be read", slog.Any("error", err))
+			http.Error(w, "unreadable", http.StatusInternalServerError)
+			return
+		}
+		statuses := make([]bulkStatus, len(batch.Entries))
+		events := make([]Event, 0, len(batch.Entries))
+		index := make([]int, 0, len(batch.Entries))
+		for i, entry := range batch.Entries {
+			statuses[i].EntryID = entry.EntryID
+			var e Event
+			if err := json.Unmarshal(entry.Event, &e); err != nil {
+				statuses[i].Status = r.settle(ctx, s, Event{Data: jsonOrText(entry.Event)}, notCloudEvent(err))
+				continue
+			}
+			e.Key = entry.Metadata["__key"]
+			if err := identified(e); err != nil {
+				statuses[i].Status = r.settle(e.Trace(ctx), s, e, err)
+				continue
+			}
+			events, index = append(events, e), append(index, i)
+		}
+		for i, err := range r.processBulk(ctx, s, events) {
+			statuses[index[i]].Status = r.settle(events[i].Trace(ctx), s, events[i], err)
+		}
+		r.answer(w, req, map[string][]bulkStatus{"statuses": statuses})
+	}
+}
+
+// processBulk runs the bulk handler under a span of its own, which links to the events' traces.
+func (r *Receiver) processBulk(ctx context.Context, s Subscription, events []Event) []error {
+	if len(events) == 0 {
+		return nil
+	}
+	var links []trace.Link
+	for _, e := range events {
+		if link := trace.LinkFromContext(e.Trace(ctx)); link.SpanContext.IsValid() {
+			links = append(links, link)
+		}
+	}
+	ctx, span := otel.Tracer("waybill/platform/eventing").Start(ctx, "process "+s.Topic, trace.WithSpanKind(trace.SpanKindConsumer),
+		trace.WithLinks(links...), trace.WithAttributes(attribute.Int("messaging.batch.message_count", len(events)),
+			attribute.String("messaging.destination.name", s.Topic)))
+	defer span.End()
+	errs := r.attemptBulk(ctx, s, events)
+	for _, err := range errs {
+		if err != nil {
+			span.RecordError(err)
+			span.SetStatus(codes.Error, "not all processed")
+		}
+	}
+	return errs
+}
+
+// attemptBulk gives events to the bulk handler, and those that failed again, as attempt does with a single one.
+func (r *Receiver) attemptBulk(ctx context.Context, s Subscription, events []Event) []error {
+	results := make([]error, len(events))
+	pending := make([]int, len(events))
+	for i := range events {
+		pending[i] = i
+	}
+	for n, delay := 1, r.firstDelay; ; n, delay = n+1, delay*2 {
+		batch := make([]Event, len(pending))
+		for i, at := range pending {
+			batch[i] = events[at]
+		}
+		errs := r.callBulk(ctx, s, batch)
+		var failed []int
+		for i, at := range pending {
+			results[at] = errs[i]
+			if errs[i] != nil && !Rejected(errs[i]) {
+				failed = append(failed, at)
+			}
+		}
+		if len(failed) == 0 || n == r.attempts {
+			return results
+		}
+		if !sleep(ctx, delay) {
+			for _, at := range failed {
+				results[at] = abandoned(ctx, results[at])
+			}
+			return results
+		}
+		pending = failed
+	}
+}
+
+func (r *Receiver) callBulk(ctx context.Context, s Subscription, batch []Event) (errs []error) {
+	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
+	defer cancel()
+	defer func() {
+		if p := recover(); p != nil {
+			errs = slices.Repeat([]error{r.panicked(ctx, p)}, len(batch))
+		}
+	}()
+	errs = s.Bulk.Handle(ctx, batch)
+	if len(errs) != len(batch) {
+		return slices.Repeat([]error{fmt.Errorf("the handler answered %d of %d events", len(errs), len(batch))}, len(batch))
+	}
+	return errs
+}

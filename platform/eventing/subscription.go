@@ -1,0 +1,72 @@
+package eventing
+
+import (
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+)
+
+// Subscription is one app's reading of one topic.
+type Subscription struct {
+	Component string
+	Topic     string
+	// DeadLetter is the topic that takes what can never be processed.
+	DeadLetter string
+	// Handlers are the event types this app takes from the topic; others are acknowledged unseen.
+	Handlers map[string]Handler
+	// Bulk, when set, takes every event of the topic in batches, and Handlers are not used.
+	Bulk *Bulk
+}
+
+func typePath(s Subscription, eventType string) string { return "/events/" + s.Topic + "/" + eventType }
+func otherPath(s Subscription) string                  { return "/events/" + s.Topic }
+func bulkPath(s Subscription) string                   { return "/events/" + s.Topic + "/bulk" }
+
+type subscriptionDescription struct {
+	PubsubName      string           `json:"pubsubname"`
+	Topic           string           `json:"topic"`
+	Route           string           `json:"route,omitempty"`
+	Routes          *routes          `json:"routes,omitempty"`
+	DeadLetterTopic string           `json:"deadLetterTopic,omitempty"`
+	BulkSubscribe   *bulkDescription `json:"bulkSubscribe,omitempty"`
+}
+
+type routes struct {
+	Rules   []rule `json:"rules"`
+	Default string `json:"default"`
+}
+
+type rule struct {
+	Match string `json:"match"`
+	Path  string `json:"path"`
+}
+
+type bulkDescription struct {
+	Enabled            bool  `json:"enabled"`
+	MaxMessagesCount   int   `json:"maxMessagesCount,omitempty"`
+	MaxAwaitDurationMs int64 `json:"maxAwaitDurationMs,omitempty"`
+}
+
+// describe answers the sidecar's question what this app subscribes to. Each subscription has a default route, because
+// Dapr sends an event that no rule takes to the dead-letter topic.
+func (r *Receiver) describe(w http.ResponseWriter, req *http.Request) {
+	described := make([]subscriptionDescription, 0, len(r.subscriptions))
+	for _, s := range r.subscriptions {
+		d := subscriptionDescription{PubsubName: s.Component, Topic: s.Topic, DeadLetterTopic: s.DeadLetter}
+		if s.Bulk != nil {
+			d.Route = bulkPath(s)
+			d.BulkSubscribe = &bulkDescription{Enabled: true, MaxMessagesCount: s.Bulk.MaxMessages, MaxAwaitDurationMs: s.Bulk.MaxAwait.Milliseconds()}
+		} else {
+			d.Routes = &routes{Rules: []rule{}, Default: otherPath(s)}
+			for eventType := range s.Handlers {
+				d.Routes.Rules = append(d.Routes.Rules, rule{
+					Match: fmt.Sprintf("has(event.type) && event.type == %q", eventType), Path: typePath(s, eventType),
+				})
+			}
+			slices.SortFunc(d.Routes.Rules, func(a, b rule) int { return strings.Compare(a.Path, b.Path) })
+		}
+		described = append(described, d)
+	}
+	r.answer(w, req, described)
+}
