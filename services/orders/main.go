@@ -6,11 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
-	"net"
 	"os"
 	"os/signal"
-	"strconv"
 	"syscall"
 	"time"
 
@@ -20,10 +17,8 @@ import (
 	"waybill/platform/config"
 	"waybill/platform/eventing"
 	"waybill/platform/rest"
-	"waybill/platform/serve"
-	"waybill/platform/sidecar"
+	"waybill/platform/service"
 	"waybill/platform/state"
-	"waybill/platform/telemetry"
 	"waybill/services/orders/internal/api"
 	"waybill/services/orders/internal/idempotency"
 	"waybill/services/orders/internal/store"
@@ -53,67 +48,39 @@ func main() {
 // a second less than a client's order may take, so that something of that is left to announce it.
 const statePatience = 4 * time.Second
 
-// run is the service from its start until ctx ends. It does not wait for the sidecar: until that is there the service is
-// alive and not ready.
+// run is the service from its start until ctx ends.
 func run(ctx context.Context, environ []string, stdout io.Writer) (err error) {
 	c, err := config.Parse[Config](environ)
 	if err != nil {
 		return err
 	}
-	telemetry, err := telemetry.Start(ctx, telemetry.Options{
-		Service: contracts.AppOrders, Log: stdout, Format: string(c.LogFormat), Level: c.LogLevel,
-	})
+	svc, err := service.Start(ctx, contracts.AppOrders, c.Service, stdout)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, inTime(ctx, telemetry.Stop)) }()
-	logger := telemetry.Logger
-
-	server, err := serve.Listen(ctx, net.JoinHostPort(c.Host, strconv.Itoa(int(c.Port))), logger)
+	defer func() { err = errors.Join(err, svc.Stop(ctx)) }()
+	dapr, logger := svc.Sidecar, svc.Logger
+	publisher, err := eventing.NewPublisher(dapr.Client, contracts.OrderBus)
 	if err != nil {
 		return err
 	}
-	sidecar, err := sidecar.Dial(c.Sidecar)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, sidecar.Close()) }()
-	publisher, err := eventing.NewPublisher(sidecar.Client, contracts.OrderBus)
-	if err != nil {
-		return err
-	}
-	stateStore := state.NewDapr(sidecar.Client, contracts.StateStore)
+	stateStore := state.NewDapr(dapr.Client, contracts.StateStore)
 	documents := state.NewPatient(stateStore, statePatience)
 	orders := store.New(documents, time.Duration(c.ReceivedTTL))
-	service := &api.Service{
+	edge := &api.Service{
 		Orders: orders, Publisher: publisher, Logger: logger,
 		Keys: idempotency.New(documents, ulid.Make().String(), time.Duration(c.IdempotencyTTL), logger),
 	}
 	receiver, err := eventing.NewReceiver(eventing.ReceiverOptions{
-		App: contracts.AppOrders, Token: string(c.APIToken), Publisher: publisher, OnParked: service.Parked, Logger: logger,
-	}, service.Subscriptions()...)
+		App: contracts.AppOrders, Token: string(c.APIToken), Publisher: publisher, OnParked: edge.Parked, Logger: logger,
+	}, edge.Subscriptions()...)
 	if err != nil {
 		return err
 	}
 
 	router, surface := rest.New(api.Info(), logger)
-	service.Register(surface)
+	edge.Register(surface)
 	receiver.Mount(router)
-	server.MountHealth(router, sidecar.Healthy, stateStore.Reachable)
-	logger.InfoContext(ctx, "listening", slog.String("address", server.Address()))
-	if err := server.Run(ctx, router); err != nil {
-		return err
-	}
-	logger.InfoContext(ctx, "stopped")
-	return nil
-}
-
-// stopTimeout bounds what is left to do after the last request.
-const stopTimeout = 5 * time.Second
-
-// inTime runs a last duty although ctx may be over.
-func inTime(ctx context.Context, duty func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
-	defer cancel()
-	return duty(ctx)
+	svc.Server.MountHealth(router, dapr.Healthy, stateStore.Reachable)
+	return svc.Server.Run(ctx, router)
 }
