@@ -115,7 +115,7 @@ func (b *Builder) program(ctx context.Context, source string, p program, key str
 	env := []string{"GOWORK=off"}
 	// The list comes first because it also downloads the modules, and because a build cannot say how long it will be.
 	var list strings.Builder
-	err := b.goRun(ctx, p.name, source, append([]string{"list", "-deps", "-tags", p.tags}, p.pkg), env, &buildWatch{}, &list)
+	err := b.goRun(ctx, p.name, source, append([]string{"list", "-deps", "-tags", p.tags}, p.pkg), env, &buildWatch{doing: "finding its packages, "}, &list)
 	if err != nil {
 		return err
 	}
@@ -209,7 +209,7 @@ func (b *Builder) report(done <-chan struct{}, name string, watch *buildWatch) {
 			case downloaded > 0:
 				b.Progress("building %s: %d modules downloaded, %s", name, downloaded, elapsed)
 			default:
-				b.Progress("building %s: %s", name, elapsed)
+				b.Progress("building %s: %s%s", name, watch.doing, elapsed)
 			}
 		}
 	}
@@ -217,7 +217,8 @@ func (b *Builder) report(done <-chan struct{}, name string, watch *buildWatch) {
 
 // buildWatch reads what `go build -v` says: names of packages as they are compiled, downloads, and faults.
 type buildWatch struct {
-	total      int // packages in the program, 0 if nobody counted
+	doing      string // before anything was downloaded or compiled
+	total      int    // packages in the program, 0 if nobody counted
 	compiled   atomic.Int64
 	downloaded atomic.Int64
 	faults     strings.Builder
