@@ -3,6 +3,8 @@ package sidecar
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -49,7 +51,8 @@ type Sidecar struct {
 	Conn *grpc.ClientConn
 	// Client is Dapr's own client on Conn.
 	Client dapr.Client
-	health string
+	api    string
+	token  Secret
 	http   http.Client
 }
 
@@ -79,25 +82,25 @@ func Dial(c Config) (*Sidecar, error) {
 	return &Sidecar{
 		Conn:   conn,
 		Client: dapr.NewClientWithConnection(conn),
-		health: "http://" + net.JoinHostPort(c.Host, strconv.Itoa(c.HTTPPort)) + "/v1.0/healthz/outbound",
+		api:    "http://" + net.JoinHostPort(c.Host, strconv.Itoa(c.HTTPPort)) + "/v1.0",
+		token:  c.APIToken,
 		http:   http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{}}, // no proxy stands between a service and its sidecar
 	}, nil
 }
 
+// tokenHeader carries the API token, over HTTP and gRPC.
+const tokenHeader = "dapr-api-token"
+
 func withToken(ctx context.Context, token Secret) context.Context {
-	return metadata.AppendToOutgoingContext(ctx, "dapr-api-token", string(token))
+	return metadata.AppendToOutgoingContext(ctx, tokenHeader, string(token))
 }
 
 // Healthy reports, as an error, whether the sidecar's own APIs (state, publishing) can be used. It does not ask whether
 // the sidecar sees this app as healthy, for then each would wait for the other.
 func (s *Sidecar) Healthy(ctx context.Context) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.health, nil)
+	resp, err := s.get(ctx, "/healthz/outbound")
 	if err != nil {
-		return fmt.Errorf("ask the sidecar for its health: %w", err)
-	}
-	resp, err := s.http.Do(req)
-	if err != nil {
-		return fmt.Errorf("the sidecar does not answer: %w", err)
+		return err
 	}
 	if err := resp.Body.Close(); err != nil {
 		return fmt.Errorf("ask the sidecar for its health: %w", err)
@@ -106,6 +109,48 @@ func (s *Sidecar) Healthy(ctx context.Context) error {
 		return fmt.Errorf("the sidecar is not ready: %s", resp.Status)
 	}
 	return nil
+}
+
+// ConnectedWorkers is how many workflow workers the sidecar's engine works with.
+func (s *Sidecar) ConnectedWorkers(ctx context.Context) (workers int, err error) {
+	resp, err := s.get(ctx, "/metadata")
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, resp.Body.Close()) }()
+	if resp.StatusCode != http.StatusOK {
+		return 0, fmt.Errorf("ask the sidecar for its metadata: %s", resp.Status)
+	}
+	var metadata struct {
+		Workflows struct {
+			ConnectedWorkers int `json:"connectedWorkers"`
+		} `json:"workflows"`
+	}
+	if err := json.NewDecoder(resp.Body).Decode(&metadata); err != nil {
+		return 0, fmt.Errorf("ask the sidecar for its metadata: %w", err)
+	}
+	return metadata.Workflows.ConnectedWorkers, nil
+}
+
+// Shutdown makes the sidecar end, for whoever started it to start it again.
+func (s *Sidecar) Shutdown(ctx context.Context) error {
+	return s.Client.Shutdown(ctx)
+}
+
+// get asks the sidecar's HTTP API, which leaves no span behind: what asks there asks all the time.
+func (s *Sidecar) get(ctx context.Context, path string) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.api+path, nil)
+	if err != nil {
+		return nil, fmt.Errorf("ask the sidecar: %w", err)
+	}
+	if s.token != "" {
+		req.Header.Set(tokenHeader, string(s.token))
+	}
+	resp, err := s.http.Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("the sidecar does not answer: %w", err)
+	}
+	return resp, nil
 }
 
 // WaitHealthy returns when the sidecar is healthy or ctx ends.

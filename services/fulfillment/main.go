@@ -20,12 +20,11 @@ import (
 	"waybill/platform/eventing"
 	"waybill/platform/rest"
 	"waybill/platform/service"
-	"waybill/platform/sidecar"
 	"waybill/platform/state"
 	"waybill/services/fulfillment/internal/api"
 	"waybill/services/fulfillment/internal/ledger"
-	"waybill/services/fulfillment/internal/partner"
 	"waybill/services/fulfillment/internal/saga"
+	"waybill/services/fulfillment/internal/worker"
 )
 
 func main() {
@@ -81,43 +80,19 @@ func run(ctx context.Context, environ []string, stdout io.Writer) (err error) {
 	}, logger)
 	edge.Mount(restAPI)
 	receiver.Mount(router)
-	svc.Server.MountHealth(router, dapr.Healthy, func(ctx context.Context) error {
-		_, err := stock.Get(ctx, "readiness")
-		if _, unknown := errors.AsType[*partner.Reason](err); unknown {
-			return nil // the store answered
-		}
-		return err
-	})
+	svc.Server.MountHealth(router, dapr.Healthy, store.Reachable)
 
 	group, ctx := errgroup.WithContext(ctx)
-	worker, stopWorker := context.WithCancel(context.WithoutCancel(ctx))
+	working, stopWorker := context.WithCancel(context.WithoutCancel(ctx))
 	group.Go(func() error {
 		// The worker outlives the requests in flight; what it is doing when it stops runs again.
 		defer stopWorker()
 		return svc.Server.Run(ctx, router)
 	})
-	group.Go(func() error { return work(worker, dapr, engine, registry) })
+	group.Go(func() error {
+		open := func(ctx context.Context) error { return engine.StartWorker(ctx, registry) }
+		worker.Run(working, dapr, open, logger)
+		return nil
+	})
 	return group.Wait()
-}
-
-// workerRetry is the pause before the worker is connected again after it failed to.
-const workerRetry = 200 * time.Millisecond
-
-// work connects the workflow worker as soon as the sidecar is there, and keeps it until ctx ends. The worker itself
-// reconnects when the sidecar goes away.
-func work(ctx context.Context, dapr *sidecar.Sidecar, engine *workflow.Client, registry *workflow.Registry) error {
-	for ctx.Err() == nil {
-		if err := dapr.WaitHealthy(ctx); err != nil {
-			continue
-		}
-		if err := engine.StartWorker(ctx, registry); err == nil {
-			<-ctx.Done()
-			break
-		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(workerRetry):
-		}
-	}
-	return nil
 }
