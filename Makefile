@@ -65,7 +65,7 @@ generate: ## Write the files that follow from contracts: schemas, samples, docs/
 
 .PHONY: tidy
 tidy: ## Bring every go.mod and go.sum up to date
-	@for m in $(MODULES); do (cd $$m && go mod tidy) || exit 1; done
+	@for m in $(MODULES) devrun/runtime; do (cd $$m && go mod tidy) || exit 1; done
 
 .PHONY: clean
 clean: ## Remove everything that was built, stored and logged here
@@ -74,6 +74,7 @@ clean: ## Remove everything that was built, stored and logged here
 .PHONY: $(DEVRUN)
 $(DEVRUN):
 	@mkdir -p $(BIN)
+	@[ -x $@ ] || echo "building the local runner: a minute or two the first time"
 	@cd devrun && go build -o ../$@ .
 
 $(BIN)/golangci-lint-$(GOLANGCI_LINT):

@@ -84,7 +84,7 @@ func Dial(c Config) (*Sidecar, error) {
 		Client: dapr.NewClientWithConnection(conn),
 		api:    "http://" + net.JoinHostPort(c.Host, strconv.Itoa(c.HTTPPort)) + "/v1.0",
 		token:  c.APIToken,
-		http:   http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{}}, // no proxy stands between a service and its sidecar
+		http:   http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{}}, // no proxy stands between a service and its sidecar
 	}, nil
 }
 

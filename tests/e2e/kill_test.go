@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -19,7 +20,8 @@ func TestKillAnyProcess(t *testing.T) {
 	for _, victim := range []string{"orders", "orders-sidecar", "fulfillment", "fulfillment-sidecar", "placement", "scheduler", "broker"} {
 		t.Run(victim, func(t *testing.T) {
 			ctx := impatient(t)
-			product := "PROD-KILL-" + victim
+			run := rand.Text()[:8] // the test can run again on the same system
+			product := "PROD-KILL-" + run
 			setStock(t, waybill, product, orders)
 			ids := make([]string, orders)
 			var accepted atomic.Int32
@@ -29,7 +31,7 @@ func TestKillAnyProcess(t *testing.T) {
 			placing.SetLimit(8)
 			for i := range orders {
 				placing.Go(func() error {
-					id, err := place(ctx, waybill, fmt.Sprintf("kill-%s-%d", victim, i),
+					id, err := place(ctx, waybill, fmt.Sprintf("kill-%s-%d", run, i),
 						orderBody(fmt.Sprintf("CUST-KILL-%d", i%10), 10, line(product, 1, 10)))
 					ids[i] = id
 					if accepted.Add(1) == orders/2 {

@@ -30,7 +30,14 @@ func run(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	defer os.RemoveAll(work)
+	code := 1
+	defer func() {
+		if code != 0 {
+			fmt.Fprintln(os.Stderr, "logs and state are kept in", work)
+			return
+		}
+		os.RemoveAll(work)
+	}()
 	if runner, err = system.Build(ctx, work); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
@@ -40,7 +47,7 @@ func run(m *testing.M) int {
 		fmt.Fprintf(os.Stderr, "%v\nthe runner said:\n%s", err, out)
 		return 1
 	}
-	code := m.Run()
+	code = m.Run()
 	if err := waybill.Stop(); err != nil {
 		fmt.Fprintln(os.Stderr, "stop the system:", err)
 		code = 1

@@ -25,13 +25,15 @@ type Sidecar interface {
 }
 
 const (
-	// interval is the time between two looks at the engine, and bounds each look.
+	// interval is the time between two looks at the engine, patience that which one look may take: a loaded machine is slow
+	// to answer.
 	interval = time.Second
+	patience = 3 * time.Second
 	// reopenAfter is how many looks in a row find a healthy sidecar without a worker before the worker connects anew. The
 	// worker reconnects by itself, but pauses up to 15 seconds when the sidecar was away for long.
-	reopenAfter = 3
+	reopenAfter = 2
 	// restartAfter is how many such looks it takes until the engine is taken for stuck.
-	restartAfter = 12
+	restartAfter = 6
 )
 
 // Run starts the worker, by open, as soon as the sidecar is healthy, and keeps it connected until ctx ends. Open must
@@ -54,10 +56,11 @@ func Run(ctx context.Context, sidecar Sidecar, open func(ctx context.Context) er
 	}
 	reopen()
 	for alone := 0; ; {
-		switch workers, known := look(ctx, sidecar); {
-		case !known || workers > 0:
+		switch look(ctx, sidecar) {
+		case connected, away:
 			alone = 0
-		default:
+		case silent:
+		case lonely:
 			alone++
 			switch {
 			case alone == restartAfter:
@@ -77,19 +80,41 @@ func Run(ctx context.Context, sidecar Sidecar, open func(ctx context.Context) er
 	}
 }
 
-// look counts the workers that a healthy sidecar's engine works with. Known is false while the sidecar cannot be asked.
-func look(ctx context.Context, sidecar Sidecar) (workers int, known bool) {
-	ctx, cancel := context.WithTimeout(ctx, interval)
+// sight is what one look at the sidecar finds.
+type sight int
+
+const (
+	// connected: its engine works with a worker.
+	connected sight = iota
+	// lonely: it is healthy, and its engine has no worker.
+	lonely
+	// away: it is not there, or not ready.
+	away
+	// silent: it does not answer in time, which says nothing.
+	silent
+)
+
+func look(ctx context.Context, sidecar Sidecar) sight {
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	if err := sidecar.Healthy(ctx); err != nil {
-		return 0, false
+	workers, err := 0, sidecar.Healthy(ctx)
+	if err == nil {
+		workers, err = sidecar.ConnectedWorkers(ctx)
 	}
-	workers, err := sidecar.ConnectedWorkers(ctx)
-	return workers, err == nil
+	switch {
+	case ctx.Err() != nil:
+		return silent
+	case err != nil:
+		return away
+	case workers == 0:
+		return lonely
+	default:
+		return connected
+	}
 }
 
 func restart(ctx context.Context, sidecar Sidecar, logger *slog.Logger) {
-	ctx, cancel := context.WithTimeout(ctx, interval)
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	if err := sidecar.Shutdown(ctx); err != nil {
 		logger.WarnContext(ctx, "the sidecar could not be told to restart", slog.Any("error", err))
