@@ -223,6 +223,7 @@ func (r *Receiver) process(ctx context.Context, s Subscription, e Event, handle 
 		return r.settle(ctx, s, e, err)
 	}
 	if handle == nil {
+		r.logger.DebugContext(ctx, "event taken", eventAttrs(s, e), slog.String("outcome", "ignored"))
 		r.count(ctx, "other", "ignored")
 		return success
 	}
@@ -310,6 +311,7 @@ func (r *Receiver) settle(ctx context.Context, s Subscription, e Event, err erro
 			r.logger.WarnContext(ctx, "event could not be parked and will be retried", eventAttrs(s, e), slog.Any("error", parkErr))
 		}
 	}
+	r.logger.DebugContext(ctx, "event taken", eventAttrs(s, e), slog.String("outcome", outcome))
 	r.count(ctx, e.Type, outcome)
 	return v
 }
