@@ -117,9 +117,9 @@ func (r *Receiver) Mount(router chi.Router) {
 				router.Post(bulkPath(s), r.receiveBulk(s))
 				continue
 			}
-			router.Post(otherPath(s), r.receive(s, nil))
-			for eventType, handle := range s.Handlers {
-				router.Post(typePath(s, eventType), r.receive(s, handle))
+			router.Post(otherPath(s), r.receive(s))
+			for eventType := range s.Handlers {
+				router.Post(typePath(s, eventType), r.receive(s))
 			}
 		}
 	})
@@ -165,12 +165,13 @@ func (r *Receiver) answerVerdict(w http.ResponseWriter, req *http.Request, v ver
 	r.answer(w, req, map[string]verdict{"status": v})
 }
 
-// receive takes the deliveries of one route; without a handler they are acknowledged unseen.
-func (r *Receiver) receive(s Subscription, handle Handler) http.HandlerFunc {
+// receive takes the deliveries of one route. The event's own type decides who handles it, not the route on which the
+// sidecar's rules sent it: an event that took the wrong one is not acknowledged unseen.
+func (r *Receiver) receive(s Subscription) http.HandlerFunc {
 	return func(w http.ResponseWriter, req *http.Request) {
 		e, ok := r.read(w, req, s)
 		if ok {
-			r.answerVerdict(w, req, r.process(req.Context(), s, e, handle))
+			r.answerVerdict(w, req, r.process(req.Context(), s, e))
 		}
 	}
 }
@@ -216,13 +217,14 @@ func (r *Receiver) panicked(ctx context.Context, p any) error {
 	return fmt.Errorf("the handler panicked: %v", p)
 }
 
-// process runs the handler under the event's own trace and settles the outcome.
-func (r *Receiver) process(ctx context.Context, s Subscription, e Event, handle Handler) verdict {
+// process runs the handler of the event's type, if there is one, under the event's own trace and settles the outcome.
+func (r *Receiver) process(ctx context.Context, s Subscription, e Event) verdict {
 	ctx = e.Trace(ctx)
 	if err := identified(e); err != nil {
 		return r.settle(ctx, s, e, err)
 	}
-	if handle == nil {
+	handle, ok := s.Handlers[e.Type]
+	if !ok {
 		r.logger.DebugContext(ctx, "event taken", eventAttrs(s, e), slog.String("outcome", "ignored"))
 		r.count(ctx, "other", "ignored")
 		return success
