@@ -88,11 +88,8 @@ func Dial(c Config) (*Sidecar, error) {
 	}, nil
 }
 
-// tokenHeader carries the API token, over HTTP and gRPC.
-const tokenHeader = "dapr-api-token"
-
 func withToken(ctx context.Context, token Secret) context.Context {
-	return metadata.AppendToOutgoingContext(ctx, tokenHeader, string(token))
+	return metadata.AppendToOutgoingContext(ctx, "dapr-api-token", string(token))
 }
 
 // Healthy reports, as an error, whether the sidecar's own APIs (state, publishing) can be used. It does not ask whether
@@ -144,7 +141,7 @@ func (s *Sidecar) get(ctx context.Context, path string) (*http.Response, error) 
 		return nil, fmt.Errorf("ask the sidecar: %w", err)
 	}
 	if s.token != "" {
-		req.Header.Set(tokenHeader, string(s.token))
+		req.Header.Set("Dapr-Api-Token", string(s.token))
 	}
 	resp, err := s.http.Do(req)
 	if err != nil {
