@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/oklog/ulid/v2"
+	"golang.org/x/sync/errgroup"
 
 	"waybill/contracts"
 	"waybill/platform/config"
@@ -21,6 +22,7 @@ import (
 	"waybill/platform/state"
 	"waybill/services/orders/internal/api"
 	"waybill/services/orders/internal/idempotency"
+	"waybill/services/orders/internal/reminder"
 	"waybill/services/orders/internal/store"
 )
 
@@ -68,7 +70,7 @@ func run(ctx context.Context, environ []string, stdout io.Writer) (err error) {
 	documents := state.NewPatient(stateStore, statePatience)
 	orders := store.New(documents, time.Duration(c.ReceivedTTL))
 	edge := &api.Service{
-		Orders: orders, Publisher: publisher, Logger: logger,
+		Orders: orders, Publisher: publisher, Reminder: reminder.New(logger), Logger: logger,
 		Keys: idempotency.New(documents, ulid.Make().String(), time.Duration(c.IdempotencyTTL), logger),
 	}
 	receiver, err := eventing.NewReceiver(eventing.ReceiverOptions{
@@ -82,5 +84,8 @@ func run(ctx context.Context, environ []string, stdout io.Writer) (err error) {
 	edge.Register(surface)
 	receiver.Mount(router)
 	svc.Server.MountHealth(router, dapr.Healthy, stateStore.Reachable)
-	return svc.Server.Run(ctx, router)
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return svc.Server.Run(ctx, router) })
+	group.Go(func() error { edge.Reminder.Run(ctx); return nil })
+	return group.Wait()
 }

@@ -16,6 +16,7 @@ import (
 	"waybill/platform/rest"
 	"waybill/services/orders/internal/idempotency"
 	"waybill/services/orders/internal/order"
+	"waybill/services/orders/internal/reminder"
 )
 
 // Orders is where orders are kept.
@@ -36,7 +37,9 @@ type Service struct {
 	Orders    Orders
 	Keys      *idempotency.Keys
 	Publisher Publisher
-	Logger    *slog.Logger
+	// Reminder confirms an order again that fulfilment does not take up.
+	Reminder *reminder.Reminder
+	Logger   *slog.Logger
 }
 
 // Info describes the API.

@@ -18,11 +18,28 @@ type createdData struct {
 	CreatedAt json.RawMessage `json:"created_at"`
 }
 
-// created takes an order from the bus, ours or another system's, and confirms it.
+// created takes an order from the bus, ours or another system's, and confirms it, again and again until fulfilment has
+// taken it up.
 func (s *Service) created(ctx context.Context, e eventing.Event) error {
+	o, err := s.confirm(ctx, e)
+	if err != nil {
+		return err
+	}
+	if o.Status() == order.Confirmed {
+		s.Reminder.Expect(string(o.ID()), func(ctx context.Context) (settled bool, err error) {
+			o, err := s.confirm(ctx, e)
+			return err == nil && o.Status() != order.Confirmed, err
+		})
+	}
+	return nil
+}
+
+// confirm confirms the order in the event and publishes that it did, also when it had been confirmed before and nothing
+// shows that this was heard.
+func (s *Service) confirm(ctx context.Context, e eventing.Event) (*order.Order, error) {
 	o, err := decodeCreated(e)
 	if err != nil {
-		return eventing.Reject(err)
+		return nil, eventing.Reject(err)
 	}
 	fresh, cause := o, causeOf(e)
 	err = s.Orders.Update(ctx, fresh.ID(), func(stored *order.Order) (*order.Order, error) {
@@ -37,9 +54,9 @@ func (s *Service) created(ctx context.Context, e eventing.Event) error {
 		return o, nil
 	})
 	if err != nil {
-		return fmt.Errorf("confirm order %s: %w", fresh.ID(), err)
+		return nil, fmt.Errorf("confirm order %s: %w", fresh.ID(), err)
 	}
-	return s.announce(ctx, o, o.Unsettled(cause)...)
+	return o, s.announce(ctx, o, o.Unsettled(cause)...)
 }
 
 // decodeCreated reads and checks the order in the event. The error names everything wrong with it, and no values.
@@ -127,6 +144,7 @@ func (s *Service) follow(ctx context.Context, e eventing.Event, orderID string, 
 	if err != nil {
 		return fmt.Errorf("follow order %s: %w", id, err)
 	}
+	s.Reminder.Answered(orderID)
 	return s.announce(ctx, o, o.Unsettled(cause)...)
 }
 

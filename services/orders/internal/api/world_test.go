@@ -26,6 +26,7 @@ import (
 	"waybill/platform/state"
 	"waybill/services/orders/internal/api"
 	"waybill/services/orders/internal/idempotency"
+	"waybill/services/orders/internal/reminder"
 	"waybill/services/orders/internal/store"
 )
 
@@ -70,7 +71,7 @@ func (w *world) restart() {
 		documents = state.NewPatient(w.store, w.patience)
 	}
 	service := &api.Service{
-		Orders: store.New(documents, receivedTTL), Publisher: publisher, Logger: logger,
+		Orders: store.New(documents, receivedTTL), Publisher: publisher, Reminder: reminder.New(logger), Logger: logger,
 		Keys: idempotency.New(documents, fmt.Sprint("process ", w.process), time.Hour, logger),
 	}
 	receiver, err := eventing.NewReceiver(eventing.ReceiverOptions{
