@@ -1,5 +1,5 @@
-// Package reminder repeats what should have been answered by now. A sidecar can acknowledge an event for a service that was
-// away (docs/adr/0009), so that nobody else would ever repeat it.
+// Package reminder repeats what should have been answered by now. An event has been acknowledged that never reached its
+// service (docs/adr/0009), and then nobody else would ever repeat it.
 package reminder
 
 import (
