@@ -30,6 +30,8 @@ func Owner(topic string) string {
 		return AppOrders
 	case TopicFulfillment, TopicInventory:
 		return AppFulfillment
+	case TopicNotifications, TopicNotificationOutcomes:
+		return AppNotifications
 	default:
 		return ""
 	}
@@ -47,9 +49,15 @@ func Catalogue() []Event {
 		PaymentToken: "tok_visa",
 	}
 	delivery := at.Add(72 * time.Hour)
-	steps := []string{
-		StepValidatePayment, StepReserveInventory, StepProcessShipment,
-		StepRefundPayment, StepReleaseInventory, StepCancelShipment,
+	steps := Steps()
+	channelled := map[string][]string{"channel": Channels()}
+	contact := Contact{
+		Name: "Test Customer", Email: "cust-123@example.com", Phone: "+12065550123",
+		Push: &PushAddress{
+			Endpoint: "https://push.example.com/send/f1LsxkKphfQ",
+			P256DH:   "BNcRdreALRFXTkOOUHK1EtK2wtaz5Ry4YfYCA_0QTpQtUbVlUls0VJXg7A8u-Ts1XbjhazAkj7I99e8QcYP7DkM", Auth: "tBHItJI5svbpez7KI4CCXg",
+		},
+		Preferences: &Preferences{Email: true, SMS: true, Push: true},
 	}
 	return []Event{
 		{
@@ -68,6 +76,12 @@ func Catalogue() []Event {
 				UpdatedAt: at.Add(2 * time.Second),
 			},
 		}, {
+			Type: TypeOrderCancellationRequested, Topic: TopicOrders, KeyField: "customer_id",
+			Doc: "A customer wants an order cancelled.",
+			Sample: OrderCancellationRequested{
+				OrderID: order.OrderID, CustomerID: order.CustomerID, Reason: "Ordered twice.", RequestedAt: at.Add(2 * time.Second),
+			},
+		}, {
 			Type: TypeOrderFulfilled, Topic: TopicOrders, KeyField: "customer_id",
 			Doc: "An order was paid and shipped.",
 			Sample: OrderFulfilled{
@@ -81,6 +95,12 @@ func Catalogue() []Event {
 			Sample: OrderFulfillmentFailed{
 				OrderID: order.OrderID, CustomerID: order.CustomerID, Code: "out_of_stock",
 				Error: "There is not enough of PROD-001 in stock.", FailedAt: at.Add(4 * time.Second),
+			},
+		}, {
+			Type: TypeOrderCancelled, Topic: TopicOrders, KeyField: "customer_id",
+			Doc: "An order was cancelled before it shipped, and what had been done for it was undone.",
+			Sample: OrderCancelled{
+				OrderID: order.OrderID, CustomerID: order.CustomerID, Reason: "Ordered twice.", CancelledAt: at.Add(4 * time.Second),
 			},
 		}, {
 			Type: TypeSystemError, Topic: TopicOrders, KeyField: "service",
@@ -97,7 +117,14 @@ func Catalogue() []Event {
 				OrderID: order.OrderID, CustomerID: order.CustomerID, Step: StepProcessShipment, Outcome: OutcomeDone,
 				Code: "booked", Message: "FedEx takes the parcel.", Amount: 1250, Currency: DefaultCurrency,
 				TransactionID: "TXN-1001", Carrier: "FedEx", TrackingNumber: "TRK-1001", EstimatedDelivery: delivery,
-				CompletedAt: at.Add(3 * time.Second),
+				Actor: "approver@example.com", CompletedAt: at.Add(3 * time.Second),
+			},
+		}, {
+			Type: TypeApprovalRequested, Topic: TopicFulfillment, KeyField: "customer_id",
+			Doc: "An order waits for a person to approve it.",
+			Sample: ApprovalRequested{
+				OrderID: order.OrderID, CustomerID: order.CustomerID, TotalAmount: 600000, Currency: DefaultCurrency,
+				RequestedAt: at.Add(2 * time.Second), ExpiresAt: at.Add(24 * time.Hour),
 			},
 		}, {
 			Type: TypeFulfillmentCompleted, Topic: TopicFulfillment, KeyField: "customer_id",
@@ -108,12 +135,20 @@ func Catalogue() []Event {
 			},
 		}, {
 			Type: TypeFulfillmentFailed, Topic: TopicFulfillment, KeyField: "customer_id",
-			Doc:   "An order's saga ended without a shipment.",
+			Doc:   "An order's saga ended without a shipment; or, with not_undone, stands still until a person has it repaired.",
 			Enums: map[string][]string{"undone": steps, "not_undone": steps},
 			Sample: FulfillmentFailed{
 				OrderID: order.OrderID, CustomerID: order.CustomerID, Code: "carrier_unavailable",
 				Error: "No carrier took the parcel.", Undone: []string{StepReserveInventory},
 				NotUndone: []string{StepValidatePayment}, FailedAt: at.Add(3 * time.Second),
+			},
+		}, {
+			Type: TypeFulfillmentCancelled, Topic: TopicFulfillment, KeyField: "customer_id",
+			Doc:   "An order's saga was ended by its customer before shipment.",
+			Enums: map[string][]string{"undone": steps},
+			Sample: FulfillmentCancelled{
+				OrderID: order.OrderID, CustomerID: order.CustomerID, Reason: "Ordered twice.",
+				Undone: []string{StepReleaseInventory, StepRefundPayment}, CancelledAt: at.Add(3 * time.Second),
 			},
 		}, {
 			Type: TypeInventoryUpdated, Topic: TopicInventory, KeyField: "product_id",
@@ -127,6 +162,39 @@ func Catalogue() []Event {
 			Type: TypeInventoryDepleted, Topic: TopicInventory, KeyField: "product_id",
 			Doc:    "The stock of a product changed and nothing is left.",
 			Sample: stockSample(at, 0),
+		}, {
+			Type: TypeNotificationRequested, Topic: TopicNotifications, KeyField: "customer_id",
+			Doc:   "A customer is to be told something over one channel. Whoever has something to tell publishes this.",
+			Enums: map[string][]string{"channel": Channels(), "template": Templates()},
+			Sample: NotificationRequested{
+				NotificationID: "ORD-1001:order_shipped:email", OrderID: order.OrderID, CustomerID: order.CustomerID,
+				Channel: ChannelEmail, Template: TemplateOrderShipped, TotalAmount: order.TotalAmount, Currency: order.Currency,
+				Carrier: "FedEx", TrackingNumber: "TRK-1001", EstimatedDelivery: delivery, Reason: "There is not enough of PROD-001 in stock.",
+				Refunded: true, RequestedAt: at.Add(3 * time.Second),
+			},
+		}, {
+			Type: TypeCustomerRegistered, Topic: TopicNotifications, KeyField: "customer_id",
+			Doc:    "A customer exists and can be reached. Whoever keeps the customers publishes this.",
+			Sample: CustomerRegistered{CustomerID: order.CustomerID, Contact: contact, RegisteredAt: at},
+		}, {
+			Type: TypeCustomerUpdated, Topic: TopicNotifications, KeyField: "customer_id",
+			Doc:    "A customer can be reached another way from now on. Whoever keeps the customers publishes this.",
+			Sample: CustomerUpdated{CustomerID: order.CustomerID, Contact: contact, UpdatedAt: at},
+		}, {
+			Type: TypeNotificationDelivered, Topic: TopicNotificationOutcomes, KeyField: "notification_id",
+			Doc: "A channel took a message.", Enums: channelled,
+			Sample: NotificationDelivered{
+				NotificationID: "ORD-1001:order_shipped:email", OrderID: order.OrderID, CustomerID: order.CustomerID,
+				Channel: ChannelEmail, Template: TemplateOrderShipped, Attempts: 1, DeliveredAt: at.Add(4 * time.Second),
+			},
+		}, {
+			Type: TypeNotificationFailed, Topic: TopicNotificationOutcomes, KeyField: "notification_id",
+			Doc: "A message was given up.", Enums: channelled,
+			Sample: NotificationFailed{
+				NotificationID: "ORD-1001:order_shipped:sms", OrderID: order.OrderID, CustomerID: order.CustomerID,
+				Channel: ChannelSMS, Template: TemplateOrderShipped, Code: "no_address", Error: "The customer has no phone number.",
+				Attempts: 1, FailedAt: at.Add(4 * time.Second),
+			},
 		},
 	}
 }

@@ -9,8 +9,9 @@ import "slices"
 
 // Dapr app ids. They are also the consumer groups on Kafka and the subscription names on Service Bus.
 const (
-	AppOrders      = "orders"
-	AppFulfillment = "fulfillment"
+	AppOrders        = "orders"
+	AppFulfillment   = "fulfillment"
+	AppNotifications = "notifications"
 )
 
 // Dapr component names, the same on a laptop and on Azure.
@@ -21,13 +22,20 @@ const (
 	StateStore = "statestore"
 	// WorkflowStore holds the workflow engine's own state: SQLite locally, PostgreSQL on Azure.
 	WorkflowStore = "workflowstore"
+	// Email is the output binding that sends mail: SMTP.
+	Email = "email"
+	// SMS is the output binding that sends text messages: Twilio on Azure, the local inbox on a laptop.
+	SMS = "sms"
 )
 
-// Topics of OrderBus. Only a topic's owner publishes to it.
+// Topics of OrderBus. Only a topic's owner publishes to it, TopicNotifications aside: that is an inbox, to which whoever
+// has something to tell a customer publishes, and whoever keeps the customers.
 const (
-	TopicOrders      = "orders"
-	TopicFulfillment = "fulfillment"
-	TopicInventory   = "inventory"
+	TopicOrders               = "orders"
+	TopicFulfillment          = "fulfillment"
+	TopicInventory            = "inventory"
+	TopicNotifications        = "notifications"
+	TopicNotificationOutcomes = "notification-outcomes"
 )
 
 // Subscription is one app's reading of one topic.
@@ -41,18 +49,27 @@ func (s Subscription) DeadLetter() string { return s.Topic + "." + s.App + ".dea
 
 // The subscriptions of the system. A service names its own from here, so that its dead-letter topic exists.
 var (
-	OrdersReadsOrders      = Subscription{App: AppOrders, Topic: TopicOrders}
-	OrdersReadsFulfillment = Subscription{App: AppOrders, Topic: TopicFulfillment}
-	FulfillmentReadsOrders = Subscription{App: AppFulfillment, Topic: TopicOrders}
+	OrdersReadsOrders               = Subscription{App: AppOrders, Topic: TopicOrders}
+	OrdersReadsFulfillment          = Subscription{App: AppOrders, Topic: TopicFulfillment}
+	FulfillmentReadsOrders          = Subscription{App: AppFulfillment, Topic: TopicOrders}
+	NotificationsReadsNotifications = Subscription{App: AppNotifications, Topic: TopicNotifications}
+	NotificationsReadsFulfillment   = Subscription{App: AppNotifications, Topic: TopicFulfillment}
+	NotificationsReadsInventory     = Subscription{App: AppNotifications, Topic: TopicInventory}
 )
 
 // Subscriptions lists every subscription of the system.
 func Subscriptions() []Subscription {
-	return []Subscription{OrdersReadsOrders, OrdersReadsFulfillment, FulfillmentReadsOrders}
+	return []Subscription{
+		OrdersReadsOrders, OrdersReadsFulfillment,
+		FulfillmentReadsOrders,
+		NotificationsReadsNotifications, NotificationsReadsFulfillment, NotificationsReadsInventory,
+	}
 }
 
 // EventTopics lists the topics that events are published to, the dead-letter topics left out.
-func EventTopics() []string { return []string{TopicOrders, TopicFulfillment, TopicInventory} }
+func EventTopics() []string {
+	return []string{TopicOrders, TopicFulfillment, TopicInventory, TopicNotifications, TopicNotificationOutcomes}
+}
 
 // Topics lists every topic of OrderBus, the dead-letter topics included, sorted. All of them must exist before any
 // service starts.

@@ -35,7 +35,10 @@ func TestStockChangedTypes(t *testing.T) {
 func TestTopics(t *testing.T) {
 	t.Parallel()
 	want := []string{
-		"fulfillment", "fulfillment.orders.dead", "inventory", "orders", "orders.fulfillment.dead", "orders.orders.dead",
+		"fulfillment", "fulfillment.notifications.dead", "fulfillment.orders.dead",
+		"inventory", "inventory.notifications.dead",
+		"notification-outcomes", "notifications", "notifications.notifications.dead",
+		"orders", "orders.fulfillment.dead", "orders.orders.dead",
 	}
 	if got := contracts.Topics(); !slices.Equal(got, want) {
 		t.Errorf("topics are %q, want %q", got, want)
@@ -345,6 +348,10 @@ func (s schema) faults(path string, value any) []string {
 	case float64:
 		whole, cents := v == math.Trunc(v), math.Abs(v*100-math.Round(v*100)) < 1e-6
 		if s.Type != "number" && (s.Type != "integer" || !whole) || s.MultipleOf == 0.01 && !cents {
+			found = append(found, fmt.Sprintf("%s is %v", path, v))
+		}
+	case bool:
+		if s.Type != "boolean" {
 			found = append(found, fmt.Sprintf("%s is %v", path, v))
 		}
 	default:

@@ -56,12 +56,14 @@ func orderSubject(id string) string { return "orders/" + id }
 
 // Event types of the orders topic.
 const (
-	TypeOrderCreated           = "Order.Created"
-	TypeOrderConfirmed         = "Order.Confirmed"
-	TypeOrderUpdated           = "Order.Updated"
-	TypeOrderFulfilled         = "Order.Fulfilled"
-	TypeOrderFulfillmentFailed = "Order.FulfillmentFailed"
-	TypeSystemError            = "System.Error"
+	TypeOrderCreated               = "Order.Created"
+	TypeOrderConfirmed             = "Order.Confirmed"
+	TypeOrderUpdated               = "Order.Updated"
+	TypeOrderCancellationRequested = "Order.CancellationRequested"
+	TypeOrderFulfilled             = "Order.Fulfilled"
+	TypeOrderFulfillmentFailed     = "Order.FulfillmentFailed"
+	TypeOrderCancelled             = "Order.Cancelled"
+	TypeSystemError                = "System.Error"
 )
 
 // OrderCreated says that a customer placed an order. It is the one event that other systems may publish too.
@@ -141,6 +143,40 @@ func (e OrderFulfillmentFailed) Subject() string { return orderSubject(e.OrderID
 // Key is the customer, whose events stay in order.
 func (e OrderFulfillmentFailed) Key() string { return e.CustomerID }
 
+// OrderCancellationRequested says that a customer wants an order cancelled. Fulfilment cancels it unless it has shipped.
+type OrderCancellationRequested struct {
+	OrderID     string    `json:"order_id"`
+	CustomerID  string    `json:"customer_id"`
+	Reason      string    `json:"reason,omitempty"`
+	RequestedAt time.Time `json:"requested_at"`
+}
+
+// EventType is Order.CancellationRequested.
+func (OrderCancellationRequested) EventType() string { return TypeOrderCancellationRequested }
+
+// Subject is orders/<order id>.
+func (e OrderCancellationRequested) Subject() string { return orderSubject(e.OrderID) }
+
+// Key is the customer, whose events stay in order.
+func (e OrderCancellationRequested) Key() string { return e.CustomerID }
+
+// OrderCancelled says that an order was cancelled before it shipped and that what had been done was undone.
+type OrderCancelled struct {
+	OrderID     string    `json:"order_id"`
+	CustomerID  string    `json:"customer_id"`
+	Reason      string    `json:"reason,omitempty"`
+	CancelledAt time.Time `json:"cancelled_at"`
+}
+
+// EventType is Order.Cancelled.
+func (OrderCancelled) EventType() string { return TypeOrderCancelled }
+
+// Subject is orders/<order id>.
+func (e OrderCancelled) Subject() string { return orderSubject(e.OrderID) }
+
+// Key is the customer, whose events stay in order.
+func (e OrderCancelled) Key() string { return e.CustomerID }
+
 // SystemError says that a service set an event aside because it can never be processed.
 type SystemError struct {
 	Service    string    `json:"service"`
@@ -164,19 +200,35 @@ func (e SystemError) Key() string { return e.Service }
 // Event types of the fulfillment topic.
 const (
 	TypeStepCompleted        = "Fulfillment.StepCompleted"
+	TypeApprovalRequested    = "Fulfillment.ApprovalRequested"
 	TypeFulfillmentCompleted = "Fulfillment.Completed"
 	TypeFulfillmentFailed    = "Fulfillment.Failed"
+	TypeFulfillmentCancelled = "Fulfillment.Cancelled"
 )
 
 // Steps of the saga and their undos, as StepCompleted names them.
 const (
 	StepValidatePayment  = "ValidatePayment"
 	StepReserveInventory = "ReserveInventory"
+	// StepApproval is a person's decision on an order, or its absence; Actor made it.
+	StepApproval         = "Approval"
 	StepProcessShipment  = "ProcessShipment"
 	StepRefundPayment    = "RefundPayment"
 	StepReleaseInventory = "ReleaseInventory"
 	StepCancelShipment   = "CancelShipment"
+	// StepCancel is a cancellation that came too late; it is only ever refused. One in time ends the saga.
+	StepCancel = "Cancel"
+	// StepRepair is a person's order to try again what could not be undone; Actor gave it.
+	StepRepair = "Repair"
 )
+
+// Steps lists every step that StepCompleted can name.
+func Steps() []string {
+	return []string{
+		StepValidatePayment, StepReserveInventory, StepApproval, StepProcessShipment,
+		StepRefundPayment, StepReleaseInventory, StepCancelShipment, StepCancel, StepRepair,
+	}
+}
 
 // Outcomes of a step.
 const (
@@ -202,7 +254,9 @@ type StepCompleted struct {
 	Carrier           string    `json:"carrier,omitempty"`
 	TrackingNumber    string    `json:"tracking_number,omitempty"`
 	EstimatedDelivery time.Time `json:"estimated_delivery,omitzero"`
-	CompletedAt       time.Time `json:"completed_at"`
+	// Actor is the person who decided, where a person did.
+	Actor       string    `json:"actor,omitempty"`
+	CompletedAt time.Time `json:"completed_at"`
 }
 
 // EventType is Fulfillment.StepCompleted.
@@ -213,6 +267,25 @@ func (e StepCompleted) Subject() string { return orderSubject(e.OrderID) }
 
 // Key is the customer, whose events stay in order.
 func (e StepCompleted) Key() string { return e.CustomerID }
+
+// ApprovalRequested says that an order waits for a person to approve it, until ExpiresAt.
+type ApprovalRequested struct {
+	OrderID     string    `json:"order_id"`
+	CustomerID  string    `json:"customer_id"`
+	TotalAmount Amount    `json:"total_amount"`
+	Currency    string    `json:"currency"`
+	RequestedAt time.Time `json:"requested_at"`
+	ExpiresAt   time.Time `json:"expires_at"`
+}
+
+// EventType is Fulfillment.ApprovalRequested.
+func (ApprovalRequested) EventType() string { return TypeApprovalRequested }
+
+// Subject is orders/<order id>.
+func (e ApprovalRequested) Subject() string { return orderSubject(e.OrderID) }
+
+// Key is the customer, whose events stay in order.
+func (e ApprovalRequested) Key() string { return e.CustomerID }
 
 // FulfillmentCompleted says that an order's saga ended with a shipment.
 type FulfillmentCompleted struct {
@@ -234,7 +307,8 @@ func (e FulfillmentCompleted) Subject() string { return orderSubject(e.OrderID) 
 // Key is the customer, whose events stay in order.
 func (e FulfillmentCompleted) Key() string { return e.CustomerID }
 
-// FulfillmentFailed says that an order's saga ended without a shipment.
+// FulfillmentFailed says that an order's saga ended without a shipment; or, when NotUndone names something, that it stands
+// still until a person has it repaired, after which a further FulfillmentFailed or FulfillmentCancelled ends it.
 type FulfillmentFailed struct {
 	OrderID    string `json:"order_id"`
 	CustomerID string `json:"customer_id"`
@@ -264,6 +338,35 @@ func (e FulfillmentFailed) Subject() string { return orderSubject(e.OrderID) }
 
 // Key is the customer, whose events stay in order.
 func (e FulfillmentFailed) Key() string { return e.CustomerID }
+
+// FulfillmentCancelled says that an order's saga was ended by its customer, before shipment, and that what had been done was
+// undone.
+type FulfillmentCancelled struct {
+	OrderID    string `json:"order_id"`
+	CustomerID string `json:"customer_id"`
+	Reason     string `json:"reason,omitempty"`
+	// Undone names the steps that were undone, in the order in which they were: newest first.
+	Undone      []string  `json:"undone"`
+	CancelledAt time.Time `json:"cancelled_at"`
+}
+
+// MarshalJSON writes Undone as an array also when nothing was undone, as the schema promises.
+func (e FulfillmentCancelled) MarshalJSON() ([]byte, error) {
+	type plain FulfillmentCancelled
+	if e.Undone == nil {
+		e.Undone = []string{}
+	}
+	return json.Marshal(plain(e))
+}
+
+// EventType is Fulfillment.Cancelled.
+func (FulfillmentCancelled) EventType() string { return TypeFulfillmentCancelled }
+
+// Subject is orders/<order id>.
+func (e FulfillmentCancelled) Subject() string { return orderSubject(e.OrderID) }
+
+// Key is the customer, whose events stay in order.
+func (e FulfillmentCancelled) Key() string { return e.CustomerID }
 
 // Event types of the inventory topic.
 const (

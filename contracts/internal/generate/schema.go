@@ -99,6 +99,8 @@ func typeSchema(t reflect.Type, enum []string, c comments) object {
 		return object{{"type", "number"}, {"multipleOf", 0.01}}
 	case t.Kind() == reflect.Slice:
 		return object{{"type", "array"}, {"items", typeSchema(t.Elem(), enum, c)}}
+	case t.Kind() == reflect.Pointer:
+		return typeSchema(t.Elem(), enum, c)
 	case t.Kind() == reflect.Struct:
 		return structSchema(t, nil, c)
 	case t.Kind() == reflect.Int:
