@@ -93,8 +93,9 @@ const maxConflicts = 100
 // Update reads the document under key, lets change alter it, and writes it back; when another writer came in between it
 // starts again from the new version, so change may run several times and must not have effects outside doc. A missing
 // document reaches change as T's zero value with exists false, and is created. When change returns Keep nothing is
-// written; any other error ends the update and is returned as it is. Update returns the document as it now stands.
-func Update[T any](ctx context.Context, s Store, key string, change func(doc *T, exists bool) error) (T, error) {
+// written; any other error ends the update and is returned as it is. The options go with the write. Update returns the
+// document as it now stands.
+func Update[T any](ctx context.Context, s Store, key string, change func(doc *T, exists bool) error, options ...Option) (T, error) {
 	for attempt := 0; ; attempt++ {
 		var doc T
 		etag, err := s.Get(ctx, key, &doc)
@@ -109,9 +110,9 @@ func Update[T any](ctx context.Context, s Store, key string, change func(doc *T,
 			return doc, err
 		}
 		if exists {
-			err = s.Replace(ctx, key, doc, etag)
+			err = s.Replace(ctx, key, doc, etag, options...)
 		} else {
-			err = s.Create(ctx, key, doc)
+			err = s.Create(ctx, key, doc, options...)
 		}
 		if err == nil || !errors.Is(err, ErrConflict) || attempt == maxConflicts {
 			return doc, err
