@@ -3,6 +3,7 @@ module waybill/tests
 go 1.26.5
 
 require (
+	github.com/dapr/durabletask-go v0.12.2-0.20260720132056-79042da5fe61
 	github.com/google/go-cmp v0.7.0
 	github.com/twmb/franz-go v1.22.2
 	go.opentelemetry.io/proto/otlp v1.11.0
@@ -16,7 +17,6 @@ require (
 	github.com/cenkalti/backoff/v4 v4.3.0 // indirect
 	github.com/cespare/xxhash/v2 v2.3.0 // indirect
 	github.com/dapr/dapr v1.18.2 // indirect
-	github.com/dapr/durabletask-go v0.12.2-0.20260720132056-79042da5fe61 // indirect
 	github.com/dapr/go-sdk v1.15.0 // indirect
 	github.com/dapr/kit v0.18.2 // indirect
 	github.com/go-jose/go-jose/v4 v4.1.4 // indirect

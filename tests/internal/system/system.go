@@ -57,12 +57,27 @@ const (
 	poll         = 20 * time.Millisecond
 )
 
-// root is the repository's folder: tests run in a package two levels below it.
-func root() (string, error) { return filepath.Abs("../..") }
+// Root is the repository's folder: the nearest one above the working directory that holds dapr.yaml.
+func Root() (string, error) {
+	at, err := os.Getwd()
+	if err != nil {
+		return "", err
+	}
+	for {
+		if _, err := os.Stat(filepath.Join(at, "dapr.yaml")); err == nil {
+			return at, nil
+		}
+		above := filepath.Dir(at)
+		if above == at {
+			return "", errors.New("neither this folder nor one above it holds dapr.yaml")
+		}
+		at = above
+	}
+}
 
 // Build builds the local runner and returns the path of its binary.
 func Build(ctx context.Context, into string) (string, error) {
-	top, err := root()
+	top, err := Root()
 	if err != nil {
 		return "", err
 	}
@@ -82,7 +97,7 @@ func command(ctx context.Context, name string, args ...string) *exec.Cmd {
 
 // Start starts the system on the folder data and returns when every process is ready. The runner's output goes to out.
 func Start(ctx context.Context, runner, data string, out io.Writer, environment ...string) (*System, error) {
-	top, err := root()
+	top, err := Root()
 	if err != nil {
 		return nil, err
 	}
