@@ -24,6 +24,10 @@ type Service struct {
 
 	LogFormat LogFormat  `env:"LOG_FORMAT" envDefault:"json"`
 	LogLevel  slog.Level `env:"LOG_LEVEL" envDefault:"info"`
+
+	// DebugPort shows Go's profiles on this port of the loopback interface, 0 being any free one; unset, which is usual, not
+	// at all.
+	DebugPort *Port `env:"DEBUG_PORT"`
 }
 
 // Parse reads T, a struct with env tags, from an environment such as os.Environ gives it.

@@ -23,6 +23,7 @@ type Service struct {
 	Server    *serve.Server
 	Sidecar   *sidecar.Sidecar
 	telemetry *telemetry.Telemetry
+	debug     *debugServer // nil unless asked for
 }
 
 // Start starts telemetry, takes the service's address, and prepares the connection to the sidecar. It does not wait for
@@ -39,6 +40,11 @@ func Start(ctx context.Context, name string, c config.Service, stdout io.Writer)
 	if s.Sidecar, err = sidecar.Dial(c.Sidecar); err != nil {
 		return nil, errors.Join(err, s.Stop(ctx))
 	}
+	if c.DebugPort != nil {
+		if s.debug, err = startDebug(ctx, uint16(*c.DebugPort), s.Logger); err != nil {
+			return nil, errors.Join(err, s.Stop(ctx))
+		}
+	}
 	s.Logger.InfoContext(ctx, "listening", slog.String("address", s.Server.Address()))
 	return s, nil
 }
@@ -49,8 +55,11 @@ const stopTimeout = 5 * time.Second
 // Stop ends what Start began, after the server has stopped serving. It goes on when ctx is over, for at most five seconds.
 func (s *Service) Stop(ctx context.Context) error {
 	var err error
+	if s.debug != nil {
+		err = s.debug.stop()
+	}
 	if s.Sidecar != nil {
-		err = s.Sidecar.Close()
+		err = errors.Join(err, s.Sidecar.Close())
 	}
 	s.Logger.InfoContext(ctx, "stopped")
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
