@@ -22,8 +22,12 @@ up: $(DEVRUN) ## Run the whole system on this machine until Ctrl-C (the first ti
 	@exec $(DEVRUN) up
 
 .PHONY: broker
-broker: $(DEVRUN) ## Run the embedded broker alone, for `dapr run -f .` with the Dapr CLI
+broker: $(DEVRUN) ## Run the embedded broker and the inbox alone, for `dapr run -f .` with the Dapr CLI
 	@exec $(DEVRUN) broker
+
+.PHONY: inbox
+inbox: $(DEVRUN) ## Show the mail, SMS and push messages that customers got (ARGS="--follow", ARGS="--order <id>")
+	@exec $(DEVRUN) inbox $(ARGS)
 
 .PHONY: test
 test: test-unit test-e2e ## Run all tests: every module's own, then the whole system on real Dapr, on free ports

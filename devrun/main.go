@@ -2,7 +2,8 @@
 //
 //	devrun up        builds what is missing and runs the whole system of dapr.yaml until Ctrl-C
 //	devrun build     builds the same and stops
-//	devrun broker    runs the embedded broker alone, for `dapr run -f .` with the Dapr CLI
+//	devrun inbox     shows the mail, SMS and push messages that customers got
+//	devrun broker    runs the embedded broker and the inbox alone, for `dapr run -f .` with the Dapr CLI
 package main
 
 import (
@@ -19,11 +20,8 @@ import (
 	"time"
 
 	"waybill/contracts"
-	"waybill/devrun/internal/broker"
 	"waybill/devrun/internal/console"
-	"waybill/devrun/internal/datadir"
 	"waybill/devrun/internal/local"
-	"waybill/devrun/internal/ports"
 	"waybill/devrun/internal/runfile"
 )
 
@@ -76,9 +74,10 @@ const usage = `devrun runs Waybill on this machine.
 
   devrun up [flags]       run the whole system of dapr.yaml until Ctrl-C
   devrun build [flags]    build what "up" runs (the pinned Dapr runtime, the services), say where it is, and stop
-  devrun broker [flags]   run the embedded broker alone, for the Dapr CLI
+  devrun inbox [flags]    show the mail, SMS and push messages that customers got
+  devrun broker [flags]   run the embedded broker and the inbox alone, for the Dapr CLI
 
-Flags: devrun up -h, devrun build -h, devrun broker -h
+Flags: devrun up -h, devrun build -h, devrun inbox -h, devrun broker -h
 `
 
 func run(ctx context.Context, hurry <-chan struct{}, args []string, out io.Writer) error {
@@ -90,8 +89,12 @@ func run(ctx context.Context, hurry <-chan struct{}, args []string, out io.Write
 		return up(ctx, hurry, args[1:], out)
 	case "build":
 		return runBuild(ctx, args[1:], out)
+	case "inbox":
+		return showInbox(ctx, args[1:], out)
 	case "broker":
 		return runBroker(ctx, args[1:], out)
+	case "receive": // not for people: "up" runs the inbox with it, as a process of its own
+		return receive(ctx, args[1:])
 	default:
 		return errors.Join(say(out, usage), fmt.Errorf("no command %q", args[0]))
 	}
@@ -122,18 +125,8 @@ func up(ctx context.Context, hurry <-chan struct{}, args []string, out io.Writer
 		ReadyWithin: *within,
 		Topics:      contracts.Topics(),
 		Out:         out,
-		Reads:       subscribed(),
 		Colour:      coloured(out, *plain),
 	})
-}
-
-// subscribed lists the topics that each app reads.
-func subscribed() map[string][]string {
-	topics := map[string][]string{}
-	for _, s := range contracts.Subscriptions() {
-		topics[s.App] = append(topics[s.App], s.Topic)
-	}
-	return topics
 }
 
 func coloured(out io.Writer, plain bool) bool {
@@ -152,56 +145,6 @@ func runBuild(ctx context.Context, args []string, out io.Writer) error {
 		return err
 	}
 	return local.Build(ctx, root, dataFolder(root, *data), out, coloured(out, *plain))
-}
-
-func runBroker(ctx context.Context, args []string, out io.Writer) error {
-	flags := flag.NewFlagSet("devrun broker", flag.ContinueOnError)
-	data := flags.String("data", "", "`folder` for topics and offsets (default .waybill beside dapr.yaml)")
-	port := flags.Int("port", 9092, "`port` to listen on, on 127.0.0.1")
-	quiet := flags.Bool("quiet", false, "say nothing but warnings")
-	if err := flags.Parse(args); err != nil {
-		return flag.ErrHelp
-	}
-	root, err := runfile.Root(".")
-	if err != nil {
-		return err
-	}
-	dir, err := datadir.Open(dataFolder(root, *data))
-	if err != nil {
-		return err
-	}
-	release, err := dir.Lock("broker.lock", "the embedded broker")
-	if err != nil {
-		return err
-	}
-	defer release()
-	if _, err := ports.Choose([]ports.Need{{For: "the embedded broker", Usual: *port, Known: true}}); err != nil {
-		return err
-	}
-	b, err := broker.Start(dir.Broker(), *port, contracts.Topics(), os.Stderr)
-	if err != nil {
-		return err
-	}
-	defer b.Close()
-	if !*quiet {
-		err := say(out, `The embedded broker listens on %s and keeps its data in %s.
-
-With the Dapr CLI (after "dapr init"), in another terminal, in %s:
-
-  APP_API_TOKEN=local dapr run -f .
-
-Its warehouse is empty at first. When both apps listen, give it a product to sell:
-
-  curl -X PUT http://127.0.0.1:8002/v1/inventory/PROD-001 -H 'Content-Type: application/json' -d '{"on_hand":1000}'
-
-Ctrl-C stops the broker.
-`, b.Addr(), dir.Broker(), root)
-		if err != nil {
-			return err
-		}
-	}
-	<-ctx.Done()
-	return nil
 }
 
 // dataFolder is the folder a --data flag means: relative to the working directory if given, else the usual one.

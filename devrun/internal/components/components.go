@@ -1,6 +1,6 @@
 // Package components gives a run its own copy of the component files. The files in components/local hold the local
 // defaults as plain values, so that the Dapr CLI can use them as they are; a run on other ports or other data replaces
-// exactly two of them.
+// those that Run names, and no other.
 package components
 
 import (
@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 )
 
@@ -18,11 +19,23 @@ const (
 	// DefaultData is the usual data folder, seen from the working directory of a sidecar (services/<app>), inside a
 	// connection string.
 	DefaultData = "file:../../.waybill/"
+	// DefaultMail is the inbox's usual SMTP port, as the email component writes it.
+	DefaultMail = `value: "1025"`
+	// DefaultCalls is the inbox's usual address for SMS.
+	DefaultCalls = "127.0.0.1:1026"
 )
 
-// Copy writes every YAML file of the folders in from to the folder to, which it empties first, with broker (host:port) and
-// data (an absolute path) in place of the defaults.
-func Copy(to string, from []string, broker, data string) error {
+// Run is what one run has in place of the defaults.
+type Run struct {
+	Broker    string // host:port
+	InboxMail int    // port, on the same host as in the file
+	InboxHTTP string // host:port
+	Data      string // absolute path
+}
+
+// Copy writes every YAML file of the folders in from to the folder to, which it empties first, with run's values in place
+// of the defaults.
+func Copy(to string, from []string, run Run) error {
 	old, err := filepath.Glob(filepath.Join(to, "*.yaml"))
 	if err != nil {
 		return fmt.Errorf("empty %s: %w", to, err)
@@ -36,8 +49,10 @@ func Copy(to string, from []string, broker, data string) error {
 		return fmt.Errorf("copy components: %w", err)
 	}
 	replace := strings.NewReplacer(
-		DefaultBroker, broker,
-		DefaultData, "file:"+uriPath(data)+"/",
+		DefaultBroker, run.Broker,
+		DefaultMail, fmt.Sprintf("value: %q", strconv.Itoa(run.InboxMail)),
+		DefaultCalls, run.InboxHTTP,
+		DefaultData, "file:"+uriPath(run.Data)+"/",
 	)
 	for _, dir := range from {
 		folder := os.DirFS(dir)

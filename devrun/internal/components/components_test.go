@@ -20,6 +20,7 @@ type component struct {
 		Name string `yaml:"name"`
 	} `yaml:"metadata"`
 	Spec struct {
+		Type     string `yaml:"type"`
 		Metadata []struct {
 			Name  string `yaml:"name"`
 			Value string `yaml:"value"`
@@ -50,14 +51,22 @@ func read(t *testing.T, path string) component {
 	return c
 }
 
-func TestCopyReplacesBrokerAndData(t *testing.T) {
+func TestCopyReplacesTheDefaults(t *testing.T) {
 	t.Parallel()
 	to := filepath.Join(t.TempDir(), "copy")
-	if err := Copy(to, []string{local}, "127.0.0.1:20001", "/data of/a?run"); err != nil {
+	run := Run{Broker: "127.0.0.1:20001", InboxMail: 20002, InboxHTTP: "127.0.0.1:20003", Data: "/data of/a?run"}
+	if err := Copy(to, []string{local}, run); err != nil {
 		t.Fatal(err)
 	}
-	if got := read(t, filepath.Join(to, "orderbus.yaml")).value("brokers"); got != "127.0.0.1:20001" {
-		t.Errorf("brokers: %q", got)
+	for _, c := range []struct{ component, name, want string }{
+		{contracts.OrderBus, "brokers", "127.0.0.1:20001"},
+		{contracts.Email, "host", "127.0.0.1"},
+		{contracts.Email, "port", "20002"},
+		{contracts.SMS, "url", "http://127.0.0.1:20003/sms"},
+	} {
+		if got := read(t, filepath.Join(to, c.component+".yaml")).value(c.name); got != c.want {
+			t.Errorf("%s: %s is %q, want %q", c.component, c.name, got, c.want)
+		}
 	}
 	for _, name := range []string{contracts.StateStore, contracts.WorkflowStore} {
 		got := read(t, filepath.Join(to, name+".yaml")).value("connectionString")
@@ -67,10 +76,11 @@ func TestCopyReplacesBrokerAndData(t *testing.T) {
 	}
 
 	// A second run on the same data replaces the copy.
-	if err := Copy(to, []string{local}, "127.0.0.1:20002", "/data"); err != nil {
+	run.Broker = "127.0.0.1:20004"
+	if err := Copy(to, []string{local}, run); err != nil {
 		t.Fatal(err)
 	}
-	if got := read(t, filepath.Join(to, "orderbus.yaml")).value("brokers"); got != "127.0.0.1:20002" {
+	if got := read(t, filepath.Join(to, "orderbus.yaml")).value("brokers"); got != "127.0.0.1:20004" {
 		t.Errorf("brokers: %q", got)
 	}
 }
@@ -119,6 +129,27 @@ func TestTheOrderBusKnowsTheContracts(t *testing.T) {
 		}
 		if !slices.Contains(bus.Scopes, app) {
 			t.Errorf("%s does not get the component", app)
+		}
+	}
+}
+
+// TestTheChannelsAreTheInbox keeps the local output bindings named as contracts names them, at the inbox, and away from
+// the apps that do not send.
+func TestTheChannelsAreTheInbox(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ component, kind, name, want string }{
+		{contracts.Email, "bindings.smtp", "port", "1025"},
+		{contracts.SMS, "bindings.http", "url", "http://" + DefaultCalls + "/sms"},
+	} {
+		got := read(t, filepath.Join(local, c.component+".yaml"))
+		if got.Metadata.Name != c.component || got.Spec.Type != c.kind {
+			t.Errorf("%s: named %q, of type %q", c.component, got.Metadata.Name, got.Spec.Type)
+		}
+		if value := got.value(c.name); value != c.want {
+			t.Errorf("%s: %s is %q, want %q", c.component, c.name, value, c.want)
+		}
+		if want := []string{contracts.AppNotifications}; !slices.Equal(got.Scopes, want) {
+			t.Errorf("%s: for %v, want %v", c.component, got.Scopes, want)
 		}
 	}
 }

@@ -23,7 +23,7 @@ func Open(path string) (Dir, error) {
 		return "", fmt.Errorf("resolve data folder %s: %w", path, err)
 	}
 	d := Dir(path)
-	for _, sub := range []string{path, d.State(), d.Logs(), d.Broker(), d.Scheduler(), d.Components(), d.Bin()} {
+	for _, sub := range []string{path, d.State(), d.Logs(), d.Broker(), d.Scheduler(), d.Components(), d.Bin(), d.Inbox()} {
 		if err := os.MkdirAll(sub, 0o750); err != nil {
 			return "", fmt.Errorf("create data folder: %w", err)
 		}
@@ -42,6 +42,9 @@ func (d Dir) Logs() string { return filepath.Join(string(d), "logs") }
 
 // Broker holds the embedded broker's topics and offsets.
 func (d Dir) Broker() string { return filepath.Join(string(d), "broker") }
+
+// Inbox holds the messages that customers would have received, and the keys of push subscriptions.
+func (d Dir) Inbox() string { return filepath.Join(string(d), "inbox") }
 
 // Scheduler holds the Dapr scheduler's embedded etcd.
 func (d Dir) Scheduler() string { return filepath.Join(string(d), "scheduler") }

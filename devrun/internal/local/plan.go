@@ -14,6 +14,7 @@ import (
 	"waybill/devrun/internal/broker"
 	"waybill/devrun/internal/build"
 	"waybill/devrun/internal/datadir"
+	"waybill/devrun/internal/inbox"
 	"waybill/devrun/internal/ports"
 	"waybill/devrun/internal/runfile"
 	"waybill/devrun/internal/scheduler"
@@ -23,6 +24,7 @@ import (
 // Kinds of processes, as other programs see them in system.json.
 const (
 	kindBroker    = "broker"
+	kindInbox     = "inbox"
 	kindPlacement = "placement"
 	kindScheduler = "scheduler"
 	kindApp       = "app"
@@ -34,6 +36,11 @@ const (
 	brokerPort    = 9092
 	placementPort = 50005
 	schedulerPort = 50006
+
+	// InboxMailPort is the inbox's SMTP port.
+	InboxMailPort = 1025
+	// InboxHTTPPort is the inbox's port for SMS and push.
+	InboxHTTPPort = 1026
 )
 
 // plan is everything that is decided before the first process starts.
@@ -41,13 +48,13 @@ type plan struct {
 	data    datadir.Dir
 	file    *runfile.File
 	runtime build.Runtime
-	self    string            // the runner's own program, which is the broker too
+	self    string            // the runner's own program, which is the broker and the inbox too
 	apps    map[string]string // app id → program, "" to run the command of dapr.yaml
 	topics  []string
-	reads   map[string][]string // app id → topics it subscribes to
 	token   string
 
 	broker    int
+	inbox     struct{ mail, http int }
 	placement struct{ port, health, metrics, raft int }
 	scheduler struct{ port, health, metrics, client, peer int }
 	sidecar   map[string]*sidecarPorts
@@ -70,6 +77,8 @@ func (p *plan) choosePorts(free bool) error {
 		targets = append(targets, target)
 	}
 	want(&p.broker, brokerPort, true, "the embedded broker")
+	want(&p.inbox.mail, InboxMailPort, false, "mail to the inbox")
+	want(&p.inbox.http, InboxHTTPPort, false, "SMS and push to the inbox")
 	want(&p.placement.port, either(p.file.PlacementPort, placementPort), false, "Dapr's placement service")
 	want(&p.placement.health, 0, false, "placement's health")
 	want(&p.placement.metrics, 0, false, "placement's metrics")
@@ -120,17 +129,30 @@ func loopback(port int) string { return net.JoinHostPort("127.0.0.1", strconv.It
 
 func (p *plan) appURL(id string) string { return "http://" + loopback(*p.app[id]) }
 
-// foundation are the processes that the sidecars need: broker, placement and scheduler.
+func (p *plan) inboxURL() string { return "http://" + inbox.Address(p.inbox.http) }
+
+// foundation are the processes that the sidecars need: broker, inbox, placement and scheduler.
 func (p *plan) foundation() []supervise.Spec {
 	return []supervise.Spec{
 		{
 			Name: "broker", Kind: kindBroker,
 			Path: p.self,
-			Args: []string{"broker", "--data", string(p.data), "--port", strconv.Itoa(p.broker), "--quiet"},
+			Args: []string{"broker", "--data", string(p.data), "--port", strconv.Itoa(p.broker), "--inbox=false", "--quiet"},
 			Dir:  p.file.Root, Env: os.Environ(),
 			Ready: kafkaServes(broker.Address(p.broker), p.topics),
 			// A killed broker has everything the system had; only buffered writes of the machine itself could be lost.
 			StopWithin: 10 * time.Second,
+		},
+		{
+			Name: "inbox", Kind: kindInbox,
+			Path: p.self,
+			Args: []string{
+				"receive", "--data", string(p.data),
+				"--smtp-port", strconv.Itoa(p.inbox.mail), "--http-port", strconv.Itoa(p.inbox.http),
+			},
+			Dir: p.file.Root, Env: os.Environ(),
+			Ready:      receives(inbox.Address(p.inbox.mail), p.inboxURL()),
+			StopWithin: 5 * time.Second,
 		},
 		{
 			Name: "placement", Kind: kindPlacement,
@@ -226,7 +248,7 @@ func (p *plan) pair(a runfile.App) (app, sidecar supervise.Spec) {
 		Dir: a.Dir, Env: daprEnv(map[string]string{"APP_API_TOKEN": p.token}),
 		Ready: all(
 			answers("http://"+loopback(side.http)+"/v1.0/healthz", 204),
-			reads(broker.Address(p.broker), a.ID, p.reads[a.ID]),
+			reads(broker.Address(p.broker), a.ID, subscribed(p.appURL(a.ID), p.token)),
 		),
 		StopWithin: 10 * time.Second,
 	}

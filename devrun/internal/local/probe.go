@@ -9,7 +9,9 @@ import (
 	"strings"
 	"time"
 
+	"waybill/contracts"
 	"waybill/devrun/internal/broker"
+	"waybill/devrun/internal/inbox"
 	"waybill/devrun/internal/scheduler"
 )
 
@@ -72,13 +74,56 @@ func all(checks ...func(context.Context) error) func(context.Context) error {
 	}
 }
 
+// receives is ready when the inbox takes mail at smtpAddr and SMS and push at httpURL.
+func receives(smtpAddr, httpURL string) func(context.Context) error {
+	return func(ctx context.Context) error { return inbox.Check(ctx, client, smtpAddr, httpURL) }
+}
+
 // reads is ready when the app's consumer group, which components/local names after it, has its partitions of topics.
-func reads(addr, app string, topics []string) func(context.Context) error {
+func reads(addr, app string, topics func(context.Context) ([]string, error)) func(context.Context) error {
 	return func(ctx context.Context) error {
-		if len(topics) == 0 {
-			return nil
+		wanted, err := topics(ctx)
+		if err != nil || len(wanted) == 0 {
+			return err
 		}
-		return broker.Reads(ctx, addr, app, topics)
+		return broker.Reads(ctx, addr, app, wanted)
+	}
+}
+
+// subscribed asks the app at base, as its sidecar does, which topics of the order bus it subscribes to.
+func subscribed(base, token string) func(context.Context) ([]string, error) {
+	return func(ctx context.Context) ([]string, error) {
+		target := base + "/dapr/subscribe"
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
+		if err != nil {
+			return nil, err
+		}
+		req.Header.Set("Dapr-Api-Token", token)
+		resp, err := client.Do(req)
+		if err != nil {
+			return nil, fmt.Errorf("not saying yet what it subscribes to: %w", err)
+		}
+		defer func() { _ = resp.Body.Close() }()
+		if resp.StatusCode == http.StatusNotFound { // Dapr takes this as: to nothing
+			return nil, nil
+		}
+		if resp.StatusCode != http.StatusOK {
+			return nil, fmt.Errorf("GET %s: status %d", target, resp.StatusCode)
+		}
+		var subscriptions []struct {
+			Component string `json:"pubsubname"`
+			Topic     string `json:"topic"`
+		}
+		if err := json.NewDecoder(resp.Body).Decode(&subscriptions); err != nil {
+			return nil, fmt.Errorf("GET %s: %w", target, err)
+		}
+		var topics []string
+		for _, s := range subscriptions {
+			if s.Component == contracts.OrderBus {
+				topics = append(topics, s.Topic)
+			}
+		}
+		return topics, nil
 	}
 }
 

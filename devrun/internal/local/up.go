@@ -14,10 +14,13 @@ import (
 	"sync"
 	"time"
 
+	"waybill/contracts"
 	"waybill/devrun/internal/child"
 	"waybill/devrun/internal/components"
 	"waybill/devrun/internal/console"
+	"waybill/devrun/internal/contacts"
 	"waybill/devrun/internal/datadir"
+	"waybill/devrun/internal/inbox"
 	"waybill/devrun/internal/runfile"
 	"waybill/devrun/internal/status"
 	"waybill/devrun/internal/stock"
@@ -31,7 +34,6 @@ type Options struct {
 	FreePorts   bool   // any free ports instead of the usual ones
 	ReadyWithin time.Duration
 	Topics      []string
-	Reads       map[string][]string // app id → topics it subscribes to
 	Out         io.Writer
 	Colour      bool
 }
@@ -63,7 +65,7 @@ func Up(ctx context.Context, hurry <-chan struct{}, opt Options) (err error) {
 		return fmt.Errorf("remove old system file: %w", err)
 	}
 
-	p := &plan{data: data, file: file, topics: opt.Topics, reads: opt.Reads, token: newToken()}
+	p := &plan{data: data, file: file, topics: opt.Topics, token: newToken()}
 	if p.self, err = os.Executable(); err != nil {
 		return fmt.Errorf("find own program: %w", err)
 	}
@@ -87,7 +89,10 @@ func Up(ctx context.Context, hurry <-chan struct{}, opt Options) (err error) {
 	}
 	for _, a := range file.Apps {
 		from := filepath.Join(data.Components(), a.ID)
-		if err := components.Copy(from, a.ResourcePaths, loopback(p.broker), string(data)); err != nil {
+		run := components.Run{
+			Broker: loopback(p.broker), InboxMail: p.inbox.mail, InboxHTTP: inbox.Address(p.inbox.http), Data: string(data),
+		}
+		if err := components.Copy(from, a.ResourcePaths, run); err != nil {
 			return err
 		}
 	}
@@ -158,7 +163,7 @@ func (s *system) start(ctx context.Context) error {
 		}
 	}
 	// A sidecar that finds no broker gives up at once.
-	if err := s.super.WaitReady(ctx, "broker", "placement", "scheduler"); err != nil {
+	if err := s.super.WaitReady(ctx, "broker", "inbox", "placement", "scheduler"); err != nil {
 		return err
 	}
 	for _, a := range s.plan.file.Apps {
@@ -173,6 +178,9 @@ func (s *system) start(ctx context.Context) error {
 		return err
 	}
 	if err := s.loadStock(ctx); err != nil {
+		return err
+	}
+	if err := s.loadContacts(ctx); err != nil {
 		return err
 	}
 	s.mu.Lock()
@@ -197,7 +205,7 @@ func (s *system) stop() (killed bool) {
 		apps = append(apps, a.ID)
 		sidecars = append(sidecars, sidecarName(a.ID))
 	}
-	for _, group := range [][]string{apps, sidecars, {"scheduler"}, {"placement"}, {"broker"}} {
+	for _, group := range [][]string{apps, sidecars, {"scheduler"}, {"placement"}, {"inbox"}, {"broker"}} {
 		s.super.Stop(group...)
 	}
 	s.super.Wait()
@@ -221,7 +229,7 @@ func (s *system) launch(spec supervise.Spec) error {
 	switch spec.Kind {
 	case kindApp:
 		view = console.App
-	case kindBroker:
+	case kindBroker, kindInbox:
 		view = console.All
 	}
 	stream := s.terminal.Stream(spec.Name, file, view)
@@ -276,6 +284,21 @@ func (s *system) loadStock(ctx context.Context) error {
 	return nil
 }
 
+// loadContacts gives the sample customer addresses, all of them at the inbox.
+func (s *system) loadContacts(ctx context.Context) error {
+	if s.plan.app[contracts.AppNotifications] == nil {
+		return nil
+	}
+	changed, err := contacts.Load(ctx, client, s.plan.appURL(contracts.AppNotifications), s.plan.inboxURL())
+	if err != nil {
+		return err
+	}
+	if changed {
+		s.terminal.Sayf("notifications knows how to reach the sample customer %s", contacts.Customer)
+	}
+	return nil
+}
+
 // Ready, Died, Stopped and Changed make the system the supervisor's reporter.
 
 // Ready implements supervise.Reporter.
@@ -308,9 +331,12 @@ func (s *system) writeStatus() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := status.System{
-		Ready:       s.ready,
-		Runner:      os.Getpid(),
-		Broker:      loopback(s.plan.broker),
+		Ready:  s.ready,
+		Runner: os.Getpid(),
+		Broker: loopback(s.plan.broker),
+		Inbox: status.Inbox{
+			SMTP: inbox.Address(s.plan.inbox.mail), HTTP: s.plan.inboxURL(), File: inbox.File(s.plan.data.Inbox()),
+		},
 		Apps:        map[string]status.App{},
 		Processes:   []status.Process{},
 		AppAPIToken: s.plan.token,
@@ -342,6 +368,8 @@ func (s *system) summary() string {
 			a.ID, base, base, base, loopback(s.plan.sidecar[a.ID].http))
 	}
 	fmt.Fprintf(&b, "  %-12s %s (Kafka protocol)\n", "broker", loopback(s.plan.broker))
+	fmt.Fprintf(&b, "  %-12s %s shows the mail, SMS and push messages that customers got (SMTP %s, SMS and push %s)\n",
+		"inbox", s.showInbox(), inbox.Address(s.plan.inbox.mail), s.plan.inboxURL())
 	fmt.Fprintf(&b, "  %-12s %s\n", "logs", s.plan.data.Logs())
 	if s.plan.app["orders"] != nil {
 		base := s.plan.appURL("orders")
@@ -358,4 +386,12 @@ and follow it, with the path from the answer's Location header:
 	}
 	b.WriteString("Ctrl-C stops everything.\n\n")
 	return b.String()
+}
+
+// showInbox is the command that shows what this run's inbox received.
+func (s *system) showInbox() string {
+	if string(s.plan.data) == filepath.Join(s.plan.file.Root, ".waybill") {
+		return "make inbox"
+	}
+	return fmt.Sprintf("%s inbox --data %s", s.plan.self, s.plan.data)
 }

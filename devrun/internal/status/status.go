@@ -11,11 +11,12 @@ import (
 
 // System is the content of system.json.
 type System struct {
-	// Ready says that every process is ready and the sample stock is there.
+	// Ready says that every process is ready and the sample data is there.
 	Ready bool `json:"ready"`
 	// Runner is the runner's own process id.
 	Runner    int            `json:"runner"`
 	Broker    string         `json:"broker"`
+	Inbox     Inbox          `json:"inbox"`
 	Apps      map[string]App `json:"apps"`
 	Processes []Process      `json:"processes"`
 	// AppAPIToken is what a sidecar presents to its app; who knows it can play the sidecar.
@@ -28,6 +29,13 @@ type App struct {
 	URL      string `json:"url"`
 	DaprHTTP string `json:"dapr_http"`
 	DaprGRPC string `json:"dapr_grpc"`
+}
+
+// Inbox is where mail, SMS and push messages are received, and the file that keeps them.
+type Inbox struct {
+	SMTP string `json:"smtp"` // host:port
+	HTTP string `json:"http"` // http://host:port
+	File string `json:"file"`
 }
 
 // Process is one child of the runner. PID is 0 while it is not running.

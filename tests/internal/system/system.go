@@ -29,9 +29,17 @@ type System struct {
 type Status struct {
 	Ready     bool           `json:"ready"`
 	Broker    string         `json:"broker"`
+	Inbox     Inbox          `json:"inbox"`
 	AppToken  string         `json:"app_api_token"`
 	Processes []Process      `json:"processes"`
 	Apps      map[string]App `json:"apps"`
+}
+
+// Inbox is where mail, SMS and push messages are received, and the file that keeps them, a JSON object a line.
+type Inbox struct {
+	SMTP string `json:"smtp"`
+	HTTP string `json:"http"`
+	File string `json:"file"`
 }
 
 // Process is one process that the runner keeps running.
