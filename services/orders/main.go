@@ -22,8 +22,8 @@ import (
 	"waybill/platform/state"
 	"waybill/services/orders/internal/api"
 	"waybill/services/orders/internal/idempotency"
-	"waybill/services/orders/internal/reminder"
 	"waybill/services/orders/internal/store"
+	"waybill/services/orders/internal/sweep"
 )
 
 // Config is everything the environment decides.
@@ -34,6 +34,10 @@ type Config struct {
 	IdempotencyTTL config.Duration `env:"IDEMPOTENCY_TTL" envDefault:"24h"`
 	// ReceivedTTL is how long an order is kept that was stored and never confirmed.
 	ReceivedTTL config.Duration `env:"RECEIVED_TTL" envDefault:"24h"`
+	// SweepInterval is how often the orders that have not ended are looked at, SweepPatience how long one may stand still
+	// before what it waits for is asked for again.
+	SweepInterval config.Duration `env:"SWEEP_INTERVAL" envDefault:"10s"`
+	SweepPatience config.Duration `env:"SWEEP_PATIENCE" envDefault:"15s"`
 }
 
 func main() {
@@ -68,10 +72,15 @@ func run(ctx context.Context, environ []string, stdout io.Writer) (err error) {
 	}
 	stateStore := state.NewDapr(dapr.Client, contracts.StateStore)
 	documents := state.NewPatient(stateStore, statePatience)
-	orders := store.New(documents, time.Duration(c.ReceivedTTL))
+	process := ulid.Make().String()
+	orders := store.New(documents, process, time.Duration(c.ReceivedTTL))
 	edge := &api.Service{
-		Orders: orders, Publisher: publisher, Reminder: reminder.New(logger), Logger: logger,
-		Keys: idempotency.New(documents, ulid.Make().String(), time.Duration(c.IdempotencyTTL), logger),
+		Orders: orders, Publisher: publisher, Logger: logger,
+		Keys: idempotency.New(documents, process, time.Duration(c.IdempotencyTTL), logger),
+	}
+	sweeper := &sweep.Sweeper{
+		Orders: orders, Remind: edge.Remind, Logger: logger,
+		Interval: time.Duration(c.SweepInterval), Patience: time.Duration(c.SweepPatience),
 	}
 	receiver, err := eventing.NewReceiver(eventing.ReceiverOptions{
 		App: contracts.AppOrders, Token: string(c.APIToken), Publisher: publisher, OnParked: edge.Parked, Logger: logger,
@@ -86,6 +95,6 @@ func run(ctx context.Context, environ []string, stdout io.Writer) (err error) {
 	svc.Server.MountHealth(router, dapr.Healthy, stateStore.Reachable)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return svc.Server.Run(ctx, router) })
-	group.Go(func() error { edge.Reminder.Run(ctx); return nil })
+	group.Go(func() error { sweeper.Run(ctx); return nil })
 	return group.Wait()
 }

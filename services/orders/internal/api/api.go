@@ -16,7 +16,6 @@ import (
 	"waybill/platform/rest"
 	"waybill/services/orders/internal/idempotency"
 	"waybill/services/orders/internal/order"
-	"waybill/services/orders/internal/reminder"
 )
 
 // Orders is where orders are kept.
@@ -24,6 +23,7 @@ type Orders interface {
 	Create(ctx context.Context, o *order.Order) error
 	Get(ctx context.Context, id order.ID) (*order.Order, error)
 	Update(ctx context.Context, id order.ID, change func(o *order.Order) (*order.Order, error)) error
+	Watch(ctx context.Context, id order.ID) error
 	List(ctx context.Context, customerID string, status order.Status, limit, before int) (orders []*order.Order, next int, err error)
 }
 
@@ -37,9 +37,7 @@ type Service struct {
 	Orders    Orders
 	Keys      *idempotency.Keys
 	Publisher Publisher
-	// Reminder confirms an order again that fulfilment does not take up.
-	Reminder *reminder.Reminder
-	Logger   *slog.Logger
+	Logger    *slog.Logger
 }
 
 // Info describes the API.
@@ -76,6 +74,21 @@ func (s *Service) Register(api huma.API) {
 		Errors: []int{http.StatusServiceUnavailable},
 	}, s.list)
 	huma.Register(api, huma.Operation{
+		OperationID: "cancel-order", Method: http.MethodPost, Path: "/v1/orders/{id}/cancel", DefaultStatus: http.StatusAccepted, Tags: []string{"orders"},
+		Summary: "Ask for an order to be cancelled",
+		Description: "Answers 202, with the order, once the wish is stored and announced. An order that is still received is cancelled at once. Any other " +
+			"is cancelled by its fulfilment, which undoes what was done; until then the status stays, and the timeline shows Order.CancellationRequested. " +
+			"Fulfilment may find that the parcel has left: then the timeline shows the step Cancel, refused, and the order goes on.\n\n" +
+			"A request without an answer may be repeated. While the cancellation is under way, and once the order is cancelled, a repeated request " +
+			"answers 202 with the order as it is; the first reason counts.\n\n" +
+			"Answers 409 when it is too late: order_shipped, order_final for one that could not be fulfilled, and order_needs_attention for one that " +
+			"a person must settle first.",
+		MaxBodyBytes: rest.MaxBody,
+		Errors: []int{
+			http.StatusBadRequest, http.StatusNotFound, http.StatusConflict, http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType, http.StatusServiceUnavailable,
+		},
+	}, s.cancel)
+	huma.Register(api, huma.Operation{
 		OperationID: "get-timeline", Method: http.MethodGet, Path: "/v1/orders/{id}/timeline", Tags: []string{"orders"},
 		Summary:     "Read every event of an order",
 		Description: "In the order in which this service learned of them, each with the order's status after it.",
@@ -91,14 +104,21 @@ func (s *Service) Subscriptions() []eventing.Subscription {
 		}),
 		subscription(contracts.OrdersReadsFulfillment, map[string]eventing.Handler{
 			contracts.TypeStepCompleted:        s.stepCompleted,
+			contracts.TypeApprovalRequested:    s.approvalRequested,
 			contracts.TypeFulfillmentCompleted: s.fulfillmentCompleted,
 			contracts.TypeFulfillmentFailed:    s.fulfillmentFailed,
+			contracts.TypeFulfillmentCancelled: s.fulfillmentCancelled,
 		}),
 	}
 }
 
 func subscription(s contracts.Subscription, handlers map[string]eventing.Handler) eventing.Subscription {
 	return eventing.Subscription{Component: contracts.OrderBus, Topic: s.Topic, DeadLetter: s.DeadLetter(), Handlers: handlers}
+}
+
+// Remind publishes again what of the order waits for an answer.
+func (s *Service) Remind(ctx context.Context, o *order.Order) error {
+	return s.announce(ctx, o, o.Outstanding()...)
 }
 
 // announce publishes entries of the order's timeline that are the service's own.

@@ -18,28 +18,12 @@ type createdData struct {
 	CreatedAt json.RawMessage `json:"created_at"`
 }
 
-// created takes an order from the bus, ours or another system's, and confirms it, again and again until fulfilment has
-// taken it up.
+// created takes an order from the bus, ours or another system's, confirms it and publishes that it did, also when it had
+// been confirmed before and nothing shows that this was heard. An order that was cancelled meanwhile is not confirmed.
 func (s *Service) created(ctx context.Context, e eventing.Event) error {
-	o, err := s.confirm(ctx, e)
-	if err != nil {
-		return err
-	}
-	if o.Status() == order.Confirmed {
-		s.Reminder.Expect(string(o.ID()), func(ctx context.Context) (settled bool, err error) {
-			o, err := s.confirm(ctx, e)
-			return err == nil && o.Status() != order.Confirmed, err
-		})
-	}
-	return nil
-}
-
-// confirm confirms the order in the event and publishes that it did, also when it had been confirmed before and nothing
-// shows that this was heard.
-func (s *Service) confirm(ctx context.Context, e eventing.Event) (*order.Order, error) {
 	o, err := decodeCreated(e)
 	if err != nil {
-		return nil, eventing.Reject(err)
+		return eventing.Reject(err)
 	}
 	fresh, cause := o, causeOf(e)
 	err = s.Orders.Update(ctx, fresh.ID(), func(stored *order.Order) (*order.Order, error) {
@@ -54,9 +38,9 @@ func (s *Service) confirm(ctx context.Context, e eventing.Event) (*order.Order, 
 		return o, nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("confirm order %s: %w", fresh.ID(), err)
+		return fmt.Errorf("confirm order %s: %w", fresh.ID(), err)
 	}
-	return o, s.announce(ctx, o, o.Unsettled(cause)...)
+	return s.announce(ctx, o, o.Unsettled(cause)...)
 }
 
 // decodeCreated reads and checks the order in the event. The error names everything wrong with it, and no values.
@@ -107,6 +91,14 @@ func (s *Service) stepCompleted(ctx context.Context, e eventing.Event) error {
 	return s.follow(ctx, e, data.OrderID, func(o *order.Order, cause order.Cause) bool { return o.Step(cause, data, now()) })
 }
 
+func (s *Service) approvalRequested(ctx context.Context, e eventing.Event) error {
+	var data contracts.ApprovalRequested
+	if err := e.Decode(&data); err != nil {
+		return err
+	}
+	return s.follow(ctx, e, data.OrderID, func(o *order.Order, cause order.Cause) bool { return o.AwaitApproval(cause, data, now()) })
+}
+
 func (s *Service) fulfillmentCompleted(ctx context.Context, e eventing.Event) error {
 	var data contracts.FulfillmentCompleted
 	if err := e.Decode(&data); err != nil {
@@ -121,6 +113,14 @@ func (s *Service) fulfillmentFailed(ctx context.Context, e eventing.Event) error
 		return err
 	}
 	return s.follow(ctx, e, data.OrderID, func(o *order.Order, cause order.Cause) bool { return o.Fail(cause, data, now()) })
+}
+
+func (s *Service) fulfillmentCancelled(ctx context.Context, e eventing.Event) error {
+	var data contracts.FulfillmentCancelled
+	if err := e.Decode(&data); err != nil {
+		return err
+	}
+	return s.follow(ctx, e, data.OrderID, func(o *order.Order, cause order.Cause) bool { return o.Cancel(cause, data, now()) })
 }
 
 // follow lets the order learn an event of its saga, and then publishes what the event brought about: also when the order
@@ -144,7 +144,6 @@ func (s *Service) follow(ctx context.Context, e eventing.Event, orderID string, 
 	if err != nil {
 		return fmt.Errorf("follow order %s: %w", id, err)
 	}
-	s.Reminder.Answered(orderID)
 	return s.announce(ctx, o, o.Unsettled(cause)...)
 }
 

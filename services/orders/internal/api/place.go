@@ -15,9 +15,9 @@ import (
 	"waybill/services/orders/internal/order"
 )
 
-// placeTimeout bounds how long placing an order may take, retries included: it is over before another process takes the
-// request's key over.
-const placeTimeout = idempotency.Lease - time.Second
+// requestTimeout bounds how long placing or cancelling an order may take, retries included: it is over before another
+// process takes the request's key over.
+const requestTimeout = idempotency.Lease - time.Second
 
 type placeInput struct {
 	IdempotencyKey string `header:"Idempotency-Key" maxLength:"255" pattern:"^[!-~]+$" patternDescription:"visible ASCII characters" doc:"Up to 255 visible ASCII characters of the client's choice. A request repeated with its key gets the same answer and makes no second order."`
@@ -54,7 +54,7 @@ func now() time.Time { return time.Now().UTC().Truncate(time.Millisecond) }
 
 // place accepts an order: it is stored and announced when place returns without an error.
 func (s *Service) place(ctx context.Context, in *placeInput) (*placeOutput, error) {
-	ctx, cancel := context.WithTimeout(ctx, placeTimeout)
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	draft := in.Body.draft()
 	named := draft.ID
@@ -88,8 +88,10 @@ func (s *Service) place(ctx context.Context, in *placeInput) (*placeOutput, erro
 	return &placeOutput{at, accepted{id, status, links{at, at + "/timeline"}}}, nil
 }
 
-// accept stores the order and announces it. An order that is stored already is announced again as long as nothing shows
-// that its announcement arrived. It returns the status of the stored order.
+// accept stores the order, announces it, and has it watched from then on, for an announcement can be lost. An order that is
+// stored already is announced again as long as nothing shows that its announcement arrived. It returns the status of the
+// stored order. An order that was not announced is not watched: nobody was told that it is accepted, and its client may
+// have placed another instead.
 func (s *Service) accept(ctx context.Context, o *order.Order) (order.Status, error) {
 	created := o.Place()
 	err := s.Orders.Create(ctx, o)
@@ -109,5 +111,8 @@ func (s *Service) accept(ctx context.Context, o *order.Order) (order.Status, err
 	} else if err != nil {
 		return "", err
 	}
-	return o.Status(), s.announce(ctx, o, created)
+	if err := s.announce(ctx, o, created); err != nil {
+		return "", err
+	}
+	return o.Status(), s.Orders.Watch(ctx, o.ID())
 }

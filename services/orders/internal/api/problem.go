@@ -23,7 +23,7 @@ func (s *Service) problem(ctx context.Context, err error) *rest.Problem {
 		switch refused.Kind {
 		case order.NotFound:
 			p.Status = http.StatusNotFound
-		case order.Taken:
+		case order.Taken, order.TooLate:
 			p.Status = http.StatusConflict
 		case order.Invalid:
 			for _, fault := range refused.Faults {

@@ -32,6 +32,13 @@ type shownOrder struct {
 	Carrier           string            `json:"carrier,omitempty"`
 	EstimatedDelivery time.Time         `json:"estimated_delivery,omitzero"`
 	Failure           *failure          `json:"failure,omitempty" doc:"Why the order was not fulfilled."`
+	Cancellation      *cancellation     `json:"cancellation,omitempty" doc:"The customer's wish to have the order cancelled, which the order's status shows the outcome of."`
+}
+
+type cancellation struct {
+	RequestedAt time.Time `json:"requested_at"`
+	Reason      string    `json:"reason,omitempty" doc:"The customer's own words."`
+	Refused     bool      `json:"refused,omitempty" doc:"Whether it came too late."`
 }
 
 type failure struct {
@@ -49,6 +56,9 @@ func show(o *order.Order) shownOrder {
 	}
 	if s.Failure != (order.Failure{}) {
 		shown.Failure = &failure{s.Failure.Code, s.Failure.Message}
+	}
+	if c, requested := o.Cancellation(); requested {
+		shown.Cancellation = (*cancellation)(&c)
 	}
 	return shown
 }
@@ -80,11 +90,20 @@ func (s *Service) get(ctx context.Context, in *getInput) (*getOutput, error) {
 	return &getOutput{http.StatusOK, etag, &shown}, nil
 }
 
-// find reads the order that a path names. An id that no order can have is that of no order.
-func (s *Service) find(ctx context.Context, id string) (*order.Order, error) {
+// pathID is the order id of a path. An id that no order can have is that of no order.
+func (s *Service) pathID(ctx context.Context, id string) (order.ID, error) {
 	parsed, err := order.ParseID(id)
 	if err != nil {
-		return nil, s.problem(ctx, &order.Error{Kind: order.NotFound, Code: "order_not_found", Text: "There is no order of that id."})
+		return "", s.problem(ctx, &order.Error{Kind: order.NotFound, Code: "order_not_found", Text: "There is no order of that id."})
+	}
+	return parsed, nil
+}
+
+// find reads the order that a path names.
+func (s *Service) find(ctx context.Context, id string) (*order.Order, error) {
+	parsed, err := s.pathID(ctx, id)
+	if err != nil {
+		return nil, err
 	}
 	o, err := s.Orders.Get(ctx, parsed)
 	if err != nil {
@@ -201,6 +220,9 @@ type timelineEvent struct {
 	EstimatedDelivery time.Time        `json:"estimated_delivery,omitzero"`
 	Undone            []string         `json:"undone,omitempty" doc:"The steps that were undone, newest first."`
 	NotUndone         []string         `json:"not_undone,omitempty" doc:"The steps that could not be undone and that a person must settle."`
+	Actor             string           `json:"actor,omitempty" doc:"The person who decided, where a person did."`
+	Reason            string           `json:"reason,omitempty" doc:"Why the customer wants the order cancelled."`
+	ExpiresAt         time.Time        `json:"expires_at,omitzero" doc:"Until when a decision is waited for."`
 }
 
 func (s *Service) timeline(ctx context.Context, in *timelineInput) (*timelineOutput, error) {

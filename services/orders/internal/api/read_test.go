@@ -227,7 +227,7 @@ func TestOpenAPI(t *testing.T) {
 			}
 		}
 	}
-	if len(doc.Paths) != 3 {
+	if len(doc.Paths) != 4 {
 		t.Errorf("%d paths", len(doc.Paths))
 	}
 	created, line := doc.Components.Schemas["NewOrder"].Properties, doc.Components.Schemas["NewLine"].Properties

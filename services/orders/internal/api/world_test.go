@@ -26,8 +26,8 @@ import (
 	"waybill/platform/state"
 	"waybill/services/orders/internal/api"
 	"waybill/services/orders/internal/idempotency"
-	"waybill/services/orders/internal/reminder"
 	"waybill/services/orders/internal/store"
+	"waybill/services/orders/internal/sweep"
 )
 
 // world is the service with everything around it: a store and a bus that can be told to fail, and a process that can be
@@ -38,6 +38,7 @@ type world struct {
 	store   *fragileStore
 	bus     *bus
 	handler http.Handler
+	sweeper *sweep.Sweeper
 	process int
 	// patience is how long the service waits for a store that fails; not at all by default, so that a fault is seen.
 	patience time.Duration
@@ -46,6 +47,9 @@ type world struct {
 const (
 	appToken    = "token of the sidecar"
 	receivedTTL = 24 * time.Hour
+
+	sweepInterval = 10 * time.Second
+	sweepPatience = 15 * time.Second
 )
 
 func newWorld(t *testing.T) *world {
@@ -70,10 +74,12 @@ func (w *world) restart() {
 	if w.patience > 0 {
 		documents = state.NewPatient(w.store, w.patience)
 	}
+	process := fmt.Sprint("process ", w.process)
+	orders := store.New(documents, process, receivedTTL)
 	service := &api.Service{
-		Orders: store.New(documents, receivedTTL), Publisher: publisher, Reminder: reminder.New(logger), Logger: logger,
-		Keys: idempotency.New(documents, fmt.Sprint("process ", w.process), time.Hour, logger),
+		Orders: orders, Publisher: publisher, Logger: logger, Keys: idempotency.New(documents, process, time.Hour, logger),
 	}
+	w.sweeper = &sweep.Sweeper{Orders: orders, Remind: service.Remind, Interval: sweepInterval, Patience: sweepPatience, Logger: logger}
 	receiver, err := eventing.NewReceiver(eventing.ReceiverOptions{
 		App: contracts.AppOrders, Token: appToken, Publisher: publisher, OnParked: service.Parked, Logger: logger,
 	}, service.Subscriptions()...)

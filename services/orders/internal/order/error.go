@@ -12,6 +12,8 @@ const (
 	NotFound
 	// Taken says that another order has the id already.
 	Taken
+	// TooLate says that the order has come too far for what was asked.
+	TooLate
 )
 
 // Error is what this package refuses with. Its code is stable, its text safe to show.

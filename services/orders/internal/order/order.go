@@ -64,6 +64,10 @@ type Entry struct {
 	EstimatedDelivery time.Time
 	Undone            []string
 	NotUndone         []string
+	// Actor is the person who decided, Reason the customer's for a cancellation, ExpiresAt the end of a wait.
+	Actor     string
+	Reason    string
+	ExpiresAt time.Time
 }
 
 // Cause is the event that brought something about.
@@ -123,8 +127,8 @@ func (o *Order) Confirm(cause Cause, now time.Time) bool {
 	return true
 }
 
-// Step takes a step of the order's saga. Like Complete and Fail it reports false, and changes nothing, for an event that
-// the timeline holds already.
+// Step takes a step of the order's saga. Like the other events of the saga it reports false, and changes nothing, for an
+// event that the timeline holds already.
 func (o *Order) Step(cause Cause, e contracts.StepCompleted, now time.Time) bool {
 	if o.knows(cause.EventID) {
 		return false
@@ -132,17 +136,46 @@ func (o *Order) Step(cause Cause, e contracts.StepCompleted, now time.Time) bool
 	if !o.s.Status.Final() && e.Outcome == contracts.OutcomeDone {
 		switch e.Step {
 		case contracts.StepProcessShipment:
-			o.s.Shipment = Shipment{e.TrackingNumber, e.Carrier, e.EstimatedDelivery}
+			if !o.did(contracts.StepCancelShipment, contracts.OutcomeDone) {
+				o.s.Shipment = Shipment{e.TrackingNumber, e.Carrier, e.EstimatedDelivery}
+			}
 		case contracts.StepCancelShipment:
 			o.s.Shipment = Shipment{}
 		}
 	}
-	o.learn(cause, Fulfilling, contracts.TypeOrderUpdated, now, Entry{
+	to := Fulfilling
+	if o.s.Status == AwaitingApproval && beforeApproval(e.Step) {
+		to = AwaitingApproval // a late event of what came before the wait does not end it
+	}
+	o.learn(cause, to, contracts.TypeOrderUpdated, now, Entry{
 		Type: contracts.TypeStepCompleted, Time: e.CompletedAt,
 		Step: e.Step, Outcome: e.Outcome, Code: e.Code, Message: e.Message, Amount: e.Amount, Currency: e.Currency,
 		TransactionID: e.TransactionID, Carrier: e.Carrier, TrackingNumber: e.TrackingNumber, EstimatedDelivery: e.EstimatedDelivery,
+		Actor: e.Actor,
 	})
 	return true
+}
+
+// AwaitApproval takes the saga's request that a person approve the order. A request that arrives behind an event of what
+// came after the wait is noted only.
+func (o *Order) AwaitApproval(cause Cause, e contracts.ApprovalRequested, now time.Time) bool {
+	if o.knows(cause.EventID) {
+		return false
+	}
+	to := AwaitingApproval
+	if slices.ContainsFunc(o.s.Timeline, func(e Entry) bool { return e.Step != "" && !beforeApproval(e.Step) }) {
+		to = Fulfilling
+	}
+	o.learn(cause, to, contracts.TypeOrderUpdated, now, Entry{
+		Type: contracts.TypeApprovalRequested, Time: e.RequestedAt, Amount: e.TotalAmount, Currency: e.Currency, ExpiresAt: e.ExpiresAt,
+	})
+	return true
+}
+
+// beforeApproval tells the steps that a saga takes before it waits for an approval. Every other one shows that the wait is
+// over: the decision, the step after it, and the undos, which are also what is seen of a cancellation during the wait.
+func beforeApproval(step string) bool {
+	return step == contracts.StepValidatePayment || step == contracts.StepReserveInventory
 }
 
 // Complete takes the end of a saga that shipped the order.
@@ -160,8 +193,9 @@ func (o *Order) Complete(cause Cause, e contracts.FulfillmentCompleted, now time
 	return true
 }
 
-// Fail takes the end of a saga that did not ship the order. When something could not be undone the order needs attention,
-// which is announced as a change of status: Order.FulfillmentFailed would say that everything was undone.
+// Fail takes the end of a saga that did not ship the order, or its standstill when something could not be undone. Then the
+// order needs attention, which is announced as a change of status: Order.FulfillmentFailed would say that everything was
+// undone.
 func (o *Order) Fail(cause Cause, e contracts.FulfillmentFailed, now time.Time) bool {
 	if o.knows(cause.EventID) {
 		return false
@@ -172,10 +206,27 @@ func (o *Order) Fail(cause Cause, e contracts.FulfillmentFailed, now time.Time) 
 	}
 	if o.s.Status.CanBecome(to) {
 		o.s.Failure = Failure{e.Code, e.Error}
+		if to.Final() {
+			o.s.Shipment = Shipment{}
+		}
 	}
 	o.learn(cause, to, announced, now, Entry{
 		Type: contracts.TypeFulfillmentFailed, Time: e.FailedAt, Code: e.Code, Message: e.Error,
 		Undone: e.Undone, NotUndone: e.NotUndone,
+	})
+	return true
+}
+
+// Cancel takes the end of a saga that its customer had cancelled.
+func (o *Order) Cancel(cause Cause, e contracts.FulfillmentCancelled, now time.Time) bool {
+	if o.knows(cause.EventID) {
+		return false
+	}
+	if o.s.Status.CanBecome(Cancelled) {
+		o.s.Failure, o.s.Shipment = Failure{}, Shipment{}
+	}
+	o.learn(cause, Cancelled, contracts.TypeOrderCancelled, now, Entry{
+		Type: contracts.TypeFulfillmentCancelled, Time: e.CancelledAt, Undone: e.Undone, Reason: e.Reason,
 	})
 	return true
 }
@@ -199,7 +250,10 @@ func (o *Order) learn(cause Cause, to Status, announced string, now time.Time, e
 		// An order can be updated more than once, so its own id does not tell the updates apart.
 		about = cause.EventID
 	}
-	o.note(Entry{EventID: about + ":" + announced, Type: announced, Time: now, Source: Source, Previous: previous, CausedBy: cause.EventID})
+	o.note(Entry{
+		EventID: about + ":" + announced, Type: announced, Time: now, Source: Source, Previous: previous, CausedBy: cause.EventID,
+		Reason: e.Reason,
+	})
 }
 
 func (o *Order) note(e Entry) {
@@ -212,12 +266,43 @@ func (o *Order) knows(eventID string) bool {
 	return slices.ContainsFunc(o.s.Timeline, func(e Entry) bool { return e.EventID == eventID })
 }
 
+func (o *Order) did(step, outcome string) bool {
+	return slices.ContainsFunc(o.s.Timeline, func(e Entry) bool { return e.Step == step && e.Outcome == outcome })
+}
+
 // Unsettled returns the announcements that the event brought about, or that may still be unpublished when it comes again:
-// the confirmation of an order that nobody has begun to fulfil, and everything the event itself caused.
+// the confirmation of an order that nobody has begun to fulfil, the end of one that was cancelled before its confirmation,
+// and everything the event itself caused.
 func (o *Order) Unsettled(cause Cause) []Entry {
 	var entries []Entry
 	for _, e := range o.s.Timeline {
-		if e.CausedBy != "" && (e.CausedBy == cause.EventID || e.Type == contracts.TypeOrderConfirmed && o.s.Status == Confirmed) {
+		if e.CausedBy != "" && (e.CausedBy == cause.EventID || e.Type == contracts.TypeOrderConfirmed && o.s.Status == Confirmed) || e.cancelledUnconfirmed() {
+			entries = append(entries, e)
+		}
+	}
+	return entries
+}
+
+// Outstanding returns the announcements that wait for an answer, in the order in which they were made: that the order was
+// placed, as long as it is not confirmed; that it was confirmed, as long as its saga has not ended; that its customer wants
+// it cancelled, as long as nobody said what became of that. The end of an order that was cancelled before its confirmation
+// is always among them, for no event brought it about that would come again.
+func (o *Order) Outstanding() []Entry {
+	var entries []Entry
+	for _, e := range o.s.Timeline {
+		var outstanding bool
+		switch {
+		case e.Source != Source:
+		case e.Type == contracts.TypeOrderCreated:
+			outstanding = o.s.Status == Received
+		case e.Type == contracts.TypeOrderConfirmed:
+			outstanding = !o.s.Status.Final()
+		case e.Type == contracts.TypeOrderCancellationRequested:
+			outstanding = o.CancellationPending()
+		default:
+			outstanding = e.cancelledUnconfirmed()
+		}
+		if outstanding {
 			entries = append(entries, e)
 		}
 	}
@@ -251,6 +336,14 @@ func (o *Order) Announcement(e Entry) contracts.Payload {
 		return contracts.OrderFulfillmentFailed{
 			OrderID: o.s.Content.OrderID, CustomerID: o.s.Content.CustomerID,
 			Code: o.s.Failure.Code, Error: o.s.Failure.Message, FailedAt: e.Time,
+		}
+	case contracts.TypeOrderCancellationRequested:
+		return contracts.OrderCancellationRequested{
+			OrderID: o.s.Content.OrderID, CustomerID: o.s.Content.CustomerID, Reason: e.Reason, RequestedAt: e.Time,
+		}
+	case contracts.TypeOrderCancelled:
+		return contracts.OrderCancelled{
+			OrderID: o.s.Content.OrderID, CustomerID: o.s.Content.CustomerID, Reason: e.Reason, CancelledAt: e.Time,
 		}
 	default:
 		return nil

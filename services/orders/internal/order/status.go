@@ -20,18 +20,19 @@ const (
 	FulfillmentFailed Status = "fulfillment_failed"
 	// Cancelled orders were stopped by the customer before shipment.
 	Cancelled Status = "cancelled"
-	// NeedsAttention orders have a step that could not be undone and that a person must settle.
+	// NeedsAttention orders have a step that could not be undone. They stand still until a person has it repaired.
 	NeedsAttention Status = "needs_attention"
 )
 
 // transitions says what each status may become. A status without an entry is final. An order may skip ahead, for events
 // can be lost on the way to a dead-letter topic and the last one still counts; it never goes back, save from waiting for
-// an approval to the work that goes on after it.
+// an approval to the work that goes on after it. What needs attention was not shipped, so its saga can end in two ways.
 var transitions = map[Status][]Status{
-	Received:         {Confirmed, Fulfilling, AwaitingApproval, Fulfilled, FulfillmentFailed, Cancelled, NeedsAttention},
-	Confirmed:        {Fulfilling, AwaitingApproval, Fulfilled, FulfillmentFailed, Cancelled, NeedsAttention},
-	Fulfilling:       {AwaitingApproval, Fulfilled, FulfillmentFailed, Cancelled, NeedsAttention},
-	AwaitingApproval: {Fulfilling, Fulfilled, FulfillmentFailed, Cancelled, NeedsAttention},
+	Received:         {Confirmed, Fulfilling, AwaitingApproval, NeedsAttention, Fulfilled, FulfillmentFailed, Cancelled},
+	Confirmed:        {Fulfilling, AwaitingApproval, NeedsAttention, Fulfilled, FulfillmentFailed, Cancelled},
+	Fulfilling:       {AwaitingApproval, NeedsAttention, Fulfilled, FulfillmentFailed, Cancelled},
+	AwaitingApproval: {Fulfilling, NeedsAttention, Fulfilled, FulfillmentFailed, Cancelled},
+	NeedsAttention:   {FulfillmentFailed, Cancelled},
 }
 
 // Statuses lists every status, in the order in which an order can meet them.

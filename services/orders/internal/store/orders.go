@@ -1,10 +1,11 @@
-// Package store keeps orders and each customer's index of them as documents in a state.Store. It owns the documents'
-// keys and shapes; the rules of orders are the domain's.
+// Package store keeps orders, each customer's index of them, and the backlog of those that have not ended, as documents in
+// a state.Store. It owns the documents' keys and shapes; the rules of orders are the domain's.
 package store
 
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"waybill/contracts"
@@ -15,11 +16,15 @@ import (
 // Store keeps orders. It may be used by many goroutines. Errors are the domain's (not found, taken) or state's.
 type Store struct {
 	state       state.Store
+	open        *state.Backlog
 	receivedTTL time.Duration
 }
 
-// New returns a Store on s. An order that is never confirmed vanishes after receivedTTL.
-func New(s state.Store, receivedTTL time.Duration) *Store { return &Store{s, receivedTTL} }
+// New returns a Store on s. The writer's name is one that no other process ever had. An order that is never confirmed
+// vanishes after receivedTTL.
+func New(s state.Store, writer string, receivedTTL time.Duration) *Store {
+	return &Store{s, state.NewBacklog(s, "orders", writer), receivedTTL}
+}
 
 // document is an order as it lies in the store, its history included, so that one write takes an event whole.
 type document struct {
@@ -64,6 +69,9 @@ type entry struct {
 	EstimatedDelivery time.Time        `json:"estimated_delivery,omitzero"`
 	Undone            []string         `json:"undone,omitempty"`
 	NotUndone         []string         `json:"not_undone,omitempty"`
+	Actor             string           `json:"actor,omitempty"`
+	Reason            string           `json:"reason,omitempty"`
+	ExpiresAt         time.Time        `json:"expires_at,omitzero"`
 }
 
 func toDocument(o *order.Order) document {
@@ -111,7 +119,8 @@ func (s *Store) Get(ctx context.Context, id order.ID) (*order.Order, error) {
 
 // Update reads an order (nil when there is none), lets change alter or make it, and saves for good what change returns;
 // nil leaves the store as it is. When another writer came in between, change runs again on the newer order, so whatever
-// else it does must be repeatable. An order is listed among its customer's from the moment on that it is received no more.
+// else it does must be repeatable. From the moment on that it is received no more, an order is listed among its customer's,
+// and in the backlog until it has ended.
 func (s *Store) Update(ctx context.Context, id order.ID, change func(o *order.Order) (*order.Order, error)) error {
 	_, err := state.Update(ctx, s.state, orderKey(id), func(d *document, exists bool) error {
 		var current *order.Order
@@ -127,13 +136,45 @@ func (s *Store) Update(ctx context.Context, id order.ID, change func(o *order.Or
 		}
 		unlisted := !exists || d.Status == order.Received
 		*d = toDocument(changed)
-		if unlisted && d.Status != order.Received {
-			// Before the order is saved: afterwards nothing would show that this is still to do.
-			return s.Index(ctx, changed.CustomerID(), id)
+		if !unlisted || d.Status == order.Received {
+			return nil
 		}
-		return nil
+		// Before the order is saved: afterwards nothing would show that this is still to do.
+		if !d.Status.Final() {
+			if err := s.Watch(ctx, id); err != nil {
+				return err
+			}
+		}
+		return s.Index(ctx, changed.CustomerID(), id)
 	})
 	return err
+}
+
+// Watch puts the order into the backlog. It may be repeated.
+func (s *Store) Watch(ctx context.Context, id order.ID) error { return s.open.Add(ctx, string(id)) }
+
+// Sweep shows visit the orders of the backlog, part by part: their ids, and those of them that are in the store. It takes
+// from the backlog the ids that visit returns as done, and ends with the first error. An id may be shown again, and one
+// that is missing from the store may be of an order that is just about to be saved.
+func (s *Store) Sweep(ctx context.Context, visit func(ctx context.Context, ids []order.ID, found map[order.ID]*order.Order) (done []order.ID, err error)) error {
+	return s.open.Sweep(ctx, func(ctx context.Context, listed []string) ([]string, error) {
+		ids := make([]order.ID, len(listed))
+		for i, id := range listed {
+			ids[i] = order.ID(id)
+		}
+		slices.Sort(ids)
+		ids = slices.Compact(ids)
+		found, err := s.many(ctx, ids)
+		if err != nil {
+			return nil, err
+		}
+		ended, err := visit(ctx, ids, found)
+		done := make([]string, len(ended))
+		for i, id := range ended {
+			done[i] = string(id)
+		}
+		return done, err
+	})
 }
 
 func missing(id order.ID, err error) error {

@@ -44,7 +44,7 @@ func save(t *testing.T, s *store.Store, o *order.Order) {
 // TestNothingIsLost: an order with everything there can be of it comes back as it was.
 func TestNothingIsLost(t *testing.T) {
 	t.Parallel()
-	s := store.New(state.NewMemory(), time.Hour)
+	s := store.New(state.NewMemory(), "writer", time.Hour)
 	o := newOrder(t, "o-1", "c-1")
 	o.Place()
 	o.Confirm(order.Cause{EventID: "e-1", Source: "/shop", Time: at}, at)
@@ -68,7 +68,7 @@ func TestNothingIsLost(t *testing.T) {
 func TestCreate(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := store.New(state.NewMemory(), time.Hour)
+		s := store.New(state.NewMemory(), "writer", time.Hour)
 		ctx := t.Context()
 		var refused *order.Error
 		if _, err := s.Get(ctx, "o-1"); !errors.As(err, &refused) || refused.Kind != order.NotFound {
@@ -96,7 +96,7 @@ func TestCreate(t *testing.T) {
 
 func TestUpdateLosesNothingToOthers(t *testing.T) {
 	t.Parallel()
-	s := store.New(state.NewMemory(), time.Hour)
+	s := store.New(state.NewMemory(), "writer", time.Hour)
 	o := newOrder(t, "o-1", "c-1")
 	o.Confirm(order.Cause{EventID: "e"}, at)
 	save(t, s, o)
@@ -124,7 +124,7 @@ func TestUpdateLosesNothingToOthers(t *testing.T) {
 
 func TestUpdateKeepsAndPassesErrorsOn(t *testing.T) {
 	t.Parallel()
-	s := store.New(state.NewMemory(), time.Hour)
+	s := store.New(state.NewMemory(), "writer", time.Hour)
 	refusal := errors.New("no")
 	for _, err := range []error{nil, refusal} {
 		got := s.Update(t.Context(), "o-1", func(o *order.Order) (*order.Order, error) {
@@ -171,7 +171,7 @@ func listAll(t *testing.T, s *store.Store, customer string, status order.Status,
 func TestIndex(t *testing.T) {
 	t.Parallel()
 	for _, delay := range []int{1, 100} {
-		s := store.New(state.NewMemory(), time.Hour)
+		s := store.New(state.NewMemory(), "writer", time.Hour)
 		var want []string
 		index := func(id string) {
 			if err := s.Index(t.Context(), "c-1", order.ID(id)); err != nil {
@@ -197,7 +197,7 @@ func TestIndex(t *testing.T) {
 
 func TestIndexByManyAtOnce(t *testing.T) {
 	t.Parallel()
-	s := store.New(state.NewMemory(), time.Hour)
+	s := store.New(state.NewMemory(), "writer", time.Hour)
 	var all sync.WaitGroup
 	for worker := range 10 {
 		all.Go(func() {
@@ -258,7 +258,7 @@ func TestIndexBrokenWhileAPageIsTurned(t *testing.T) {
 	for _, after := range []bool{false, true} {
 		for failAt := 98; failAt <= 105; failAt++ {
 			documents := &brittle{Memory: state.NewMemory(), failAt: failAt, after: after}
-			s := store.New(documents, time.Hour)
+			s := store.New(documents, "writer", time.Hour)
 			var want []string
 			for i := range 103 {
 				id := fmt.Sprint("o-", i)
@@ -284,7 +284,7 @@ func TestIndexBrokenWhileAPageIsTurned(t *testing.T) {
 
 func TestListShowsOnlyTheCustomersOwn(t *testing.T) {
 	t.Parallel()
-	s := store.New(state.NewMemory(), time.Hour)
+	s := store.New(state.NewMemory(), "writer", time.Hour)
 	for _, id := range []order.ID{"kept", "vanished", "anothers"} {
 		if err := s.Index(t.Context(), "c-1", id); err != nil {
 			t.Fatal(err)
@@ -299,7 +299,7 @@ func TestListShowsOnlyTheCustomersOwn(t *testing.T) {
 
 func TestListReadsABoundedNumber(t *testing.T) {
 	t.Parallel()
-	s := store.New(state.NewMemory(), time.Hour)
+	s := store.New(state.NewMemory(), "writer", time.Hour)
 	for i := range 1001 {
 		id := fmt.Sprint("o-", i)
 		o := newOrder(t, id, "c-1")
