@@ -41,6 +41,7 @@ var usualWarnings = []string{
 	"simple token is not cryptographically signed",
 	"quota exceeds the maximum value",
 	"Error receiving from stream",
+	"smtp binding warn: User and password are empty",
 	"Marking prefixes as undeliverable",
 }
 

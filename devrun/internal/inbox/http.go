@@ -5,10 +5,12 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"mime"
 	"net/http"
 	"regexp"
 	"strconv"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"waybill/contracts"
@@ -42,8 +44,9 @@ func (h *handler) sms(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	// Through the sidecar's HTTP API, rather than gRPC, the text comes as a JSON string.
+	kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	var quoted string
-	if json.Unmarshal(text, &quoted) == nil {
+	if err == nil && kind == "application/json" && json.Unmarshal(text, &quoted) == nil {
 		text = []byte(quoted)
 	}
 	to := r.Header.Get("To-Number")
@@ -77,6 +80,15 @@ func (h *handler) push(w http.ResponseWriter, r *http.Request) {
 		return
 	case have.Gone:
 		http.Error(w, "this subscription has ended", http.StatusGone)
+		return
+	}
+	if err := checkVAPID(r.Header.Get("Authorization"), h.base, time.Now()); err != nil {
+		code := http.StatusForbidden
+		if errors.Is(err, errNoVAPID) {
+			w.Header().Set("WWW-Authenticate", "vapid")
+			code = http.StatusUnauthorized
+		}
+		http.Error(w, "not a sender that can be told (RFC 8292): "+err.Error(), code)
 		return
 	}
 	if _, err := strconv.ParseUint(r.Header.Get("TTL"), 10, 32); err != nil {

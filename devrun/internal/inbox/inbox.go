@@ -161,7 +161,7 @@ func Check(ctx context.Context, client *http.Client, smtpAddr, httpURL string) e
 	if err != nil {
 		return fmt.Errorf("not receiving mail yet: %w", err)
 	}
-	if err := greet(ctx, conn); err != nil {
+	if err := greet(conn); err != nil {
 		return fmt.Errorf("ask the inbox for mail: %w", err)
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, httpURL+"/healthz", nil)
@@ -180,16 +180,10 @@ func Check(ctx context.Context, client *http.Client, smtpAddr, httpURL string) e
 }
 
 // greet says hello and goodbye, and closes conn.
-func greet(ctx context.Context, conn net.Conn) error {
-	defer func() { _ = conn.Close() }()
-	deadline, ok := ctx.Deadline()
-	if !ok {
-		deadline = time.Now().Add(time.Second)
-	}
-	if err := conn.SetDeadline(deadline); err != nil {
-		return err
-	}
+func greet(conn net.Conn) error {
 	client := smtp.NewClient(conn)
+	client.CommandTimeout = time.Second
+	defer func() { _ = client.Close() }()
 	if err := client.Hello("localhost"); err != nil {
 		return err
 	}

@@ -59,7 +59,8 @@ Content-Transfer-Encoding: quoted-printable
 
 <html><head><title>Waybill</title><style>p {color: red}</style></head>
 <body><p>Dear Test Customer,<br>your order <b>ORD-1</b> costs =E2=82=AC&nbsp;99.98 &amp; is =
-shipped.</p><table><tr><td>Carrier</td><td>UPS</td></tr></table></body></html>
+shipped.</p><table><tr><td>Carrier</td><td>UPS</td></tr></table>
+<p>Reference: ORD-1.shipped. Two mails with the same reference are one.</p></body></html>
 `, "\n", "\r\n")
 	if err := smtp.SendMail(in.SMTP(), nil, "bounces@example.com", []string{"cust-123@example.com"}, []byte(mail)); err != nil {
 		t.Fatal(err)
@@ -75,7 +76,9 @@ shipped.</p><table><tr><td>Carrier</td><td>UPS</td></tr></table></body></html>
 	want := Message{
 		Channel: "email", From: "orders@example.com", To: "cust-123@example.com",
 		Subject: "Your order is on its way — thank you",
-		Text:    "Dear Test Customer,\nyour order ORD-1 costs € 99.98 & is shipped.\nCarrier UPS",
+		Text:    "Dear Test Customer,\nyour order ORD-1 costs € 99.98 & is shipped.\nCarrier UPS\n" +
+			"Reference: ORD-1.shipped. Two mails with the same reference are one.",
+		NotificationID: "ORD-1.shipped",
 	}
 	if diff := cmp.Diff(want, got[0], noTime); diff != "" {
 		t.Error(diff)

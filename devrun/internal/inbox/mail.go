@@ -9,6 +9,7 @@ import (
 	"mime/multipart"
 	"mime/quotedprintable"
 	"net/mail"
+	"regexp"
 	"strings"
 
 	"github.com/emersion/go-smtp"
@@ -94,8 +95,14 @@ func readMail(r io.Reader) (Message, error) {
 	if m.Text == "" {
 		m.Text = readable(m.HTML)
 	}
+	if found := reference.FindStringSubmatch(m.Text); m.NotificationID == "" && found != nil {
+		m.NotificationID = found[1]
+	}
 	return m, nil
 }
+
+// reference is the line by which notifications names a mail: Dapr's SMTP binding takes no header of its own.
+var reference = regexp.MustCompile(`(?m)^Reference: (\S+)\. `)
 
 // bodies finds the first text and the first HTML in a message part and in the parts it consists of.
 func bodies(contentType, encoding string, body io.Reader, plain, rich *string) error {

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -114,7 +115,9 @@ func TestPushMessages(t *testing.T) {
 	if again := subscribe(t, in, "CUST-123", http.StatusOK); again != to {
 		t.Errorf("subscribed again, it is another: %+v", again)
 	}
-	headers := []string{"TTL", "60", "Content-Encoding", "aes128gcm"}
+	sender := vapid(t, `{"alg":"ES256"}`, claims("http://"+in.HTTP(), time.Now().Add(time.Hour)))
+	stranger := vapid(t, `{"alg":"ES256"}`, claims("https://push.example.com", time.Now().Add(time.Hour)))
+	headers := []string{"TTL", "60", "Content-Encoding", "aes128gcm", "Authorization", sender}
 	push := func(want int, target string, body []byte, headers ...string) {
 		t.Helper()
 		if code, answer := request(t, in, http.MethodPost, target, body, headers...); code != want {
@@ -127,8 +130,10 @@ func TestPushMessages(t *testing.T) {
 
 	push(http.StatusNotFound, "/push/CUST-999", seal(t, to, "x", "\x02"), headers...)
 	push(http.StatusNotFound, "/push/..%2FCUST-123", seal(t, to, "x", "\x02"), headers...)
-	push(http.StatusBadRequest, to.Endpoint, seal(t, to, "x", "\x02"), "Content-Encoding", "aes128gcm")
-	push(http.StatusUnsupportedMediaType, to.Endpoint, seal(t, to, "x", "\x02"), "TTL", "60", "Content-Encoding", "aesgcm")
+	push(http.StatusBadRequest, to.Endpoint, seal(t, to, "x", "\x02"), "Content-Encoding", "aes128gcm", "Authorization", sender)
+	push(http.StatusUnsupportedMediaType, to.Endpoint, seal(t, to, "x", "\x02"), "TTL", "60", "Content-Encoding", "aesgcm", "Authorization", sender)
+	push(http.StatusUnauthorized, to.Endpoint, seal(t, to, "x", "\x02"), headers[:4]...)
+	push(http.StatusForbidden, to.Endpoint, seal(t, to, "x", "\x02"), append(headers[:4:4], "Authorization", stranger)...)
 	push(http.StatusBadRequest, to.Endpoint, seal(t, to, "no end", "\x00"), headers...)
 	push(http.StatusRequestEntityTooLarge, to.Endpoint, seal(t, to, strings.Repeat("x", 4096), "\x02"), headers...)
 	other := subscribe(t, in, "CUST-124", http.StatusCreated)
