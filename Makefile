@@ -1,6 +1,6 @@
 # Waybill. `make help` lists what can be done.
 
-MODULES := contracts platform services/orders services/fulfillment devrun tests
+MODULES := contracts platform services/orders services/fulfillment services/notifications devrun tests
 BIN     := .waybill/bin
 DEVRUN  := $(BIN)/devrun
 

@@ -1,0 +1,67 @@
+package main
+
+import (
+	"errors"
+	"strings"
+	"time"
+
+	"waybill/platform/config"
+	"waybill/platform/sidecar"
+	"waybill/services/notifications/internal/contact"
+	"waybill/services/notifications/internal/message"
+	"waybill/services/notifications/internal/vapid"
+)
+
+// Config is everything the environment decides.
+type Config struct {
+	config.Service
+
+	// OperatorsEmail is where alerts go.
+	OperatorsEmail emailAddress `env:"OPERATORS_EMAIL" envDefault:"operators@example.com"`
+
+	// The keys by which push services know this service, in base64url. Without them a pair is made and kept in the state
+	// store, where whoever reads that can read them.
+	VAPIDPublicKey  string         `env:"VAPID_PUBLIC_KEY"`
+	VAPIDPrivateKey sidecar.Secret `env:"VAPID_PRIVATE_KEY"`
+	// VAPIDSubject is how a push service's operators reach this service's.
+	VAPIDSubject string `env:"VAPID_SUBJECT" envDefault:"mailto:operators@example.com"`
+	// AllowLoopbackPush lets push endpoints be on this machine, for tests and laptops.
+	AllowLoopbackPush bool `env:"ALLOW_LOOPBACK_PUSH" envDefault:"false"`
+
+	// A message is tried so often, with pauses that double from the first to the last: two hours with the defaults.
+	SendAttempts   config.Count    `env:"SEND_ATTEMPTS" envDefault:"30"`
+	SendFirstRetry config.Duration `env:"SEND_FIRST_RETRY" envDefault:"1s"`
+	SendLastRetry  config.Duration `env:"SEND_LAST_RETRY" envDefault:"5m"`
+	// SendTimeout bounds one call of a channel.
+	SendTimeout config.Duration `env:"SEND_TIMEOUT" envDefault:"10s"`
+}
+
+type emailAddress string
+
+// UnmarshalText reads one bare email address.
+func (a *emailAddress) UnmarshalText(text []byte) error {
+	*a = emailAddress(text)
+	if !contact.ValidEmail(string(text)) {
+		return errors.New("must be an email address, such as operators@example.com")
+	}
+	return nil
+}
+
+// parse reads and checks the environment and names everything that is wrong with it.
+func parse(environ []string) (Config, error) {
+	c, err := config.Parse[Config](environ)
+	errs := []error{err}
+	if c.VAPIDPublicKey != "" || c.VAPIDPrivateKey != "" {
+		if _, err := vapid.Parse(c.VAPIDPublicKey, string(c.VAPIDPrivateKey)); err != nil {
+			errs = append(errs, errors.New("VAPID_PUBLIC_KEY and VAPID_PRIVATE_KEY: "+err.Error()))
+		}
+	}
+	if c.VAPIDSubject != "" && !strings.HasPrefix(c.VAPIDSubject, "mailto:") && !strings.HasPrefix(c.VAPIDSubject, "https://") {
+		errs = append(errs, errors.New("VAPID_SUBJECT must begin with mailto: or https://"))
+	}
+	return c, errors.Join(errs...)
+}
+
+func (c Config) policy() message.Policy {
+	return message.Policy{Attempts: int(c.SendAttempts), First: time.Duration(c.SendFirstRetry), Last: time.Duration(c.SendLastRetry)}
+}

@@ -1,0 +1,113 @@
+package api
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"waybill/contracts"
+	"waybill/platform/rest"
+	"waybill/services/notifications/internal/contact"
+)
+
+// CustomerPath is exported because huma reads embedded parameters only from exported types.
+type CustomerPath struct {
+	CustomerID string `path:"customer_id" pattern:"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$" patternDescription:"1 to 64 letters, digits, dots, underscores and hyphens, the first a letter or digit" example:"CUST-123"`
+}
+
+type contactBody struct {
+	Name        string       `json:"name,omitempty" example:"Test Customer"`
+	Email       string       `json:"email,omitempty" example:"cust-123@example.com"`
+	Phone       string       `json:"phone,omitempty" doc:"In E.164 form." example:"+12065550123"`
+	Push        *pushAddress `json:"push,omitempty" doc:"A browser's push subscription."`
+	Preferences *preferences `json:"preferences,omitempty" doc:"The channels that the customer wants; without them, all."`
+}
+
+type pushAddress struct {
+	Endpoint string `json:"endpoint" doc:"The https address that the browser was given."`
+	P256DH   string `json:"p256dh" doc:"The browser's public key in base64url."`
+	Auth     string `json:"auth" doc:"The browser's authentication secret in base64url."`
+}
+
+type preferences struct {
+	Email bool `json:"email"`
+	SMS   bool `json:"sms"`
+	Push  bool `json:"push"`
+}
+
+func (b contactBody) contact() contracts.Contact {
+	return contracts.Contact{
+		Name: b.Name, Email: b.Email, Phone: b.Phone, Push: (*contracts.PushAddress)(b.Push), Preferences: (*contracts.Preferences)(b.Preferences),
+	}
+}
+
+type shownContact struct {
+	CustomerID string `json:"customer_id"`
+	contactBody
+	UpdatedAt time.Time `json:"updated_at" doc:"When the customer could be reached this way; an older event changes nothing."`
+}
+
+type contactOutput struct{ Body shownContact }
+
+func shownOf(customerID string, c contact.Contact) *contactOutput {
+	return &contactOutput{shownContact{customerID, contactBody{
+		c.Name, c.Email, c.Phone, (*pushAddress)(c.Push), (*preferences)(c.Preferences),
+	}, c.At.UTC()}}
+}
+
+func (a API) getContact(ctx context.Context, in *CustomerPath) (*contactOutput, error) {
+	c, err := a.Contacts.Get(ctx, in.CustomerID)
+	if err != nil {
+		return nil, a.problem(ctx, err)
+	}
+	if !c.Known() {
+		return nil, &rest.Problem{Status: http.StatusNotFound, Code: "contact_not_found", Detail: "No contact of that customer is known."}
+	}
+	return shownOf(in.CustomerID, c), nil
+}
+
+type setContactInput struct {
+	CustomerPath
+
+	Body contactBody
+}
+
+func (a API) setContact(ctx context.Context, in *setContactInput) (*contactOutput, error) {
+	said := in.Body.contact()
+	if faults := contact.Check(said, a.Loopback); len(faults) > 0 {
+		return nil, a.problem(ctx, faults)
+	}
+	c, err := a.Contacts.Update(ctx, in.CustomerID, func(c *contact.Contact) bool {
+		c.Set(said, now())
+		return true
+	})
+	if err != nil {
+		return nil, a.problem(ctx, err)
+	}
+	return shownOf(in.CustomerID, c), nil
+}
+
+func (a API) deleteContact(ctx context.Context, in *CustomerPath) (*struct{}, error) {
+	_, err := a.Contacts.Update(ctx, in.CustomerID, func(c *contact.Contact) bool {
+		c.Remove(now())
+		return true
+	})
+	if err != nil {
+		return nil, a.problem(ctx, err)
+	}
+	return nil, nil
+}
+
+type pushKeyOutput struct{ Body pushKeyBody }
+
+type pushKeyBody struct {
+	PublicKey string `json:"public_key" doc:"In base64url."`
+}
+
+func (a API) pushKey(ctx context.Context, _ *struct{}) (*pushKeyOutput, error) {
+	key, err := a.PushKey(ctx)
+	if err != nil {
+		return nil, a.problem(ctx, err)
+	}
+	return &pushKeyOutput{pushKeyBody{key}}, nil
+}

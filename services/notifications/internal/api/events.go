@@ -1,0 +1,105 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"waybill/contracts"
+	"waybill/platform/eventing"
+	"waybill/services/notifications/internal/contact"
+	"waybill/services/notifications/internal/message"
+)
+
+// requested takes over the message that somebody asks for.
+func (a API) requested(ctx context.Context, e eventing.Event) error {
+	var data contracts.NotificationRequested
+	if err := e.Decode(&data); err != nil {
+		return err
+	}
+	m, err := message.Requested(data, eventTime(e))
+	return a.accept(ctx, m, true, err)
+}
+
+func (a API) approvalRequested(ctx context.Context, e eventing.Event) error {
+	var data contracts.ApprovalRequested
+	if err := e.Decode(&data); err != nil {
+		return err
+	}
+	m, ok, err := message.ApprovalRequested(e.ID, data, now())
+	return a.accept(ctx, m, ok, err)
+}
+
+func (a API) fulfillmentFailed(ctx context.Context, e eventing.Event) error {
+	var data contracts.FulfillmentFailed
+	if err := e.Decode(&data); err != nil {
+		return err
+	}
+	m, ok, err := message.NeedsAttention(e.ID, data, eventTime(e))
+	return a.accept(ctx, m, ok, err)
+}
+
+func (a API) stockChanged(ctx context.Context, e eventing.Event) error {
+	var data contracts.StockChanged
+	if err := e.Decode(&data); err != nil {
+		return err
+	}
+	m, ok, err := message.Stock(e.ID, data, eventTime(e))
+	return a.accept(ctx, m, ok, err)
+}
+
+// accept hands the message over, if the event gives reason for one. An event that can never be a message is rejected.
+func (a API) accept(ctx context.Context, m message.Message, ok bool, err error) error {
+	if err == nil && ok {
+		err = a.Courier.Accept(ctx, m)
+	}
+	if _, invalid := errors.AsType[*message.Error](err); invalid {
+		return eventing.Reject(err)
+	}
+	return err
+}
+
+func eventTime(e eventing.Event) time.Time {
+	if e.Time.IsZero() {
+		return now()
+	}
+	return e.Time
+}
+
+func (a API) registered(ctx context.Context, e eventing.Event) error {
+	var data contracts.CustomerRegistered
+	if err := e.Decode(&data); err != nil {
+		return err
+	}
+	return a.learn(ctx, e, data.CustomerID, data.Contact, data.RegisteredAt)
+}
+
+func (a API) updated(ctx context.Context, e eventing.Event) error {
+	var data contracts.CustomerUpdated
+	if err := e.Decode(&data); err != nil {
+		return err
+	}
+	return a.learn(ctx, e, data.CustomerID, data.Contact, data.UpdatedAt)
+}
+
+// learn keeps the contact in an event unless something newer is known.
+func (a API) learn(ctx context.Context, e eventing.Event, customerID string, said contracts.Contact, at time.Time) error {
+	if err := message.CheckParty("customer_id", customerID); err != nil {
+		return eventing.Reject(err)
+	}
+	if at.IsZero() {
+		at = e.Time
+	}
+	if at.IsZero() {
+		return eventing.Reject(errors.New("nothing says when the customer could be reached this way"))
+	}
+	if faults := contact.Check(said, a.Loopback); len(faults) > 0 {
+		return eventing.Reject(faults)
+	}
+	_, err := a.Contacts.Update(ctx, customerID, func(c *contact.Contact) bool { return c.Learn(said, at, now()) })
+	if err != nil {
+		return fmt.Errorf("keep the contact of %s: %w", customerID, err)
+	}
+	return nil
+}

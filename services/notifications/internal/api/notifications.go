@@ -1,0 +1,86 @@
+package api
+
+import (
+	"context"
+	"time"
+
+	"waybill/services/notifications/internal/message"
+)
+
+type listInput struct {
+	OrderID string `query:"order_id" required:"true" pattern:"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$" patternDescription:"1 to 64 letters, digits, dots, underscores and hyphens, the first a letter or digit" example:"ORD-1001"`
+}
+
+type listOutput struct{ Body notifications }
+
+type notifications struct {
+	Items []notification `json:"items" nullable:"false"`
+}
+
+type notification struct {
+	NotificationID string        `json:"notification_id"`
+	OrderID        string        `json:"order_id,omitempty"`
+	CustomerID     string        `json:"customer_id,omitempty"`
+	Recipient      string        `json:"recipient" enum:"customer,operators"`
+	Channel        string        `json:"channel" enum:"email,sms,push"`
+	Template       string        `json:"template"`
+	State          message.State `json:"state" enum:"pending,sending,delivered,failed"`
+	Attempts       int           `json:"attempts" doc:"Calls of the channel, one under way included."`
+	RequestedAt    time.Time     `json:"requested_at"`
+	LastAttemptAt  time.Time     `json:"last_attempt_at,omitzero"`
+	NextAttemptAt  time.Time     `json:"next_attempt_at,omitzero"`
+	LastError      string        `json:"last_error,omitempty" doc:"Why the latest attempt did not succeed."`
+	Outcome        *outcome      `json:"outcome,omitempty" doc:"What came of it, once the state is delivered or failed."`
+}
+
+type outcome struct {
+	At time.Time `json:"at"`
+	// Announced says that the outcome's event was published.
+	Announced bool   `json:"announced" doc:"Whether the event that tells of it was published."`
+	Code      string `json:"code,omitempty" doc:"Why it failed, for programs."`
+	Error     string `json:"error,omitempty" doc:"Why it failed, for people."`
+}
+
+func shown(m *message.Message) notification {
+	n := notification{
+		NotificationID: m.ID, OrderID: m.OrderID, CustomerID: m.CustomerID, Recipient: "customer", Channel: m.Channel,
+		Template: m.Template, State: m.State, Attempts: m.Attempts, RequestedAt: m.RequestedAt.UTC(),
+		LastAttemptAt: m.LastAttemptAt, NextAttemptAt: m.NextAttemptAt, LastError: m.LastError,
+	}
+	if m.ToOperators() {
+		n.Recipient = "operators"
+	}
+	if m.Final() {
+		n.Outcome = &outcome{m.FinishedAt, m.Announced, m.Code, m.Error}
+	}
+	return n
+}
+
+func (a API) list(ctx context.Context, in *listInput) (*listOutput, error) {
+	messages, err := a.Messages.OfOrder(ctx, in.OrderID)
+	if err != nil {
+		return nil, a.problem(ctx, err)
+	}
+	out := &listOutput{notifications{make([]notification, len(messages))}}
+	for i := range messages {
+		out.Body.Items[i] = shown(&messages[i])
+	}
+	return out, nil
+}
+
+type getInput struct {
+	ID string `path:"id" example:"ORD-1001:order_shipped:email"`
+}
+
+type getOutput struct{ Body notification }
+
+func (a API) get(ctx context.Context, in *getInput) (*getOutput, error) {
+	if message.CheckID(in.ID) != nil {
+		return nil, a.problem(ctx, message.ErrNotFound())
+	}
+	m, err := a.Messages.Get(ctx, in.ID)
+	if err != nil {
+		return nil, a.problem(ctx, err)
+	}
+	return &getOutput{shown(&m)}, nil
+}

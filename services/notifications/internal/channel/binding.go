@@ -1,0 +1,100 @@
+// Package channel hands messages to the outside: email and text messages through Dapr's output bindings, push messages to
+// the browsers' push services. What it returns as errors holds no address of anybody.
+package channel
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"regexp"
+
+	dapr "github.com/dapr/go-sdk/client"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"waybill/contracts"
+	"waybill/services/notifications/internal/message"
+)
+
+// Binding is the part of Dapr's client that is used here.
+type Binding interface {
+	InvokeOutputBinding(ctx context.Context, in *dapr.InvokeBindingRequest) error
+}
+
+// createOperation is what both bindings call sending.
+const createOperation = "create"
+
+// Email sends mail through Dapr's SMTP binding. That takes no header of ours, so a message cannot carry a stable Message-ID:
+// the mail's last line names the message instead (docs/adr/0010).
+type Email struct {
+	binding   Binding
+	component string
+	// turn is held while the binding is called. The binding (components-contrib v1.18.3, bindings/smtp) writes a request's
+	// recipient and subject into the metadata that all requests share, so of two at once one could reach the other's
+	// recipient.
+	turn chan struct{}
+}
+
+// NewEmail sends through the named component.
+func NewEmail(b Binding, component string) *Email {
+	return &Email{binding: b, component: component, turn: make(chan struct{}, 1)}
+}
+
+// Parallel is one, for the reason given at Email.
+func (*Email) Parallel() int { return 1 }
+
+// Send returns when the mail server took the message.
+func (c *Email) Send(ctx context.Context, to contracts.Contact, m message.Outgoing) error {
+	select {
+	case c.turn <- struct{}{}:
+		defer func() { <-c.turn }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	// Every key that can differ is given each time: what is left out keeps the value of the request before.
+	return invoke(ctx, c.binding, &dapr.InvokeBindingRequest{
+		Name: c.component, Operation: createOperation, Data: []byte(m.Body),
+		Metadata: map[string]string{"emailTo": to.Email, "subject": m.Subject},
+	})
+}
+
+// SMS sends text messages through Dapr's Twilio binding, or through its HTTP binding to a receiver that stands for Twilio.
+type SMS struct {
+	binding   Binding
+	component string
+}
+
+// NewSMS sends through the named component.
+func NewSMS(b Binding, component string) *SMS { return &SMS{b, component} }
+
+// Parallel is what the sidecar is asked at a time.
+func (*SMS) Parallel() int { return 4 }
+
+// Send returns when the provider took the message. The HTTP binding turns metadata with a capital letter into headers;
+// the Twilio binding ignores them.
+func (c *SMS) Send(ctx context.Context, to contracts.Contact, m message.Outgoing) error {
+	return invoke(ctx, c.binding, &dapr.InvokeBindingRequest{
+		Name: c.component, Operation: createOperation, Data: []byte(m.Body),
+		Metadata: map[string]string{
+			"toNumber": to.Phone, "To-Number": to.Phone, "Notification-Id": m.ID, "Content-Type": "text/plain; charset=utf-8",
+		},
+	})
+}
+
+func invoke(ctx context.Context, b Binding, in *dapr.InvokeBindingRequest) error {
+	err := b.InvokeOutputBinding(ctx, in)
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil, status.Code(err) == codes.DeadlineExceeded:
+		return fmt.Errorf("call binding %s: %w", in.Name, errors.Join(context.DeadlineExceeded, redacted(err)))
+	default:
+		return fmt.Errorf("call binding %s: %w", in.Name, redacted(err))
+	}
+}
+
+// addresses finds what may be a customer's: mail addresses, numbers that can be called, URLs.
+var addresses = regexp.MustCompile(`[^\s<>"':;,]+@[^\s<>"':;,]+|\+?[0-9]{7,}|https?://[^\s"]+`)
+
+// redacted is the error without any address in its text, and without what it wraps.
+func redacted(err error) error { return errors.New(addresses.ReplaceAllString(err.Error(), "***")) }

@@ -1,0 +1,183 @@
+// Package contact holds the rules of how a customer can be reached: what an address looks like, which of two contacts is
+// the newer, and which channels a customer wants. It does no I/O.
+package contact
+
+import (
+	"crypto/ecdh"
+	"encoding/base64"
+	"net/mail"
+	"net/netip"
+	"net/url"
+	"regexp"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"waybill/contracts"
+	"waybill/services/notifications/internal/message"
+)
+
+// Contact is what is known of a customer. The zero value is that of a customer nobody told of.
+type Contact struct {
+	contracts.Contact
+
+	// At is when the customer could be reached this way; an older contact changes nothing.
+	At time.Time `json:"at"`
+	// Removed says that the contact was deleted. It stays as a mark, so that an older event does not bring it back.
+	Removed bool `json:"removed,omitempty"`
+}
+
+// Known reports whether there is a contact.
+func (c *Contact) Known() bool { return !c.At.IsZero() && !c.Removed }
+
+// Learn takes what an event said at that time, unless something newer is known, and reports whether it did. A time to come
+// counts as now: else nothing true could follow.
+func (c *Contact) Learn(said contracts.Contact, at, now time.Time) bool {
+	if at.After(now) {
+		at = now
+	}
+	if !at.After(c.At) {
+		return false
+	}
+	*c = Contact{Contact: said, At: at}
+	return true
+}
+
+// Set makes said the contact from now on, whatever was known.
+func (c *Contact) Set(said contracts.Contact, now time.Time) {
+	*c = Contact{Contact: said, At: c.later(now)}
+}
+
+// Remove forgets every address.
+func (c *Contact) Remove(now time.Time) { *c = Contact{At: c.later(now), Removed: true} }
+
+// later is now, unless a clock elsewhere is ahead of this one.
+func (c *Contact) later(now time.Time) time.Time {
+	if now.Before(c.At) {
+		return c.At
+	}
+	return now
+}
+
+// ForgetPush drops the push subscription if it is still the one with that endpoint, and reports whether it did.
+func (c *Contact) ForgetPush(endpoint string) bool {
+	if c.Push == nil || c.Push.Endpoint != endpoint {
+		return false
+	}
+	c.Push = nil
+	return true
+}
+
+// Refusal says why the channel cannot be used for the customer, or nil when it can.
+func (c *Contact) Refusal(channel string) *message.Refusal {
+	if !c.Known() {
+		return &message.Refusal{Code: message.CodeNoAddress, Text: "No contact of the customer is known."}
+	}
+	wanted := contracts.Preferences{Email: true, SMS: true, Push: true}
+	if c.Preferences != nil {
+		wanted = *c.Preferences
+	}
+	var on, there bool
+	var lacking string
+	switch channel {
+	case contracts.ChannelEmail:
+		on, there, lacking = wanted.Email, c.Email != "", "email address"
+	case contracts.ChannelSMS:
+		on, there, lacking = wanted.SMS, c.Phone != "", "phone number"
+	case contracts.ChannelPush:
+		on, there, lacking = wanted.Push, c.Push != nil, "push subscription"
+	}
+	switch {
+	case !on:
+		return &message.Refusal{Code: message.CodeOptedOut, Text: "The customer does not want messages over this channel."}
+	case !there:
+		return &message.Refusal{Code: message.CodeNoAddress, Text: "The customer has no " + lacking + "."}
+	default:
+		return nil
+	}
+}
+
+// Fault is one faulty field: its JSON path within the contact, and what was expected there. It does not repeat the value,
+// which is a customer's.
+type Fault struct{ Path, Expectation string }
+
+// Faults is everything wrong with a contact.
+type Faults []Fault
+
+func (f Faults) Error() string {
+	all := make([]string, len(f))
+	for i, fault := range f {
+		all[i] = fault.Path + " " + fault.Expectation
+	}
+	return "the contact is faulty: " + strings.Join(all, "; ")
+}
+
+const (
+	maxName     = 200
+	maxEmail    = 254
+	maxEndpoint = 2000
+	// authLength is the length, in bytes, of a subscription's authentication secret (RFC 8291, section 3.2).
+	authLength = 16
+)
+
+var phoneForm = regexp.MustCompile(`^\+[1-9][0-9]{6,14}$`)
+
+// Check returns everything wrong with the contact. Push endpoints are https; with loopback also http on this machine.
+func Check(c contracts.Contact, loopback bool) Faults {
+	var faults Faults
+	add := func(path, expectation string) { faults = append(faults, Fault{path, expectation}) }
+	if utf8.RuneCountInString(c.Name) > maxName || strings.ContainsFunc(c.Name, unicode.IsControl) {
+		add("name", "must be one line of at most 200 characters")
+	}
+	if c.Email != "" && !ValidEmail(c.Email) {
+		add("email", "must be an email address, such as name@example.com")
+	}
+	if c.Phone != "" && !phoneForm.MatchString(c.Phone) {
+		add("phone", "must be a number in E.164 form, such as +12065550123")
+	}
+	if c.Push != nil {
+		if !EndpointAllowed(c.Push.Endpoint, loopback) {
+			add("push.endpoint", "must be the https address of a push service")
+		}
+		if key, err := decodeKey(c.Push.P256DH); err != nil || !onCurve(key) {
+			add("push.p256dh", "must be a public key on the curve P-256, uncompressed, in base64url")
+		}
+		if secret, err := decodeKey(c.Push.Auth); err != nil || len(secret) != authLength {
+			add("push.auth", "must be 16 bytes in base64url")
+		}
+	}
+	return faults
+}
+
+// ValidEmail reports whether s is one bare address. A semicolon would make two of it in Dapr's SMTP binding.
+func ValidEmail(s string) bool {
+	parsed, err := mail.ParseAddress(s)
+	return err == nil && parsed.Address == s && len(s) <= maxEmail && !strings.ContainsAny(s, "\";,<> ") &&
+		!strings.ContainsFunc(s, unicode.IsControl)
+}
+
+// EndpointAllowed reports whether a push service may be called there as far as the address itself tells: which machine a
+// name stands for is checked when it is called.
+func EndpointAllowed(endpoint string, loopback bool) bool {
+	u, err := url.Parse(endpoint)
+	if err != nil || u.Hostname() == "" || u.User != nil || u.Fragment != "" || u.Opaque != "" || len(endpoint) > maxEndpoint {
+		return false
+	}
+	return u.Scheme == "https" || u.Scheme == "http" && loopback && isLoopback(u.Hostname())
+}
+
+func isLoopback(host string) bool {
+	ip, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && ip.IsLoopback()
+}
+
+// decodeKey reads base64url with or without padding.
+func decodeKey(s string) ([]byte, error) {
+	return base64.RawURLEncoding.Strict().DecodeString(strings.TrimRight(s, "="))
+}
+
+func onCurve(key []byte) bool {
+	_, err := ecdh.P256().NewPublicKey(key)
+	return err == nil
+}

@@ -1,0 +1,433 @@
+// Package delivery brings every message to its one outcome: it tries each channel's messages apart from the others',
+// remembers across restarts what is not done, and announces what came of each. It knows neither how documents are kept nor
+// how a channel works.
+package delivery
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"sync"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/trace"
+
+	"waybill/contracts"
+	"waybill/services/notifications/internal/contact"
+	"waybill/services/notifications/internal/message"
+)
+
+// Messages is where messages are kept.
+type Messages interface {
+	Create(ctx context.Context, m message.Message) (stored message.Message, created bool, err error)
+	Get(ctx context.Context, id string) (message.Message, error)
+	Update(ctx context.Context, id string, change func(m *message.Message) bool) (message.Message, error)
+	Many(ctx context.Context, ids []string) (map[string]message.Message, error)
+}
+
+// Contacts is where contacts are kept.
+type Contacts interface {
+	Get(ctx context.Context, customerID string) (contact.Contact, error)
+	Update(ctx context.Context, customerID string, change func(c *contact.Contact) bool) (contact.Contact, error)
+}
+
+// Backlog remembers, across restarts, the ids of messages that are not settled.
+type Backlog interface {
+	Add(ctx context.Context, id string) error
+	Sweep(ctx context.Context, visit func(ctx context.Context, ids []string) (done []string, err error)) error
+}
+
+// Channel hands a message to the outside. An error that is a *message.Refusal will not pass; with any other one it is
+// possible that the channel took the message. No error holds an address.
+type Channel interface {
+	Send(ctx context.Context, to contracts.Contact, m message.Outgoing) error
+	// Parallel is how many messages may be under way at once.
+	Parallel() int
+}
+
+// Announce publishes an outcome; it may be called again with the same id.
+type Announce func(ctx context.Context, id string, at time.Time, payload contracts.Payload) error
+
+// Options is what a Courier needs to know.
+type Options struct {
+	Messages Messages
+	Contacts Contacts
+	Backlog  Backlog
+	// Channels are the channels by their names in contracts.
+	Channels map[string]Channel
+	Announce Announce
+	// Operators is where messages without a customer go.
+	Operators contracts.Contact
+	Policy    message.Policy
+	// SendTimeout bounds one call of a channel.
+	SendTimeout time.Duration
+	Logger      *slog.Logger
+}
+
+// Courier delivers messages. It may be used by many goroutines, and several processes may share one store: a message is
+// sent by the one whose claim is stored.
+type Courier struct {
+	Options
+
+	queues   map[string]*queue
+	attempts metric.Int64Counter
+	outcomes metric.Int64Counter
+
+	mu sync.Mutex
+	// settled are the ids which the backlog may forget.
+	settled map[string]bool
+}
+
+const (
+	// maxQueued bounds how many ids of one channel are in memory; the backlog has the others.
+	maxQueued = 50_000
+	// sweepPause is how often the backlog is looked through, for what other processes left and what became due of it.
+	sweepPause = 10 * time.Second
+	// storePause is the pause before the store or the bus is asked again.
+	storePause = time.Second
+	// recordTimeout bounds one try to store what became of an attempt.
+	recordTimeout = 5 * time.Second
+)
+
+// New returns a Courier that does nothing until Run.
+func New(o Options) (*Courier, error) {
+	meter := otel.Meter("waybill/services/notifications")
+	attempts, err := meter.Int64Counter("waybill.notifications.attempts",
+		metric.WithDescription("Calls of a channel, by channel and result: accepted, refused, failed."))
+	if err != nil {
+		return nil, fmt.Errorf("count attempts: %w", err)
+	}
+	outcomes, err := meter.Int64Counter("waybill.notifications.outcomes",
+		metric.WithDescription("Messages that came to their outcome, by channel, outcome and code."))
+	if err != nil {
+		return nil, fmt.Errorf("count outcomes: %w", err)
+	}
+	c := &Courier{Options: o, queues: map[string]*queue{}, attempts: attempts, outcomes: outcomes, settled: map[string]bool{}}
+	for name := range o.Channels {
+		c.queues[name] = newQueue(maxQueued)
+	}
+	return c, nil
+}
+
+// Accept takes a message over: when it returns without an error the message is stored and in the backlog, and will come to
+// its outcome whatever process does it. Accepting again changes nothing; of two messages with one id the first stands.
+func (c *Courier) Accept(ctx context.Context, m message.Message) error {
+	carrier := propagation.MapCarrier{}
+	propagation.TraceContext{}.Inject(ctx, carrier)
+	m.TraceParent = carrier.Get("traceparent")
+	stored, created, err := c.Messages.Create(ctx, m)
+	if err != nil {
+		return fmt.Errorf("accept notification %s: %w", m.ID, err)
+	}
+	if !created && !stored.SameContent(&m) {
+		c.Logger.WarnContext(ctx, "another notification has this id and stands", slog.String("notification_id", m.ID))
+	}
+	if stored.Settled() {
+		return nil
+	}
+	// Also when it was there: whoever created it may have ended before the next line.
+	if err := c.Backlog.Add(ctx, m.ID); err != nil {
+		return fmt.Errorf("accept notification %s: %w", m.ID, err)
+	}
+	c.put(&stored)
+	return nil
+}
+
+// put has the message tried when it is due. What does not fit into the queue comes with a later sweep.
+func (c *Courier) put(m *message.Message) {
+	if q, ok := c.queues[m.Channel]; ok {
+		q.put(m.ID, m.Due())
+	}
+}
+
+// Run delivers until ctx ends, and returns when what was under way is done, or has had its time.
+func (c *Courier) Run(ctx context.Context) {
+	working, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(c.SendTimeout+recordTimeout, cancel) })()
+	var workers sync.WaitGroup
+	for name, channel := range c.Channels {
+		for range max(1, channel.Parallel()) {
+			workers.Go(func() { c.work(ctx, working, c.queues[name]) })
+		}
+	}
+	workers.Go(func() { c.sweep(ctx) })
+	workers.Wait()
+}
+
+// work takes from the queue until ctx ends; an attempt that began goes on under working.
+func (c *Courier) work(ctx, working context.Context, q *queue) {
+	for {
+		id, ok := q.take(ctx)
+		if !ok {
+			return
+		}
+		due, err := c.deliver(working, id)
+		switch {
+		case err != nil:
+			c.Logger.WarnContext(ctx, "a notification waits for the store or the bus", slog.String("notification_id", id), slog.Any("error", err))
+			q.again(id, time.Now().Add(storePause))
+		case due.IsZero():
+			c.mu.Lock()
+			c.settled[id] = true
+			c.mu.Unlock()
+			q.done(id)
+		default:
+			q.again(id, due)
+		}
+	}
+}
+
+// deliver brings the message one step further. It returns when the message is due again, or no time when it is settled;
+// an error means that the store or the bus could not be asked.
+func (c *Courier) deliver(ctx context.Context, id string) (due time.Time, err error) {
+	m, err := c.Messages.Get(ctx, id)
+	if missing(err) {
+		c.Logger.ErrorContext(ctx, "a notification in the backlog is not in the store", slog.String("notification_id", id))
+		return time.Time{}, nil
+	}
+	if err != nil {
+		return time.Time{}, err
+	}
+	ctx = propagation.TraceContext{}.Extract(ctx, propagation.MapCarrier{"traceparent": m.TraceParent})
+	if m.Ready(time.Now()) {
+		if m, err = c.attempt(ctx, m); err != nil {
+			return time.Time{}, err
+		}
+	}
+	switch {
+	case m.Settled():
+		return time.Time{}, nil
+	case !m.Final():
+		return m.Due(), nil
+	}
+	return time.Time{}, c.announce(ctx, m)
+}
+
+func missing(err error) bool {
+	refused, ok := errors.AsType[*message.Error](err)
+	return ok && refused.Kind == message.NotFound
+}
+
+// attempt sends the message, if nobody else does and its recipient can be reached, and returns it as it then stands.
+func (c *Courier) attempt(ctx context.Context, m message.Message) (message.Message, error) {
+	ctx, span := otel.Tracer("waybill/services/notifications").Start(ctx, "send "+m.Channel, trace.WithSpanKind(trace.SpanKindClient),
+		trace.WithAttributes(attribute.String("waybill.notification_id", m.ID), attribute.String("waybill.template", m.Template)))
+	defer span.End()
+	to, refusal, err := c.recipient(ctx, &m)
+	if err != nil {
+		return m, err
+	}
+	out, err := m.Render(to.Name)
+	if err != nil && refusal == nil {
+		span.RecordError(err)
+		if known, ok := errors.AsType[*message.Refusal](err); ok {
+			refusal = known
+		} else {
+			c.Logger.ErrorContext(ctx, "a notification cannot be written", slog.String("notification_id", m.ID), slog.Any("error", err))
+			refusal = &message.Refusal{Code: message.CodeNoTemplate, Text: "The message could not be written."}
+		}
+	}
+	if refusal != nil {
+		return c.store(ctx, m.ID, func(m *message.Message) bool { return m.Ready(time.Now()) && m.Refuse(refusal, time.Now()) })
+	}
+
+	by, begun := ulid.Make().String(), false
+	m, err = c.Messages.Update(ctx, m.ID, func(m *message.Message) bool {
+		// The change may run again, and after a lost answer finds its own claim.
+		if begun = m.ClaimedBy == by; begun {
+			return false
+		}
+		now := time.Now()
+		if !m.Ready(now) {
+			return false
+		}
+		begun = m.Begin(by, now, now.Add(c.lease()), c.Policy)
+		return true
+	})
+	if err != nil || !begun {
+		return m, err
+	}
+	sendErr := c.send(ctx, c.Channels[m.Channel], to, out)
+	if sendErr != nil {
+		span.RecordError(sendErr)
+		span.SetStatus(codes.Error, "not sent")
+	}
+	return c.record(ctx, m, by, to, sendErr)
+}
+
+// lease is how long an attempt may go on before another one may begin: the call, and time to record what became of it.
+func (c *Courier) lease() time.Duration { return c.SendTimeout + 4*recordTimeout }
+
+// recipient is whom the message is for, or why they cannot be reached.
+func (c *Courier) recipient(ctx context.Context, m *message.Message) (contracts.Contact, *message.Refusal, error) {
+	if m.ToOperators() {
+		return c.Operators, nil, nil
+	}
+	known, err := c.Contacts.Get(ctx, m.CustomerID)
+	if err != nil {
+		return contracts.Contact{}, nil, err
+	}
+	return known.Contact, known.Refusal(m.Channel), nil
+}
+
+func (c *Courier) send(ctx context.Context, channel Channel, to contracts.Contact, out message.Outgoing) (err error) {
+	ctx, cancel := context.WithTimeout(ctx, c.SendTimeout)
+	defer cancel()
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("the channel panicked: %v", p)
+		}
+	}()
+	return channel.Send(ctx, to, out)
+}
+
+// record stores what became of an attempt.
+func (c *Courier) record(ctx context.Context, m message.Message, by string, to contracts.Contact, sendErr error) (message.Message, error) {
+	attrs := slog.Group("notification", slog.String("id", m.ID), slog.String("channel", m.Channel), slog.Int("attempt", m.Attempts))
+	refusal, refused := errors.AsType[*message.Refusal](sendErr)
+	now := time.Now()
+	switch {
+	case sendErr == nil:
+		c.count(ctx, m.Channel, "accepted")
+		return c.store(ctx, m.ID, func(m *message.Message) bool { return m.Accept(now) })
+	case refused:
+		c.count(ctx, m.Channel, "refused")
+		if refusal.Code == message.CodeSubscriptionGone && to.Push != nil && m.CustomerID != "" {
+			if _, err := c.Contacts.Update(ctx, m.CustomerID, func(known *contact.Contact) bool { return known.ForgetPush(to.Push.Endpoint) }); err != nil {
+				// The next message finds the subscription gone again.
+				c.Logger.WarnContext(ctx, "a push subscription that is gone was not forgotten", attrs, slog.Any("error", err))
+			}
+		}
+		return c.store(ctx, m.ID, func(m *message.Message) bool { return m.Refuse(refusal, now) })
+	default:
+		c.count(ctx, m.Channel, "failed")
+		c.Logger.WarnContext(ctx, "a channel did not take a notification", attrs, slog.Any("error", sendErr))
+		text, notBefore := "The channel could not be reached or did not take the message.", now
+		if errors.Is(sendErr, context.DeadlineExceeded) {
+			text = "The channel did not answer in time; whether it took the message is not known."
+		}
+		if later, ok := errors.AsType[*message.Later](sendErr); ok {
+			text, notBefore = later.Text, now.Add(later.After)
+		}
+		return c.store(ctx, m.ID, func(m *message.Message) bool { return m.Retry(by, text, now, notBefore, c.Policy) })
+	}
+}
+
+func (c *Courier) count(ctx context.Context, channel, result string) {
+	c.attempts.Add(ctx, 1, metric.WithAttributes(attribute.String("channel", channel), attribute.String("result", result)))
+}
+
+// store records what became of an attempt. Nobody else knows it, and to forget it would be to send again, so it tries until
+// it is stored or ctx ends.
+func (c *Courier) store(ctx context.Context, id string, change func(m *message.Message) bool) (message.Message, error) {
+	for {
+		try, cancel := context.WithTimeout(ctx, recordTimeout)
+		m, err := c.Messages.Update(try, id, change)
+		cancel()
+		if err == nil || missing(err) {
+			return m, err
+		}
+		c.Logger.WarnContext(ctx, "what became of a notification is not stored yet", slog.String("notification_id", id), slog.Any("error", err))
+		select {
+		case <-ctx.Done():
+			return m, err
+		case <-time.After(storePause):
+		}
+	}
+}
+
+// announce publishes the message's outcome and records that it did. When it ends in between, the outcome is published again
+// under the same id.
+func (c *Courier) announce(ctx context.Context, m message.Message) error {
+	id, payload := m.Outcome()
+	if err := c.Announce(ctx, id, m.FinishedAt, payload); err != nil {
+		return err
+	}
+	var first bool
+	m, err := c.Messages.Update(ctx, m.ID, func(m *message.Message) bool {
+		first = !m.Announced
+		m.Announced = true
+		return first
+	})
+	if err != nil || !first {
+		return err
+	}
+	c.outcomes.Add(ctx, 1, metric.WithAttributes(
+		attribute.String("channel", m.Channel), attribute.String("outcome", string(m.State)), attribute.String("code", m.Code)))
+	c.Logger.InfoContext(ctx, "notification finished", slog.String("notification_id", m.ID), slog.String("channel", m.Channel),
+		slog.String("outcome", string(m.State)), slog.String("code", m.Code), slog.Int("attempts", m.Attempts))
+	return nil
+}
+
+// sweep looks through the backlog, at once and then now and again: it finds what this process did not accept itself, and
+// has the settled forgotten.
+func (c *Courier) sweep(ctx context.Context) {
+	for ctx.Err() == nil {
+		pause := sweepPause
+		if err := c.sweepOnce(ctx); err != nil && ctx.Err() == nil {
+			c.Logger.WarnContext(ctx, "the backlog of notifications could not be looked through", slog.Any("error", err))
+			pause = storePause
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(pause):
+		}
+	}
+}
+
+func (c *Courier) sweepOnce(ctx context.Context) error {
+	c.mu.Lock()
+	settled := maps.Clone(c.settled)
+	c.mu.Unlock()
+	err := c.Backlog.Sweep(ctx, func(ctx context.Context, ids []string) (done []string, err error) {
+		var unknown []string
+		for _, id := range ids {
+			switch {
+			case settled[id]:
+				done = append(done, id)
+			case !c.queued(id):
+				unknown = append(unknown, id)
+			}
+		}
+		messages, err := c.Messages.Many(ctx, unknown)
+		if err != nil {
+			return nil, err
+		}
+		for _, id := range unknown {
+			if m, ok := messages[id]; ok && !m.Settled() {
+				c.put(&m)
+			} else {
+				done = append(done, id)
+			}
+		}
+		return done, nil
+	})
+	if err != nil {
+		return err
+	}
+	// Each was in the backlog before it was settled, so this sweep saw it, or another process's did.
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for id := range settled {
+		delete(c.settled, id)
+	}
+	return nil
+}
+
+func (c *Courier) queued(id string) bool {
+	for _, q := range c.queues {
+		if q.knows(id) {
+			return true
+		}
+	}
+	return false
+}

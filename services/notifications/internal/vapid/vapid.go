@@ -1,0 +1,85 @@
+// Package vapid keeps the key pair by which push services know this service (RFC 8292). Browsers subscribe with its public
+// key, so a new pair makes every subscription useless.
+package vapid
+
+import (
+	"context"
+	"crypto/ecdh"
+	"crypto/rand"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+)
+
+// Keys is a key pair on the curve P-256, both in base64url: the public key as an uncompressed point.
+type Keys struct {
+	Public  string `json:"public"`
+	Private string `json:"private"` //nolint:gosec // this is the document's own shape; it is never logged
+}
+
+// String hides the private key.
+func (k Keys) String() string { return "VAPID keys " + k.Public }
+
+// GoString covers %#v, which does not ask String.
+func (k Keys) GoString() string { return k.String() }
+
+// Generate makes a new pair.
+func Generate() (Keys, error) {
+	private, err := ecdh.P256().GenerateKey(rand.Reader)
+	if err != nil {
+		return Keys{}, fmt.Errorf("generate VAPID keys: %w", err)
+	}
+	return Keys{encode(private.PublicKey().Bytes()), encode(private.Bytes())}, nil
+}
+
+var errPair = errors.New("the VAPID keys must be a pair on the curve P-256 in base64url")
+
+// Parse checks that the two keys are a pair.
+func Parse(public, private string) (Keys, error) {
+	secret, err := decode(private)
+	if err != nil {
+		return Keys{}, errPair
+	}
+	key, err := ecdh.P256().NewPrivateKey(secret)
+	if err != nil {
+		return Keys{}, errPair
+	}
+	k := Keys{encode(key.PublicKey().Bytes()), encode(secret)}
+	if strings.TrimRight(public, "=") != k.Public {
+		return Keys{}, errPair
+	}
+	return k, nil
+}
+
+func encode(b []byte) string { return base64.RawURLEncoding.EncodeToString(b) }
+
+func decode(s string) ([]byte, error) {
+	return base64.RawURLEncoding.DecodeString(strings.TrimRight(s, "="))
+}
+
+// Ring gives the keys to those who use them. It may be used by many goroutines.
+type Ring struct {
+	load func(ctx context.Context) (Keys, error)
+	mu   sync.Mutex
+	keys Keys
+}
+
+// NewRing returns a Ring of the keys that load returns. Load is asked until it succeeds once.
+func NewRing(load func(ctx context.Context) (Keys, error)) *Ring { return &Ring{load: load} }
+
+// Keys returns the keys, or load's error.
+func (r *Ring) Keys(ctx context.Context) (Keys, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.keys.Public != "" {
+		return r.keys, nil
+	}
+	keys, err := r.load(ctx)
+	if err != nil {
+		return Keys{}, err
+	}
+	r.keys = keys
+	return keys, nil
+}
