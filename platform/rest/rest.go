@@ -145,6 +145,8 @@ type Problem struct {
 	Code    string  `json:"code"`
 	TraceID string  `json:"trace_id,omitempty"`
 	Errors  []Fault `json:"errors,omitempty"`
+	// Related is what the request collided with, such as the decision that came first.
+	Related any `json:"related,omitempty"`
 	// RetryAfter, in seconds, is sent as a header when it is set.
 	RetryAfter int `json:"-"`
 }

@@ -13,11 +13,15 @@ import (
 // source is the CloudEvents source of what this service publishes.
 const source = "/waybill/fulfillment"
 
-// events publishes fulfilment's facts to the topics it owns.
+// events publishes fulfilment's facts to the topics it owns, and what customers are to be told to the notifications' inbox.
 type events struct{ publisher *eventing.Publisher }
 
 func (e events) Publish(ctx context.Context, id string, payload contracts.Payload) error {
-	return e.publish(ctx, contracts.TopicFulfillment, id, payload)
+	topic := contracts.TopicFulfillment
+	if payload.EventType() == contracts.TypeNotificationRequested {
+		topic = contracts.TopicNotifications
+	}
+	return e.publish(ctx, topic, id, payload)
 }
 
 func (e events) announceStock(warehouse string) func(context.Context, inventory.Stock) error {

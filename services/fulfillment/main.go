@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/dapr/durabletask-go/workflow"
+	"github.com/oklog/ulid/v2"
 	"golang.org/x/sync/errgroup"
 
 	"waybill/contracts"
@@ -57,17 +58,20 @@ func run(ctx context.Context, environ []string, stdout io.Writer) (err error) {
 	store := state.NewDapr(dapr.Client, contracts.StateStore)
 	events := events{publisher}
 	stock := ledger.NewInventory(store, events.announceStock(c.Warehouse), time.Now)
-	sagas := ledger.NewSagas(store, time.Now)
+	sagas := ledger.NewSagas(store, ulid.Make().String(), time.Now)
 	engine := workflow.NewClientWithLogger(dapr.Conn, engineLog{logger})
 	registry := workflow.NewRegistry()
-	if err := saga.Register(registry, c.limits(), saga.Partners{
+	if err := saga.Register(registry, saga.Partners{
 		Payments: ledger.NewPayments(store, time.Now), Inventory: stock, Carrier: ledger.NewCarrier(store, time.Now),
-		Sagas: sagas, Events: events, Now: time.Now,
+		Journal: sagas, Events: events, Logger: logger, Now: time.Now,
 	}); err != nil {
 		return err
 	}
+	control := saga.NewControl(saga.ControlOptions{
+		Engine: engine, Journal: sagas, Events: events, Limits: c.limits(), StuckAfter: time.Duration(c.StuckAfter), Logger: logger, Now: time.Now,
+	})
 
-	edge := api.API{Inventory: stock, Sagas: saga.NewStarter(engine, sagas, time.Now), Logger: logger}
+	edge := api.API{Inventory: stock, Sagas: control, Logger: logger}
 	receiver, err := eventing.NewReceiver(eventing.ReceiverOptions{
 		App: contracts.AppFulfillment, Token: string(c.APIToken), Publisher: publisher, Logger: logger,
 	}, edge.Subscriptions()...)
@@ -76,7 +80,7 @@ func run(ctx context.Context, environ []string, stdout io.Writer) (err error) {
 	}
 	router, restAPI := rest.New(rest.Info{
 		Title: "Waybill fulfillment", Version: "1.0.0",
-		Description: "Stock, and the saga that pays, reserves and ships an order or undoes what it did.",
+		Description: "Stock, approvals, and the saga that pays, reserves and ships an order or undoes what it did.",
 	}, logger)
 	edge.Mount(restAPI)
 	receiver.Mount(router)
@@ -92,6 +96,10 @@ func run(ctx context.Context, environ []string, stdout io.Writer) (err error) {
 	group.Go(func() error {
 		open := func(ctx context.Context) error { return engine.StartWorker(ctx, registry) }
 		worker.Run(working, dapr, open, logger)
+		return nil
+	})
+	group.Go(func() error {
+		saga.NewWatchdog(control, time.Duration(c.WatchdogGrace)).Run(ctx, time.Duration(c.WatchdogInterval))
 		return nil
 	})
 	return group.Wait()

@@ -6,12 +6,14 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
+	"reflect"
 
 	"github.com/danielgtaylor/huma/v2"
 
 	"waybill/contracts"
 	"waybill/platform/eventing"
 	"waybill/services/fulfillment/internal/inventory"
+	"waybill/services/fulfillment/internal/journal"
 )
 
 // Inventory is the stock that the REST routes show and set.
@@ -20,9 +22,17 @@ type Inventory interface {
 	Set(ctx context.Context, product string, onHand int) (inventory.Stock, error)
 }
 
-// Sagas starts an order's saga, once however often it is asked to. Every error it returns will pass.
+// Sagas starts sagas, shows them, and takes people's decisions on them. Refusals are a *journal.Error; every other error
+// will pass.
 type Sagas interface {
 	Start(ctx context.Context, order contracts.Order) error
+	Cancel(ctx context.Context, request contracts.OrderCancellationRequested) error
+	Decide(ctx context.Context, orderID string, approved bool, approver, reason string) (journal.Entry, error)
+	Repair(ctx context.Context, orderID, actor, reason string) (journal.Entry, error)
+	Show(ctx context.Context, orderID string) (journal.Entry, []journal.Step, error)
+	List(ctx context.Context, state journal.State, limit int) (entries []journal.Entry, more bool, err error)
+	Approvals(ctx context.Context, keep func(e *journal.Entry) bool, limit int) (entries []journal.Entry, more bool, err error)
+	Wait(e *journal.Entry) (journal.State, *journal.Wait)
 }
 
 // API is what the routes stand on.
@@ -34,6 +44,7 @@ type API struct {
 
 // Mount adds the REST routes.
 func (a API) Mount(api huma.API) {
+	api.OpenAPI().Components.Schemas.RegisterTypeAlias(reflect.TypeFor[contracts.Amount](), reflect.TypeFor[amount]())
 	huma.Register(api, huma.Operation{
 		OperationID: "get-stock", Method: http.MethodGet, Path: "/v1/inventory/{product_id}",
 		Summary: "A product's stock", Tags: []string{"inventory"}, Errors: []int{404, 422, 503},
@@ -44,6 +55,36 @@ func (a API) Mount(api huma.API) {
 		Description: "Creates the product when it is new. What orders hold stays reserved, so on_hand cannot be set below it.",
 		Tags:        []string{"inventory"}, Errors: []int{400, 409, 413, 415, 422, 503},
 	}, a.setStock)
+	huma.Register(api, huma.Operation{
+		OperationID: "get-fulfillment", Method: http.MethodGet, Path: "/v1/fulfillments/{order_id}",
+		Summary:     "An order's saga: its steps, and what it waits for",
+		Description: "Steps have their times, attempts and outcome. What it waits for says since when, and what would move it.",
+		Tags:        []string{"sagas"}, Errors: []int{404, 422, 503},
+	}, a.getFulfillment)
+	huma.Register(api, huma.Operation{
+		OperationID: "list-fulfillments", Method: http.MethodGet, Path: "/v1/fulfillments",
+		Summary:     "The sagas that have not ended",
+		Description: "stuck: should have ended by now and waits for nobody; the watchdog wakes it. needs_attention: an undo could not be done; POST …/repair resumes it.",
+		Tags:        []string{"sagas"}, Errors: []int{422, 503},
+	}, a.listFulfillments)
+	huma.Register(api, huma.Operation{
+		OperationID: "repair-fulfillment", Method: http.MethodPost, Path: "/v1/fulfillments/{order_id}/repair", DefaultStatus: http.StatusAccepted,
+		Summary:     "Have what could not be undone tried again",
+		Description: "For a saga that needs attention. Actor and reason stand on the order's timeline. The same repair again is no other one.",
+		Tags:        []string{"sagas"}, Errors: []int{400, 404, 409, 413, 415, 422, 503},
+	}, a.repair)
+	huma.Register(api, huma.Operation{
+		OperationID: "list-approvals", Method: http.MethodGet, Path: "/v1/approvals",
+		Summary:     "Who waits for approval, since when, and until when",
+		Description: "Decided ones stay listed for 30 days.",
+		Tags:        []string{"approvals"}, Errors: []int{422, 503},
+	}, a.listApprovals)
+	huma.Register(api, huma.Operation{
+		OperationID: "decide-approval", Method: http.MethodPost, Path: "/v1/approvals/{order_id}", DefaultStatus: http.StatusAccepted,
+		Summary:     "Approve an order, or refuse it",
+		Description: "The first decision counts. The same one of the same approver again is answered alike; another one is a 409 that shows the first.",
+		Tags:        []string{"approvals"}, Errors: []int{400, 404, 409, 413, 415, 422, 503},
+	}, a.decide)
 }
 
 // Subscriptions are the events that fulfilment takes.
@@ -52,6 +93,12 @@ func (a API) Subscriptions() []eventing.Subscription {
 		Component:  contracts.OrderBus,
 		Topic:      contracts.FulfillmentReadsOrders.Topic,
 		DeadLetter: contracts.FulfillmentReadsOrders.DeadLetter(),
-		Handlers:   map[string]eventing.Handler{contracts.TypeOrderConfirmed: a.orderConfirmed},
+		Handlers: map[string]eventing.Handler{
+			contracts.TypeOrderConfirmed:             a.orderConfirmed,
+			contracts.TypeOrderCancellationRequested: a.cancellationRequested,
+		},
 	}}
 }
+
+// amount is how contracts.Amount stands in JSON.
+type amount float64

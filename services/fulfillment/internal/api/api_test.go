@@ -20,19 +20,78 @@ import (
 	"waybill/platform/state"
 	"waybill/services/fulfillment/internal/api"
 	"waybill/services/fulfillment/internal/inventory"
+	"waybill/services/fulfillment/internal/journal"
 	"waybill/services/fulfillment/internal/ledger"
 )
 
-// sagas records which orders' sagas were started.
+// sagas is a journal of one order, and records what was started and cancelled.
 type sagas struct {
-	started []contracts.Order
-	err     error
+	started   []contracts.Order
+	cancelled []contracts.OrderCancellationRequested
+	entry     journal.Entry
+	err       error
 }
 
 func (s *sagas) Start(_ context.Context, o contracts.Order) error {
 	s.started = append(s.started, o)
 	return s.err
 }
+
+func (s *sagas) Cancel(_ context.Context, r contracts.OrderCancellationRequested) error {
+	s.cancelled = append(s.cancelled, r)
+	return s.err
+}
+
+func (s *sagas) known(id string) error {
+	if s.err == nil && id != s.entry.Order.OrderID {
+		return journal.ErrUnknown(id)
+	}
+	return s.err
+}
+
+func (s *sagas) Decide(_ context.Context, id string, approved bool, approver, reason string) (journal.Entry, error) {
+	if err := s.known(id); err != nil {
+		return s.entry, err
+	}
+	_, err := s.entry.Decide(approved, approver, reason, now)
+	return s.entry, err
+}
+
+func (s *sagas) Repair(_ context.Context, id, actor, reason string) (journal.Entry, error) {
+	if err := s.known(id); err != nil {
+		return s.entry, err
+	}
+	_, err := s.entry.Repair(actor, reason, now)
+	return s.entry, err
+}
+
+func (s *sagas) Show(_ context.Context, id string) (journal.Entry, []journal.Step, error) {
+	return s.entry, []journal.Step{
+		{Name: "ValidatePayment", StartedAt: now, EndedAt: now.Add(time.Second), Attempts: 2, Done: true},
+		{Name: "ReserveInventory", StartedAt: now, EndedAt: now.Add(time.Second), Attempts: 1, Error: "no answer"},
+		{Name: "RequestApproval", StartedAt: now, Attempts: 1},
+	}, s.known(id)
+}
+
+func (s *sagas) List(_ context.Context, state journal.State, _ int) ([]journal.Entry, bool, error) {
+	if now, _ := s.Wait(&s.entry); state != "" && now != state {
+		return nil, false, s.err
+	}
+	return []journal.Entry{s.entry}, true, s.err
+}
+
+func (s *sagas) Approvals(_ context.Context, keep func(*journal.Entry) bool, _ int) ([]journal.Entry, bool, error) {
+	if !keep(&s.entry) {
+		return nil, false, s.err
+	}
+	return []journal.Entry{s.entry}, false, s.err
+}
+
+func (s *sagas) Wait(e *journal.Entry) (journal.State, *journal.Wait) {
+	return e.State(now, time.Hour), e.Wait(now, time.Hour)
+}
+
+var now = time.Date(2026, time.March, 14, 9, 26, 53, 0, time.UTC)
 
 // service is the edge on a warehouse without I/O.
 type service struct {
@@ -156,5 +215,137 @@ func TestAConfirmationThatCannotBeRunIsRejected(t *testing.T) {
 	}
 	if len(s.sagas.started) != 0 {
 		t.Errorf("started %v", s.sagas.started)
+	}
+}
+
+func TestACancellationReachesItsSaga(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	handle := s.api.Subscriptions()[0].Handlers[contracts.TypeOrderCancellationRequested]
+	request := contracts.OrderCancellationRequested{OrderID: "ORDER-1", CustomerID: "CUST-123", Reason: "Ordered twice.", RequestedAt: now}
+	if err := handle(t.Context(), confirmed(t, request)); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]contracts.OrderCancellationRequested{request}, s.sagas.cancelled); diff != "" {
+		t.Errorf("cancelled (-want +got):\n%s", diff)
+	}
+	for _, data := range []any{nil, map[string]any{}, "text"} {
+		if err := handle(t.Context(), confirmed(t, data)); !eventing.Rejected(err) {
+			t.Errorf("%v: %v, want a rejection", data, err)
+		}
+	}
+}
+
+// waitingForApproval is a service of which one order, ORDER-1, waits for approval.
+func waitingForApproval(t *testing.T) service {
+	t.Helper()
+	s := newService(t)
+	s.sagas.entry.Begin(contracts.Order{OrderID: "ORDER-1", CustomerID: "CUST-123", TotalAmount: 600000, Currency: "USD"}, now)
+	s.sagas.entry.RequestApproval(now, now.Add(24*time.Hour))
+	return s
+}
+
+func TestAnApprovalIsDecidedOnce(t *testing.T) {
+	t.Parallel()
+	s := waitingForApproval(t)
+	if _, answer := call(t, s.http, http.MethodGet, "/v1/approvals?state=pending", ""); fmt.Sprint(answer["items"]) !=
+		"[map[currency:USD customer_id:CUST-123 expires_at:2026-03-15T09:26:53Z order_id:ORDER-1 requested_at:2026-03-14T09:26:53Z state:pending total_amount:6000]]" {
+		t.Errorf("pending: %v", answer)
+	}
+	const decision = `{"approved": true, "approver": "approver@example.com", "reason": "Known customer."}`
+	for range 2 {
+		if code, answer := call(t, s.http, http.MethodPost, "/v1/approvals/ORDER-1", decision); code != 202 || answer["state"] != "approved" {
+			t.Errorf("decide: %d %v", code, answer)
+		}
+	}
+	code, answer := call(t, s.http, http.MethodPost, "/v1/approvals/ORDER-1", `{"approved": false, "approver": "other@example.com", "reason": "No."}`)
+	if code != 409 || answer["code"] != "already_decided" ||
+		fmt.Sprint(answer["related"]) != "map[approved:true approver:approver@example.com at:2026-03-14T09:26:53Z reason:Known customer.]" {
+		t.Errorf("a second decision: %d %v", code, answer)
+	}
+	if _, answer := call(t, s.http, http.MethodGet, "/v1/approvals", ""); fmt.Sprint(answer["items"]) != "[]" {
+		t.Errorf("pending after the decision: %v", answer)
+	}
+	if code, answer := call(t, s.http, http.MethodPost, "/v1/approvals/ORDER-2", decision); code != 404 || answer["code"] != "unknown_order" {
+		t.Errorf("an unknown order: %d %v", code, answer)
+	}
+}
+
+func TestBadDecisionsNameTheField(t *testing.T) {
+	t.Parallel()
+	s := waitingForApproval(t)
+	for _, c := range []struct {
+		path, body, location string
+	}{
+		{"/v1/approvals/ORDER-1", `{}`, "body.approved"},
+		{"/v1/approvals/ORDER-1", `{"approver": "a", "reason": "b"}`, "body.approved"},
+		{"/v1/approvals/ORDER-1", `{"approved": "yes", "approver": "a", "reason": "b"}`, "body.approved"},
+		{"/v1/approvals/ORDER-1", `{"approved": true, "reason": "b"}`, "body.approver"},
+		{"/v1/approvals/ORDER-1", `{"approved": true, "approver": "  ", "reason": "b"}`, "body.approver"},
+		{"/v1/approvals/ORDER-1", `{"approved": true, "approver": "a", "reason": ""}`, "body.reason"},
+		{"/v1/approvals/ORDER-1", `{"approved": true, "approver": "a", "reason": "b", "paid": true}`, "body.paid"},
+		{"/v1/fulfillments/ORDER-1/repair", `{"reason": "b"}`, "body.actor"},
+		{"/v1/fulfillments/ORDER-1/repair", `{"actor": "a"}`, "body.reason"},
+	} {
+		code, answer := call(t, s.http, http.MethodPost, c.path, c.body)
+		if code != 422 || !strings.Contains(fmt.Sprint(answer["errors"]), "location:"+c.location+" ") && !strings.Contains(fmt.Sprint(answer), strings.TrimPrefix(c.location, "body.")) {
+			t.Errorf("POST %s %s: %d %v; want 422 that names %s", c.path, c.body, code, answer, c.location)
+		}
+	}
+	if s.sagas.entry.Approval.Decision != nil {
+		t.Errorf("decided: %+v", s.sagas.entry.Approval.Decision)
+	}
+	for _, query := range []string{"/v1/approvals?state=banana", "/v1/fulfillments?state=banana", "/v1/fulfillments?limit=0"} {
+		if code, answer := call(t, s.http, http.MethodGet, query, ""); code != 422 {
+			t.Errorf("GET %s: %d %v", query, code, answer)
+		}
+	}
+}
+
+func TestASagaIsShownWithWhatItWaitsFor(t *testing.T) {
+	t.Parallel()
+	s := waitingForApproval(t)
+	_, answer := call(t, s.http, http.MethodGet, "/v1/fulfillments/ORDER-1", "")
+	waits, _ := answer["waits"].(map[string]any)
+	if answer["state"] != "waiting" || waits["for"] != "approval" || !strings.Contains(fmt.Sprint(waits["moved_by"]), "POST /v1/approvals/ORDER-1") {
+		t.Errorf("a saga that waits: %v", answer)
+	}
+	var outcomes []any
+	for _, step := range answer["steps"].([]any) {
+		outcomes = append(outcomes, step.(map[string]any)["outcome"])
+	}
+	if diff := cmp.Diff([]any{"done", "failing", "running"}, outcomes); diff != "" {
+		t.Errorf("outcomes of the steps (-want +got):\n%s", diff)
+	}
+	for state, listed := range map[string]int{"waiting": 1, "running": 0, "stuck": 0, "needs_attention": 0} {
+		if _, answer := call(t, s.http, http.MethodGet, "/v1/fulfillments?state="+state, ""); len(answer["items"].([]any)) != listed {
+			t.Errorf("%s: %v", state, answer)
+		}
+	}
+	if code, answer := call(t, s.http, http.MethodGet, "/v1/fulfillments/ORDER-2", ""); code != 404 || answer["code"] != "unknown_order" {
+		t.Errorf("an unknown saga: %d %v", code, answer)
+	}
+	s.sagas.err = fmt.Errorf("read: %w", state.ErrUnavailable)
+	if code, answer := call(t, s.http, http.MethodGet, "/v1/fulfillments/ORDER-1", ""); code != 503 {
+		t.Errorf("a store that is away: %d %v", code, answer)
+	}
+}
+
+func TestARepairIsOrderedOnce(t *testing.T) {
+	t.Parallel()
+	s := waitingForApproval(t)
+	const repair = `{"actor": "operator@example.com", "reason": "The carrier answers again."}`
+	if code, answer := call(t, s.http, http.MethodPost, "/v1/fulfillments/ORDER-1/repair", repair); code != 409 || answer["code"] != "nothing_to_repair" {
+		t.Errorf("a repair of what is whole: %d %v", code, answer)
+	}
+	s.sagas.entry.Stop(1, nil, []string{"RefundPayment"}, now)
+	if _, answer := call(t, s.http, http.MethodGet, "/v1/fulfillments/ORDER-1", ""); answer["state"] != "needs_attention" || fmt.Sprint(answer["not_undone"]) != "[RefundPayment]" {
+		t.Errorf("a saga that needs attention: %v", answer)
+	}
+	for range 2 {
+		code, answer := call(t, s.http, http.MethodPost, "/v1/fulfillments/ORDER-1/repair", repair)
+		if code != 202 || fmt.Sprint(answer["repairs"]) != "[map[actor:operator@example.com at:2026-03-14T09:26:53Z reason:The carrier answers again.]]" {
+			t.Errorf("repair: %d %v", code, answer)
+		}
 	}
 }

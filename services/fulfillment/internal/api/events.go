@@ -28,3 +28,21 @@ func (a API) orderConfirmed(ctx context.Context, e eventing.Event) error {
 	}
 	return nil
 }
+
+// cancellationRequested passes a customer's wish on to the order's saga.
+func (a API) cancellationRequested(ctx context.Context, e eventing.Event) error {
+	var request contracts.OrderCancellationRequested
+	if err := e.Decode(&request); err != nil {
+		return err
+	}
+	if request.OrderID == "" {
+		return eventing.Reject(errors.New("a cancellation needs order_id"))
+	}
+	if request.RequestedAt.IsZero() {
+		request.RequestedAt = e.Time
+	}
+	if err := a.Sagas.Cancel(ctx, request); err != nil {
+		return fmt.Errorf("%w: %w", eventing.ErrUnavailable, err)
+	}
+	return nil
+}

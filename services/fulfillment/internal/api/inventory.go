@@ -2,13 +2,8 @@ package api
 
 import (
 	"context"
-	"errors"
-	"net/http"
 
-	"waybill/platform/rest"
-	"waybill/platform/state"
 	"waybill/services/fulfillment/internal/inventory"
-	"waybill/services/fulfillment/internal/partner"
 )
 
 // ProductPath is exported because huma reads embedded parameters only from exported types.
@@ -53,17 +48,4 @@ func (a API) setStock(ctx context.Context, in *setStockInput) (*stockOutput, err
 		return nil, a.problem(ctx, err)
 	}
 	return shown(s), nil
-}
-
-// problem is the one place where errors become answers.
-func (a API) problem(ctx context.Context, err error) error {
-	if reason, ok := errors.AsType[*partner.Reason](err); ok {
-		p := &rest.Problem{Status: http.StatusConflict, Code: reason.Code, Detail: reason.Message}
-		if reason.Code == inventory.CodeUnknownProduct {
-			p.Status = http.StatusNotFound
-		}
-		return p
-	}
-	passing := errors.Is(err, state.ErrUnavailable) || errors.Is(err, state.ErrConflict)
-	return rest.Failed(ctx, a.Logger, err, passing)
 }

@@ -20,6 +20,8 @@ const (
 	CodeOutOfStock = "out_of_stock"
 	// CodeStockReserved says that on_hand cannot be set below what orders hold.
 	CodeStockReserved = "stock_reserved"
+	// CodeReleased says that the order's claim was given back, so that nothing more is held for it.
+	CodeReleased = "reservation_released"
 )
 
 // Unknown is the reason why nothing can be had of a product that does not exist.

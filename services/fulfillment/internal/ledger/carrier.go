@@ -72,11 +72,9 @@ func (c *Carrier) Book(ctx context.Context, o contracts.Order, key string) (part
 		return partner.Shipment{}, nil, err
 	}
 	p, err := state.Update(ctx, c.store, shipmentKey(o.OrderID), func(p *parcels, _ bool) error {
-		if len(p.Booked) > 0 && p.Booked[0].Key == key {
+		// Cancelled first: a parcel that was called back goes nowhere.
+		if p.Cancelled || len(p.Booked) > 0 && p.Booked[0].Key == key {
 			return state.Keep
-		}
-		if p.Cancelled {
-			return errors.New("the shipment was cancelled already, nothing more is booked")
 		}
 		p.OrderID = o.OrderID
 		now := c.now()
@@ -85,6 +83,9 @@ func (c *Carrier) Book(ctx context.Context, o contracts.Order, key string) (part
 	})
 	if err != nil {
 		return partner.Shipment{}, nil, fmt.Errorf("book: %w", err)
+	}
+	if p.Cancelled {
+		return partner.Shipment{}, &partner.Reason{Code: "shipment_cancelled", Message: "The shipment was cancelled already, so nothing is booked any more."}, nil
 	}
 	return p.Booked[len(p.Booked)-1].Shipment, nil, nil
 }

@@ -57,7 +57,7 @@ func (i *Inventory) Reserve(ctx context.Context, o contracts.Order) (*partner.Re
 	_, err := i.store.Get(ctx, reservationKey(order), &known)
 	switch {
 	case err == nil:
-		return reserved(known)
+		return reserved(known), nil
 	case !errors.Is(err, state.ErrNotFound):
 		return nil, fmt.Errorf("read reservation: %w", err)
 	}
@@ -96,15 +96,16 @@ func (i *Inventory) Reserve(ctx context.Context, o contracts.Order) (*partner.Re
 			return nil, err
 		}
 	}
-	return reserved(known)
+	return reserved(known), nil
 }
 
-func reserved(r inventory.Reservation) (*partner.Reason, error) {
+// reserved is the answer to an order whose claim on stock is known already.
+func reserved(r inventory.Reservation) *partner.Reason {
 	switch r.State {
 	case inventory.Releasing, inventory.Released:
-		return nil, errors.New("the reservation was released already")
+		return &partner.Reason{Code: inventory.CodeReleased, Message: "The reservation was released already, so nothing is held any more."}
 	default:
-		return r.Refused, nil
+		return r.Refused
 	}
 }
 

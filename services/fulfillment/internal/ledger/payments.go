@@ -79,11 +79,9 @@ func (p *Payments) Charge(ctx context.Context, o contracts.Order, key string) (t
 		return "", nil, err
 	}
 	a, err := state.Update(ctx, p.store, paymentKey(o.OrderID), func(a *account, _ bool) error {
-		if len(a.Charges) > 0 && a.Charges[0].Key == key {
+		// Closed first: a charge that was given back pays for nothing.
+		if a.Closed || len(a.Charges) > 0 && a.Charges[0].Key == key {
 			return state.Keep
-		}
-		if a.Closed {
-			return errors.New("a refund was asked for already, nothing more is charged")
 		}
 		a.OrderID = o.OrderID
 		a.Charges = append(a.Charges, paymentEntry{
@@ -93,6 +91,9 @@ func (p *Payments) Charge(ctx context.Context, o contracts.Order, key string) (t
 	})
 	if err != nil {
 		return "", nil, fmt.Errorf("charge: %w", err)
+	}
+	if a.Closed {
+		return "", &partner.Reason{Code: "payment_refunded", Message: "A refund was asked for already, so nothing is charged any more."}, nil
 	}
 	return a.Charges[len(a.Charges)-1].TransactionID, nil, nil
 }

@@ -2,61 +2,149 @@ package ledger
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
+	"waybill/contracts"
 	"waybill/platform/state"
+	"waybill/services/fulfillment/internal/journal"
 )
 
-// Sagas records which orders' sagas were started and which have ended. The workflow engine forgets finished instances
-// after a while and would run one again when asked to; this record does not.
+// Sagas keeps the journal: an entry for every order whose saga was asked for, and lists of those that are not known to have
+// ended and of those that asked for an approval.
 type Sagas struct {
-	store state.Store
-	now   func() time.Time
+	store     state.Store
+	open      *state.Backlog
+	approvals *state.Backlog
+	now       func() time.Time
 }
 
-// NewSagas returns the record kept in store.
-func NewSagas(store state.Store, now func() time.Time) *Sagas { return &Sagas{store: store, now: now} }
-
-type sagaEntry struct {
-	OrderID   string    `json:"order_id"`
-	StartedAt time.Time `json:"started_at"`
-	EndedAt   time.Time `json:"ended_at,omitzero"`
-	Outcome   string    `json:"outcome,omitempty"`
+// NewSagas returns the journal kept in store. The writer's name must be one that no other process ever had.
+func NewSagas(store state.Store, writer string, now func() time.Time) *Sagas {
+	return &Sagas{
+		store: store, now: now,
+		open: state.NewBacklog(store, "sagas", writer), approvals: state.NewBacklog(store, "approvals", writer),
+	}
 }
 
-// Claim records that the order's saga is to be started and reports whether this call was the first to say so, and
-// whether the saga has ended. Of many claims at once exactly one is the first.
-func (s *Sagas) Claim(ctx context.Context, order string) (first, ended bool, err error) {
-	err = s.store.Create(ctx, sagaKey(order), sagaEntry{OrderID: order, StartedAt: s.now()})
-	if err == nil {
-		return true, false, nil
+// Begin records that the order's saga is to run, and reports whether this call was the first to say so. Of many at once
+// exactly one is. The entry is on the list of open sagas when Begin returns.
+func (s *Sagas) Begin(ctx context.Context, order contracts.Order) (entry journal.Entry, first bool, err error) {
+	entry.Begin(order, s.now())
+	group, both := errgroup.WithContext(ctx)
+	group.Go(func() error { return s.open.Add(both, order.OrderID) })
+	var conflict bool
+	group.Go(func() error {
+		err := s.store.Create(both, sagaKey(order.OrderID), entry)
+		if conflict = errors.Is(err, state.ErrConflict); conflict {
+			return nil
+		}
+		return err
+	})
+	if err := group.Wait(); err != nil {
+		return entry, false, fmt.Errorf("begin saga: %w", err)
 	}
-	if !errors.Is(err, state.ErrConflict) {
-		return false, false, fmt.Errorf("claim saga: %w", err)
+	if !conflict {
+		return entry, true, nil
 	}
-	var known sagaEntry
-	if _, err := s.store.Get(ctx, sagaKey(order), &known); err != nil {
-		return false, false, fmt.Errorf("read saga: %w", err)
-	}
-	return false, !known.EndedAt.IsZero(), nil
-}
-
-// End records the saga's outcome. The first outcome stays.
-func (s *Sagas) End(ctx context.Context, order, outcome string) error {
-	_, err := state.Update(ctx, s.store, sagaKey(order), func(e *sagaEntry, exists bool) error {
-		if !e.EndedAt.IsZero() {
+	entry, err = state.Update(ctx, s.store, sagaKey(order.OrderID), func(e *journal.Entry, _ bool) error {
+		if first = e.Begin(order, s.now()); !first {
 			return state.Keep
 		}
-		if !exists {
-			e.OrderID, e.StartedAt = order, s.now()
-		}
-		e.EndedAt, e.Outcome = s.now(), outcome
 		return nil
 	})
 	if err != nil {
-		return fmt.Errorf("end saga: %w", err)
+		return entry, false, fmt.Errorf("begin saga: %w", err)
+	}
+	return entry, first, nil
+}
+
+// Get reads an order's entry; a *journal.Error says that there is none.
+func (s *Sagas) Get(ctx context.Context, orderID string) (journal.Entry, error) {
+	var e journal.Entry
+	if _, err := s.store.Get(ctx, sagaKey(orderID), &e); errors.Is(err, state.ErrNotFound) {
+		return e, journal.ErrUnknown(orderID)
+	} else if err != nil {
+		return e, fmt.Errorf("read saga: %w", err)
+	}
+	return e, nil
+}
+
+// Change lets change alter an order's entry, which may be new, and keeps what it then is when change says so. It may run
+// several times. Errors of change are returned as they are.
+func (s *Sagas) Change(ctx context.Context, orderID string, change func(e *journal.Entry) (bool, error)) (journal.Entry, error) {
+	e, err := state.Update(ctx, s.store, sagaKey(orderID), func(e *journal.Entry, _ bool) error {
+		e.Order.OrderID = orderID
+		changed, err := change(e)
+		if err == nil && !changed {
+			err = state.Keep
+		}
+		return err
+	})
+	if err != nil {
+		if _, refused := errors.AsType[*journal.Error](err); refused {
+			return e, err
+		}
+		return e, fmt.Errorf("change saga: %w", err)
+	}
+	return e, nil
+}
+
+// ListApproval puts an order on the list of those that asked for an approval.
+func (s *Sagas) ListApproval(ctx context.Context, orderID string) error {
+	if err := s.approvals.Add(ctx, orderID); err != nil {
+		return fmt.Errorf("list approval: %w", err)
 	}
 	return nil
+}
+
+// Open shows visit the sagas that are not known to have ended, in batches, and forgets those whose order ids it returns.
+func (s *Sagas) Open(ctx context.Context, visit func(context.Context, []journal.Entry) (forget []string, err error)) error {
+	return s.each(ctx, s.open, visit)
+}
+
+// Approvals shows visit the sagas that asked for an approval, in batches, and forgets those whose order ids it returns.
+func (s *Sagas) Approvals(ctx context.Context, visit func(context.Context, []journal.Entry) (forget []string, err error)) error {
+	return s.each(ctx, s.approvals, visit)
+}
+
+// maxBatch bounds one read: an answer of the sidecar is limited to 4 MiB.
+const maxBatch = 25
+
+func (s *Sagas) each(ctx context.Context, backlog *state.Backlog, visit func(context.Context, []journal.Entry) ([]string, error)) error {
+	return backlog.Sweep(ctx, func(ctx context.Context, ids []string) (forget []string, err error) {
+		for batch := range slices.Chunk(ids, maxBatch) {
+			keys := make([]string, len(batch))
+			for i, id := range batch {
+				keys[i] = sagaKey(id)
+			}
+			docs, err := s.store.GetMany(ctx, keys)
+			if err != nil {
+				return nil, fmt.Errorf("read sagas: %w", err)
+			}
+			entries := make([]journal.Entry, 0, len(batch))
+			for _, key := range keys {
+				doc, there := docs[key]
+				if !there {
+					continue // listed, and its entry not written yet
+				}
+				var e journal.Entry
+				if err := json.Unmarshal(doc, &e); err != nil {
+					return nil, fmt.Errorf("read %s: %w", key, err)
+				}
+				entries = append(entries, e)
+			}
+			done, err := visit(ctx, entries)
+			if err != nil {
+				return nil, err
+			}
+			forget = append(forget, done...)
+		}
+		return forget, nil
+	})
 }

@@ -2,7 +2,9 @@ package saga
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/dapr/durabletask-go/workflow"
@@ -12,6 +14,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"waybill/contracts"
+	"waybill/services/fulfillment/internal/journal"
 	"waybill/services/fulfillment/internal/partner"
 )
 
@@ -21,8 +24,9 @@ type Partners struct {
 	Payments  Payments
 	Inventory Inventory
 	Carrier   Carrier
-	Sagas     Sagas
+	Journal   Journal
 	Events    Events
+	Logger    *slog.Logger
 	// Now is the clock of the activities; the workflow has its own.
 	Now func() time.Time
 }
@@ -54,9 +58,13 @@ type Carrier interface {
 	Cancel(ctx context.Context, order contracts.Order) (bool, error)
 }
 
-// Sagas records the end of an order's saga.
-type Sagas interface {
-	End(ctx context.Context, orderID, outcome string) error
+// Journal is what is kept of every saga outside the engine. Its refusals are a *journal.Error.
+type Journal interface {
+	Get(ctx context.Context, orderID string) (journal.Entry, error)
+	// Change alters an order's entry, which may be new, unless change reports that nothing changed. It may call change again.
+	Change(ctx context.Context, orderID string, change func(e *journal.Entry) (bool, error)) (journal.Entry, error)
+	// ListApproval puts the order among those that asked for an approval.
+	ListApproval(ctx context.Context, orderID string) error
 }
 
 // Events publishes what the saga did. The id is the same on every retry.
@@ -73,21 +81,51 @@ type StepInput struct {
 type StepResult struct {
 	Refused  *partner.Reason  `json:"refused,omitempty"`
 	Shipment partner.Shipment `json:"shipment,omitzero"`
+	// Refunded says that RefundPayment gave money back.
+	Refunded bool `json:"refunded,omitempty"`
+}
+
+// Decisions are what people decided about an order, as far as the saga asked: it was refused, or approved, or neither yet.
+type Decisions struct {
+	Refused  *partner.Reason `json:"refused,omitempty"`
+	Approved bool            `json:"approved,omitempty"`
+}
+
+// ApprovalInput is what the two activities of an approval are given.
+type ApprovalInput struct {
+	Order       contracts.Order `json:"order"`
+	RequestedAt time.Time       `json:"requested_at,omitzero"`
+	ExpiresAt   time.Time       `json:"expires_at,omitzero"`
+	// Expired says that the time is up.
+	Expired bool `json:"expired,omitempty"`
+}
+
+// Message is what a customer is told.
+type Message struct {
+	Order    contracts.Order  `json:"order"`
+	Template string           `json:"template"`
+	Shipment partner.Shipment `json:"shipment,omitzero"`
+	Reason   string           `json:"reason,omitempty"`
+	Refunded bool             `json:"refunded,omitempty"`
+}
+
+// HaltInput describes a saga that stands still for the Round-th time.
+type HaltInput struct {
+	Order     contracts.Order `json:"order"`
+	Round     int             `json:"round"`
+	Failure   partner.Reason  `json:"failure"`
+	Undone    []string        `json:"undone,omitempty"`
+	NotUndone []string        `json:"not_undone"`
 }
 
 // Report is what UpdateOrderStatus announces: a shipment, or a failure and what was undone.
 type Report struct {
-	Order        contracts.Order  `json:"order"`
-	Shipment     partner.Shipment `json:"shipment,omitzero"`
-	Failure      *partner.Reason  `json:"failure,omitempty"`
-	Compensation Compensation     `json:"compensation,omitzero"`
+	Order    contracts.Order  `json:"order"`
+	Outcome  journal.Outcome  `json:"outcome"`
+	Shipment partner.Shipment `json:"shipment,omitzero"`
+	Failure  *partner.Reason  `json:"failure,omitempty"`
+	Undone   []string         `json:"undone,omitempty"`
 }
-
-// Outcomes of a saga, as its record keeps them.
-const (
-	outcomeCompleted = "completed"
-	outcomeFailed    = "failed"
-)
 
 // activityTimeout bounds one run of one activity.
 const activityTimeout = 30 * time.Second
@@ -95,11 +133,11 @@ const activityTimeout = 30 * time.Second
 type activities struct{ Partners }
 
 // Register adds the saga's workflows and activities to r under their durable names.
-func Register(r *workflow.Registry, limits Limits, partners Partners) error {
-	w, a := workflows{limits}, activities{partners}
+func Register(r *workflow.Registry, partners Partners) error {
+	a := activities{partners}
 	for name, f := range map[string]workflow.Workflow{
-		workflowFulfillOrder:    w.fulfillOrder,
-		workflowCompensateOrder: w.compensateOrder,
+		workflowFulfillOrder:    fulfillOrder,
+		workflowCompensateOrder: compensateOrder,
 	} {
 		if err := r.AddWorkflowN(name, f); err != nil {
 			return fmt.Errorf("register workflow %s: %w", name, err)
@@ -108,11 +146,19 @@ func Register(r *workflow.Registry, limits Limits, partners Partners) error {
 	for name, f := range map[string]workflow.Activity{
 		activityValidatePayment:   activity(a.validatePayment),
 		activityReserveInventory:  activity(a.reserveInventory),
+		activityRequestApproval:   activity(a.requestApproval),
+		activitySettleApproval:    activity(a.settleApproval),
 		activityProcessShipment:   activity(a.processShipment),
+		activitySendEmail:         activity(a.send(activitySendEmail, contracts.ChannelEmail)),
+		activitySendSMS:           activity(a.send(activitySendSMS, contracts.ChannelSMS)),
+		activitySendPush:          activity(a.send(activitySendPush, contracts.ChannelPush)),
 		activityUpdateOrderStatus: activity(a.updateOrderStatus),
 		activityRefundPayment:     activity(a.refundPayment),
 		activityReleaseInventory:  activity(a.releaseInventory),
 		activityCancelShipment:    activity(a.cancelShipment),
+		activityReadDecisions:     activity(a.readDecisions),
+		activityAskForRepair:      activity(a.askForRepair),
+		activityTakeRepair:        activity(a.takeRepair),
 	} {
 		if err := r.AddActivityN(name, f); err != nil {
 			return fmt.Errorf("register activity %s: %w", name, err)
@@ -121,8 +167,8 @@ func Register(r *workflow.Registry, limits Limits, partners Partners) error {
 	return nil
 }
 
-// activity gives f its input, a deadline and a span under the trace that the workflow was started in.
-func activity[In any](f func(context.Context, In) (StepResult, error)) workflow.Activity {
+// activity gives f its input and a deadline.
+func activity[In, Out any](f func(context.Context, In) (Out, error)) workflow.Activity {
 	return func(ctx workflow.ActivityContext) (any, error) {
 		var in In
 		if err := ctx.GetInput(&in); err != nil {
@@ -171,6 +217,7 @@ func (a activities) refundPayment(ctx context.Context, in StepInput) (result Ste
 		if transaction == "" {
 			return nil // nothing had been charged, so there is nothing to tell
 		}
+		result.Refunded = true
 		done := contracts.StepCompleted{TransactionID: transaction, Amount: amount, Currency: in.Order.Currency}
 		return a.announce(ctx, in.Order, activityRefundPayment, nil, done)
 	})
@@ -248,33 +295,84 @@ func (a activities) announce(ctx context.Context, order contracts.Order, step st
 	} else {
 		e.Outcome = contracts.OutcomeDone
 	}
+	return a.tell(ctx, key(order, step), order, step, e)
+}
+
+// tell publishes a step's end under an id.
+func (a activities) tell(ctx context.Context, id string, order contracts.Order, step string, e contracts.StepCompleted) error {
 	e.OrderID, e.CustomerID, e.Step, e.CompletedAt = order.OrderID, order.CustomerID, step, a.Now().UTC()
-	if err := a.Events.Publish(ctx, key(order, step), e); err != nil {
+	if err := a.Events.Publish(ctx, id, e); err != nil {
 		return fmt.Errorf("announce the step: %w", err)
 	}
 	return nil
 }
 
-// updateOrderStatus announces the saga's outcome and then records its end: until the record says so, a saga that is
+// send makes the activity that asks for the customer's message over one channel.
+func (a activities) send(name, channel string) func(context.Context, Message) (StepResult, error) {
+	return func(ctx context.Context, m Message) (result StepResult, err error) {
+		order := m.Order
+		err = traced(ctx, name, order.OrderID, func(ctx context.Context) error {
+			id := order.OrderID + ":" + m.Template + ":" + channel
+			err := a.Events.Publish(ctx, id, contracts.NotificationRequested{
+				NotificationID: id, OrderID: order.OrderID, CustomerID: order.CustomerID, Channel: channel, Template: m.Template,
+				TotalAmount: order.TotalAmount, Currency: order.Currency, Carrier: m.Shipment.Carrier,
+				TrackingNumber: m.Shipment.TrackingNumber, EstimatedDelivery: m.Shipment.EstimatedDelivery,
+				Reason: m.Reason, Refunded: m.Refunded, RequestedAt: a.Now().UTC(),
+			})
+			if err != nil {
+				a.Logger.WarnContext(ctx, "a customer's message could not be asked for", slog.String("order_id", order.OrderID),
+					slog.String("channel", channel), slog.Any("error", err))
+				return fmt.Errorf("ask for the message: %w", err)
+			}
+			return nil
+		})
+		return result, err
+	}
+}
+
+// updateOrderStatus announces the saga's outcome and then records its end: until the journal says so, a saga that is
 // started again comes here again.
 func (a activities) updateOrderStatus(ctx context.Context, report Report) (result StepResult, err error) {
 	order := report.Order
 	err = traced(ctx, activityUpdateOrderStatus, order.OrderID, func(ctx context.Context) error {
-		outcome, payload := outcomeCompleted, contracts.Payload(contracts.FulfillmentCompleted{
-			OrderID: order.OrderID, CustomerID: order.CustomerID, TrackingNumber: report.Shipment.TrackingNumber,
-			Carrier: report.Shipment.Carrier, ShipmentCost: report.Shipment.Cost,
-			EstimatedDelivery: report.Shipment.EstimatedDelivery, CompletedAt: a.Now().UTC(),
-		})
-		if report.Failure != nil {
-			outcome, payload = outcomeFailed, contracts.FulfillmentFailed{
-				OrderID: order.OrderID, CustomerID: order.CustomerID, Code: report.Failure.Code, Error: report.Failure.Message,
-				Undone: append([]string{}, report.Compensation.Undone...), NotUndone: report.Compensation.NotUndone, FailedAt: a.Now().UTC(),
-			}
-		}
-		if err := a.Events.Publish(ctx, key(order, payload.EventType()), payload); err != nil {
+		now := a.Now().UTC()
+		payload := report.payload(now)
+		id := key(order, payload.EventType())
+		if err := a.Events.Publish(ctx, id, payload); err != nil {
 			return fmt.Errorf("announce the outcome: %w", err)
 		}
-		return a.Sagas.End(ctx, order.OrderID, outcome)
+		data, err := json.Marshal(payload)
+		if err != nil {
+			return fmt.Errorf("record the outcome: %w", err)
+		}
+		e, err := a.Journal.Change(ctx, order.OrderID, func(e *journal.Entry) (bool, error) {
+			e.Begin(order, now) // an entry that was lost is no reason to repeat the saga
+			return e.End(report.Outcome, journal.Announcement{ID: id, Type: payload.EventType(), At: now, Data: data}, now), nil
+		})
+		if err != nil {
+			return err
+		}
+		return tellTooLate(ctx, a.Events, &e, now)
 	})
 	return result, err
+}
+
+func (r Report) payload(now time.Time) contracts.Payload {
+	order := r.Order
+	switch r.Outcome {
+	case journal.Completed:
+		return contracts.FulfillmentCompleted{
+			OrderID: order.OrderID, CustomerID: order.CustomerID, TrackingNumber: r.Shipment.TrackingNumber,
+			Carrier: r.Shipment.Carrier, ShipmentCost: r.Shipment.Cost,
+			EstimatedDelivery: r.Shipment.EstimatedDelivery, CompletedAt: now,
+		}
+	case journal.Cancelled:
+		return contracts.FulfillmentCancelled{
+			OrderID: order.OrderID, CustomerID: order.CustomerID, Reason: r.Failure.Message, Undone: r.Undone, CancelledAt: now,
+		}
+	default:
+		return contracts.FulfillmentFailed{
+			OrderID: order.OrderID, CustomerID: order.CustomerID, Code: r.Failure.Code, Error: r.Failure.Message, Undone: r.Undone, FailedAt: now,
+		}
+	}
 }

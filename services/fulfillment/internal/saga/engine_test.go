@@ -2,6 +2,8 @@ package saga_test
 
 import (
 	"context"
+	"crypto/rand"
+	"log/slog"
 	"net"
 	"sync"
 	"testing"
@@ -17,13 +19,14 @@ import (
 	"waybill/contracts"
 	"waybill/platform/state"
 	"waybill/services/fulfillment/internal/inventory"
+	"waybill/services/fulfillment/internal/journal"
 	"waybill/services/fulfillment/internal/ledger"
 	"waybill/services/fulfillment/internal/partner"
 	"waybill/services/fulfillment/internal/saga"
 )
 
 // startEngine runs the durable task engine that Dapr itself embeds, in this process, with a worker that knows the saga.
-func startEngine(t *testing.T, limits saga.Limits, partners saga.Partners) *workflow.Client {
+func startEngine(t *testing.T, partners saga.Partners) *workflow.Client {
 	t.Helper()
 	ctx := context.WithoutCancel(t.Context())
 	logger := quietLog{}
@@ -50,7 +53,7 @@ func startEngine(t *testing.T, limits saga.Limits, partners saga.Partners) *work
 		t.Fatalf("dial the engine: %v", err)
 	}
 	registry := workflow.NewRegistry()
-	if err := saga.Register(registry, limits, partners); err != nil {
+	if err := saga.Register(registry, partners); err != nil {
 		t.Fatalf("register the saga: %v", err)
 	}
 	client := workflow.NewClientWithLogger(conn, logger)
@@ -88,7 +91,8 @@ type world struct {
 	store  *state.Memory
 	stock  *ledger.Inventory
 	client *workflow.Client
-	starts *saga.Starter
+	sagas  *ledger.Sagas
+	starts *saga.Control
 	faults faults
 	mu     sync.Mutex
 	events []published
@@ -102,7 +106,10 @@ type published struct {
 const initialStock = 10
 
 // quick makes retries as short as a test wants them.
-var quick = saga.Limits{Reservation: time.Minute, FirstRetry: time.Millisecond, LastRetry: 2 * time.Millisecond, Attempts: 4, LastingAttempts: 8}
+var quick = saga.Limits{
+	ApprovalAbove: 500000, Approval: time.Hour, Reservation: 10 * time.Second,
+	FirstRetry: time.Millisecond, LastRetry: 2 * time.Millisecond, Attempts: 4, LastingAttempts: 8,
+}
 
 func newWorld(t *testing.T, limits saga.Limits) *world {
 	t.Helper()
@@ -113,14 +120,17 @@ func newWorld(t *testing.T, limits saga.Limits) *world {
 			t.Fatal(err)
 		}
 	}
-	sagas := ledger.NewSagas(w.store, time.Now)
-	w.client = startEngine(t, limits, saga.Partners{
+	w.sagas = ledger.NewSagas(w.store, rand.Text(), time.Now)
+	logger := slog.New(slog.DiscardHandler)
+	w.client = startEngine(t, saga.Partners{
 		Payments:  faultyPayments{ledger.NewPayments(w.store, time.Now), &w.faults},
 		Inventory: faultyInventory{w.stock, &w.faults},
 		Carrier:   faultyCarrier{ledger.NewCarrier(w.store, time.Now), &w.faults},
-		Sagas:     sagas, Events: w, Now: time.Now,
+		Journal:   faultyJournal{w.sagas, &w.faults}, Events: w, Logger: logger, Now: time.Now,
 	})
-	w.starts = saga.NewStarter(w.client, sagas, time.Now)
+	w.starts = saga.NewControl(saga.ControlOptions{
+		Engine: w.client, Journal: w.sagas, Events: w, Limits: limits, StuckAfter: time.Minute, Logger: logger, Now: time.Now,
+	})
 	return w
 }
 
@@ -139,25 +149,57 @@ func (w *world) Publish(_ context.Context, id string, payload contracts.Payload)
 	})
 }
 
-// fulfill starts the order's saga and waits for its end.
-func (w *world) fulfill(order contracts.Order) saga.Result {
+// start starts the order's saga.
+func (w *world) start(order contracts.Order) {
 	w.t.Helper()
 	if err := w.starts.Start(w.t.Context(), order); err != nil {
 		w.t.Fatalf("start: %v", err)
 	}
+}
+
+// end waits for the end of the order's saga.
+func (w *world) end(order contracts.Order) saga.Result {
+	w.t.Helper()
 	metadata, err := w.client.WaitForWorkflowCompletion(w.t.Context(), order.OrderID, workflow.WithFetchPayloads(true))
 	if err != nil {
 		w.t.Fatalf("wait: %v", err)
+	}
+	if metadata.RuntimeStatus != workflow.StatusCompleted {
+		w.t.Fatalf("the workflow ended %s: %v", metadata, metadata.FailureDetails)
 	}
 	var result saga.Result
 	decode(w.t, []byte(metadata.Output.GetValue()), &result)
 	return result
 }
 
+func (w *world) fulfill(order contracts.Order) saga.Result {
+	w.t.Helper()
+	w.start(order)
+	return w.end(order)
+}
+
+// until waits for a condition of the order's journal entry.
+func (w *world) until(order contracts.Order, what string, condition func(e *journal.Entry) bool) journal.Entry {
+	w.t.Helper()
+	for {
+		e, err := w.sagas.Get(w.t.Context(), order.OrderID)
+		if err == nil && condition(&e) {
+			return e
+		}
+		select {
+		case <-w.t.Context().Done():
+			w.t.Fatalf("%s never came to be; the entry is %+v, %v", what, e, err)
+		case <-time.After(time.Millisecond):
+		}
+	}
+}
+
 // fault makes calls of one name fail: the first times calls, or all when times is negative, before or after the effect.
 type fault struct {
 	times int
 	after bool
+	// hook, when set, is called instead, once, before the effect.
+	hook func() error
 }
 
 type faults struct {
@@ -168,7 +210,28 @@ type faults struct {
 func (f *faults) set(call string, times int, after bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.plan[call] = &fault{times, after}
+	f.plan[call] = &fault{times: times, after: after}
+}
+
+// hook has something else happen while the first call of that name is at work.
+func (f *faults) hook(call string, hook func() error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.plan[call] = &fault{hook: hook}
+}
+
+// meanwhile does what is to happen during this call.
+func (f *faults) meanwhile(call string) error {
+	f.mu.Lock()
+	planned := f.plan[call]
+	if planned == nil || planned.hook == nil {
+		f.mu.Unlock()
+		return nil
+	}
+	hook := planned.hook
+	planned.hook = nil
+	f.mu.Unlock()
+	return hook()
 }
 
 // next reports whether this call of name fails, and when.
@@ -188,6 +251,9 @@ type planned string
 func (p planned) Error() string { return "planned failure of " + string(p) }
 
 func (f *faults) around(call string, effect func() error) error {
+	if err := f.meanwhile(call); err != nil {
+		return err
+	}
 	fails, after := f.next(call)
 	if fails && !after {
 		return planned(call)
@@ -199,6 +265,16 @@ func (f *faults) around(call string, effect func() error) error {
 		return planned(call)
 	}
 	return nil
+}
+
+type faultyJournal struct {
+	saga.Journal
+	faults *faults
+}
+
+func (j faultyJournal) Change(ctx context.Context, id string, change func(*journal.Entry) (bool, error)) (e journal.Entry, err error) {
+	err = j.faults.around("Change", func() error { e, err = j.Journal.Change(ctx, id, change); return err })
+	return e, err
 }
 
 type faultyPayments struct {

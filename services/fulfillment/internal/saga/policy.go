@@ -1,23 +1,30 @@
 package saga
 
 import (
+	"math"
 	"time"
 
 	"github.com/dapr/durabletask-go/workflow"
+
+	"waybill/contracts"
 )
 
-// Limits is how long the saga's steps may take. Changing a limit changes sagas that start afterwards and the later steps
-// of those that run.
+// Limits is how long the saga's steps may take and what needs a person's approval. A saga takes its limits with it from its
+// start to its end: a workflow function that found other ones on a replay would not retrace its steps.
 type Limits struct {
+	// ApprovalAbove is the largest total that needs no approval, Approval how long a person has to decide.
+	ApprovalAbove contracts.Amount `json:"approval_above"`
+	Approval      time.Duration    `json:"approval"`
 	// Reservation bounds ReserveInventory over all its retries.
-	Reservation time.Duration
+	Reservation time.Duration `json:"reservation"`
 	// FirstRetry is the pause after a step's first failure; each further pause doubles, up to LastRetry.
-	FirstRetry, LastRetry time.Duration
+	FirstRetry time.Duration `json:"first_retry"`
+	LastRetry  time.Duration `json:"last_retry"`
 	// Attempts is how often a step is tried before it counts as failed and what was done is undone.
-	Attempts int
+	Attempts int `json:"attempts"`
 	// LastingAttempts is how often an undo, or the report of the outcome, is tried. It outlasts long outages, for after it
 	// comes only a person.
-	LastingAttempts int
+	LastingAttempts int `json:"lasting_attempts"`
 }
 
 func (l Limits) step() *workflow.RetryPolicy {
@@ -26,9 +33,13 @@ func (l Limits) step() *workflow.RetryPolicy {
 	}
 }
 
+// reservation is bounded by time alone: the first attempt that fails after it is the last. Its pauses are short beside it,
+// so that it is not exceeded by much.
 func (l Limits) reservation() *workflow.RetryPolicy {
+	const pauses = 20
 	policy := l.step()
-	policy.RetryTimeout = l.Reservation
+	policy.MaxAttempts, policy.RetryTimeout = math.MaxInt32, l.Reservation
+	policy.MaxRetryInterval = max(l.FirstRetry, min(l.LastRetry, l.Reservation/pauses))
 	return policy
 }
 

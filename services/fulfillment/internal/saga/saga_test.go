@@ -7,12 +7,15 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
+	"github.com/dapr/durabletask-go/workflow"
 	"github.com/google/go-cmp/cmp"
 
 	"waybill/contracts"
 	"waybill/platform/state"
 	"waybill/services/fulfillment/internal/inventory"
+	"waybill/services/fulfillment/internal/journal"
 	"waybill/services/fulfillment/internal/saga"
 )
 
@@ -61,6 +64,33 @@ func (w *world) books(order string) books {
 	return books{len(payment.Charges), len(payment.Refunds), len(shipment.Booked), shipment.Cancelled, reservation.State}
 }
 
+func (w *world) wantBooks(order contracts.Order, want books) {
+	w.t.Helper()
+	if diff := cmp.Diff(want, w.books(order.OrderID), cmp.AllowUnexported(books{})); diff != "" {
+		w.t.Errorf("books (-want +got):\n%s", diff)
+	}
+}
+
+// wake raises the saga's signal, as anybody could.
+func (w *world) wake(order contracts.Order) {
+	w.t.Helper()
+	if err := w.client.RaiseEvent(w.t.Context(), order.OrderID, "Signal", workflow.WithEventPayload(map[string]any{"approved": true})); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// payload is the event of an id, nil when there is none.
+func (w *world) payload(id string) contracts.Payload {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, e := range w.events {
+		if e.id == id {
+			return e.payload
+		}
+	}
+	return nil
+}
+
 // wantStock checks that stock is conserved: what is not shipped is there, and nothing stays reserved.
 func (w *world) wantStock(product string, shipped int) {
 	w.t.Helper()
@@ -82,6 +112,8 @@ func (w *world) told() []string {
 		switch p := e.payload.(type) {
 		case contracts.StepCompleted:
 			story = append(story, p.Step+" "+p.Outcome)
+		case contracts.NotificationRequested:
+			// The three are asked for at the same time; wantMessages counts them.
 		default:
 			story = append(story, p.EventType())
 		}
@@ -89,9 +121,27 @@ func (w *world) told() []string {
 	return story
 }
 
+// wantMessages checks that the order's customer is told one thing, once over every channel.
+func (w *world) wantMessages(order contracts.Order, template string) {
+	w.t.Helper()
+	var got []string
+	w.mu.Lock()
+	for _, e := range w.events {
+		if m, ok := e.payload.(contracts.NotificationRequested); ok && m.OrderID == order.OrderID {
+			got = append(got, m.Template+" "+m.Channel)
+		}
+	}
+	w.mu.Unlock()
+	slices.Sort(got)
+	if diff := cmp.Diff([]string{template + " email", template + " push", template + " sms"}, got); diff != "" {
+		w.t.Errorf("messages (-want +got):\n%s", diff)
+	}
+}
+
 func (w *world) wantFulfilled(order contracts.Order, result saga.Result) {
 	w.t.Helper()
-	if !result.Success || result.TrackingNumber == "" {
+	w.wantMessages(order, contracts.TemplateOrderShipped)
+	if result.Outcome != journal.Completed || result.TrackingNumber == "" {
 		w.t.Errorf("result %+v, want success with a tracking number", result)
 	}
 	if diff := cmp.Diff(books{charges: 1, parcels: 1, reservation: inventory.Shipped}, w.books(order.OrderID), cmp.AllowUnexported(books{})); diff != "" {
@@ -155,13 +205,20 @@ func TestFaultsThatStayAreUndone(t *testing.T) {
 	} {
 		t.Run(fmt.Sprintf("%s fails after=%v", c.call, c.after), func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t, quick)
+			limits := quick
+			limits.Reservation = 50 * time.Millisecond
+			w := newWorld(t, limits)
 			w.faults.set(c.call, -1, c.after)
 			order := anOrder("ORDER-1")
 			result := w.fulfill(order)
-			if result.Success || result.Code != "technical_failure" || !result.Compensated {
-				t.Errorf("result %+v, want a compensated technical failure", result)
+			code := "technical_failure"
+			if c.call == "Reserve" {
+				code = "reservation_timeout"
 			}
+			if result.Outcome != journal.Failed || result.Code != code {
+				t.Errorf("result %+v, want it to have failed with %s", result, code)
+			}
+			w.wantMessages(order, contracts.TemplateOrderFailed)
 			if diff := cmp.Diff(c.want, w.books(order.OrderID), cmp.AllowUnexported(books{})); diff != "" {
 				t.Errorf("books (-want +got):\n%s", diff)
 			}
@@ -208,9 +265,10 @@ func TestRefusalsAreResultsAndAreUndone(t *testing.T) {
 			order := anOrder("ORDER-1")
 			c.order(&order)
 			result := w.fulfill(order)
-			if result.Success || result.Code != c.code || result.Error == "" || !result.Compensated {
-				t.Errorf("result %+v, want a compensated %s", result, c.code)
+			if result.Outcome != journal.Failed || result.Code != c.code || result.Error == "" {
+				t.Errorf("result %+v, want it to have failed with %s", result, c.code)
 			}
+			w.wantMessages(order, contracts.TemplateOrderFailed)
 			if diff := cmp.Diff(c.want, w.books(order.OrderID), cmp.AllowUnexported(books{})); diff != "" {
 				t.Errorf("books (-want +got):\n%s", diff)
 			}
@@ -232,30 +290,59 @@ func TestPartnersThatFailAndRecover(t *testing.T) {
 	w.wantFulfilled(order, w.fulfill(order))
 }
 
-// An undo that cannot be done stops those behind it, and the failure names all that is not undone.
-func TestAnUndoThatFails(t *testing.T) {
+// An undo that cannot be done stops those behind it, and the saga stands still. A person's repair resumes it, once.
+func TestAnUndoThatFailsIsRepaired(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, quick)
 	w.faults.set("Ship", -1, false)
 	w.faults.set("Release", -1, false)
 	order := anOrder("ORDER-1")
-	if result := w.fulfill(order); result.Success || result.Compensated {
-		t.Errorf("result %+v, want a failure that is not compensated", result)
+	w.start(order)
+	e := w.until(order, "a halt", (*journal.Entry).Halted)
+	if diff := cmp.Diff([]string{"ReleaseInventory", "RefundPayment"}, e.Halt.NotUndone); diff != "" {
+		t.Errorf("not undone (-want +got):\n%s", diff)
 	}
 	if got := w.books(order.OrderID); got.refunds != 0 || !got.cancelled {
 		t.Errorf("books %+v, want the shipment cancelled and nothing refunded", got)
 	}
-	i := slices.IndexFunc(w.events, func(e published) bool { return e.payload.EventType() == contracts.TypeFulfillmentFailed })
-	if i < 0 {
-		t.Fatal("no Fulfillment.Failed was published")
+	w.wake(order) // a signal behind which no repair stands changes nothing
+	repair := func(actor string) error {
+		_, err := w.starts.Repair(t.Context(), order.OrderID, actor, "The warehouse answers again.")
+		return err
 	}
-	failed := w.events[i].payload.(contracts.FulfillmentFailed)
-	if diff := cmp.Diff([]string{"CancelShipment"}, failed.Undone); diff != "" {
+	// The repair comes too early, so there is a second halt.
+	if err := repair("operator-1@example.com"); err != nil {
+		t.Fatal(err)
+	}
+	w.until(order, "a second halt", func(e *journal.Entry) bool { return e.Halted() && e.Halt.Round == 2 })
+	w.faults.set("Release", 0, false)
+	if err := errors.Join(repair("operator-2@example.com"), repair("operator-2@example.com")); err != nil {
+		t.Fatal(err)
+	}
+	if result := w.end(order); result.Outcome != journal.Failed {
+		t.Errorf("result %+v, want a failure", result)
+	}
+	refused, ok := errors.AsType[*journal.Error](repair("operator-3@example.com"))
+	if !ok || refused.Code != "nothing_to_repair" {
+		t.Errorf("a repair after the end: %v", refused)
+	}
+	want := []string{
+		"ValidatePayment done", "ReserveInventory done", "CancelShipment done", "Fulfillment.Failed",
+		"Repair done", "Fulfillment.Failed", "Repair done", "ReleaseInventory done", "RefundPayment done", "Fulfillment.Failed",
+	}
+	if diff := cmp.Diff(want, w.told()); diff != "" {
+		t.Errorf("story (-want +got):\n%s", diff)
+	}
+	halted, _ := w.payload(order.OrderID + ":Fulfillment.Failed:attention:1").(contracts.FulfillmentFailed)
+	if diff := cmp.Diff([]string{"CancelShipment"}, halted.Undone); diff != "" {
 		t.Errorf("undone (-want +got):\n%s", diff)
 	}
-	if diff := cmp.Diff([]string{"ReleaseInventory", "RefundPayment"}, failed.NotUndone); diff != "" {
-		t.Errorf("not undone (-want +got):\n%s", diff)
+	final, _ := w.payload(order.OrderID + ":Fulfillment.Failed").(contracts.FulfillmentFailed)
+	if diff := cmp.Diff([]string{"CancelShipment", "ReleaseInventory", "RefundPayment"}, final.Undone); diff != "" || len(final.NotUndone) > 0 {
+		t.Errorf("undone in the end (-want +got):\n%s and %v is not", diff, final.NotUndone)
 	}
+	w.wantBooks(order, books{charges: 1, refunds: 1, parcels: 1, cancelled: true, reservation: inventory.Released})
+	w.wantStock("PROD-001", 0)
 }
 
 func TestManyStartsAreOneSaga(t *testing.T) {
@@ -272,7 +359,11 @@ func TestManyStartsAreOneSaga(t *testing.T) {
 	}
 	starts.Wait()
 	w.wantFulfilled(order, w.fulfill(order))
+	told := len(w.events)
 	w.wantFulfilled(order, w.fulfill(order)) // a start after the end changes nothing
+	if len(w.events) != told {
+		t.Errorf("a start after the end published %v", w.events[told:])
+	}
 }
 
 // Twenty-five orders want one of ten pieces each, at the same time: ten get it.
@@ -287,7 +378,7 @@ func TestStockIsNotOversold(t *testing.T) {
 			result := w.fulfill(anOrder(fmt.Sprintf("ORDER-%d", i), contracts.Line{ProductID: "PROD-001", Quantity: 1, Price: 100}))
 			mu.Lock()
 			defer mu.Unlock()
-			if result.Success {
+			if result.Outcome == journal.Completed {
 				shipped++
 			} else if result.Code == inventory.CodeOutOfStock {
 				refused++
@@ -299,4 +390,289 @@ func TestStockIsNotOversold(t *testing.T) {
 		t.Errorf("%d shipped and %d refused, want %d and %d", shipped, refused, initialStock, 25-initialStock)
 	}
 	w.wantStock("PROD-001", initialStock)
+}
+
+func aLargeOrder(id string) contracts.Order {
+	return anOrder(id, contracts.Line{ProductID: "PROD-001", Quantity: 2, Price: 250001})
+}
+
+func (w *world) decide(order contracts.Order, approved bool, approver string) error {
+	_, err := w.starts.Decide(w.t.Context(), order.OrderID, approved, approver, "Looked into it.")
+	return err
+}
+
+func TestALargeOrderWaitsForApproval(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, quick)
+	order := aLargeOrder("ORDER-1")
+	if refused, ok := errors.AsType[*journal.Error](w.decide(order, true, "early@example.com")); !ok || refused.Kind != journal.NotFound {
+		t.Errorf("a decision before the order: %v", refused)
+	}
+	w.start(order)
+	w.until(order, "an approval", (*journal.Entry).AwaitsApproval)
+	for range 3 {
+		w.wake(order) // an event says nothing, whatever its payload claims
+	}
+	w.wantState(order, journal.Waiting)
+	pending, _, err := w.starts.Approvals(t.Context(), (*journal.Entry).AwaitsApproval, 10)
+	if err != nil || len(pending) != 1 || pending[0].Order.OrderID != order.OrderID {
+		t.Errorf("pending: %v, %v", pending, err)
+	}
+	if w.books(order.OrderID).parcels != 0 {
+		t.Error("the order was shipped before anybody approved it")
+	}
+	if err := errors.Join(w.decide(order, true, "approver@example.com"), w.decide(order, true, "approver@example.com")); err != nil {
+		t.Fatal(err)
+	}
+	second, ok := errors.AsType[*journal.Error](w.decide(order, false, "other@example.com"))
+	if !ok || second.Kind != journal.Conflict || second.Decision == nil || second.Decision.Approver != "approver@example.com" {
+		t.Errorf("a second decision: %+v", second)
+	}
+	if result := w.end(order); result.Outcome != journal.Completed {
+		t.Errorf("result %+v", result)
+	}
+	want := []string{"ValidatePayment done", "ReserveInventory done", "Fulfillment.ApprovalRequested", "Approval done", "ProcessShipment done", "Fulfillment.Completed"}
+	if diff := cmp.Diff(want, w.told()); diff != "" {
+		t.Errorf("story (-want +got):\n%s", diff)
+	}
+	if said, _ := w.payload(order.OrderID + ":Approval").(contracts.StepCompleted); said.Actor != "approver@example.com" || said.Message == "" {
+		t.Errorf("the approval says %+v", said)
+	}
+}
+
+func (w *world) wantState(order contracts.Order, want journal.State) {
+	w.t.Helper()
+	e, _, err := w.starts.Show(w.t.Context(), order.OrderID)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if state, _ := w.starts.Wait(&e); state != want {
+		w.t.Errorf("the saga is %s, want %s", state, want)
+	}
+}
+
+func TestATotalAtTheThresholdNeedsNoApproval(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, quick)
+	order := anOrder("ORDER-1", contracts.Line{ProductID: "PROD-001", Quantity: 2, Price: 250000})
+	if result := w.fulfill(order); result.Outcome != journal.Completed {
+		t.Errorf("result %+v", result)
+	}
+}
+
+// An approval that is refused, that nobody gives in time, or that the customer's cancellation overtakes, ends in the undoing
+// of what was done.
+func TestAnApprovalThatIsNotGiven(t *testing.T) {
+	t.Parallel()
+	short := quick
+	short.Approval = 20 * time.Millisecond
+	for _, c := range []struct {
+		name    string
+		limits  saga.Limits
+		act     func(w *world, order contracts.Order) error
+		outcome journal.Outcome
+		code    string
+		last    string
+	}{
+		{"refused", quick, func(w *world, o contracts.Order) error { return w.decide(o, false, "approver@example.com") },
+			journal.Failed, journal.CodeDenied, "Fulfillment.Failed"},
+		{"timed out", short, func(*world, contracts.Order) error { return nil },
+			journal.Failed, journal.CodeTimedOut, "Fulfillment.Failed"},
+		{"cancelled", quick, func(w *world, o contracts.Order) error { return w.cancel(o) },
+			journal.Cancelled, journal.CodeCancelled, "Fulfillment.Cancelled"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, c.limits)
+			order := aLargeOrder("ORDER-1")
+			w.start(order)
+			w.until(order, "an approval", func(e *journal.Entry) bool { return e.Approval != nil })
+			if err := c.act(w, order); err != nil {
+				t.Fatal(err)
+			}
+			if result := w.end(order); result.Outcome != c.outcome || result.Code != c.code {
+				t.Errorf("result %+v, want %s with %s", result, c.outcome, c.code)
+			}
+			want := []string{"ValidatePayment done", "ReserveInventory done", "Fulfillment.ApprovalRequested", "Approval refused",
+				"ReleaseInventory done", "RefundPayment done", c.last}
+			if diff := cmp.Diff(want, w.told()); diff != "" {
+				t.Errorf("story (-want +got):\n%s", diff)
+			}
+			w.wantBooks(order, books{charges: 1, refunds: 1, reservation: inventory.Released})
+			w.wantStock("PROD-001", 0)
+			if _, ok := errors.AsType[*journal.Error](w.decide(order, true, "late@example.com")); !ok {
+				t.Error("a decision was taken after the end")
+			}
+		})
+	}
+}
+
+func (w *world) cancel(order contracts.Order) error {
+	return w.starts.Cancel(w.t.Context(), contracts.OrderCancellationRequested{
+		OrderID: order.OrderID, CustomerID: order.CustomerID, Reason: "Ordered twice.", RequestedAt: time.Now(),
+	})
+}
+
+// A cancellation that arrives while a step is at work counts at the next boundary; one that arrives while the parcel is being
+// booked, or later, is refused.
+func TestCancellingAtEveryBoundary(t *testing.T) {
+	t.Parallel()
+	undone := journal.Cancelled
+	for _, c := range []struct {
+		during  string // the call during which it arrives
+		outcome journal.Outcome
+		want    books
+		story   []string
+	}{
+		{"", undone, books{}, []string{"Fulfillment.Cancelled"}},
+		{"Charge", undone, books{charges: 1, refunds: 1}, []string{"ValidatePayment done", "RefundPayment done", "Fulfillment.Cancelled"}},
+		{"Reserve", undone, books{charges: 1, refunds: 1, reservation: inventory.Released},
+			[]string{"ValidatePayment done", "ReserveInventory done", "ReleaseInventory done", "RefundPayment done", "Fulfillment.Cancelled"}},
+		{"Book", journal.Completed, books{charges: 1, parcels: 1, reservation: inventory.Shipped},
+			[]string{"ValidatePayment done", "ReserveInventory done", "ProcessShipment done", "Fulfillment.Completed", "Cancel refused"}},
+		{"Ship", journal.Completed, books{charges: 1, parcels: 1, reservation: inventory.Shipped},
+			[]string{"ValidatePayment done", "ReserveInventory done", "ProcessShipment done", "Fulfillment.Completed", "Cancel refused"}},
+	} {
+		t.Run("during "+c.during, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, quick)
+			order := anOrder("ORDER-1")
+			if c.during == "" {
+				if err := w.cancel(order); err != nil {
+					t.Fatal(err)
+				}
+			} else {
+				w.faults.hook(c.during, func() error { return w.cancel(order) })
+			}
+			if result := w.fulfill(order); result.Outcome != c.outcome {
+				t.Errorf("result %+v, want %s", result, c.outcome)
+			}
+			if diff := cmp.Diff(c.story, w.told()); diff != "" {
+				t.Errorf("story (-want +got):\n%s", diff)
+			}
+			w.wantBooks(order, c.want)
+		})
+	}
+}
+
+func TestCancellingAfterTheEnd(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, quick)
+	order := anOrder("ORDER-1")
+	w.fulfill(order)
+	for range 2 {
+		if err := w.cancel(order); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if told := w.told(); told[len(told)-1] != "Cancel refused" || told[len(told)-2] != "Fulfillment.Completed" {
+		t.Errorf("told %v", told)
+	}
+}
+
+// What was once undone stays so: a saga that is run again, because the engine lost its end, does nothing a second time.
+func TestTheWatchdogRestartsWhatEndedWithoutAnOutcome(t *testing.T) {
+	t.Parallel()
+	for _, invalid := range []bool{false, true} {
+		t.Run(fmt.Sprintf("invalid=%v", invalid), func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, quick)
+			w.faults.set("Change", 8, false) // as often as the report of the outcome is tried
+			order := anOrder("ORDER-1")
+			if invalid {
+				order.ShipTo.Zip = "X-REFUSED"
+			}
+			w.start(order)
+			if m, err := w.client.WaitForWorkflowCompletion(t.Context(), order.OrderID); err != nil || m.RuntimeStatus != workflow.StatusFailed {
+				t.Fatalf("the workflow ended %v, %v; want it to fail", m, err)
+			}
+			if _, err := w.client.FetchWorkflowMetadata(t.Context(), order.OrderID); err != nil {
+				t.Fatal(err)
+			}
+			// The engine in this process refuses to run an id again, Dapr's does not; it is made to forget the failed one.
+			if err := w.client.PurgeWorkflowState(t.Context(), order.OrderID); err != nil {
+				t.Fatal(err)
+			}
+			if invalid {
+				if err := w.client.PurgeWorkflowState(t.Context(), order.OrderID+":compensation"); err != nil {
+					t.Fatal(err)
+				}
+			}
+			watchdog := saga.NewWatchdog(w.starts, 0)
+			if err := watchdog.Look(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			result := w.end(order)
+			if invalid {
+				if result.Outcome != journal.Failed {
+					t.Errorf("result %+v, want a failure", result)
+				}
+				w.wantBooks(order, books{charges: 1, refunds: 1, reservation: inventory.Released})
+				w.wantStock("PROD-001", 0)
+			} else {
+				w.wantFulfilled(order, result)
+			}
+			w.until(order, "an end", (*journal.Entry).Ended)
+			if err := watchdog.Look(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			open, _, err := w.starts.List(t.Context(), "", 10)
+			if err != nil || len(open) > 0 {
+				t.Errorf("open: %v, %v", open, err)
+			}
+		})
+	}
+}
+
+// A decision whose signal was lost is found by the watchdog.
+func TestTheWatchdogWakesASagaThatWasDecidedAbout(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, quick)
+	order := aLargeOrder("ORDER-1")
+	w.start(order)
+	w.until(order, "an approval", (*journal.Entry).AwaitsApproval)
+	_, err := w.sagas.Change(t.Context(), order.OrderID, func(e *journal.Entry) (bool, error) {
+		return e.Decide(true, "approver@example.com", "Known customer.", time.Now())
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := saga.NewWatchdog(w.starts, 0).Look(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if result := w.end(order); result.Outcome != journal.Completed {
+		t.Errorf("result %+v", result)
+	}
+}
+
+// The saga as it is shown has its steps with their attempts.
+func TestShow(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, quick)
+	w.faults.set("Charge", 2, true)
+	order := anOrder("ORDER-1")
+	order.ShipTo.Zip = "X-REFUSED"
+	w.fulfill(order)
+	_, steps, err := w.starts.Show(t.Context(), order.OrderID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, s := range steps {
+		if s.StartedAt.IsZero() || s.EndedAt.Before(s.StartedAt) {
+			t.Errorf("times of %+v", s)
+		}
+		got = append(got, fmt.Sprintf("%s %d %v", s.Name, s.Attempts, s.Done))
+	}
+	if len(got) > 8 {
+		slices.Sort(got[5:8]) // asked for at the same time
+	}
+	want := []string{"ValidatePayment 3 true", "ReserveInventory 1 true", "ProcessShipment 1 true", "ReleaseInventory 1 true", "RefundPayment 1 true",
+		"SendEmailNotification 1 true", "SendPushNotification 1 true", "SendSMSNotification 1 true", "UpdateOrderStatus 1 true"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("steps (-want +got):\n%s", diff)
+	}
+	if _, _, err := w.starts.Show(t.Context(), "ORDER-2"); err == nil {
+		t.Error("an unknown saga was shown")
+	}
 }

@@ -1,43 +1,53 @@
 package saga
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"time"
 
+	"github.com/dapr/durabletask-go/task"
 	"github.com/dapr/durabletask-go/workflow"
 
 	"waybill/contracts"
+	"waybill/services/fulfillment/internal/journal"
 	"waybill/services/fulfillment/internal/partner"
 )
 
-// Result is what FulfillOrder ends with.
-type Result struct {
-	Success           bool      `json:"success"`
-	OrderID           string    `json:"order_id"`
-	TrackingNumber    string    `json:"tracking_number,omitempty"`
-	EstimatedDelivery time.Time `json:"estimated_delivery,omitzero"`
-	Code              string    `json:"code,omitempty"`
-	Error             string    `json:"error,omitempty"`
-	Compensated       bool      `json:"compensated,omitempty"`
-	CompletedAt       time.Time `json:"completed_at"`
+// Input is what FulfillOrder starts with.
+type Input struct {
+	contracts.Order
+	Limits Limits `json:"limits"`
+	// Decided says that somebody decided about the order before its saga began.
+	Decided bool `json:"decided,omitempty"`
 }
 
-// workflows are the saga's workflow functions. They are replayed from their first line, so they only compute and
-// schedule.
-type workflows struct{ limits Limits }
+// Result is what FulfillOrder ends with.
+type Result struct {
+	Outcome        journal.Outcome `json:"outcome"`
+	OrderID        string          `json:"order_id"`
+	TrackingNumber string          `json:"tracking_number,omitempty"`
+	Code           string          `json:"code,omitempty"`
+	Error          string          `json:"error,omitempty"`
+	CompletedAt    time.Time       `json:"completed_at"`
+}
 
-// fulfillOrder is the way of an order through fulfilment.
-func (w workflows) fulfillOrder(ctx *workflow.WorkflowContext) (any, error) {
-	var order contracts.Order
-	if err := ctx.GetInput(&order); err != nil {
+// fulfillOrder is the way of an order through fulfilment. Like every workflow function it is replayed from its first line,
+// so it only computes and schedules.
+func fulfillOrder(ctx *workflow.WorkflowContext) (any, error) {
+	var in Input
+	if err := ctx.GetInput(&in); err != nil {
 		return nil, fmt.Errorf("read the order: %w", err)
 	}
-	r := run{ctx: ctx, order: order, limits: w.limits}
+	r := run{ctx: ctx, order: in.Order, limits: in.Limits}
 
-	r.step(activityValidatePayment, activityRefundPayment, w.limits.step())
-	r.step(activityReserveInventory, activityReleaseInventory, w.limits.reservation())
-	shipment := r.step(activityProcessShipment, activityCancelShipment, w.limits.step())
+	r.look(in.Decided)
+	r.step(activityValidatePayment, activityRefundPayment, r.limits.step())
+	r.look(false)
+	r.step(activityReserveInventory, activityReleaseInventory, r.limits.reservation())
+	r.look(false)
+	r.approval()
+	shipment := r.step(activityProcessShipment, activityCancelShipment, r.limits.step()).Shipment
 
 	if r.failure != nil {
 		return r.fail()
@@ -55,21 +65,27 @@ type run struct {
 	failure *partner.Reason
 }
 
-// codeTechnical says that a step went on failing for technical reasons until its retries were used up.
-const codeTechnical = "technical_failure"
+const (
+	// codeTechnical says that a step went on failing for technical reasons until its retries were used up.
+	codeTechnical = "technical_failure"
+	// codeReservationTimeout says that the stock could not be asked for as long as a reservation may take.
+	codeReservationTimeout = "reservation_timeout"
+)
 
 // step runs an activity unless the saga has failed already. Its undo is recorded before it runs, for a lost answer may
 // hide an effect; a refusal is an answer, and says that there was none.
 func (r *run) step(activity, undo string, policy *workflow.RetryPolicy) StepResult {
+	var result StepResult
 	if r.failure != nil {
-		return StepResult{}
+		return result
 	}
 	r.undos = append(r.undos, undo)
-	var result StepResult
 	err := r.call(activity, StepInput{Order: r.order}, policy, &result)
 	switch {
+	case err != nil && activity == activityReserveInventory:
+		r.failure = &partner.Reason{Code: codeReservationTimeout, Message: fmt.Sprintf("The stock could not be reserved within %s.", r.limits.Reservation)}
 	case err != nil:
-		r.failure = &partner.Reason{Code: codeTechnical, Message: activity + " did not succeed in spite of its retries."}
+		r.technical(activity)
 	case result.Refused != nil:
 		r.undos = r.undos[:len(r.undos)-1]
 		r.failure = result.Refused
@@ -77,67 +93,168 @@ func (r *run) step(activity, undo string, policy *workflow.RetryPolicy) StepResu
 	return result
 }
 
-func (r *run) call(activity string, input any, policy *workflow.RetryPolicy, result any) error {
-	return r.ctx.CallActivity(activity, workflow.WithActivityInput(input), workflow.WithActivityRetryPolicy(policy)).Await(result)
+func (r *run) technical(activity string) {
+	r.failure = &partner.Reason{Code: codeTechnical, Message: activity + " did not succeed in spite of its retries."}
 }
 
-func (r *run) complete(shipment StepResult) (any, error) {
-	report := Report{Order: r.order, Shipment: shipment.Shipment}
+func (r *run) call(activity string, input any, policy *workflow.RetryPolicy, result any) error {
+	return r.schedule(activity, input, policy).Await(result)
+}
+
+func (r *run) schedule(activity string, input any, policy *workflow.RetryPolicy) workflow.Task {
+	return r.ctx.CallActivity(activity, workflow.WithActivityInput(input), workflow.WithActivityRetryPolicy(policy))
+}
+
+// look ends the saga if its customer cancelled the order. It asks the journal only when a signal says that there is news.
+func (r *run) look(news bool) {
+	for r.ctx.WaitForExternalEvent(signal, 0).Await(nil) == nil {
+		news = true
+	}
+	if !news || r.failure != nil {
+		return
+	}
+	var d Decisions
+	if err := r.call(activityReadDecisions, StepInput{Order: r.order}, r.limits.lasting(), &d); err != nil {
+		r.technical(activityReadDecisions)
+		return
+	}
+	r.failure = d.Refused
+}
+
+// approval has a person decide about an order that is large, and waits for that as long as the limits say.
+func (r *run) approval() {
+	if r.failure != nil || r.order.TotalAmount <= r.limits.ApprovalAbove {
+		return
+	}
+	asked := r.ctx.CurrentTimeUTC()
+	until := asked.Add(r.limits.Approval)
+	if r.call(activityRequestApproval, ApprovalInput{Order: r.order, RequestedAt: asked, ExpiresAt: until}, r.limits.lasting(), nil) != nil {
+		r.technical(activityRequestApproval)
+		return
+	}
+	for {
+		expired := r.wait(until.Sub(r.ctx.CurrentTimeUTC()))
+		var d Decisions
+		if r.call(activitySettleApproval, ApprovalInput{Order: r.order, Expired: expired}, r.limits.lasting(), &d) != nil {
+			r.technical(activitySettleApproval)
+			return
+		}
+		if r.failure = d.Refused; d.Approved || d.Refused != nil {
+			return
+		}
+		// A signal that nothing stands behind in the journal approves nothing.
+	}
+}
+
+// wait returns at the next signal, or, with true, when the time is up; a negative time never is.
+func (r *run) wait(timeout time.Duration) (expired bool) {
+	return errors.Is(r.ctx.WaitForExternalEvent(signal, timeout).Await(nil), task.ErrTaskCanceled)
+}
+
+func (r *run) complete(shipment partner.Shipment) (any, error) {
+	r.notify(Message{Order: r.order, Template: contracts.TemplateOrderShipped, Shipment: shipment})
+	report := Report{Order: r.order, Outcome: journal.Completed, Shipment: shipment}
 	if err := r.call(activityUpdateOrderStatus, report, r.limits.lasting(), nil); err != nil {
 		return nil, fmt.Errorf("report the fulfilment: %w", err)
 	}
 	return Result{
-		Success: true, OrderID: r.order.OrderID, TrackingNumber: shipment.Shipment.TrackingNumber,
-		EstimatedDelivery: shipment.Shipment.EstimatedDelivery, CompletedAt: r.ctx.CurrentTimeUTC(),
+		Outcome: journal.Completed, OrderID: r.order.OrderID, TrackingNumber: shipment.TrackingNumber, CompletedAt: r.ctx.CurrentTimeUTC(),
 	}, nil
 }
 
-// fail undoes what was done, in a workflow of its own, and reports the failure.
+// fail undoes what was done and reports why.
 func (r *run) fail() (any, error) {
-	var undone Compensation
-	if len(r.undos) > 0 {
-		slices.Reverse(r.undos)
-		input := CompensationInput{Order: r.order, Undos: r.undos}
-		err := r.ctx.CallChildWorkflow(workflowCompensateOrder, workflow.WithChildWorkflowInput(input),
-			workflow.WithChildWorkflowInstanceID(compensationID(r.order.OrderID))).Await(&undone)
-		if err != nil {
-			undone = Compensation{NotUndone: r.undos}
-		}
+	undone, refunded, err := r.undo()
+	if err != nil {
+		return nil, err
 	}
-	report := Report{Order: r.order, Failure: r.failure, Compensation: undone}
+	outcome, template := journal.Failed, contracts.TemplateOrderFailed
+	if r.failure.Code == journal.CodeCancelled {
+		outcome, template = journal.Cancelled, contracts.TemplateOrderCancelled
+	}
+	r.notify(Message{Order: r.order, Template: template, Reason: r.failure.Message, Refunded: refunded})
+	report := Report{Order: r.order, Outcome: outcome, Failure: r.failure, Undone: undone}
 	if err := r.call(activityUpdateOrderStatus, report, r.limits.lasting(), nil); err != nil {
 		return nil, fmt.Errorf("report the failure: %w", err)
 	}
 	return Result{
-		OrderID: r.order.OrderID, Code: r.failure.Code, Error: r.failure.Message,
-		Compensated: len(undone.NotUndone) == 0, CompletedAt: r.ctx.CurrentTimeUTC(),
+		Outcome: outcome, OrderID: r.order.OrderID, Code: r.failure.Code, Error: r.failure.Message, CompletedAt: r.ctx.CurrentTimeUTC(),
 	}, nil
+}
+
+// notify asks for the customer's messages, over all channels at once. A message that cannot be asked for changes nothing
+// about the order.
+func (r *run) notify(m Message) {
+	var sent [3]workflow.Task
+	for i, activity := range []string{activitySendEmail, activitySendSMS, activitySendPush} {
+		sent[i] = r.schedule(activity, m, r.limits.step())
+	}
+	for _, s := range sent {
+		_ = s.Await(nil) // the activity logs it
+	}
+}
+
+// undo undoes what was done, in a workflow of its own, newest first. What cannot be undone stands until a person has it
+// repaired.
+func (r *run) undo() (undone []string, refunded bool, err error) {
+	left := slices.Clone(r.undos)
+	slices.Reverse(left)
+	for round := 1; len(left) > 0; round++ {
+		var c Compensation
+		if r.ctx.CallChildWorkflow(workflowCompensateOrder,
+			workflow.WithChildWorkflowInput(CompensationInput{Order: r.order, Undos: left, Limits: r.limits}),
+			workflow.WithChildWorkflowInstanceID(compensationID(r.order.OrderID, round))).Await(&c) != nil {
+			c = Compensation{NotUndone: left}
+		}
+		undone, left, refunded = append(undone, c.Undone...), c.NotUndone, refunded || c.Refunded
+		if len(left) == 0 {
+			break
+		}
+		halt := HaltInput{Order: r.order, Round: round, Failure: *r.failure, Undone: undone, NotUndone: left}
+		if err := r.call(activityAskForRepair, halt, r.limits.lasting(), nil); err != nil {
+			return nil, false, fmt.Errorf("ask for a repair: %w", err)
+		}
+		for repaired := false; !repaired; {
+			r.wait(-1)
+			if err := r.call(activityTakeRepair, halt, r.limits.lasting(), &repaired); err != nil {
+				return nil, false, fmt.Errorf("take the repair: %w", err)
+			}
+		}
+	}
+	return undone, refunded, nil
 }
 
 // CompensationInput is what CompensateOrder undoes: the activities to call, newest step first.
 type CompensationInput struct {
-	Order contracts.Order `json:"order"`
-	Undos []string        `json:"undos"`
+	Order  contracts.Order `json:"order"`
+	Undos  []string        `json:"undos"`
+	Limits Limits          `json:"limits"`
 }
 
 // Compensation is what became of the undos. NotUndone is the one that failed and those behind it.
 type Compensation struct {
 	Undone    []string `json:"undone,omitempty"`
 	NotUndone []string `json:"not_undone,omitempty"`
+	// Refunded says that money was given back.
+	Refunded bool `json:"refunded,omitempty"`
 }
 
 // compensateOrder undoes an order's steps one after the other and stops at the first undo that cannot be done: the money
 // is not given back for a parcel that could not be called back.
-func (w workflows) compensateOrder(ctx *workflow.WorkflowContext) (any, error) {
+func compensateOrder(ctx *workflow.WorkflowContext) (any, error) {
 	var in CompensationInput
 	if err := ctx.GetInput(&in); err != nil {
 		return nil, fmt.Errorf("read what to undo: %w", err)
 	}
-	r := run{ctx: ctx, order: in.Order, limits: w.limits}
+	r := run{ctx: ctx, order: in.Order, limits: in.Limits}
+	var c Compensation
 	for i, undo := range in.Undos {
-		if err := r.call(undo, StepInput{Order: in.Order}, w.limits.lasting(), nil); err != nil {
-			return Compensation{Undone: in.Undos[:i], NotUndone: in.Undos[i:]}, nil //nolint:nilerr // what is left is the result
+		var result StepResult
+		if err := r.call(undo, StepInput{Order: in.Order}, in.Limits.lasting(), &result); err != nil {
+			c.NotUndone = in.Undos[i:]
+			return c, nil //nolint:nilerr // what is left is the result
 		}
+		c.Undone, c.Refunded = append(c.Undone, undo), c.Refunded || result.Refunded
 	}
-	return Compensation{Undone: in.Undos}, nil
+	return c, nil
 }

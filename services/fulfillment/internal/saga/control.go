@@ -1,0 +1,248 @@
+package saga
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/dapr/durabletask-go/api"
+	"github.com/dapr/durabletask-go/workflow"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"waybill/contracts"
+	"waybill/services/fulfillment/internal/journal"
+)
+
+// Control starts sagas, and takes what people decide about those that run. A decision counts once it stands in the journal;
+// the saga is then told to look, again by the watchdog if need be. It may be used by many goroutines.
+type Control struct {
+	engine  Engine
+	journal Records
+	events  Events
+	limits  Limits
+	// stuckAfter is how long a saga may run without waiting for anybody.
+	stuckAfter time.Duration
+	logger     *slog.Logger
+	now        func() time.Time
+}
+
+// Engine is the part of the workflow client that is needed to start sagas and to wake them.
+type Engine interface {
+	ScheduleWorkflow(ctx context.Context, name string, options ...workflow.NewWorkflowOptions) (string, error)
+	FetchWorkflowMetadata(ctx context.Context, id string, options ...workflow.FetchWorkflowMetadataOptions) (*workflow.WorkflowMetadata, error)
+	RaiseEvent(ctx context.Context, id, name string, options ...workflow.RaiseEventOptions) error
+	GetInstanceHistory(ctx context.Context, id string, options ...workflow.GetInstanceHistoryOptions) (*workflow.GetInstanceHistoryResponse, error)
+}
+
+// Records is the whole journal.
+type Records interface {
+	Journal
+	// Begin records that a saga is to run. Of many at once exactly one is the first.
+	Begin(ctx context.Context, order contracts.Order) (e journal.Entry, first bool, err error)
+	// Open and Approvals show visit the sagas that are not known to have ended, or that asked for an approval, in batches, and
+	// forget those whose order ids visit returns.
+	Open(ctx context.Context, visit func(context.Context, []journal.Entry) (forget []string, err error)) error
+	Approvals(ctx context.Context, visit func(context.Context, []journal.Entry) (forget []string, err error)) error
+}
+
+// ControlOptions is what a Control stands on.
+type ControlOptions struct {
+	Engine  Engine
+	Journal Records
+	Events  Events
+	// Limits go with every saga that starts from now on.
+	Limits Limits
+	// StuckAfter is how long a saga may run without waiting for anybody until it counts as stuck.
+	StuckAfter time.Duration
+	Logger     *slog.Logger
+	Now        func() time.Time
+}
+
+// NewControl returns a Control.
+func NewControl(o ControlOptions) *Control {
+	return &Control{
+		engine: o.Engine, journal: o.Journal, events: o.Events, limits: o.Limits, stuckAfter: o.StuckAfter, logger: o.Logger, now: o.Now,
+	}
+}
+
+// engineTimeout bounds a call to the workflow engine, which blocks while no worker is connected or its scheduler is down.
+const engineTimeout = 10 * time.Second
+
+// ErrEngine says that the workflow engine could not be asked. What was asked of it may have happened all the same; ask
+// again.
+var ErrEngine = errors.New("the workflow engine is unavailable")
+
+// Start starts the order's saga unless it was started before. It may be called any number of times, at the same time too;
+// whoever calls it again has missed something, so what the saga last had to say is announced again. The journal comes first
+// because the engine runs a finished workflow again when it is asked to.
+func (c *Control) Start(ctx context.Context, order contracts.Order) error {
+	e, first, err := c.journal.Begin(ctx, order)
+	if err != nil {
+		return fmt.Errorf("start the saga of %s: %w", order.OrderID, err)
+	}
+	if first {
+		return c.schedule(ctx, &e)
+	}
+	if !e.Ended() {
+		if _, err := c.revive(ctx, &e); err != nil {
+			return err
+		}
+	}
+	return c.repeat(ctx, &e)
+}
+
+// repeat announces what the saga last had to say.
+func (c *Control) repeat(ctx context.Context, e *journal.Entry) error {
+	switch {
+	case e.Ended():
+		payload, err := announced(e)
+		if err != nil {
+			return err
+		}
+		if err := c.events.Publish(ctx, e.Announced.ID, payload); err != nil {
+			return fmt.Errorf("repeat the outcome of %s: %w", e.Order.OrderID, err)
+		}
+		return tellTooLate(ctx, c.events, e, c.now().UTC())
+	case e.AwaitsApproval():
+		return askForApproval(ctx, c.events, e.Order, e.Approval)
+	default:
+		return nil
+	}
+}
+
+// announced is the event that told the saga's outcome.
+func announced(e *journal.Entry) (contracts.Payload, error) {
+	var payload contracts.Payload
+	var err error
+	switch e.Announced.Type {
+	case contracts.TypeFulfillmentCompleted:
+		payload, err = decoded[contracts.FulfillmentCompleted](e.Announced.Data)
+	case contracts.TypeFulfillmentFailed:
+		payload, err = decoded[contracts.FulfillmentFailed](e.Announced.Data)
+	case contracts.TypeFulfillmentCancelled:
+		payload, err = decoded[contracts.FulfillmentCancelled](e.Announced.Data)
+	default:
+		err = errors.New("it is of the type " + e.Announced.Type)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the outcome of %s: %w", e.Order.OrderID, err)
+	}
+	return payload, nil
+}
+
+func decoded[T contracts.Payload](data []byte) (payload T, err error) {
+	return payload, json.Unmarshal(data, &payload)
+}
+
+func (c *Control) schedule(ctx context.Context, e *journal.Entry) error {
+	ctx, cancel := context.WithTimeout(ctx, engineTimeout)
+	defer cancel()
+	_, err := c.engine.ScheduleWorkflow(ctx, workflowFulfillOrder, workflow.WithInstanceID(e.Order.OrderID),
+		workflow.WithInput(Input{Order: e.Order, Limits: c.limits, Decided: e.Cancellation != nil}), workflow.WithStartTime(c.now()))
+	if err != nil && !alreadyRuns(err) {
+		return fmt.Errorf("start the saga of %s: %w: %w", e.Order.OrderID, ErrEngine, err)
+	}
+	return nil
+}
+
+// revive starts a saga that the engine does not know, because the process that began it died before it got there, and one
+// that ended without an outcome; every step finds what it did before. It reports whether there was something to do.
+func (c *Control) revive(ctx context.Context, e *journal.Entry) (bool, error) {
+	if runs, err := c.runs(ctx, e.Order.OrderID); err != nil || runs {
+		return false, err
+	}
+	// It may have ended properly since the entry was read.
+	now, err := c.journal.Get(ctx, e.Order.OrderID)
+	if err != nil || now.Ended() {
+		return false, err
+	}
+	return true, c.schedule(ctx, &now)
+}
+
+// runs reports whether the engine has the saga at work.
+func (c *Control) runs(ctx context.Context, orderID string) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, engineTimeout)
+	defer cancel()
+	metadata, err := c.engine.FetchWorkflowMetadata(ctx, orderID)
+	switch {
+	case err != nil && notFound(err):
+		return false, nil
+	case err != nil:
+		return false, fmt.Errorf("look for the saga of %s: %w: %w", orderID, ErrEngine, err)
+	}
+	switch metadata.RuntimeStatus {
+	case workflow.StatusCompleted, workflow.StatusFailed, workflow.StatusTerminated, workflow.StatusCanceled:
+		return false, nil
+	default:
+		return true, nil
+	}
+}
+
+// wake tells a saga to look into the journal.
+func (c *Control) wake(ctx context.Context, orderID string) error {
+	ctx, cancel := context.WithTimeout(ctx, engineTimeout)
+	defer cancel()
+	if err := c.engine.RaiseEvent(ctx, orderID, signal); err != nil {
+		return fmt.Errorf("wake the saga of %s: %w: %w", orderID, ErrEngine, err)
+	}
+	return nil
+}
+
+// Cancel takes a customer's wish to cancel. The saga follows it at its next step, unless the order has shipped by then,
+// which is announced as a refusal. The wish may arrive before the order.
+func (c *Control) Cancel(ctx context.Context, request contracts.OrderCancellationRequested) error {
+	e, err := c.journal.Change(ctx, request.OrderID, func(e *journal.Entry) (bool, error) {
+		return e.Cancel(request.Reason, request.RequestedAt), nil
+	})
+	switch {
+	case err != nil:
+		return fmt.Errorf("cancel %s: %w", request.OrderID, err)
+	case !e.Started():
+		return nil // the saga begins with it
+	case e.Ended():
+		return c.repeat(ctx, &e)
+	default:
+		return c.wake(ctx, request.OrderID)
+	}
+}
+
+// Decide takes a person's decision on an order that waits for approval. A *journal.Error is the refusal of a second, other
+// decision, and of one that nobody asked for.
+func (c *Control) Decide(ctx context.Context, orderID string, approved bool, approver, reason string) (journal.Entry, error) {
+	return c.decide(ctx, orderID, func(e *journal.Entry) (bool, error) { return e.Decide(approved, approver, reason, c.now()) })
+}
+
+// Repair has a saga that stands still try again what could not be undone. A *journal.Error is a refusal.
+func (c *Control) Repair(ctx context.Context, orderID, actor, reason string) (journal.Entry, error) {
+	return c.decide(ctx, orderID, func(e *journal.Entry) (bool, error) { return e.Repair(actor, reason, c.now()) })
+}
+
+func (c *Control) decide(ctx context.Context, orderID string, decide func(e *journal.Entry) (bool, error)) (journal.Entry, error) {
+	e, err := c.journal.Change(ctx, orderID, func(e *journal.Entry) (bool, error) {
+		if !e.Started() {
+			return false, journal.ErrUnknown(orderID)
+		}
+		return decide(e)
+	})
+	if err != nil {
+		return e, err
+	}
+	// The decision stands. If the saga cannot be told now, the watchdog tells it.
+	if err := c.wake(ctx, orderID); err != nil {
+		c.logger.WarnContext(ctx, "a decision stands and its saga was not woken; the watchdog will", slog.Any("error", err))
+	}
+	return e, nil
+}
+
+func notFound(err error) bool {
+	return errors.Is(err, api.ErrInstanceNotFound) || status.Code(err) == codes.NotFound || strings.Contains(err.Error(), "no such instance")
+}
+
+func alreadyRuns(err error) bool {
+	return errors.Is(err, api.ErrDuplicateInstance) || status.Code(err) == codes.AlreadyExists || strings.Contains(err.Error(), "already exists")
+}

@@ -1,0 +1,161 @@
+package saga
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"time"
+
+	"waybill/contracts"
+	"waybill/services/fulfillment/internal/journal"
+	"waybill/services/fulfillment/internal/partner"
+)
+
+// The activities by which a saga asks people, and reads what they decided.
+
+func cancelled(c *journal.Cancellation) *partner.Reason {
+	message := c.Reason
+	if message == "" {
+		message = "The customer cancelled the order."
+	}
+	return &partner.Reason{Code: journal.CodeCancelled, Message: message}
+}
+
+// readDecisions says whether the customer cancelled the order.
+func (a activities) readDecisions(ctx context.Context, in StepInput) (d Decisions, err error) {
+	e, err := a.Journal.Get(ctx, in.Order.OrderID)
+	if err != nil {
+		return d, fmt.Errorf("read decisions: %w", err)
+	}
+	if e.Cancellation != nil {
+		d.Refused = cancelled(e.Cancellation)
+	}
+	return d, nil
+}
+
+func (a activities) requestApproval(ctx context.Context, in ApprovalInput) (result StepResult, err error) {
+	order := in.Order
+	err = traced(ctx, activityRequestApproval, order.OrderID, func(ctx context.Context) error {
+		// On the list first: a request that nobody finds would wait in vain.
+		if err := a.Journal.ListApproval(ctx, order.OrderID); err != nil {
+			return err
+		}
+		e, err := a.Journal.Change(ctx, order.OrderID, func(e *journal.Entry) (bool, error) {
+			return e.RequestApproval(in.RequestedAt, in.ExpiresAt), nil
+		})
+		if err != nil {
+			return fmt.Errorf("request the approval: %w", err)
+		}
+		return askForApproval(ctx, a.Events, order, e.Approval)
+	})
+	return result, err
+}
+
+func askForApproval(ctx context.Context, events Events, order contracts.Order, approval *journal.Approval) error {
+	err := events.Publish(ctx, key(order, contracts.TypeApprovalRequested), contracts.ApprovalRequested{
+		OrderID: order.OrderID, CustomerID: order.CustomerID, TotalAmount: order.TotalAmount, Currency: order.Currency,
+		RequestedAt: approval.RequestedAt, ExpiresAt: approval.ExpiresAt,
+	})
+	if err != nil {
+		return fmt.Errorf("announce the approval: %w", err)
+	}
+	return nil
+}
+
+// settleApproval ends the approval if it can be, and announces how.
+func (a activities) settleApproval(ctx context.Context, in ApprovalInput) (d Decisions, err error) {
+	order := in.Order
+	err = traced(ctx, activitySettleApproval, order.OrderID, func(ctx context.Context) error {
+		e, err := a.Journal.Change(ctx, order.OrderID, func(e *journal.Entry) (bool, error) {
+			return e.Settle(in.Expired, a.Now()), nil
+		})
+		if err != nil {
+			return fmt.Errorf("settle the approval: %w", err)
+		}
+		if e.Approval == nil || e.Approval.Decision == nil {
+			return nil
+		}
+		decision := e.Approval.Decision
+		d.Approved, d.Refused = decision.Approved, refusal(&e)
+		said := contracts.StepCompleted{Actor: decision.Approver, Outcome: contracts.OutcomeDone, Message: decision.Reason}
+		if d.Refused != nil {
+			said.Outcome, said.Code, said.Message = contracts.OutcomeRefused, d.Refused.Code, d.Refused.Message
+		}
+		return a.tell(ctx, key(order, contracts.StepApproval), order, contracts.StepApproval, said)
+	})
+	return d, err
+}
+
+// refusal is why a decided approval does not approve; nil when it does.
+func refusal(e *journal.Entry) *partner.Reason {
+	d := e.Approval.Decision
+	switch {
+	case d.Approved:
+		return nil
+	case d.Code == journal.CodeCancelled:
+		return cancelled(e.Cancellation)
+	case d.Code == journal.CodeTimedOut:
+		return &partner.Reason{Code: d.Code, Message: "Nobody approved the order in time."}
+	default:
+		return &partner.Reason{Code: d.Code, Message: "The order was not approved: " + d.Reason}
+	}
+}
+
+// askForRepair records that the saga stands still, and announces it.
+func (a activities) askForRepair(ctx context.Context, in HaltInput) (result StepResult, err error) {
+	order := in.Order
+	err = traced(ctx, activityAskForRepair, order.OrderID, func(ctx context.Context) error {
+		now := a.Now().UTC()
+		if _, err := a.Journal.Change(ctx, order.OrderID, func(e *journal.Entry) (bool, error) {
+			return e.Stop(in.Round, in.Undone, in.NotUndone, now), nil
+		}); err != nil {
+			return fmt.Errorf("record the halt: %w", err)
+		}
+		err := a.Events.Publish(ctx, key(order, contracts.TypeFulfillmentFailed)+":attention:"+strconv.Itoa(in.Round), contracts.FulfillmentFailed{
+			OrderID: order.OrderID, CustomerID: order.CustomerID, Code: in.Failure.Code, Error: in.Failure.Message,
+			Undone: in.Undone, NotUndone: in.NotUndone, FailedAt: now,
+		})
+		if err != nil {
+			return fmt.Errorf("announce the halt: %w", err)
+		}
+		return nil
+	})
+	return result, err
+}
+
+// takeRepair reports whether a person ordered the repair that the halt waits for, and announces it.
+func (a activities) takeRepair(ctx context.Context, in HaltInput) (repaired bool, err error) {
+	order := in.Order
+	err = traced(ctx, activityTakeRepair, order.OrderID, func(ctx context.Context) error {
+		e, err := a.Journal.Get(ctx, order.OrderID)
+		if err != nil {
+			return fmt.Errorf("take the repair: %w", err)
+		}
+		repair := e.Repaired(in.Round)
+		if repair == nil {
+			return nil
+		}
+		repaired = true
+		return a.tell(ctx, key(order, contracts.StepRepair)+":"+strconv.Itoa(in.Round), order, contracts.StepRepair,
+			contracts.StepCompleted{Outcome: contracts.OutcomeDone, Actor: repair.Actor, Message: repair.Reason})
+	})
+	return repaired, err
+}
+
+// codeAlreadyShipped is why a cancellation is refused.
+const codeAlreadyShipped = "already_shipped"
+
+// tellTooLate announces, if the customer cancelled an order that was shipped all the same, that it was too late.
+func tellTooLate(ctx context.Context, events Events, e *journal.Entry, now time.Time) error {
+	if e.Outcome != journal.Completed || e.Cancellation == nil {
+		return nil
+	}
+	err := events.Publish(ctx, key(e.Order, contracts.StepCancel), contracts.StepCompleted{
+		OrderID: e.Order.OrderID, CustomerID: e.Order.CustomerID, Step: contracts.StepCancel, Outcome: contracts.OutcomeRefused,
+		Code: codeAlreadyShipped, Message: "The order had shipped when its cancellation arrived.", CompletedAt: now,
+	})
+	if err != nil {
+		return fmt.Errorf("announce the late cancellation: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,123 @@
+package saga
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	"waybill/services/fulfillment/internal/journal"
+)
+
+// Show returns an order's saga: its journal entry, and the steps as far as the engine remembers them. A *journal.Error says
+// that there is no such saga.
+func (c *Control) Show(ctx context.Context, orderID string) (journal.Entry, []journal.Step, error) {
+	e, err := c.journal.Get(ctx, orderID)
+	if err != nil || !e.Started() {
+		if err == nil {
+			err = journal.ErrUnknown(orderID)
+		}
+		return e, nil, err
+	}
+	steps, err := c.steps(ctx, orderID)
+	if err != nil {
+		// The journal is worth showing without them.
+		c.logger.WarnContext(ctx, "the steps of a saga cannot be shown", slog.String("order_id", orderID), slog.Any("error", err))
+	}
+	return e, steps, nil
+}
+
+// errEnough ends a list that is as long as was asked for.
+var errEnough = errors.New("enough")
+
+// List returns at most limit sagas that have not ended, oldest first, of one state or of all when state is empty, and whether
+// there are more.
+func (c *Control) List(ctx context.Context, state journal.State, limit int) (entries []journal.Entry, more bool, err error) {
+	return list(ctx, c.journal.Open, limit, func(e *journal.Entry) bool {
+		now := e.State(c.now(), c.stuckAfter)
+		return e.Started() && now != journal.Ended && (state == "" || now == state)
+	})
+}
+
+// Approvals returns at most limit sagas that asked for an approval, oldest first, those of which keep says so, and whether
+// there are more.
+func (c *Control) Approvals(ctx context.Context, keep func(e *journal.Entry) bool, limit int) (entries []journal.Entry, more bool, err error) {
+	return list(ctx, c.journal.Approvals, limit, keep)
+}
+
+type visitor = func(context.Context, []journal.Entry) (forget []string, err error)
+
+func list(ctx context.Context, each func(context.Context, visitor) error, limit int, keep func(e *journal.Entry) bool) (kept []journal.Entry, more bool, err error) {
+	seen := map[string]bool{} // a list can name an order twice
+	err = each(ctx, func(_ context.Context, entries []journal.Entry) ([]string, error) {
+		for i := range entries {
+			id := entries[i].Order.OrderID
+			if seen[id] || !keep(&entries[i]) {
+				continue
+			}
+			if seen[id] = true; len(kept) == limit {
+				return nil, errEnough
+			}
+			kept = append(kept, entries[i])
+		}
+		return nil, nil
+	})
+	if errors.Is(err, errEnough) {
+		return kept, true, nil
+	}
+	return kept, false, err
+}
+
+// Wait says what a saga waits for now, and State what it is about.
+func (c *Control) Wait(e *journal.Entry) (journal.State, *journal.Wait) {
+	now := c.now()
+	return e.State(now, c.stuckAfter), e.Wait(now, c.stuckAfter)
+}
+
+// steps reads a workflow's steps from its history, those of the workflows that it called in their place.
+func (c *Control) steps(ctx context.Context, instance string) ([]journal.Step, error) {
+	bounded, cancel := context.WithTimeout(ctx, engineTimeout)
+	defer cancel()
+	history, err := c.engine.GetInstanceHistory(bounded, instance)
+	if err != nil {
+		if notFound(err) {
+			return nil, nil
+		}
+		return nil, fmt.Errorf("read the history of %s: %w: %w", instance, ErrEngine, err)
+	}
+	var steps []journal.Step
+	running := map[int32]int{} // the step that a scheduled attempt belongs to
+	for _, e := range history.Events {
+		at := e.GetTimestamp().AsTime()
+		if scheduled := e.GetTaskScheduled(); scheduled != nil {
+			i := slices.IndexFunc(steps, func(s journal.Step) bool { return s.Name == scheduled.GetName() && !s.Done })
+			if i < 0 {
+				i = len(steps)
+				steps = append(steps, journal.Step{Name: scheduled.GetName(), StartedAt: at})
+			}
+			steps[i].Attempts++
+			steps[i].EndedAt = time.Time{}
+			running[e.GetEventId()] = i
+		}
+		if completed := e.GetTaskCompleted(); completed != nil {
+			if i, known := running[completed.GetTaskScheduledId()]; known {
+				steps[i].EndedAt, steps[i].Done, steps[i].Error = at, true, ""
+			}
+		}
+		if failed := e.GetTaskFailed(); failed != nil {
+			if i, known := running[failed.GetTaskScheduledId()]; known {
+				steps[i].EndedAt, steps[i].Error = at, failed.GetFailureDetails().GetErrorMessage()
+			}
+		}
+		if child := e.GetChildWorkflowInstanceCreated(); child != nil {
+			called, err := c.steps(ctx, child.GetInstanceId())
+			if err != nil {
+				return nil, err
+			}
+			steps = append(steps, called...)
+		}
+	}
+	return steps, nil
+}

@@ -1,0 +1,102 @@
+package saga
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"waybill/services/fulfillment/internal/journal"
+)
+
+// Watchdog finds sagas that the engine has lost or that ended without an outcome, and starts them anew; wakes those that
+// somebody decided about; and reports those that should have ended. All of it is safe at any time, for every activity is
+// idempotent.
+type Watchdog struct {
+	control *Control
+	// grace is how long a saga is left alone after its start.
+	grace time.Duration
+}
+
+// NewWatchdog returns a Watchdog over all sagas of control that were started longer ago than grace.
+func NewWatchdog(control *Control, grace time.Duration) *Watchdog {
+	return &Watchdog{control, grace}
+}
+
+// Run looks at every open saga now and at every interval, until ctx ends.
+func (w *Watchdog) Run(ctx context.Context, interval time.Duration) {
+	ticker := time.NewTicker(interval)
+	defer ticker.Stop()
+	for {
+		if err := w.Look(ctx); err != nil && ctx.Err() == nil {
+			w.control.logger.WarnContext(ctx, "the watchdog did not see every saga and will look again", slog.Any("error", err))
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+	}
+}
+
+// approvalsKept is how long an approval stays on the list after its saga has ended.
+const approvalsKept = 30 * 24 * time.Hour
+
+// Look looks at every open saga once, and takes old approvals off their list.
+func (w *Watchdog) Look(ctx context.Context) error {
+	c := w.control
+	err := c.journal.Approvals(ctx, func(_ context.Context, entries []journal.Entry) (old []string, err error) {
+		for i := range entries {
+			if e := &entries[i]; e.Ended() && c.now().Sub(e.EndedAt) > approvalsKept {
+				old = append(old, e.Order.OrderID)
+			}
+		}
+		return old, nil
+	})
+	if err != nil {
+		return fmt.Errorf("tidy the approvals: %w", err)
+	}
+	return c.journal.Open(ctx, func(ctx context.Context, entries []journal.Entry) (ended []string, err error) {
+		for i := range entries {
+			e := &entries[i]
+			if e.Ended() {
+				ended = append(ended, e.Order.OrderID)
+				continue
+			}
+			if err := w.see(ctx, e); err != nil {
+				return ended, fmt.Errorf("watch %s: %w", e.Order.OrderID, err)
+			}
+		}
+		return ended, nil
+	})
+}
+
+func (w *Watchdog) see(ctx context.Context, e *journal.Entry) error {
+	c := w.control
+	now := c.now()
+	if !e.Started() || now.Sub(e.StartedAt) < w.grace {
+		return nil
+	}
+	started, err := c.revive(ctx, e)
+	if err != nil {
+		return err
+	}
+	id := slog.String("order_id", e.Order.OrderID)
+	if started {
+		c.logger.WarnContext(ctx, "a saga that had not ended was not at work and was started again", id)
+		return nil
+	}
+	stuck := e.State(now, c.stuckAfter) == journal.Stuck
+	if stuck {
+		c.logger.ErrorContext(ctx, "a saga should have ended by now", id, slog.Time("since", e.Wait(now, c.stuckAfter).Since))
+	}
+	if stuck || decided(e) {
+		return c.wake(ctx, e.Order.OrderID)
+	}
+	return nil
+}
+
+// decided reports whether the journal holds a decision that the saga may not have heard of.
+func decided(e *journal.Entry) bool {
+	return e.Cancellation != nil || e.Approval != nil && e.Approval.Decision != nil || e.Halt != nil && len(e.Repairs) >= e.Halt.Round
+}
