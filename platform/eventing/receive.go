@@ -82,16 +82,15 @@ const (
 	maxReason = 2000
 )
 
-// NewReceiver returns a Receiver of the given subscriptions. It refuses a subscription that could not park an event.
+// NewReceiver returns a Receiver of the given subscriptions. It refuses a subscription that could neither park
+// an event nor take whatever comes.
 func NewReceiver(o ReceiverOptions, subscriptions ...Subscription) (*Receiver, error) {
 	topics := map[string]bool{}
 	for _, s := range subscriptions {
-		switch {
-		case s.Component == "" || s.Topic == "" || s.DeadLetter == "" || s.DeadLetter == s.Topic:
-			return nil, fmt.Errorf("subscription to %q on %q with dead letters to %q: each must be named, and differ", s.Topic, s.Component, s.DeadLetter)
-		case s.Bulk != nil && s.Bulk.Handle == nil:
-			return nil, fmt.Errorf("bulk subscription to %q has no handler", s.Topic)
-		case topics[s.Topic]:
+		if err := s.fault(); err != nil {
+			return nil, err
+		}
+		if topics[s.Topic] {
 			return nil, fmt.Errorf("there are two subscriptions to %q", s.Topic)
 		}
 		topics[s.Topic] = true
@@ -113,13 +112,16 @@ func (r *Receiver) Mount(router chi.Router) {
 		router.Use(r.onlySidecar)
 		router.Get("/dapr/subscribe", r.describe)
 		for _, s := range r.subscriptions {
-			if s.Bulk != nil {
+			switch {
+			case s.Raw != nil:
+				router.Post(otherPath(s), r.receiveRaw(s))
+			case s.Bulk != nil:
 				router.Post(bulkPath(s), r.receiveBulk(s))
-				continue
-			}
-			router.Post(otherPath(s), r.receive(s))
-			for eventType := range s.Handlers {
-				router.Post(typePath(s, eventType), r.receive(s))
+			default:
+				router.Post(otherPath(s), r.receive(s))
+				for eventType := range s.Handlers {
+					router.Post(typePath(s, eventType), r.receive(s))
+				}
 			}
 		}
 	})
@@ -186,10 +188,8 @@ func identified(e Event) error {
 
 // read decodes a delivery. What cannot be decoded never will be, so it is parked as it came.
 func (r *Receiver) read(w http.ResponseWriter, req *http.Request, s Subscription) (Event, bool) {
-	body, err := io.ReadAll(http.MaxBytesReader(w, req.Body, maxDelivery))
-	if err != nil {
-		r.logger.WarnContext(req.Context(), "a delivery could not be read", slog.Any("error", err))
-		r.answerVerdict(w, req, retry)
+	body, ok := r.readBody(w, req)
+	if !ok {
 		return Event{}, false
 	}
 	var e Event
@@ -199,6 +199,16 @@ func (r *Receiver) read(w http.ResponseWriter, req *http.Request, s Subscription
 	}
 	e.Key = req.Header.Get("__key")
 	return e, true
+}
+
+// readBody reads a delivery, or asks for it again when it breaks off.
+func (r *Receiver) readBody(w http.ResponseWriter, req *http.Request) ([]byte, bool) {
+	body, err := io.ReadAll(http.MaxBytesReader(w, req.Body, maxDelivery))
+	if err != nil {
+		r.logger.WarnContext(req.Context(), "a delivery could not be read", slog.Any("error", err))
+		r.answerVerdict(w, req, retry)
+	}
+	return body, err == nil
 }
 
 func notCloudEvent(err error) error { return Reject(fmt.Errorf("not a CloudEvent: %w", err)) }
@@ -229,21 +239,26 @@ func (r *Receiver) process(ctx context.Context, s Subscription, e Event) verdict
 		r.count(ctx, "other", "ignored")
 		return success
 	}
-	ctx, span := otel.Tracer("waybill/platform/eventing").Start(ctx, "process "+e.Type, trace.WithSpanKind(trace.SpanKindConsumer),
-		trace.WithAttributes(attribute.String("messaging.message.id", e.ID), attribute.String("messaging.destination.name", s.Topic)))
+	ctx, span := r.span(ctx, s, e)
 	defer span.End()
-	err := r.attempt(ctx, e, handle)
-	if err != nil {
-		span.RecordError(err)
-		span.SetStatus(codes.Error, "not processed")
-	}
-	return r.settle(ctx, s, e, err)
+	return r.settle(ctx, s, e, r.attempt(ctx, span, e, handle))
 }
 
-// attempt calls the handler, again with growing pauses while it fails for a reason that may pass.
-func (r *Receiver) attempt(ctx context.Context, e Event, handle Handler) error {
+func (r *Receiver) span(ctx context.Context, s Subscription, e Event, links ...trace.Link) (context.Context, trace.Span) {
+	return otel.Tracer("waybill/platform/eventing").Start(ctx, "process "+e.Type, trace.WithSpanKind(trace.SpanKindConsumer), trace.WithLinks(links...),
+		trace.WithAttributes(attribute.String("messaging.message.id", e.ID), attribute.String("messaging.destination.name", s.Topic)))
+}
+
+// attempt calls the handler, again with growing pauses while it fails for a reason that may pass. The span tells how it ended.
+func (r *Receiver) attempt(ctx context.Context, span trace.Span, e Event, handle Handler) (err error) {
+	defer func() {
+		if err != nil {
+			span.RecordError(err)
+			span.SetStatus(codes.Error, "not processed")
+		}
+	}()
 	for n, delay := 1, r.firstDelay; ; n, delay = n+1, delay*2 {
-		err := r.call(ctx, e, handle)
+		err := r.call(ctx, func(ctx context.Context) error { return handle(ctx, e) })
 		if err == nil || Rejected(err) || n == r.attempts {
 			return err
 		}
@@ -268,7 +283,7 @@ func sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-func (r *Receiver) call(ctx context.Context, e Event, handle Handler) (err error) {
+func (r *Receiver) call(ctx context.Context, handle func(context.Context) error) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
 	defer cancel()
 	defer func() {
@@ -276,7 +291,19 @@ func (r *Receiver) call(ctx context.Context, e Event, handle Handler) (err error
 			err = r.panicked(ctx, p)
 		}
 	}()
-	return handle(ctx, e)
+	return handle(ctx)
+}
+
+// Passing reports whether the handler's error is one of the surroundings: the event is then tried again, for ever. Any
+// other error is the event's fault.
+func Passing(err error) bool { return !Rejected(err) && passing(err) }
+
+// final is the error of an event that is given up.
+func (r *Receiver) final(err error) error {
+	if Rejected(err) {
+		return err
+	}
+	return fmt.Errorf("failed %d times, the last time with: %w", r.attempts, err)
 }
 
 // passing tells errors of the surroundings, which no number of attempts makes the event's fault.
@@ -300,15 +327,12 @@ func (r *Receiver) settle(ctx context.Context, s Subscription, e Event, err erro
 	outcome, v := "done", success
 	switch {
 	case err == nil:
-	case !Rejected(err) && passing(err):
+	case Passing(err):
 		outcome, v = "retry", retry
 		r.logger.WarnContext(ctx, "event will be retried", eventAttrs(s, e), slog.Any("error", err))
 	default:
 		outcome = "parked"
-		if !Rejected(err) {
-			err = fmt.Errorf("failed %d times, the last time with: %w", r.attempts, err)
-		}
-		if parkErr := r.park(ctx, s, e, err); parkErr != nil {
+		if parkErr := r.park(ctx, s, e, r.final(err)); parkErr != nil {
 			outcome, v = "retry", retry
 			r.logger.WarnContext(ctx, "event could not be parked and will be retried", eventAttrs(s, e), slog.Any("error", parkErr))
 		}
@@ -326,12 +350,20 @@ func eventAttrs(s Subscription, e Event) slog.Attr {
 	return slog.Group("event", slog.String("id", e.ID), slog.String("type", e.Type), slog.String("subject", e.Subject), slog.String("topic", s.Topic))
 }
 
+// Reason is what is kept of the error for which an event is parked.
+func Reason(err error) string {
+	text := err.Error()
+	return strings.ToValidUTF8(text[:min(len(text), maxReason)], "")
+}
+
+// UnknownID is the id of a message that has none, the same each time it is asked for.
+func UnknownID(message []byte) string { return fmt.Sprintf("parked-%x", sha256.Sum256(message)) }
+
 // park puts the event on the dead-letter topic together with the reason.
 func (r *Receiver) park(ctx context.Context, s Subscription, e Event, reason error) error {
-	text := reason.Error()
-	e.Parked = &Parked{By: r.app, Reason: strings.ToValidUTF8(text[:min(len(text), maxReason)], ""), At: time.Now()}
+	e.Parked = &Parked{By: r.app, Reason: Reason(reason), At: time.Now()}
 	if e.ID == "" {
-		e.ID = fmt.Sprintf("parked-%x", sha256.Sum256(e.Data)) // the same when it is parked again
+		e.ID = UnknownID(e.Data)
 	}
 	if e.Type == "" {
 		e.Type = "unknown"

@@ -11,12 +11,30 @@ import (
 type Subscription struct {
 	Component string
 	Topic     string
-	// DeadLetter is the topic that takes what can never be processed.
+	// DeadLetter is the topic that takes what can never be processed; a Raw subscription has none.
 	DeadLetter string
 	// Handlers are the event types this app takes from the topic; others are acknowledged unseen.
 	Handlers map[string]Handler
 	// Bulk, when set, takes every event of the topic in batches, and Handlers are not used.
 	Bulk *Bulk
+	// Raw, when set, takes every message of the topic as it came, and neither Handlers nor Bulk are used.
+	Raw RawHandler
+}
+
+// fault says why nobody can subscribe so.
+func (s Subscription) fault() error {
+	switch {
+	case s.Component == "" || s.Topic == "":
+		return fmt.Errorf("subscription to %q on %q: both must be named", s.Topic, s.Component)
+	case s.Raw != nil && (s.DeadLetter != "" || s.Bulk != nil || s.Handlers != nil):
+		return fmt.Errorf("raw subscription to %q: it parks nothing and has no other handlers", s.Topic)
+	case s.Raw == nil && (s.DeadLetter == "" || s.DeadLetter == s.Topic):
+		return fmt.Errorf("subscription to %q with dead letters to %q: they must be named, and differ", s.Topic, s.DeadLetter)
+	case s.Bulk != nil && s.Bulk.Handle == nil:
+		return fmt.Errorf("bulk subscription to %q has no handler", s.Topic)
+	default:
+		return nil
+	}
 }
 
 func typePath(s Subscription, eventType string) string { return "/events/" + s.Topic + "/" + eventType }
@@ -30,6 +48,12 @@ type subscriptionDescription struct {
 	Routes          *routes          `json:"routes,omitempty"`
 	DeadLetterTopic string           `json:"deadLetterTopic,omitempty"`
 	BulkSubscribe   *bulkDescription `json:"bulkSubscribe,omitempty"`
+	Metadata        rawDescription   `json:"metadata,omitzero"`
+}
+
+// rawDescription makes the sidecar pass a message on without looking into it, so that what is no CloudEvent arrives too.
+type rawDescription struct {
+	RawPayload string `json:"rawPayload"`
 }
 
 type routes struct {
@@ -54,10 +78,13 @@ func (r *Receiver) describe(w http.ResponseWriter, req *http.Request) {
 	described := make([]subscriptionDescription, 0, len(r.subscriptions))
 	for _, s := range r.subscriptions {
 		d := subscriptionDescription{PubsubName: s.Component, Topic: s.Topic, DeadLetterTopic: s.DeadLetter}
-		if s.Bulk != nil {
+		switch {
+		case s.Raw != nil:
+			d.Route, d.Metadata = otherPath(s), rawDescription{"true"}
+		case s.Bulk != nil:
 			d.Route = bulkPath(s)
 			d.BulkSubscribe = &bulkDescription{Enabled: true, MaxMessagesCount: s.Bulk.MaxMessages, MaxAwaitDurationMs: s.Bulk.MaxAwait.Milliseconds()}
-		} else {
+		default:
 			d.Routes = &routes{Rules: []rule{}, Default: otherPath(s)}
 			for eventType := range s.Handlers {
 				d.Routes.Rules = append(d.Routes.Rules, rule{

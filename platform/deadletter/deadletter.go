@@ -1,0 +1,156 @@
+// Package deadletter keeps what a service has set aside: it reads the service's own dead-letter topics into the state
+// store, lists what lies there and why, and gives single events back to the service's own handlers when somebody asks for
+// it, on record. It knows nothing of what the events mean.
+package deadletter
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	"waybill/platform/eventing"
+	"waybill/platform/state"
+)
+
+// Letters are the parked events of one service. They may be used by many goroutines, and by many processes of that service.
+type Letters struct {
+	store  state.Store
+	logger *slog.Logger
+	topics []string
+	// receiver is set by Register, before anything is served.
+	receiver *eventing.Receiver
+}
+
+// New returns the letters kept in s.
+func New(s state.Store, logger *slog.Logger) *Letters { return &Letters{store: s, logger: logger} }
+
+// Watch returns the subscriptions together with those to their dead-letter topics, for the service's Receiver.
+func (l *Letters) Watch(subscriptions ...eventing.Subscription) []eventing.Subscription {
+	watched := slices.Clone(subscriptions)
+	for _, s := range subscriptions {
+		l.topics = append(l.topics, s.Topic)
+		watched = append(watched, eventing.Subscription{
+			Component: s.Component, Topic: s.DeadLetter,
+			Raw: func(ctx context.Context, m eventing.Message) error { return l.keep(ctx, s.Topic, m, time.Now()) },
+		})
+	}
+	slices.Sort(l.topics)
+	return watched
+}
+
+// keep stores a message of a dead-letter topic. It fails only while the store does: what the store refuses is cut.
+func (l *Letters) keep(ctx context.Context, topic string, m eventing.Message, now time.Time) error {
+	fresh := newEntry(topic, m, now)
+	err := l.add(ctx, fresh)
+	if errors.Is(err, state.ErrInvalid) {
+		err = l.add(ctx, fresh.cut(m.Data))
+	}
+	if err != nil {
+		return fmt.Errorf("keep the dead letter %s of %s: %w", fresh.EventID, topic, err)
+	}
+	return nil
+}
+
+var (
+	// errAnother says that another event lies under the entry's id.
+	errAnother = errors.New("another event has this id")
+	// errMoved says that the entry was redriven in between.
+	errMoved = errors.New("the entry was redriven meanwhile")
+)
+
+// add stores a new entry and lists it; or notes on the entry that is there that its event was parked once more. Every part
+// of it may be repeated, for the message comes again until all is done.
+func (l *Letters) add(ctx context.Context, fresh entry) error {
+	stored, err := l.create(ctx, fresh)
+	if errors.Is(err, errAnother) {
+		// Ids are unique for one source only.
+		fresh.EventID += "~" + fresh.Fingerprint
+		stored, err = l.create(ctx, fresh)
+	}
+	if err != nil {
+		return err
+	}
+	key := stored.key()
+	if stored.Page < 0 {
+		page, err := l.list(ctx, fresh.Topic, key)
+		if err != nil {
+			return err
+		}
+		if stored, err = l.update(ctx, key, func(e *entry) error {
+			if e.Page >= 0 {
+				return state.Keep
+			}
+			e.Page = page
+			return nil
+		}); err != nil {
+			return err
+		}
+	}
+	parking := fresh.Parkings[0]
+	for !stored.knows(parking) {
+		opening := stored.Opening
+		if stored.State == redriven {
+			// The list is told first: it may name an entry that is not open, never the other way round.
+			opening++
+			if err := l.mark(ctx, stored, opening); err != nil {
+				return err
+			}
+		}
+		stored, err = l.update(ctx, key, func(e *entry) error {
+			switch {
+			case e.knows(parking):
+				return state.Keep
+			case e.State == redriven && e.Opening+1 != opening:
+				return errMoved
+			}
+			e.park(parking)
+			return nil
+		})
+		if err != nil && !errors.Is(err, errMoved) {
+			return err
+		}
+	}
+	return nil
+}
+
+// create stores the entry unless its event is there, and returns what is there.
+func (l *Letters) create(ctx context.Context, fresh entry) (entry, error) {
+	return state.Update(ctx, l.store, fresh.key(), func(e *entry, exists bool) error {
+		switch {
+		case !exists:
+			*e = fresh
+			return nil
+		case e.Fingerprint != fresh.Fingerprint:
+			return errAnother
+		default:
+			return state.Keep
+		}
+	})
+}
+
+var errNoEntry = errors.New("there is no such dead letter")
+
+// update changes an entry that exists.
+func (l *Letters) update(ctx context.Context, key string, change func(e *entry) error) (entry, error) {
+	return state.Update(ctx, l.store, key, func(e *entry, exists bool) error {
+		if !exists {
+			return errNoEntry
+		}
+		return change(e)
+	})
+}
+
+// get reads an entry, or returns errNoEntry.
+func (l *Letters) get(ctx context.Context, key string) (e entry, err error) {
+	if _, err = l.store.Get(ctx, key, &e); errors.Is(err, state.ErrNotFound) {
+		err = errNoEntry
+	}
+	return e, err
+}
+
+// printable makes text of what may be none: some stores take nothing else.
+func printable(data []byte) []byte { return bytes.ToValidUTF8(data, []byte("\uFFFD")) }

@@ -1,0 +1,583 @@
+package deadletter
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"go.uber.org/goleak"
+
+	"waybill/platform/eventing"
+	"waybill/platform/rest"
+	"waybill/platform/state"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// service is one that takes Order.Placed from orders and keeps its dead letters.
+type service struct {
+	store   *faulty
+	letters *Letters
+	routes  http.Handler
+	mu      sync.Mutex
+	handle  eventing.Handler
+	handled []eventing.Event
+}
+
+// faulty is a store that fails when the test says so.
+type faulty struct {
+	*state.Memory
+	fail func() error
+}
+
+func (f *faulty) broken() error {
+	if f.fail == nil {
+		return nil
+	}
+	return f.fail()
+}
+
+func (f *faulty) Get(ctx context.Context, key string, doc any) (state.ETag, error) {
+	if err := f.broken(); err != nil {
+		return "", err
+	}
+	return f.Memory.Get(ctx, key, doc)
+}
+
+func (f *faulty) Create(ctx context.Context, key string, doc any, options ...state.Option) error {
+	if err := f.broken(); err != nil {
+		return err
+	}
+	return f.Memory.Create(ctx, key, doc, options...)
+}
+
+func (f *faulty) Replace(ctx context.Context, key string, doc any, etag state.ETag, options ...state.Option) error {
+	if err := f.broken(); err != nil {
+		return err
+	}
+	return f.Memory.Replace(ctx, key, doc, etag, options...)
+}
+
+func newService(t *testing.T) *service {
+	t.Helper()
+	s := &service{store: &faulty{Memory: state.NewMemory()}, handle: func(context.Context, eventing.Event) error { return nil }}
+	logger := slog.New(slog.DiscardHandler)
+	s.letters = New(s.store, logger)
+	receiver, err := eventing.NewReceiver(eventing.ReceiverOptions{App: "app", Logger: logger}, s.letters.Watch(eventing.Subscription{
+		Component: "orderbus", Topic: "orders", DeadLetter: "orders.app.dead",
+		Handlers: map[string]eventing.Handler{"Order.Placed": func(ctx context.Context, e eventing.Event) error {
+			s.mu.Lock()
+			s.handled = append(s.handled, e)
+			handle := s.handle
+			s.mu.Unlock()
+			return handle(ctx, e)
+		}},
+	})...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	router, api := rest.New(rest.Info{Title: "test", Version: "1"}, logger)
+	s.letters.Register(api, receiver)
+	receiver.Mount(router)
+	s.routes = router
+	return s
+}
+
+// rejecting makes the handler refuse every event.
+func (s *service) rejecting(reason string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.handle = func(context.Context, eventing.Event) error {
+		if reason == "" {
+			return nil
+		}
+		return eventing.Reject(errors.New(reason))
+	}
+}
+
+func parkedEvent(id, reason string, at time.Time) string {
+	b, _ := json.Marshal(map[string]any{
+		"specversion": "1.0", "id": id, "type": "Order.Placed", "source": "elsewhere", "subject": "orders/" + id, "tenant": "north",
+		"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "topic": "orders.app.dead", "pubsubname": "orderbus",
+		"parkedby": "app", "parkedreason": reason, "parkedat": at.UTC().Format(time.RFC3339Nano), "data": map[string]any{"order_id": id},
+	})
+	return string(b)
+}
+
+// deliver brings a message of the dead-letter topic as daprd does, and returns the verdict.
+func (s *service) deliver(t *testing.T, message string) string {
+	t.Helper()
+	body, err := json.Marshal(map[string]any{
+		"id": rand.N(1 << 30), "type": "com.dapr.event.sent", "datacontenttype": "application/octet-stream",
+		"data_base64": base64.StdEncoding.EncodeToString([]byte(message)),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	req := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/events/orders.app.dead", strings.NewReader(string(body)))
+	req.RemoteAddr = "127.0.0.1:50000"
+	req.Header.Set("__key", "CUST-123")
+	w := httptest.NewRecorder()
+	s.routes.ServeHTTP(w, req)
+	var answer struct{ Status string }
+	if err := json.Unmarshal(w.Body.Bytes(), &answer); err != nil {
+		t.Fatalf("answered %d %s", w.Code, w.Body)
+	}
+	return answer.Status
+}
+
+func (s *service) kept(t *testing.T, messages ...string) {
+	t.Helper()
+	for _, message := range messages {
+		if got := s.deliver(t, message); got != "SUCCESS" {
+			t.Fatalf("answered %s to %s", got, message)
+		}
+	}
+}
+
+func (s *service) request(t *testing.T, method, path, body string, answer any) int {
+	t.Helper()
+	req := httptest.NewRequestWithContext(t.Context(), method, path, strings.NewReader(body))
+	if body != "" {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	w := httptest.NewRecorder()
+	s.routes.ServeHTTP(w, req)
+	if err := json.Unmarshal(w.Body.Bytes(), answer); err != nil {
+		t.Fatalf("%s %s: %d %s", method, path, w.Code, w.Body)
+	}
+	return w.Code
+}
+
+func (s *service) list(t *testing.T, query string) letterPage {
+	t.Helper()
+	var got letterPage
+	if code := s.request(t, http.MethodGet, "/v1/dead-letters?"+query, "", &got); code != http.StatusOK {
+		t.Fatalf("list %s: %d", query, code)
+	}
+	return got
+}
+
+type redriveAnswer struct {
+	Results    []result
+	NotTried   []string `json:"not_tried"`
+	NextCursor string   `json:"next_cursor"`
+}
+
+func (s *service) redrive(t *testing.T, fields string) redriveAnswer {
+	t.Helper()
+	var got redriveAnswer
+	if code := s.request(t, http.MethodPost, "/v1/dead-letters/redrive", `{"topic":"orders","actor":"operator@example.com","reason":"repaired",`+fields+`}`, &got); code != http.StatusOK {
+		t.Fatalf("redrive %s: %d", fields, code)
+	}
+	return got
+}
+
+func outcome(t *testing.T, r redriveAnswer) string {
+	t.Helper()
+	if len(r.Results) != 1 {
+		t.Fatalf("results %v, want one", r.Results)
+	}
+	return r.Results[0].Outcome
+}
+
+var parkedAt = time.Date(2026, time.March, 14, 9, 26, 53, 0, time.UTC)
+
+func TestALetterIsListedRedrivenAndRecorded(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	message := parkedEvent("e1", "no such order", parkedAt)
+	s.kept(t, message, message)
+	got := s.list(t, "topic=orders&state=open")
+	event := map[string]any{
+		"specversion": "1.0", "id": "e1", "type": "Order.Placed", "source": "elsewhere", "subject": "orders/e1", "tenant": "north",
+		"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "data": map[string]any{"order_id": "e1"},
+	}
+	want := letterPage{Topics: []topicCount{{"orders", 1, 0}}, Items: []letter{{
+		Topic: "orders", EventID: "e1", Type: "Order.Placed", Subject: "orders/e1", Key: "CUST-123", State: "open", Reason: "no such order",
+		ParkedAt: parkedAt, ParkedBy: "app", Parked: 1, Attempts: []letterAttempt{}, Event: event,
+	}}}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("open (-want +got):\n%s", diff)
+	}
+
+	dry := s.redrive(t, `"event_ids":["e1","e2"],"dry_run":true`)
+	if diff := cmp.Diff([]result{
+		{"e1", "Order.Placed", wouldRedrive, "orders/Order.Placed", ""}, {"e2", "", notFound, "", "there is no such event"},
+	}, dry.Results); diff != "" {
+		t.Errorf("dry run (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff(want, s.list(t, "topic=orders")); diff != "" || len(s.handled) > 0 {
+		t.Errorf("a dry run changes something (-want +got):\n%s\nhandled: %v", diff, s.handled)
+	}
+
+	s.rejecting("still no such order")
+	if got := outcome(t, s.redrive(t, `"event_ids":["e1"]`)); got != failed {
+		t.Errorf("outcome %s", got)
+	}
+	s.rejecting("")
+	if got := outcome(t, s.redrive(t, `"all":true`)); got != done {
+		t.Errorf("outcome %s", got)
+	}
+	if got := outcome(t, s.redrive(t, `"event_ids":["e1"]`)); got != alreadyDone {
+		t.Errorf("outcome %s", got)
+	}
+	if len(s.handled) != 2 || s.handled[1].Key != "CUST-123" || s.handled[1].Parked != nil || s.handled[1].ID != "e1" {
+		t.Errorf("handled %+v", s.handled)
+	}
+	if got := s.list(t, "topic=orders&state=open"); len(got.Items) != 0 || got.Topics[0] != (topicCount{"orders", 0, 1}) {
+		t.Errorf("open %+v", got)
+	}
+	closed := s.list(t, "topic=orders&state=redriven").Items
+	if len(closed) != 1 || closed[0].Reason != "still no such order" || len(closed[0].Attempts) != 2 {
+		t.Fatalf("redriven %+v", closed)
+	}
+	for i, want := range []letterAttempt{
+		{Actor: "operator@example.com", Reason: "repaired", Outcome: failed, Error: "still no such order"},
+		{Actor: "operator@example.com", Reason: "repaired", Outcome: done},
+	} {
+		a := closed[0].Attempts[i]
+		if a.At.IsZero() || a.EndedAt.Before(a.At) {
+			t.Errorf("attempt %d from %s to %s", i, a.At, a.EndedAt)
+		}
+		a.At, a.EndedAt = time.Time{}, time.Time{}
+		if diff := cmp.Diff(want, a); diff != "" {
+			t.Errorf("attempt %d (-want +got):\n%s", i, diff)
+		}
+	}
+
+	// The message again opens nothing; the event parked anew does.
+	s.kept(t, message)
+	if got := s.list(t, "topic=orders&state=open").Items; len(got) != 0 {
+		t.Errorf("a late delivery opens %+v", got)
+	}
+	s.kept(t, parkedEvent("e1", "gone again", parkedAt.Add(time.Hour)), message)
+	again := s.list(t, "topic=orders&state=open").Items
+	if len(again) != 1 || again[0].Reason != "gone again" || again[0].Parked != 2 || len(again[0].Attempts) != 2 {
+		t.Errorf("parked again: %+v", again)
+	}
+	if got := s.list(t, ""); len(got.Items) != 0 || len(got.Topics) != 1 || got.Topics[0] != (topicCount{"orders", 1, 0}) {
+		t.Errorf("topics %+v", got)
+	}
+}
+
+func TestWhateverComesIsKept(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		message, reason string
+		redrivable      bool
+	}{
+		"no JSON":                {"not even JSON", "not a CloudEvent", false},
+		"no text":                {"\xff\x00", "not a CloudEvent", false},
+		"nothing":                {"", "not a CloudEvent", false},
+		"an array":               {`[1,2]`, "not a CloudEvent", false},
+		"null":                   {`null`, "not a CloudEvent", false},
+		"no type":                {`{"specversion":"1.0","id":"x"}`, "not a CloudEvent", false},
+		"a type nobody takes":    {`{"id":"x","type":"Other","source":"s"}`, "set aside by the sidecar, which gives no reason", false},
+		"parked by the sidecar":  {`{"id":"x","type":"Order.Placed","source":"s"}`, "set aside by the sidecar, which gives no reason", true},
+		"a long id":              {parkedEvent(strings.Repeat("x", 5000), "long", parkedAt), "long", true},
+		"an odd id":              {parkedEvent("a||b/c?d#e ü\u0001", "odd", parkedAt), "odd", true},
+		"a long reason":          {parkedEvent("x", strings.Repeat("<", 64<<10), parkedAt), strings.Repeat("<", maxText), true},
+		"too much for the store": {`{"id":"x","type":"Order.Placed","parkedreason":"large","data":"` + strings.Repeat("<", 400<<10) + `"}`, "large", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newService(t)
+			s.kept(t, c.message, c.message)
+			items := s.list(t, "topic=orders&state=open").Items
+			if len(items) != 1 || items[0].Reason != c.reason || items[0].EventID == "" {
+				t.Fatalf("kept %+v", items)
+			}
+			if items[0].Event == nil && !items[0].Truncated && string(items[0].Raw) != c.message {
+				t.Errorf("the message became %q", items[0].Raw)
+			}
+			id, _ := json.Marshal(items[0].EventID)
+			want := impossible
+			if c.redrivable {
+				want = done
+			}
+			if got := outcome(t, s.redrive(t, `"event_ids":[`+string(id)+`]`)); got != want {
+				t.Errorf("a redrive is answered %s, want %s", got, want)
+			}
+		})
+	}
+}
+
+func TestTwoEventsOfOneID(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	one := parkedEvent("1", "first", parkedAt)
+	other := strings.ReplaceAll(parkedEvent("1", "second", parkedAt), `"elsewhere"`, `"another"`)
+	s.kept(t, one, other, one, other)
+	items := s.list(t, "topic=orders").Items
+	if len(items) != 2 || items[0].Reason != "second" || items[1].Reason != "first" || items[0].EventID == items[1].EventID {
+		t.Fatalf("kept %+v", items)
+	}
+	if got := outcome(t, s.redrive(t, `"event_ids":["`+items[0].EventID+`"]`)); got != done || s.handled[0].Source != "another" || s.handled[0].ID != "1" {
+		t.Errorf("redriving the second: %s, handled %+v", got, s.handled)
+	}
+}
+
+func TestWhileTheStoreIsAwayAMessageComesAgain(t *testing.T) {
+	t.Parallel()
+	message := parkedEvent("e1", "reason", parkedAt)
+	// The store goes away after every number of calls in turn.
+	for calls := range 12 {
+		s := newService(t)
+		left := calls
+		s.store.fail = func() error {
+			if left--; left < 0 {
+				return state.ErrUnavailable
+			}
+			return nil
+		}
+		first := s.deliver(t, message)
+		s.store.fail = nil
+		s.kept(t, message)
+		if items := s.list(t, "topic=orders&state=open").Items; len(items) != 1 {
+			t.Errorf("after %d calls (%s), kept %+v", calls, first, items)
+		}
+		if calls == 0 && first != "RETRY" {
+			t.Errorf("a store that is away is answered %s", first)
+		}
+	}
+}
+
+func TestAFailureOfTheSurroundingsKeepsTheReason(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	s.kept(t, parkedEvent("e1", "no such order", parkedAt))
+	s.handle = func(context.Context, eventing.Event) error { return state.ErrUnavailable }
+	if got := outcome(t, s.redrive(t, `"event_ids":["e1"]`)); got != failed {
+		t.Errorf("outcome %s", got)
+	}
+	items := s.list(t, "topic=orders&state=open").Items
+	if len(items) != 1 || items[0].Reason != "no such order" || items[0].Attempts[0].Error == "" {
+		t.Errorf("kept %+v", items)
+	}
+}
+
+func TestOfRacingRedrivesOneWins(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newService(t)
+		s.kept(t, parkedEvent("e1", "reason", parkedAt))
+		hold := make(chan struct{})
+		s.handle = func(context.Context, eventing.Event) error { <-hold; return nil }
+		outcomes := make(chan string, 10)
+		var group sync.WaitGroup
+		for range cap(outcomes) {
+			group.Go(func() { outcomes <- outcome(t, s.redrive(t, `"event_ids":["e1"]`)) })
+		}
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		close(hold)
+		group.Wait()
+		got := map[string]int{}
+		for range cap(outcomes) {
+			got[<-outcomes]++
+		}
+		if diff := cmp.Diff(map[string]int{done: 1, running: 9}, got); diff != "" || len(s.handled) != 1 {
+			t.Errorf("outcomes (-want +got):\n%s\nhandled %d times", diff, len(s.handled))
+		}
+	})
+}
+
+func TestARedriveWhoseProcessDiedIsInterrupted(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newService(t)
+		s.kept(t, parkedEvent("e1", "reason", parkedAt))
+		s.handle = func(context.Context, eventing.Event) error {
+			s.store.fail = func() error { return state.ErrUnavailable } // as good as dead: nothing is recorded
+			return nil
+		}
+		if r := s.redrive(t, `"event_ids":["e1"]`); outcome(t, r) != done || !strings.Contains(r.Results[0].Error, "not be recorded") {
+			t.Errorf("got %+v", r)
+		}
+		s.store.fail, s.handle = nil, func(context.Context, eventing.Event) error { return nil }
+		if got := outcome(t, s.redrive(t, `"event_ids":["e1"],"dry_run":true`)); got != running {
+			t.Errorf("while the lease lasts: %s", got)
+		}
+		time.Sleep(leaseTime)
+		if got := s.list(t, "topic=orders").Items[0].Attempts[0].Outcome; got != interrupted {
+			t.Errorf("the attempt is shown as %s", got)
+		}
+		if got := outcome(t, s.redrive(t, `"event_ids":["e1"]`)); got != done {
+			t.Errorf("after it: %s", got)
+		}
+		attempts := s.list(t, "topic=orders").Items[0].Attempts
+		if len(attempts) != 2 || attempts[0].Outcome != interrupted || attempts[1].Outcome != done {
+			t.Errorf("attempts %+v", attempts)
+		}
+	})
+}
+
+func TestPages(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	const letters = 250
+	for n := range letters {
+		s.kept(t, parkedEvent(fmt.Sprint("e", n), "reason", parkedAt))
+	}
+	// Every second one can be redriven; the others do not keep a redrive of all from going on.
+	s.handle = func(_ context.Context, e eventing.Event) error {
+		if last := e.ID[len(e.ID)-1]; last%2 == 0 {
+			return nil
+		}
+		return eventing.Reject(errors.New("odd"))
+	}
+	got, requests := map[string]int{}, 0
+	for fields := `"all":true`; fields != ""; requests++ {
+		r := s.redrive(t, fields)
+		for _, one := range r.Results {
+			got[one.Outcome]++
+		}
+		if fields = ""; r.NextCursor != "" {
+			fields = `"all":true,"cursor":"` + r.NextCursor + `"`
+		}
+	}
+	if diff := cmp.Diff(map[string]int{done: letters / 2, failed: letters / 2}, got); diff != "" || requests != 3 {
+		t.Errorf("in %d requests (-want +got):\n%s", requests, diff)
+	}
+	for i := range s.handled {
+		if want := fmt.Sprint("e", i); s.handled[i].ID != want {
+			t.Fatalf("the %dth redriven is %s", i, s.handled[i].ID)
+		}
+	}
+	for query, want := range map[string]int{"": letters, "&state=open": letters / 2, "&state=redriven": letters / 2} {
+		seen, last := 0, letters
+		for at := "topic=orders&limit=30" + query; at != ""; {
+			page := s.list(t, at)
+			for _, item := range page.Items {
+				var n int
+				if _, err := fmt.Sscanf(item.EventID, "e%d", &n); err != nil || n >= last {
+					t.Fatalf("%s after %d", item.EventID, last)
+				}
+				seen, last = seen+1, n
+			}
+			if at = ""; page.NextCursor != "" {
+				at = "topic=orders&limit=30" + query + "&cursor=" + url.QueryEscape(page.NextCursor)
+			}
+		}
+		if seen != want {
+			t.Errorf("%q lists %d, want %d", query, seen, want)
+		}
+	}
+	if got := s.list(t, "").Topics[0]; got != (topicCount{"orders", letters / 2, letters / 2}) {
+		t.Errorf("counted %+v", got)
+	}
+}
+
+// TestNoOpenLetterIsHidden lets events be parked, redriven and parked again at once, by two processes on a store that fails
+// at times. Whatever is open in the end must be listed as open.
+func TestNoOpenLetterIsHidden(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	const events, rounds = 10, 20
+	s.handle = func(context.Context, eventing.Event) error { return nil }
+	s.store.fail = func() error {
+		if rand.N(25) == 0 {
+			return state.ErrUnavailable
+		}
+		return nil
+	}
+	var parking, redriving sync.WaitGroup
+	ctx, stop := context.WithCancel(t.Context())
+	for n := range events {
+		parking.Go(func() {
+			for round := range rounds {
+				message := parkedEvent(fmt.Sprint("e", n), fmt.Sprint("round ", round), parkedAt.Add(time.Duration(round)*time.Minute))
+				for s.deliver(t, message) != "SUCCESS" {
+					continue
+				}
+			}
+		})
+	}
+	wish := order{actor: "operator@example.com", reason: "test"}
+	for range 3 {
+		redriving.Go(func() {
+			for ctx.Err() == nil {
+				places, err := s.letters.all(t.Context(), "orders")
+				if err != nil {
+					continue
+				}
+				for _, p := range places {
+					if e, ok, err := s.letters.entry(t.Context(), "orders", p); err == nil && ok {
+						_, _ = s.letters.redrive(t.Context(), "orders", e.EventID, wish)
+					}
+				}
+			}
+		})
+	}
+	parking.Wait()
+	stop()
+	redriving.Wait()
+	s.store.fail = nil
+	places, err := s.letters.all(t.Context(), "orders")
+	if err != nil {
+		t.Fatal(err)
+	}
+	listed := map[string]int{}
+	for _, p := range places {
+		listed[p.Key] = p.Open
+	}
+	for n := range events {
+		key := entryKey("orders", fmt.Sprint("e", n))
+		e, err := s.letters.get(t.Context(), key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e.State == open && listed[key] != e.Opening {
+			t.Errorf("%s is open for the %dth time and listed as %d", e.EventID, e.Opening, listed[key])
+		}
+	}
+}
+
+func TestBadRequestsNameTheField(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	const who = `"actor":"operator@example.com","reason":"repaired"`
+	for _, c := range []struct{ method, path, body, location, text string }{
+		{"GET", "?topic=inventory", "", "query.topic", "orders"},
+		{"GET", "?topic=orders.app.dead", "", "query.topic", "orders"},
+		{"GET", "?topic=orders&state=closed", "", "query.state", ""},
+		{"GET", "?topic=orders&limit=101", "", "query.limit", ""},
+		{"GET", "?topic=orders&cursor=nonsense", "", "query.cursor", ""},
+		{"GET", "?topic=orders&cursor=" + cursor(1, "inventory"), "", "query.cursor", ""},
+		{"GET", "?state=open", "", "query.topic", ""},
+		{"POST", "/redrive", `{"topic":"orders","all":true}`, "body.actor", ""},
+		{"POST", "/redrive", `{"topic":"orders","all":true,"actor":" ","reason":"r"}`, "body.actor", ""},
+		{"POST", "/redrive", `{"topic":"orders","all":true,"actor":"a","reason":""}`, "body.reason", ""},
+		{"POST", "/redrive", `{"topic":"inventory","all":true,` + who + `}`, "body.topic", "orders"},
+		{"POST", "/redrive", `{"topic":"orders",` + who + `}`, "body.event_ids", ""},
+		{"POST", "/redrive", `{"topic":"orders","event_ids":["e1"],"all":true,` + who + `}`, "body.event_ids", ""},
+		{"POST", "/redrive", `{"topic":"orders","event_ids":["e1"],"cursor":"x",` + who + `}`, "body.cursor", ""},
+		{"POST", "/redrive", `{"topic":"orders","event_ids":["e1` + strings.Repeat(`","e1`, 100) + `"],` + who + `}`, "body.event_ids", ""},
+	} {
+		var problem rest.Problem
+		code := s.request(t, c.method, "/v1/dead-letters"+c.path, c.body, &problem)
+		if code != http.StatusUnprocessableEntity || len(problem.Errors) == 0 || problem.Errors[0].Location != c.location ||
+			!strings.Contains(problem.Errors[0].Message, c.text) {
+			t.Errorf("%s %s: %d %+v, want a 422 that names %s", c.path, c.body, code, problem, c.location)
+		}
+	}
+	s.store.fail = func() error { return state.ErrUnavailable }
+	var problem rest.Problem
+	if code := s.request(t, "GET", "/v1/dead-letters?topic=orders", "", &problem); code != http.StatusServiceUnavailable {
+		t.Errorf("with the store away: %d %+v", code, problem)
+	}
+}

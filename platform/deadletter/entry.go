@@ -1,0 +1,198 @@
+package deadletter
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"slices"
+	"strings"
+	"time"
+
+	"waybill/platform/eventing"
+)
+
+type entryState string
+
+const (
+	open     entryState = "open"
+	redriven entryState = "redriven"
+)
+
+// entry is a parked event as it is stored.
+type entry struct {
+	Topic string `json:"topic"`
+	// EventID is the event's id, or made from its content when it has none or when another event has the same.
+	EventID     string          `json:"event_id"`
+	Type        string          `json:"type,omitempty"`
+	Subject     string          `json:"subject,omitempty"`
+	Key         string          `json:"key,omitempty"`
+	Fingerprint string          `json:"fingerprint"`
+	Event       json.RawMessage `json:"event,omitempty"`
+	// Raw is the message when it is no CloudEvent, or the beginning of one that is too large to keep.
+	Raw       []byte     `json:"raw,omitempty"`
+	Truncated bool       `json:"truncated,omitempty"`
+	State     entryState `json:"state"`
+	// Opening counts how often the entry became open.
+	Opening  int       `json:"opening"`
+	Parkings []parking `json:"parkings"`
+	Reason   string    `json:"reason"`
+	Attempts []attempt `json:"attempts,omitempty"`
+	Lease    *lease    `json:"lease,omitempty"`
+	// Page is where the entry is listed, negative before it is.
+	Page int `json:"page"`
+}
+
+// parking is one time that the event was set aside.
+type parking struct {
+	At     time.Time `json:"at"`
+	By     string    `json:"by"`
+	Reason string    `json:"reason"`
+	// Unsaid says that the message does not tell when it was parked, so At is when it was first seen.
+	Unsaid bool `json:"unsaid,omitempty"`
+}
+
+// attempt is one redrive.
+type attempt struct {
+	ID      string    `json:"id"`
+	Actor   string    `json:"actor"`
+	Reason  string    `json:"reason"`
+	At      time.Time `json:"at"`
+	EndedAt time.Time `json:"ended_at,omitzero"`
+	Outcome string    `json:"outcome"`
+	Error   string    `json:"error,omitempty"`
+}
+
+// lease is the right to redrive an entry, which one at a time has. It ends by itself, for its holder may die.
+type lease struct {
+	Attempt string    `json:"attempt"`
+	Until   time.Time `json:"until"`
+}
+
+const (
+	// maxHistory is how many parkings and attempts are kept of an entry, the newest.
+	maxHistory = 50
+	// maxText is how long, in bytes, an entry's id, type, subject, reason and the like may be; none of ours is.
+	maxText = 2000
+	// maxCut is how much is kept, in bytes, of a message too large to keep.
+	maxCut = 64 << 10
+)
+
+// newEntry is the entry of a message that came from the dead-letter topic of topic.
+func newEntry(topic string, m eventing.Message, now time.Time) entry {
+	e := entry{Topic: topic, Key: m.Key, State: open, Opening: 1, Page: -1}
+	data := printable(m.Data)
+	var event eventing.Event
+	p := parking{At: now.UTC(), By: "sidecar", Unsaid: true}
+	if err := json.Unmarshal(data, &event); err != nil || event.ID == "" || event.Type == "" {
+		e.EventID, e.Type, e.Raw, p.Reason = eventing.UnknownID(m.Data), "unknown", m.Data, "not a CloudEvent"
+		e.Fingerprint = fingerprint(m.Data)
+	} else {
+		e.EventID, e.Type, e.Subject, e.Event = event.ID, short(event.Type), short(event.Subject), asItWas(data)
+		if len(e.EventID) > maxText {
+			e.EventID = eventing.UnknownID([]byte(e.EventID))
+		}
+		e.Fingerprint = fingerprint([]byte(event.Source), []byte(event.Type), []byte(event.Subject), compact(event.Data))
+		p.Reason = "set aside by the sidecar, which gives no reason"
+		if event.Parked != nil {
+			p.By, p.Reason = short(event.Parked.By), short(event.Parked.Reason)
+			if !event.Parked.At.IsZero() {
+				p.At, p.Unsaid = event.Parked.At.UTC(), false
+			}
+		}
+	}
+	e.Reason, e.Parkings = p.Reason, []parking{p}
+	return e
+}
+
+func short(text string) string { return strings.ToValidUTF8(text[:min(len(text), maxText)], "") }
+
+// notTheEvents are the attributes that parking added or changed.
+var notTheEvents = []string{"parkedby", "parkedreason", "parkedat", "topic", "pubsubname"}
+
+// asItWas is the event as it was before it was parked, in the trace in which it was parked, which is its own.
+func asItWas(event []byte) json.RawMessage {
+	var attributes map[string]json.RawMessage
+	if err := json.Unmarshal(event, &attributes); err != nil {
+		return event // it was decoded before
+	}
+	for _, name := range notTheEvents {
+		delete(attributes, name)
+	}
+	b, err := json.Marshal(attributes)
+	if err != nil {
+		return event // what was decoded encodes
+	}
+	return b
+}
+
+func compact(data json.RawMessage) []byte {
+	var b bytes.Buffer
+	if err := json.Compact(&b, data); err != nil {
+		return data // empty, for the event was decoded before
+	}
+	return b.Bytes()
+}
+
+// fingerprint tells events apart that have the same id.
+func fingerprint(parts ...[]byte) string {
+	var sums []byte
+	for _, part := range parts {
+		sum := sha256.Sum256(part)
+		sums = append(sums, sum[:]...)
+	}
+	sum := sha256.Sum256(sums)
+	return hex.EncodeToString(sum[:6])
+}
+
+// cut is the entry of a message that is too large to keep.
+func (e entry) cut(message []byte) entry {
+	e.Event, e.Raw, e.Truncated = nil, message[:min(len(message), maxCut)], true
+	return e
+}
+
+// entryKey is made of a hash, because an event's id may be anything and a key may not.
+func entryKey(topic, eventID string) string {
+	sum := sha256.Sum256([]byte(eventID))
+	return "deadletter:" + topic + ":" + hex.EncodeToString(sum[:16])
+}
+
+func (e *entry) key() string { return entryKey(e.Topic, e.EventID) }
+
+// knows reports whether the parking is one that the entry has. Without a time of its own it cannot be told from the others.
+func (e *entry) knows(p parking) bool {
+	return p.Unsaid || slices.ContainsFunc(e.Parkings, func(known parking) bool { return known.At.Equal(p.At) && known.By == p.By })
+}
+
+// park notes that the event was set aside once more.
+func (e *entry) park(p parking) {
+	e.Reason = p.Reason
+	e.Parkings = newest(append(e.Parkings, p))
+	if e.State == redriven {
+		e.State, e.Opening = open, e.Opening+1
+	}
+}
+
+// begin takes the lease for an attempt.
+func (e *entry) begin(a attempt, until time.Time) {
+	if e.Lease != nil {
+		// Its holder's time is over.
+		e.finish(e.Lease.Attempt, a.At, interrupted, "")
+	}
+	e.Lease = &lease{a.ID, until}
+	e.Attempts = newest(append(e.Attempts, a))
+}
+
+// finish records how an attempt ended.
+func (e *entry) finish(attemptID string, at time.Time, outcome, text string) {
+	for i := range e.Attempts {
+		if a := &e.Attempts[i]; a.ID == attemptID {
+			a.EndedAt, a.Outcome, a.Error = at, outcome, text
+		}
+	}
+	if e.Lease != nil && e.Lease.Attempt == attemptID {
+		e.Lease = nil
+	}
+}
+
+func newest[T any](all []T) []T { return all[max(0, len(all)-maxHistory):] }

@@ -1,0 +1,173 @@
+package deadletter
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+
+	"waybill/platform/state"
+)
+
+// A topic's list is a head, which counts pages, and pages, which take keys of entries until they are full. A key keeps its
+// place for good, so a cursor holds while entries are added and redriven. Beside each key stands whether its entry is open,
+// so that finding the open ones reads no others. An entry that is open is always listed as open; one that is not may be
+// listed so for a moment, or after a crash, and is then struck off by whoever finds out.
+type (
+	head struct {
+		Pages int `json:"pages"`
+	}
+	page struct {
+		Items []item `json:"items"`
+	}
+	item struct {
+		Key string `json:"key"`
+		// Open is the entry's opening, so that striking off an old one leaves a newer one alone; 0 when it is not open.
+		Open int `json:"open,omitempty"`
+	}
+	// place is an item and where it stands.
+	place struct {
+		item
+		position int
+	}
+)
+
+const (
+	// pageSize is how many keys a page takes.
+	pageSize = 100
+	// maxPages is how many pages are read at once.
+	maxPages = 50
+)
+
+func headKey(topic string) string { return "deadletters:" + topic }
+
+func pageKey(topic string, n int) string { return headKey(topic) + ":" + strconv.Itoa(n) }
+
+var errPageFull = errors.New("the page is full")
+
+// list adds the key of an entry that is open for the first time, and returns the page. It may be repeated; when that takes
+// place after a whole page of others the entry is listed twice, and only the page that it names counts.
+func (l *Letters) list(ctx context.Context, topic, key string) (int, error) {
+	var h head
+	if _, err := l.store.Get(ctx, headKey(topic), &h); err != nil && !errors.Is(err, state.ErrNotFound) {
+		return 0, err
+	}
+	for {
+		n := max(0, h.Pages-1)
+		if h.Pages > 0 {
+			_, err := state.Update(ctx, l.store, pageKey(topic, n), func(p *page, _ bool) error {
+				switch {
+				case slices.ContainsFunc(p.Items, func(i item) bool { return i.Key == key }):
+					return state.Keep
+				case len(p.Items) >= pageSize:
+					return errPageFull
+				}
+				p.Items = append(p.Items, item{key, 1})
+				return nil
+			})
+			if !errors.Is(err, errPageFull) {
+				return n, err
+			}
+		}
+		// The head first: a page that it does not count would not be found.
+		seen := h.Pages
+		var err error
+		if h, err = state.Update(ctx, l.store, headKey(topic), func(h *head, _ bool) error {
+			if h.Pages > seen {
+				return state.Keep
+			}
+			h.Pages++
+			return nil
+		}); err != nil {
+			return 0, err
+		}
+	}
+}
+
+// mark lists the entry as open.
+func (l *Letters) mark(ctx context.Context, e entry, opening int) error {
+	return l.set(ctx, e.Topic, e.Page, e.key(), func(i *item) bool {
+		changed := i.Open < opening
+		i.Open = max(i.Open, opening)
+		return changed
+	})
+}
+
+// strike lists the entry as not open, unless it was opened again.
+func (l *Letters) strike(ctx context.Context, topic string, n int, key string, opening int) error {
+	return l.set(ctx, topic, n, key, func(i *item) bool {
+		changed := i.Open == opening
+		if changed {
+			i.Open = 0
+		}
+		return changed
+	})
+}
+
+func (l *Letters) set(ctx context.Context, topic string, n int, key string, change func(i *item) bool) error {
+	_, err := state.Update(ctx, l.store, pageKey(topic, n), func(p *page, _ bool) error {
+		i := slices.IndexFunc(p.Items, func(i item) bool { return i.Key == key })
+		if i < 0 {
+			return fmt.Errorf("page %d of %s does not list %s", n, topic, key)
+		}
+		if !change(&p.Items[i]) {
+			return state.Keep
+		}
+		return nil
+	})
+	return err
+}
+
+// all reads a topic's list, oldest first.
+func (l *Letters) all(ctx context.Context, topic string) ([]place, error) {
+	var h head
+	if _, err := l.store.Get(ctx, headKey(topic), &h); err != nil && !errors.Is(err, state.ErrNotFound) {
+		return nil, err
+	}
+	keys := make([]string, h.Pages)
+	for n := range keys {
+		keys[n] = pageKey(topic, n)
+	}
+	var places []place
+	n := 0
+	for chunk := range slices.Chunk(keys, maxPages) {
+		pages, err := l.store.GetMany(ctx, chunk)
+		if err != nil {
+			return nil, err
+		}
+		for _, key := range chunk {
+			var p page
+			if written, ok := pages[key]; ok {
+				if err := json.Unmarshal(written, &p); err != nil {
+					return nil, fmt.Errorf("read %s: %w", key, err)
+				}
+			}
+			for i, item := range p.Items {
+				places = append(places, place{item, n*pageSize + i})
+			}
+			n++
+		}
+	}
+	return places, nil
+}
+
+// entry reads the entry at a place; false says that there is none that counts there.
+func (l *Letters) entry(ctx context.Context, topic string, p place) (entry, bool, error) {
+	e, err := l.get(ctx, p.Key)
+	if err != nil {
+		if errors.Is(err, errNoEntry) {
+			err = nil
+		}
+		return entry{}, false, err
+	}
+	counts := e.Page < 0 || e.Page == p.position/pageSize
+	// A later opening in the list than in the entry is that of one which is about to be opened again.
+	if p.Open > 0 && (!counts || e.State != open && e.Opening == p.Open) {
+		if err := l.strike(ctx, topic, p.position/pageSize, p.Key, p.Open); err != nil {
+			return entry{}, false, err
+		}
+	}
+	return e, counts, nil
+}

@@ -1,0 +1,57 @@
+package eventing
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+
+	"go.opentelemetry.io/otel/trace"
+)
+
+// Takes reports whether this app has a handler for the events of that type on that topic.
+func (r *Receiver) Takes(topic, eventType string) bool {
+	s, ok := r.subscription(topic)
+	return ok && (s.Bulk != nil || s.Handlers[eventType] != nil)
+}
+
+func (r *Receiver) subscription(topic string) (Subscription, bool) {
+	for _, s := range r.subscriptions {
+		if s.Topic == topic {
+			return s, true
+		}
+	}
+	return Subscription{}, false
+}
+
+// Redrive gives an event that was parked to its handler once more, as often and as long as a delivery would and in the
+// event's own trace, which links to that of ctx. It returns what kept the event from being processed; Passing tells whether
+// that lies in the surroundings. Nothing is parked or published by Redrive, so the event stays with the caller.
+func (r *Receiver) Redrive(ctx context.Context, topic string, e Event) error {
+	s, ok := r.subscription(topic)
+	if !ok || !r.Takes(topic, e.Type) {
+		return Reject(fmt.Errorf("nobody here takes %s from %s", e.Type, topic))
+	}
+	if err := identified(e); err != nil {
+		return err
+	}
+	e.Parked = nil
+	link := trace.LinkFromContext(ctx)
+	ctx, span := r.span(e.Trace(ctx), s, e, link)
+	defer span.End()
+	handle := s.Handlers[e.Type]
+	if s.Bulk != nil {
+		handle = func(ctx context.Context, e Event) error { return r.callBulk(ctx, s, []Event{e})[0] }
+	}
+	err := r.attempt(ctx, span, e, handle)
+	outcome := "done"
+	switch {
+	case err == nil:
+	case Passing(err):
+		outcome = "retry"
+	default:
+		outcome, err = "parked", r.final(err)
+	}
+	r.logger.InfoContext(ctx, "event redriven", eventAttrs(s, e), slog.String("outcome", outcome), slog.Any("error", err))
+	r.count(ctx, e.Type, outcome)
+	return err
+}
