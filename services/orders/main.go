@@ -16,6 +16,7 @@ import (
 
 	"waybill/contracts"
 	"waybill/platform/config"
+	"waybill/platform/deadletter"
 	"waybill/platform/eventing"
 	"waybill/platform/rest"
 	"waybill/platform/service"
@@ -82,15 +83,17 @@ func run(ctx context.Context, environ []string, stdout io.Writer) (err error) {
 		Orders: orders, Remind: edge.Remind, Logger: logger,
 		Interval: time.Duration(c.SweepInterval), Patience: time.Duration(c.SweepPatience),
 	}
+	letters := deadletter.New(documents, logger)
 	receiver, err := eventing.NewReceiver(eventing.ReceiverOptions{
 		App: contracts.AppOrders, Token: string(c.APIToken), Publisher: publisher, OnParked: edge.Parked, Logger: logger,
-	}, edge.Subscriptions()...)
+	}, letters.Watch(edge.Subscriptions()...)...)
 	if err != nil {
 		return err
 	}
 
 	router, surface := rest.New(api.Info(), logger)
 	edge.Register(surface)
+	letters.Register(surface, receiver)
 	receiver.Mount(router)
 	svc.Server.MountHealth(router, dapr.Healthy, stateStore.Reachable)
 	group, ctx := errgroup.WithContext(ctx)
