@@ -8,8 +8,10 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -28,7 +30,7 @@ func TestRunWithoutASidecar(t *testing.T) {
 	logs, stdout := io.Pipe()
 	ended := make(chan error, 1)
 	go func() { // owned: the test waits for ended
-		err := run(ctx, []string{"APP_PORT=0", "DAPR_HTTP_PORT=" + nobody, "DAPR_GRPC_PORT=" + nobody}, stdout)
+		err := run(ctx, []string{"APP_PORT=0", "DAPR_HTTP_PORT=" + nobody, "DAPR_GRPC_PORT=" + nobody, "SWEEP_INTERVAL=10ms"}, stdout)
 		ended <- errors.Join(err, stdout.Close())
 	}()
 	lines := bufio.NewScanner(logs)
@@ -39,11 +41,14 @@ func TestRunWithoutASidecar(t *testing.T) {
 	if !lines.Scan() || json.Unmarshal(lines.Bytes(), &listening) != nil || listening.Msg != "listening" {
 		t.Fatalf("the first line of the log is %q: %v", lines.Text(), <-ended)
 	}
-	drained := make(chan struct{})
+	swept, drained := make(chan struct{}), make(chan struct{})
 	go func() { // owned: the test waits for drained
 		defer close(drained)
+		swept := sync.OnceFunc(func() { close(swept) })
 		for lines.Scan() {
-			continue
+			if strings.Contains(lines.Text(), "the sweep of orders that have not ended broke off") {
+				swept()
+			}
 		}
 	}()
 
@@ -61,6 +66,7 @@ func TestRunWithoutASidecar(t *testing.T) {
 		{http.MethodGet, "/nowhere", "", http.StatusNotFound},
 		{http.MethodPost, "/v1/orders", "{", http.StatusBadRequest},
 		{http.MethodPost, "/v1/orders", order, http.StatusServiceUnavailable},
+		{http.MethodPost, "/v1/orders/ord-1/cancel", "", http.StatusServiceUnavailable},
 	} {
 		req, err := http.NewRequestWithContext(t.Context(), test.method, "http://"+listening.Address+test.path, strings.NewReader(test.body))
 		if err != nil {
@@ -78,6 +84,11 @@ func TestRunWithoutASidecar(t *testing.T) {
 		}
 	}
 
+	select {
+	case <-swept:
+	case <-time.After(20 * time.Second):
+		t.Error("the orders that have not ended are not swept")
+	}
 	stop()
 	select {
 	case err := <-ended:
@@ -124,14 +135,15 @@ func TestRunNamesAPortInUse(t *testing.T) {
 
 func TestConfig(t *testing.T) {
 	c, err := config.Parse[Config]([]string{"APP_PORT=8001"})
-	if err != nil || time.Duration(c.IdempotencyTTL) != 24*time.Hour || time.Duration(c.ReceivedTTL) != 24*time.Hour {
-		t.Errorf("the defaults are %+v, %v", c, err)
+	got := []time.Duration{time.Duration(c.IdempotencyTTL), time.Duration(c.ReceivedTTL), time.Duration(c.SweepInterval), time.Duration(c.SweepPatience)}
+	if want := []time.Duration{24 * time.Hour, 24 * time.Hour, 10 * time.Second, 15 * time.Second}; err != nil || !slices.Equal(got, want) {
+		t.Errorf("the defaults are %v, %v", got, err)
 	}
-	err = run(t.Context(), []string{"IDEMPOTENCY_TTL=-1h", "RECEIVED_TTL=soon"}, io.Discard)
+	err = run(t.Context(), []string{"IDEMPOTENCY_TTL=-1h", "RECEIVED_TTL=soon", "SWEEP_INTERVAL=0", "SWEEP_PATIENCE=15"}, io.Discard)
 	if err == nil {
 		t.Fatal("it runs without a port")
 	}
-	for _, part := range []string{"APP_PORT", "IdempotencyTTL", "ReceivedTTL"} {
+	for _, part := range []string{"APP_PORT", "IdempotencyTTL", "ReceivedTTL", "SweepInterval", "SweepPatience"} {
 		if !strings.Contains(err.Error(), part) {
 			t.Errorf("%q leaves out %s", err, part)
 		}

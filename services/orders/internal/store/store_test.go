@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"testing"
@@ -52,7 +53,17 @@ func TestNothingIsLost(t *testing.T) {
 		Step: contracts.StepProcessShipment, Outcome: contracts.OutcomeDone, Code: "c", Message: "m", Amount: 999, Currency: "EUR",
 		TransactionID: "t", Carrier: "UPS", TrackingNumber: "n", EstimatedDelivery: at, CompletedAt: at,
 	}, at)
-	o.Fail(order.Cause{EventID: "e-3", Source: "/f", Time: at}, contracts.FulfillmentFailed{
+	if _, err := o.RequestCancellation("r", at); err == nil {
+		t.Error("a shipped order can be cancelled")
+	}
+	o.Step(order.Cause{EventID: "e-3", Source: "/f", Time: at}, contracts.StepCompleted{
+		Step: contracts.StepCancelShipment, Outcome: contracts.OutcomeDone, Actor: "a", CompletedAt: at,
+	}, at)
+	o.AwaitApproval(order.Cause{EventID: "e-4", Source: "/f", Time: at}, contracts.ApprovalRequested{TotalAmount: 1, ExpiresAt: at}, at)
+	if _, err := o.RequestCancellation("r", at); err != nil {
+		t.Error(err)
+	}
+	o.Fail(order.Cause{EventID: "e-5", Source: "/f", Time: at}, contracts.FulfillmentFailed{
 		Code: "c", Error: "e", Undone: []string{"A"}, NotUndone: []string{"B"}, FailedAt: at,
 	}, at)
 	save(t, s, o)
@@ -92,6 +103,74 @@ func TestCreate(t *testing.T) {
 			t.Errorf("once confirmed: %v", err)
 		}
 	})
+}
+
+// backlog lists the ids of the backlog, and of those the ones that are in the store.
+func backlog(t *testing.T, s *store.Store, done ...order.ID) (ids, found []order.ID) {
+	t.Helper()
+	err := s.Sweep(t.Context(), func(_ context.Context, listed []order.ID, stored map[order.ID]*order.Order) ([]order.ID, error) {
+		ids = append(ids, listed...)
+		found = slices.AppendSeq(found, maps.Keys(stored))
+		return done, nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	slices.Sort(found)
+	return ids, found
+}
+
+// TestBacklog: what is confirmed is in the backlog, whoever made it and however its writer ended; what has ended need not be.
+func TestBacklog(t *testing.T) {
+	t.Parallel()
+	documents := state.NewMemory()
+	s := store.New(documents, "writer", time.Hour)
+	confirm := func(o *order.Order) *order.Order {
+		o.Confirm(order.Cause{EventID: "e"}, at)
+		return o
+	}
+	received, cancelled := newOrder(t, "received", "c-1"), newOrder(t, "cancelled", "c-1")
+	for _, o := range []*order.Order{received, cancelled} {
+		if err := s.Create(t.Context(), o); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if ids, _ := backlog(t, s); len(ids) > 0 {
+		t.Errorf("the backlog holds %v, which nobody asked for", ids)
+	}
+	if _, err := cancelled.RequestCancellation("", at); err != nil {
+		t.Fatal(err)
+	}
+	save(t, s, cancelled)
+	save(t, s, confirm(received))
+	save(t, s, confirm(newOrder(t, "new", "c-1")))
+	for _, id := range []order.ID{"new", "missing"} {
+		if err := s.Watch(t.Context(), id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// The next process sees what this one left.
+	s = store.New(documents, "another writer", time.Hour)
+	ids, found := backlog(t, s, "new")
+	if diff := cmp.Diff([]order.ID{"missing", "new", "received"}, ids); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff([]order.ID{"new", "received"}, found); diff != "" {
+		t.Error(diff)
+	}
+	if ids, _ := backlog(t, s); !slices.Equal(ids, []order.ID{"missing", "received"}) {
+		t.Errorf("the backlog holds %v", ids)
+	}
+
+	// An order that cannot be put into the backlog is not confirmed.
+	for failAt := 1; failAt <= 2; failAt++ {
+		broken := &brittle{Memory: state.NewMemory(), failAt: failAt}
+		s := store.New(broken, "writer", time.Hour)
+		err := s.Update(t.Context(), "o-1", func(*order.Order) (*order.Order, error) { return confirm(newOrder(t, "o-1", "c-1")), nil })
+		if _, missing := s.Get(t.Context(), "o-1"); !errors.Is(err, errBroken) || missing == nil {
+			t.Errorf("write %d: %v, and it is stored", failAt, err)
+		}
+	}
 }
 
 func TestUpdateLosesNothingToOthers(t *testing.T) {
