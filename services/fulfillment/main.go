@@ -18,6 +18,7 @@ import (
 
 	"waybill/contracts"
 	"waybill/platform/config"
+	"waybill/platform/deadletter"
 	"waybill/platform/eventing"
 	"waybill/platform/rest"
 	"waybill/platform/service"
@@ -37,6 +38,9 @@ func main() {
 		os.Exit(1)
 	}
 }
+
+// letterPatience is how long the list of dead letters waits for a sidecar or a store that is away for a moment.
+const letterPatience = 4 * time.Second
 
 // run is the service from its start until ctx ends.
 func run(ctx context.Context, environ []string, stdout io.Writer) (err error) {
@@ -72,9 +76,10 @@ func run(ctx context.Context, environ []string, stdout io.Writer) (err error) {
 	})
 
 	edge := api.API{Inventory: stock, Sagas: control, Logger: logger}
+	letters := deadletter.New(state.NewPatient(store, letterPatience), logger)
 	receiver, err := eventing.NewReceiver(eventing.ReceiverOptions{
 		App: contracts.AppFulfillment, Token: string(c.APIToken), Publisher: publisher, Logger: logger,
-	}, edge.Subscriptions()...)
+	}, letters.Watch(edge.Subscriptions()...)...)
 	if err != nil {
 		return err
 	}
@@ -83,6 +88,7 @@ func run(ctx context.Context, environ []string, stdout io.Writer) (err error) {
 		Description: "Stock, approvals, and the saga that pays, reserves and ships an order or undoes what it did.",
 	}, logger)
 	edge.Mount(restAPI)
+	letters.Register(restAPI, receiver)
 	receiver.Mount(router)
 	svc.Server.MountHealth(router, dapr.Healthy, store.Reachable)
 
