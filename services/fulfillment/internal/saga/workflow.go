@@ -133,7 +133,7 @@ func (r *run) approval() {
 		return
 	}
 	for {
-		expired := r.wait(until.Sub(r.ctx.CurrentTimeUTC()))
+		expired := r.wait(max(0, until.Sub(r.ctx.CurrentTimeUTC()))) // a negative wait would never end
 		var d Decisions
 		if r.call(activitySettleApproval, ApprovalInput{Order: r.order, Expired: expired}, r.limits.lasting(), &d) != nil {
 			r.technical(activitySettleApproval)

@@ -1,0 +1,355 @@
+package saga_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/dapr/durabletask-go/api/protos"
+	"github.com/dapr/durabletask-go/workflow"
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/test/bufconn"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/types/known/emptypb"
+
+	"waybill/contracts"
+	"waybill/services/fulfillment/internal/journal"
+	"waybill/services/fulfillment/internal/saga"
+)
+
+// Live orders are replayed by whatever version of the workflow runs when they go on. The histories in testdata/<version> are
+// those of that version's workflow, one for every way an order can take and for every place where it can wait; each must
+// still lead this version's code to the very steps that it led that one to. A change that breaks one of them would strand
+// live orders: make it behind ctx.IsPatched, or as a new version beside the old (registry.AddVersionedWorkflowN). Never
+// change a history; add those of a new shape with: go test ./internal/saga -run TestRecordHistories -record
+var record = flag.Bool("record", false, "record the histories that testdata/1.0 does not have yet")
+
+// scenario brings an order's saga to where its history is worth keeping.
+type scenario struct {
+	limits saga.Limits
+	order  contracts.Order
+	play   func(w *world, order contracts.Order)
+}
+
+func scenarios() map[string]scenario {
+	small, large := anOrder("ORDER-1"), aLargeOrder("ORDER-1")
+	with := func(change func(o *contracts.Order)) contracts.Order {
+		o := small
+		change(&o)
+		return o
+	}
+	end := func(w *world, o contracts.Order) { w.fulfill(o) }
+	waiting := func(w *world, o contracts.Order) {
+		w.start(o)
+		w.until(o, "an approval", (*journal.Entry).AwaitsApproval)
+	}
+	must := func(w *world, err error) {
+		if err != nil {
+			w.t.Fatal(err)
+		}
+	}
+	short := quick
+	short.Approval = 20 * time.Millisecond
+	return map[string]scenario{
+		"fulfilled":               {quick, small, end},
+		"fulfilled-after-retries": {quick, with(func(o *contracts.Order) { o.PaymentToken, o.ShipTo.Zip = "tok_fail_2", "X-FAIL-1" }), end},
+		"declined":                {quick, with(func(o *contracts.Order) { o.PaymentToken = "tok_declined" }), end},
+		"payment-down":            {quick, with(func(o *contracts.Order) { o.PaymentToken = "tok_down" }), end},
+		"unknown-product": {quick, with(func(o *contracts.Order) {
+			o.Items = []contracts.Line{{ProductID: "INVALID-PRODUCT", Quantity: 1, Price: 1}}
+		}), end},
+		"carrier-refuses":           {quick, with(func(o *contracts.Order) { o.ShipTo.Zip = "X-REFUSED" }), end},
+		"carrier-down":              {quick, with(func(o *contracts.Order) { o.ShipTo.Zip = "X-DOWN" }), end},
+		"waiting-for-approval":      {quick, large, waiting},
+		"approval-timed-out":        {short, large, end},
+		"cancelled-before-it-began": {quick, small, func(w *world, o contracts.Order) { must(w, w.cancel(o)); w.fulfill(o) }},
+		"approved-after-an-empty-signal": {quick, large, func(w *world, o contracts.Order) {
+			waiting(w, o)
+			w.wake(o)
+			must(w, w.decide(o, true, "approver@example.com"))
+			w.end(o)
+		}},
+		"approval-refused": {quick, large, func(w *world, o contracts.Order) {
+			waiting(w, o)
+			must(w, w.decide(o, false, "approver@example.com"))
+			w.end(o)
+		}},
+		"cancelled-while-waiting": {quick, large, func(w *world, o contracts.Order) {
+			waiting(w, o)
+			must(w, w.cancel(o))
+			w.end(o)
+		}},
+		"cancelled-while-paying": {quick, small, func(w *world, o contracts.Order) {
+			w.faults.hook("Charge", func() error { return w.cancel(o) })
+			w.fulfill(o)
+		}},
+		"waiting-for-repair": {quick, small, func(w *world, o contracts.Order) {
+			w.faults.set("Ship", -1, false)
+			w.faults.set("Release", -1, false)
+			w.start(o)
+			w.until(o, "a halt", (*journal.Entry).Halted)
+		}},
+		"repaired": {quick, small, func(w *world, o contracts.Order) {
+			w.faults.set("Ship", -1, false)
+			w.faults.set("Release", -1, false)
+			w.start(o)
+			w.until(o, "a halt", (*journal.Entry).Halted)
+			w.faults.set("Release", 0, false)
+			_, err := w.starts.Repair(w.t.Context(), o.OrderID, "operator@example.com", "The warehouse answers again.")
+			must(w, err)
+			w.end(o)
+		}},
+	}
+}
+
+func TestRecordHistories(t *testing.T) {
+	t.Parallel()
+	if !*record {
+		t.Skip("only with -record")
+	}
+	for name, s := range scenarios() {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, s.limits)
+			s.play(w, s.order)
+			for _, instance := range []string{s.order.OrderID, s.order.OrderID + ":compensation"} {
+				file := filepath.Join("testdata", "1.0", name+strings.TrimPrefix(strings.ReplaceAll(instance, ":", "."), s.order.OrderID)+".json")
+				if _, err := os.Stat(file); err == nil {
+					continue
+				}
+				history, err := w.client.GetInstanceHistory(t.Context(), instance)
+				if err != nil || len(history.Events) == 0 {
+					continue // it was not undone
+				}
+				if err := os.WriteFile(file, encodeHistory(t, history.Events), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+func encodeHistory(t *testing.T, events []*protos.HistoryEvent) []byte {
+	t.Helper()
+	lines := make([]string, len(events))
+	for i, e := range events {
+		line, err := protojson.Marshal(e)
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines[i] = string(line)
+	}
+	return []byte("[\n" + strings.Join(lines, ",\n") + "\n]\n")
+}
+
+func decodeHistory(t *testing.T, file string) []*protos.HistoryEvent {
+	t.Helper()
+	content, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var raw []json.RawMessage
+	if err := json.Unmarshal(content, &raw); err != nil {
+		t.Fatal(err)
+	}
+	events := make([]*protos.HistoryEvent, len(raw))
+	for i, r := range raw {
+		events[i] = &protos.HistoryEvent{}
+		if err := protojson.Unmarshal(r, events[i]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return events
+}
+
+func TestReleasedHistoriesStillReplay(t *testing.T) {
+	t.Parallel()
+	files, err := filepath.Glob("testdata/*/*.json")
+	if err != nil || len(files) < len(scenarios()) {
+		t.Fatalf("%d histories for %d scenarios, %v", len(files), len(scenarios()), err)
+	}
+	worker := startReplayer(t)
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(strings.TrimPrefix(file, "testdata/"), ".json"), func(t *testing.T) {
+			t.Parallel()
+			replays(t, worker, decodeHistory(t, file))
+		})
+	}
+}
+
+// replays checks that at every moment at which the workflow ran, what it asked for then is what it asks for now.
+func replays(t *testing.T, worker *replayer, history []*protos.HistoryEvent) {
+	t.Helper()
+	for begin := 0; begin < len(history); {
+		next := begin + 1
+		for next < len(history) && history[next].GetWorkflowStarted() == nil {
+			next++
+		}
+		var told, want []string
+		var events []*protos.HistoryEvent
+		for _, e := range history[begin:next] {
+			if asked := askedFor(e); asked != "" {
+				want = append(want, asked)
+			} else if e.GetExecutionCompleted() == nil {
+				events = append(events, e)
+			}
+		}
+		ended := slices.ContainsFunc(history[begin:next], func(e *protos.HistoryEvent) bool { return e.GetExecutionCompleted() != nil })
+		response, err := worker.run(t.Context(), history[:begin], events)
+		if err != nil {
+			t.Fatal(err)
+		}
+		completed := false
+		for _, action := range response.GetActions() {
+			if c := action.GetCompleteWorkflow(); c != nil {
+				completed = true
+				if c.GetFailureDetails() != nil {
+					t.Errorf("after %d events the workflow fails: %s", begin, c.GetFailureDetails().GetErrorMessage())
+				}
+				continue
+			}
+			told = append(told, asks(action))
+		}
+		slices.Sort(told) // the engine does not keep the order of what is asked for at once
+		slices.Sort(want)
+		if diff := cmp.Diff(want, told); diff != "" || completed != ended {
+			t.Errorf("after %d events the workflow asks for something else (-recorded +now), ends: recorded %v, now %v\n%s", begin, ended, completed, diff)
+		}
+		begin = next
+	}
+}
+
+// askedFor is what a recorded event says that the workflow asked for.
+func askedFor(e *protos.HistoryEvent) string {
+	switch {
+	case e.GetTaskScheduled() != nil:
+		return fmt.Sprintf("%d activity %s %s", e.GetEventId(), e.GetTaskScheduled().GetName(), e.GetTaskScheduled().GetInput().GetValue())
+	case e.GetTimerCreated() != nil:
+		return fmt.Sprintf("%d timer", e.GetEventId())
+	case e.GetChildWorkflowInstanceCreated() != nil:
+		return fmt.Sprintf("%d workflow %s as %s", e.GetEventId(), e.GetChildWorkflowInstanceCreated().GetName(), e.GetChildWorkflowInstanceCreated().GetInstanceId())
+	default:
+		return ""
+	}
+}
+
+func asks(a *protos.WorkflowAction) string {
+	switch {
+	case a.GetScheduleTask() != nil:
+		return fmt.Sprintf("%d activity %s %s", a.GetId(), a.GetScheduleTask().GetName(), a.GetScheduleTask().GetInput().GetValue())
+	case a.GetCreateTimer() != nil:
+		return fmt.Sprintf("%d timer", a.GetId())
+	case a.GetCreateChildWorkflow() != nil:
+		return fmt.Sprintf("%d workflow %s as %s", a.GetId(), a.GetCreateChildWorkflow().GetName(), a.GetCreateChildWorkflow().GetInstanceId())
+	default:
+		return a.String()
+	}
+}
+
+// replayer is the engine's side of a connection to a real worker: it hands out one execution of a workflow at a time, and
+// takes what the worker makes of it. It runs no activity.
+type replayer struct {
+	protos.UnimplementedTaskHubSidecarServiceServer
+	requests chan *protos.WorkflowRequest
+	mu       sync.Mutex
+	waiting  map[string]chan *protos.WorkflowResponse
+	count    int
+}
+
+func startReplayer(t *testing.T) *replayer {
+	t.Helper()
+	r := &replayer{requests: make(chan *protos.WorkflowRequest), waiting: map[string]chan *protos.WorkflowResponse{}}
+	server := grpc.NewServer()
+	protos.RegisterTaskHubSidecarServiceServer(server, r)
+	listener := bufconn.Listen(1 << 20)
+	var serving sync.WaitGroup
+	serving.Go(func() {
+		if err := server.Serve(listener); err != nil {
+			t.Errorf("serve: %v", err)
+		}
+	})
+	conn, err := grpc.NewClient("passthrough:///replayer", grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return listener.DialContext(ctx) }))
+	if err != nil {
+		t.Fatal(err)
+	}
+	registry := workflow.NewRegistry()
+	if err := saga.Register(registry, saga.Partners{Logger: slog.New(slog.DiscardHandler)}); err != nil {
+		t.Fatal(err)
+	}
+	work, stop := context.WithCancel(context.WithoutCancel(t.Context()))
+	if err := workflow.NewClientWithLogger(conn, quietLog{}).StartWorker(work, registry); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		stop()
+		conn.Close()
+		server.Stop()
+		serving.Wait()
+	})
+	return r
+}
+
+func (r *replayer) Hello(context.Context, *emptypb.Empty) (*emptypb.Empty, error) {
+	return &emptypb.Empty{}, nil
+}
+
+func (r *replayer) GetWorkItems(_ *protos.GetWorkItemsRequest, stream protos.TaskHubSidecarService_GetWorkItemsServer) error {
+	for {
+		select {
+		case <-stream.Context().Done():
+			return nil
+		case request := <-r.requests:
+			item := &protos.WorkItem{
+				Request:         &protos.WorkItem_WorkflowRequest{WorkflowRequest: request},
+				CompletionToken: request.GetInstanceId(),
+			}
+			if err := stream.Send(item); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+func (r *replayer) CompleteWorkflowTask(_ context.Context, response *protos.WorkflowResponse) (*protos.CompleteTaskResponse, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if waiting, known := r.waiting[response.GetInstanceId()]; known {
+		waiting <- response
+		delete(r.waiting, response.GetInstanceId())
+	}
+	return &protos.CompleteTaskResponse{}, nil
+}
+
+func (r *replayer) run(ctx context.Context, past, events []*protos.HistoryEvent) (*protos.WorkflowResponse, error) {
+	r.mu.Lock()
+	r.count++
+	id := fmt.Sprintf("replay-%d", r.count)
+	answer := make(chan *protos.WorkflowResponse, 1)
+	r.waiting[id] = answer
+	r.mu.Unlock()
+	select {
+	case r.requests <- &protos.WorkflowRequest{InstanceId: id, PastEvents: past, NewEvents: events}:
+	case <-ctx.Done():
+		return nil, errors.Join(errors.New("no worker takes the workflow"), ctx.Err())
+	}
+	select {
+	case response := <-answer:
+		return response, nil
+	case <-ctx.Done():
+		return nil, errors.Join(errors.New("the worker does not answer"), ctx.Err())
+	}
+}
