@@ -1,0 +1,736 @@
+package delivery_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+	"go.uber.org/goleak"
+
+	"waybill/contracts"
+	"waybill/platform/state"
+	"waybill/services/notifications/internal/contact"
+	"waybill/services/notifications/internal/delivery"
+	"waybill/services/notifications/internal/message"
+	"waybill/services/notifications/internal/store"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// world is what outlives a process: the store, the channels, and what was published.
+type world struct {
+	t        *testing.T
+	docs     state.Store
+	messages *store.Messages
+	contacts *store.Contacts
+	channels map[string]*fake
+	bus      *bus
+}
+
+// fake is a channel that remembers what it was given and answers as it is told.
+type fake struct {
+	mu     sync.Mutex
+	sent   []sent
+	answer func(ctx context.Context, attempt int, m message.Outgoing) error
+}
+
+type sent struct {
+	to contracts.Contact
+	m  message.Outgoing
+}
+
+func (f *fake) Parallel() int { return 3 }
+
+func (f *fake) Send(ctx context.Context, to contracts.Contact, m message.Outgoing) error {
+	f.mu.Lock()
+	f.sent = append(f.sent, sent{to, m})
+	attempt, answer := 0, f.answer
+	for _, s := range f.sent {
+		if s.m.ID == m.ID {
+			attempt++
+		}
+	}
+	f.mu.Unlock()
+	if answer == nil {
+		return nil
+	}
+	return answer(ctx, attempt, m)
+}
+
+// times is how often the channel was given the message.
+func (f *fake) times(id string) int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n := 0
+	for _, s := range f.sent {
+		if s.m.ID == id {
+			n++
+		}
+	}
+	return n
+}
+
+type bus struct {
+	mu        sync.Mutex
+	fail      error
+	published []contracts.Payload
+	ids       []string
+}
+
+func (b *bus) announce(_ context.Context, id string, _ time.Time, payload contracts.Payload) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.fail != nil {
+		return b.fail
+	}
+	b.published, b.ids = append(b.published, payload), append(b.ids, id)
+	return nil
+}
+
+func (b *bus) setFail(err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.fail = err
+}
+
+func (b *bus) all() []string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.Clone(b.ids)
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	w := &world{t: t, docs: state.NewMemory(), bus: &bus{}, channels: map[string]*fake{}}
+	w.messages, w.contacts = store.NewMessages(w.docs), store.NewContacts(w.docs)
+	for _, channel := range contracts.Channels() {
+		w.channels[channel] = &fake{}
+	}
+	w.setContact(contracts.Contact{
+		Name: "Test Customer", Email: "cust-123@example.com", Phone: "+12065550123", Push: &contracts.PushAddress{Endpoint: "https://push.example.com/1"},
+	})
+	return w
+}
+
+func (w *world) setContact(c contracts.Contact) {
+	w.t.Helper()
+	_, err := w.contacts.Update(w.t.Context(), "CUST-123", func(known *contact.Contact) bool {
+		known.Set(c, time.Now())
+		return true
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+var policy = message.Policy{Attempts: 4, First: time.Second, Last: time.Minute}
+
+// process is a courier with a store of its own choice.
+func (w *world) process(docs state.Store) *delivery.Courier {
+	w.t.Helper()
+	channels := map[string]delivery.Channel{}
+	for name, channel := range w.channels {
+		channels[name] = channel
+	}
+	c, err := delivery.New(delivery.Options{
+		Messages: store.NewMessages(docs), Contacts: store.NewContacts(docs),
+		Backlog: state.NewBacklog(docs, "notifications", ulid.Make().String()), Channels: channels, Announce: w.bus.announce,
+		Operators: contracts.Contact{Email: "operators@example.com"}, Policy: policy, SendTimeout: 10 * time.Second,
+		Logger: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return c
+}
+
+// during runs a process for that long by the test's own clock, after start.
+func (w *world) during(c *delivery.Courier, length time.Duration, start func()) {
+	w.t.Helper()
+	ctx, stop := context.WithCancel(w.t.Context())
+	ended := make(chan struct{})
+	go func() { // owned: waited for below
+		defer close(ended)
+		c.Run(ctx)
+	}()
+	synctest.Wait()
+	if start != nil {
+		start()
+	}
+	time.Sleep(length) // of the bubble's clock
+	stop()
+	<-ended
+}
+
+func (w *world) accept(c *delivery.Courier, m message.Message) {
+	w.t.Helper()
+	if err := c.Accept(w.t.Context(), m); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func (w *world) read(id string) message.Message {
+	w.t.Helper()
+	m, err := w.messages.Get(w.t.Context(), id)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return m
+}
+
+func shipped(t *testing.T, channel string) message.Message { return shippedOf(t, "ORD-1001", channel) }
+
+func shippedOf(t *testing.T, order, channel string) message.Message {
+	t.Helper()
+	m, err := message.Requested(contracts.NotificationRequested{
+		NotificationID: order + ":order_shipped:" + channel, OrderID: order, CustomerID: "CUST-123", Channel: channel,
+		Template: contracts.TemplateOrderShipped, TrackingNumber: "TRK-1001", RequestedAt: time.Now(),
+	}, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// settled fails the test unless the message has this state, was announced once, and went to its channel so often.
+func (w *world) settled(id string, want message.State, sends int) message.Message {
+	w.t.Helper()
+	m := w.read(id)
+	if m.State != want || !m.Announced {
+		w.t.Errorf("%s is %s (announced %t, code %s), want %s", id, m.State, m.Announced, m.Code, want)
+	}
+	if got := w.channels[m.Channel].times(id); got != sends {
+		w.t.Errorf("%s went to its channel %d times, want %d", id, got, sends)
+	}
+	return m
+}
+
+func TestEachChannelIsDelivered(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		c := w.process(w.docs)
+		w.during(c, time.Second, func() {
+			for _, channel := range contracts.Channels() {
+				w.accept(c, shipped(t, channel))
+			}
+		})
+		for _, channel := range contracts.Channels() {
+			m := w.settled("ORD-1001:order_shipped:"+channel, message.Delivered, 1)
+			if m.Attempts != 1 {
+				t.Errorf("%d attempts", m.Attempts)
+			}
+		}
+		if got := w.channels[contracts.ChannelEmail].sent[0]; got.to.Email != "cust-123@example.com" || got.m.Subject != "Your order ORD-1001 has shipped" {
+			t.Errorf("%+v", got)
+		}
+		if len(w.bus.all()) != 3 {
+			t.Errorf("published %v", w.bus.all())
+		}
+		if left := w.backlog(); len(left) != 0 {
+			// The next sweep forgets them.
+			w.during(w.process(w.docs), time.Second, nil)
+			if left = w.backlog(); len(left) != 0 {
+				t.Errorf("the backlog holds %v", left)
+			}
+		}
+	})
+}
+
+func (w *world) backlog() []string {
+	w.t.Helper()
+	var ids []string
+	err := state.NewBacklog(w.docs, "notifications", "reader").Sweep(w.t.Context(), func(_ context.Context, found []string) ([]string, error) {
+		ids = append(ids, found...)
+		return nil, nil
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return ids
+}
+
+func TestTheSameRequestAgain(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		c := w.process(w.docs)
+		m := shipped(t, contracts.ChannelEmail)
+		other := m
+		other.Facts.TrackingNumber = "TRK-2002"
+		w.during(c, time.Minute, func() {
+			w.accept(c, m)
+			w.accept(c, m)
+			time.Sleep(time.Second)
+			w.accept(c, m)
+			w.accept(c, other)
+		})
+		// A process that knows nothing of the first one.
+		again := w.process(w.docs)
+		w.during(again, time.Minute, func() { w.accept(again, m); w.accept(again, other) })
+		if got := w.settled(m.ID, message.Delivered, 1); got.Facts.TrackingNumber != "TRK-1001" {
+			t.Error("the first content does not stand")
+		}
+		if len(w.bus.all()) != 1 {
+			t.Errorf("published %v", w.bus.all())
+		}
+	})
+}
+
+func TestRetryThenSuccess(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.channels[contracts.ChannelSMS].answer = func(_ context.Context, attempt int, _ message.Outgoing) error {
+			if attempt < 3 {
+				return errors.New("down")
+			}
+			return nil
+		}
+		c := w.process(w.docs)
+		m := shipped(t, contracts.ChannelSMS)
+		w.during(c, 10*time.Second, func() {
+			w.accept(c, m)
+			time.Sleep(500 * time.Millisecond)
+			if got := w.read(m.ID); got.State != message.Pending || got.Attempts != 1 || got.LastError == "" {
+				t.Errorf("between attempts: %+v", got)
+			}
+		})
+		if got := w.settled(m.ID, message.Delivered, 3); got.Attempts != 3 || got.LastError != "" {
+			t.Errorf("%+v", got)
+		}
+	})
+}
+
+// A message that its channel never takes is given up; meanwhile other messages and other channels go their way.
+func TestGiveUpAndBlockNobody(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		broken := shippedOf(t, "ORD-1", contracts.ChannelEmail)
+		w.channels[contracts.ChannelEmail].answer = func(ctx context.Context, _ int, m message.Outgoing) error {
+			if m.ID == broken.ID {
+				<-ctx.Done() // hangs
+				return ctx.Err()
+			}
+			return nil
+		}
+		w.channels[contracts.ChannelPush].answer = func(context.Context, int, message.Outgoing) error { panic("made to") }
+		c := w.process(w.docs)
+		w.during(c, 5*time.Minute, func() {
+			w.accept(c, broken)
+			w.accept(c, shippedOf(t, "ORD-2", contracts.ChannelEmail))
+			w.accept(c, shippedOf(t, "ORD-1", contracts.ChannelSMS))
+			w.accept(c, shippedOf(t, "ORD-1", contracts.ChannelPush))
+			time.Sleep(time.Second)
+			w.settled("ORD-2:order_shipped:email", message.Delivered, 1)
+			w.settled("ORD-1:order_shipped:sms", message.Delivered, 1)
+		})
+		m := w.settled(broken.ID, message.Failed, policy.Attempts)
+		if m.Code != message.CodeUnavailable || m.Error != "The channel did not answer in time; whether it took the message is not known." {
+			t.Errorf("%+v", m)
+		}
+		w.settled("ORD-1:order_shipped:push", message.Failed, policy.Attempts)
+		if left := w.backlog(); len(left) != 0 {
+			t.Errorf("the backlog holds %v", left)
+		}
+	})
+}
+
+func TestRefusalsEndAtOnce(t *testing.T) {
+	t.Parallel()
+	off := contracts.Preferences{Email: true}
+	for name, test := range map[string]struct {
+		contact contracts.Contact
+		code    string
+	}{
+		"no address": {contracts.Contact{Email: "cust-123@example.com"}, message.CodeNoAddress},
+		"opted out":  {contracts.Contact{Phone: "+12065550123", Preferences: &off}, message.CodeOptedOut},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				w.setContact(test.contact)
+				c := w.process(w.docs)
+				m := shipped(t, contracts.ChannelSMS)
+				w.during(c, time.Second, func() { w.accept(c, m) })
+				if got := w.settled(m.ID, message.Failed, 0); got.Code != test.code || got.Attempts != 0 {
+					t.Errorf("%+v", got)
+				}
+			})
+		})
+	}
+	t.Run("unknown customer", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t)
+			c := w.process(w.docs)
+			m := shipped(t, contracts.ChannelEmail)
+			m.CustomerID = "CUST-456"
+			w.during(c, time.Second, func() { w.accept(c, m) })
+			if got := w.settled(m.ID, message.Failed, 0); got.Code != message.CodeNoAddress {
+				t.Errorf("%+v", got)
+			}
+		})
+	})
+}
+
+func TestASubscriptionThatIsGoneIsForgotten(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.channels[contracts.ChannelPush].answer = func(context.Context, int, message.Outgoing) error {
+			return &message.Refusal{Code: message.CodeSubscriptionGone, Text: "Gone."}
+		}
+		c := w.process(w.docs)
+		w.during(c, time.Second, func() {
+			w.accept(c, shippedOf(t, "ORD-1", contracts.ChannelPush))
+			time.Sleep(100 * time.Millisecond)
+			w.accept(c, shippedOf(t, "ORD-2", contracts.ChannelPush))
+		})
+		if m := w.settled("ORD-1:order_shipped:push", message.Failed, 1); m.Code != message.CodeSubscriptionGone {
+			t.Errorf("%+v", m)
+		}
+		if m := w.settled("ORD-2:order_shipped:push", message.Failed, 0); m.Code != message.CodeNoAddress {
+			t.Errorf("%+v", m)
+		}
+		known, err := w.contacts.Get(t.Context(), "CUST-123")
+		if err != nil || known.Push != nil || known.Email == "" {
+			t.Errorf("%+v %v", known, err)
+		}
+	})
+}
+
+func TestAChannelThatAsksForTime(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.channels[contracts.ChannelPush].answer = func(_ context.Context, attempt int, _ message.Outgoing) error {
+			if attempt == 1 {
+				return &message.Later{Text: "The push service answered 429.", After: time.Minute}
+			}
+			return nil
+		}
+		c := w.process(w.docs)
+		m := shipped(t, contracts.ChannelPush)
+		w.during(c, 2*time.Minute, func() {
+			w.accept(c, m)
+			time.Sleep(50 * time.Second)
+			if n := w.channels[contracts.ChannelPush].times(m.ID); n != 1 {
+				t.Errorf("%d attempts before the time", n)
+			}
+		})
+		w.settled(m.ID, message.Delivered, 2)
+	})
+}
+
+func TestOperatorsNeedNoContact(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		c := w.process(w.docs)
+		m, _, err := message.Stock("PROD-001:stock:7", contracts.StockChanged{ProductID: "PROD-001", PreviousStock: 10, CurrentStock: 9}, time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.during(c, time.Second, func() { w.accept(c, m) })
+		w.settled(m.ID, message.Delivered, 1)
+		if to := w.channels[contracts.ChannelEmail].sent[0].to.Email; to != "operators@example.com" {
+			t.Errorf("it went to %s", to)
+		}
+	})
+}
+
+// The bus is away when the message has its outcome: it is sent once and announced later.
+func TestAnnouncedWhenTheBusIsBack(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.bus.setFail(errors.New("away"))
+		c := w.process(w.docs)
+		m := shipped(t, contracts.ChannelEmail)
+		w.during(c, time.Minute, func() {
+			w.accept(c, m)
+			time.Sleep(10 * time.Second)
+			if got := w.read(m.ID); got.State != message.Delivered || got.Announced {
+				t.Errorf("%+v", got)
+			}
+			w.bus.setFail(nil)
+		})
+		w.settled(m.ID, message.Delivered, 1)
+	})
+}
+
+// What a process may leave behind when it is killed, made by hand, and what the next one does about it.
+func TestWhatADeadProcessLeaves(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		leave func(m *message.Message)
+		sends int
+	}{
+		"accepted":                    {func(*message.Message) {}, 1},
+		"while sending":               {func(m *message.Message) { m.Begin("dead", time.Now(), time.Now().Add(30*time.Second), policy) }, 1},
+		"waiting for the next try":    {func(m *message.Message) { m.NextAttemptAt = time.Now().Add(20 * time.Second); m.Attempts = 1 }, 1},
+		"delivered and not announced": {func(m *message.Message) { m.Begin("dead", time.Now(), time.Now(), policy); m.Accept(time.Now()) }, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				m := shipped(t, contracts.ChannelEmail)
+				test.leave(&m)
+				if _, _, err := w.messages.Create(t.Context(), m); err != nil {
+					t.Fatal(err)
+				}
+				if err := state.NewBacklog(w.docs, "notifications", "dead").Add(t.Context(), m.ID); err != nil {
+					t.Fatal(err)
+				}
+				w.during(w.process(w.docs), time.Second, nil)
+				if m.State == message.Sending && w.channels[m.Channel].times(m.ID) > 0 {
+					t.Error("it was sent while another process may be sending it")
+				}
+				w.during(w.process(w.docs), time.Minute, nil)
+				w.settled(m.ID, message.Delivered, test.sends)
+			})
+		})
+	}
+	t.Run("created and not in the backlog", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t)
+			m := shipped(t, contracts.ChannelEmail)
+			if _, _, err := w.messages.Create(t.Context(), m); err != nil {
+				t.Fatal(err)
+			}
+			c := w.process(w.docs)
+			w.during(c, time.Second, func() { w.accept(c, m) }) // the event was not acknowledged, so it comes again
+			w.settled(m.ID, message.Delivered, 1)
+		})
+	})
+}
+
+// mortal is a store that a process loses at one call, before or after the call had its effect, and for good.
+type mortal struct {
+	state.Store
+	mu    sync.Mutex
+	left  int
+	after bool
+}
+
+var errDead = fmt.Errorf("the process is dead: %w", state.ErrUnavailable)
+
+func (s *mortal) call(effect func() error) error {
+	s.mu.Lock()
+	s.left--
+	left := s.left
+	s.mu.Unlock()
+	switch {
+	case left > 0:
+		return effect()
+	case left == 0 && s.after:
+		_ = effect()
+	}
+	return errDead
+}
+
+func (s *mortal) Get(ctx context.Context, key string, doc any) (etag state.ETag, err error) {
+	err = s.call(func() error { etag, err = s.Store.Get(ctx, key, doc); return err })
+	return etag, err
+}
+
+func (s *mortal) GetMany(ctx context.Context, keys []string) (docs map[string][]byte, err error) {
+	err = s.call(func() error { docs, err = s.Store.GetMany(ctx, keys); return err })
+	return docs, err
+}
+
+func (s *mortal) Create(ctx context.Context, key string, doc any, options ...state.Option) error {
+	return s.call(func() error { return s.Store.Create(ctx, key, doc, options...) })
+}
+
+func (s *mortal) Replace(ctx context.Context, key string, doc any, etag state.ETag, options ...state.Option) error {
+	return s.call(func() error { return s.Store.Replace(ctx, key, doc, etag, options...) })
+}
+
+// A process dies at every call of the store in turn. The event comes again if it was not acknowledged, and the next process
+// ends what the first began: one outcome, and a second sending only where the first process died without having recorded
+// the first.
+func TestKilledAtEveryStep(t *testing.T) {
+	t.Parallel()
+	for _, after := range []bool{false, true} {
+		for at := 1; ; at++ {
+			lived := false
+			t.Run(fmt.Sprintf("call %d, after its effect: %t", at, after), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					w := newWorld(t)
+					m := shipped(t, contracts.ChannelEmail)
+					dying := &mortal{Store: w.docs, left: at, after: after}
+					first := w.process(dying)
+					var accepted error
+					w.during(first, 15*time.Second, func() { accepted = first.Accept(t.Context(), m) })
+					lived = dying.left > 0
+					sentByFirst := w.channels[m.Channel].times(m.ID)
+					recorded := false
+					if got, err := w.messages.Get(t.Context(), m.ID); err == nil {
+						recorded = got.Final()
+					}
+					second := w.process(w.docs)
+					w.during(second, 2*time.Minute, func() {
+						if accepted != nil {
+							w.accept(second, m)
+						}
+					})
+					want := sentByFirst
+					if !recorded {
+						want++
+					}
+					if sentByFirst > 1 || want > 2 {
+						t.Errorf("sent %d times by the first process", sentByFirst)
+					}
+					w.settled(m.ID, message.Delivered, want)
+					if left := w.backlog(); len(left) != 0 {
+						t.Errorf("the backlog holds %v", left)
+					}
+					for _, id := range w.bus.all() {
+						if id != m.ID+":"+contracts.TypeNotificationDelivered {
+							t.Errorf("published %s", id)
+						}
+					}
+				})
+			})
+			if lived {
+				break
+			}
+		}
+	}
+}
+
+// The store is away just when the channel has taken the message: it is recorded later and not sent again.
+func TestTheStoreIsAwayAfterSending(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		gate := &gate{Store: w.docs}
+		w.channels[contracts.ChannelEmail].answer = func(context.Context, int, message.Outgoing) error {
+			gate.set(true)
+			return nil
+		}
+		c := w.process(gate)
+		m := shipped(t, contracts.ChannelEmail)
+		w.during(c, 5*time.Minute, func() {
+			w.accept(c, m)
+			time.Sleep(2 * time.Minute) // longer than the claim
+			gate.set(false)
+		})
+		w.settled(m.ID, message.Delivered, 1)
+	})
+}
+
+// gate is a store that is away while it is shut.
+type gate struct {
+	state.Store
+	mu   sync.Mutex
+	shut bool
+}
+
+func (g *gate) set(shut bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.shut = shut
+}
+
+func (g *gate) away() error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.shut {
+		return state.ErrUnavailable
+	}
+	return nil
+}
+
+func (g *gate) Get(ctx context.Context, key string, doc any) (state.ETag, error) {
+	if err := g.away(); err != nil {
+		return "", err
+	}
+	return g.Store.Get(ctx, key, doc)
+}
+
+func (g *gate) Replace(ctx context.Context, key string, doc any, etag state.ETag, options ...state.Option) error {
+	if err := g.away(); err != nil {
+		return err
+	}
+	return g.Store.Replace(ctx, key, doc, etag, options...)
+}
+
+// A stop lets an attempt under way come to its end and be recorded.
+func TestAStopWaitsForTheAttempt(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.channels[contracts.ChannelEmail].answer = func(context.Context, int, message.Outgoing) error {
+			time.Sleep(3 * time.Second)
+			return nil
+		}
+		c := w.process(w.docs)
+		m := shipped(t, contracts.ChannelEmail)
+		w.during(c, time.Second, func() { w.accept(c, m) })
+		w.settled(m.ID, message.Delivered, 1)
+	})
+}
+
+// Three processes share the store, and each is handed every message several times at once: each message is sent once. This
+// one runs on the real clock, for the race detector.
+func TestConcurrentDuplicatesAreSentOnce(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	const orders, copies = 20, 5
+	var all []message.Message
+	for i := range orders {
+		all = append(all, shippedOf(t, fmt.Sprint("ORD-", i), contracts.ChannelPush))
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	var running, accepting sync.WaitGroup
+	for range 3 {
+		c := w.process(w.docs)
+		running.Go(func() { c.Run(ctx) })
+		for range copies {
+			for _, m := range all {
+				accepting.Go(func() {
+					if err := c.Accept(ctx, m); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+		}
+	}
+	accepting.Wait()
+	deadline := time.Now().Add(30 * time.Second)
+	for !w.allSettled(all) && time.Now().Before(deadline) {
+		select {
+		case <-ctx.Done():
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+	stop()
+	running.Wait()
+	for _, m := range all {
+		w.settled(m.ID, message.Delivered, 1)
+	}
+}
+
+func (w *world) allSettled(all []message.Message) bool {
+	for _, m := range all {
+		if stored := w.read(m.ID); !stored.Settled() {
+			return false
+		}
+	}
+	return true
+}
