@@ -29,6 +29,10 @@ broker: $(DEVRUN) ## Run the embedded broker and the inbox alone, for `dapr run 
 inbox: $(DEVRUN) ## Show the mail, SMS and push messages that customers got (ARGS="--follow", ARGS="--order <id>")
 	@exec $(DEVRUN) inbox $(ARGS)
 
+.PHONY: demo
+demo: $(DEVRUN) ## Place orders that end in every way on a running `make up`, and show how they get there
+	@exec $(DEVRUN) demo
+
 .PHONY: test
 test: test-unit test-e2e ## Run all tests: every module's own, then the whole system on real Dapr, on free ports
 

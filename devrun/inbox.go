@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"time"
 
 	"waybill/devrun/internal/datadir"
@@ -84,7 +85,11 @@ func showInbox(ctx context.Context, args []string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	dir := datadir.Dir(dataFolder(root, *data))
+	folder, err := filepath.Abs(dataFolder(root, *data))
+	if err != nil {
+		return err
+	}
+	dir := datadir.Dir(folder)
 	reader := inbox.NewReader(dir.Inbox())
 	shown, ignored, err := show(reader, out, *order, *asJSON)
 	if err != nil {

@@ -3,6 +3,7 @@
 //	devrun up        builds what is missing and runs the whole system of dapr.yaml until Ctrl-C
 //	devrun build     builds the same and stops
 //	devrun inbox     shows the mail, SMS and push messages that customers got
+//	devrun demo      places orders on a running system and shows how each of them ends
 //	devrun broker    runs the embedded broker and the inbox alone, for `dapr run -f .` with the Dapr CLI
 package main
 
@@ -75,9 +76,10 @@ const usage = `devrun runs Waybill on this machine.
   devrun up [flags]       run the whole system of dapr.yaml until Ctrl-C
   devrun build [flags]    build what "up" runs (the pinned Dapr runtime, the services), say where it is, and stop
   devrun inbox [flags]    show the mail, SMS and push messages that customers got
+  devrun demo [flags]     place orders on a running system and show how each of them ends
   devrun broker [flags]   run the embedded broker and the inbox alone, for the Dapr CLI
 
-Flags: devrun up -h, devrun build -h, devrun inbox -h, devrun broker -h
+Flags: devrun up -h, devrun build -h, devrun inbox -h, devrun demo -h, devrun broker -h
 `
 
 func run(ctx context.Context, hurry <-chan struct{}, args []string, out io.Writer) error {
@@ -91,6 +93,8 @@ func run(ctx context.Context, hurry <-chan struct{}, args []string, out io.Write
 		return runBuild(ctx, args[1:], out)
 	case "inbox":
 		return showInbox(ctx, args[1:], out)
+	case "demo":
+		return runDemo(ctx, args[1:], out)
 	case "broker":
 		return runBroker(ctx, args[1:], out)
 	case "receive": // not for people: "up" runs the inbox with it, as a process of its own

@@ -76,7 +76,7 @@ shipped.</p><table><tr><td>Carrier</td><td>UPS</td></tr></table>
 	want := Message{
 		Channel: "email", From: "orders@example.com", To: "cust-123@example.com",
 		Subject: "Your order is on its way — thank you",
-		Text:    "Dear Test Customer,\nyour order ORD-1 costs € 99.98 & is shipped.\nCarrier UPS\n" +
+		Text: "Dear Test Customer,\nyour order ORD-1 costs € 99.98 & is shipped.\nCarrier UPS\n" +
 			"Reference: ORD-1.shipped. Two mails with the same reference are one.",
 		NotificationID: "ORD-1.shipped",
 	}

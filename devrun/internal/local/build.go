@@ -31,7 +31,7 @@ func Build(ctx context.Context, root, data string, out io.Writer, colour bool) e
 	if err != nil {
 		return err
 	}
-	show := func(name, path string) { terminal.Block(fmt.Sprintf("  %-12s %s\n", name, path)) }
+	show := func(name, path string) { terminal.Block(fmt.Sprintf("  %-13s %s\n", name, path)) }
 	terminal.Block("\n")
 	show("daprd", runtime.Daprd)
 	show("placement", runtime.Placement)

@@ -364,13 +364,13 @@ func (s *system) summary() string {
 	b.WriteString("\n")
 	for _, a := range s.plan.file.Apps {
 		base := s.plan.appURL(a.ID)
-		fmt.Fprintf(&b, "  %-12s %s   docs %s/docs   OpenAPI %s/openapi.json   sidecar http://%s\n",
+		fmt.Fprintf(&b, "  %-13s %s   docs %s/docs   OpenAPI %s/openapi.json   sidecar http://%s\n",
 			a.ID, base, base, base, loopback(s.plan.sidecar[a.ID].http))
 	}
-	fmt.Fprintf(&b, "  %-12s %s (Kafka protocol)\n", "broker", loopback(s.plan.broker))
-	fmt.Fprintf(&b, "  %-12s %s shows the mail, SMS and push messages that customers got (SMTP %s, SMS and push %s)\n",
-		"inbox", s.showInbox(), inbox.Address(s.plan.inbox.mail), s.plan.inboxURL())
-	fmt.Fprintf(&b, "  %-12s %s\n", "logs", s.plan.data.Logs())
+	fmt.Fprintf(&b, "  %-13s %s (Kafka protocol)\n", "broker", loopback(s.plan.broker))
+	fmt.Fprintf(&b, "  %-13s %s shows the mail, SMS and push messages that customers got (SMTP %s, SMS and push %s)\n",
+		"inbox", ShowInbox(s.plan.file.Root, s.plan.data), inbox.Address(s.plan.inbox.mail), s.plan.inboxURL())
+	fmt.Fprintf(&b, "  %-13s %s\n", "logs", s.plan.data.Logs())
 	if s.plan.app["orders"] != nil {
 		base := s.plan.appURL("orders")
 		fmt.Fprintf(&b, `
@@ -388,10 +388,10 @@ and follow it, with the path from the answer's Location header:
 	return b.String()
 }
 
-// showInbox is the command that shows what this run's inbox received.
-func (s *system) showInbox() string {
-	if string(s.plan.data) == filepath.Join(s.plan.file.Root, ".waybill") {
+// ShowInbox is the command that shows what the inbox of data received, for a person in the folder root.
+func ShowInbox(root string, data datadir.Dir) string {
+	if string(data) == filepath.Join(root, ".waybill") {
 		return "make inbox"
 	}
-	return fmt.Sprintf("%s inbox --data %s", s.plan.self, s.plan.data)
+	return fmt.Sprintf("make inbox ARGS=\"--data %s\"", data)
 }

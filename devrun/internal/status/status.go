@@ -47,6 +47,19 @@ type Process struct {
 	Restarts int    `json:"restarts"`
 }
 
+// Read reads the file at path; fs.ErrNotExist says that nothing has run here.
+func Read(path string) (System, error) {
+	text, err := os.ReadFile(filepath.Clean(path))
+	if err != nil {
+		return System{}, fmt.Errorf("read system file: %w", err)
+	}
+	var system System
+	if err := json.Unmarshal(text, &system); err != nil {
+		return System{}, fmt.Errorf("read system file: %w", err)
+	}
+	return system, nil
+}
+
 // Write replaces the file at path as a whole, so that a reader never sees half of it. Only the owner may read it.
 func Write(path string, system System) error {
 	text, err := json.MarshalIndent(system, "", "  ")
