@@ -198,7 +198,7 @@ func TestCancelTooLate(t *testing.T) {
 		Items []struct{ Type, Step, Outcome, Code, Reason string }
 	}
 	w.get("/v1/orders/"+id+"/timeline", &timeline)
-	var told []string
+	told := make([]string, 0, len(timeline.Items))
 	for _, e := range timeline.Items {
 		told = append(told, strings.TrimSpace(strings.Join([]string{e.Type, e.Step, e.Outcome, e.Code, e.Reason}, " ")))
 	}
@@ -211,26 +211,29 @@ func TestCancelTooLate(t *testing.T) {
 
 func TestCancelRefused(t *testing.T) {
 	t.Parallel()
-	for code, events := range map[string]func(id string) []eventing.Event{
-		"order_shipped":  func(id string) []eventing.Event { return sagaOf(t, id, true)[:3] },
-		"order_shipped ": func(id string) []eventing.Event { return sagaOf(t, id, true) },
-		"order_final":    func(id string) []eventing.Event { return sagaOf(t, id, false) },
-		"order_needs_attention": func(id string) []eventing.Event {
+	for _, test := range []struct {
+		code   string
+		events func(id string) []eventing.Event
+	}{
+		{"order_shipped", func(id string) []eventing.Event { return sagaOf(t, id, true)[:3] }},
+		{"order_shipped", func(id string) []eventing.Event { return sagaOf(t, id, true) }},
+		{"order_final", func(id string) []eventing.Event { return sagaOf(t, id, false) }},
+		{"order_needs_attention", func(id string) []eventing.Event {
 			return []eventing.Event{sagaFailed(t, id, "attention:1", "RefundPayment")}
-		},
+		}},
 	} {
 		w := newWorld(t)
 		id := w.confirmed()
-		for _, e := range events(id) {
+		for _, e := range test.events(id) {
 			w.taken(contracts.TopicFulfillment, e)
 		}
 		before := w.history(id)
 		p := w.refused(w.cancel(id, because), http.StatusConflict)
-		if p.Code != strings.TrimSpace(code) || !strings.Contains(p.Detail, w.order(id).Status) {
-			t.Errorf("%s: %+v", code, p)
+		if p.Code != test.code || !strings.Contains(p.Detail, w.order(id).Status) {
+			t.Errorf("%s: %+v", test.code, p)
 		}
 		if diff := cmp.Diff(before, w.history(id)); diff != "" || len(w.bus.of(contracts.TypeOrderCancellationRequested)) > 0 {
-			t.Errorf("%s: a refused request had effects: %s", code, diff)
+			t.Errorf("%s: a refused request had effects: %s", test.code, diff)
 		}
 	}
 }

@@ -41,7 +41,7 @@ func awaits(o *order.Order) {
 }
 
 func types(entries []order.Entry) []string {
-	found := []string{}
+	found := make([]string, 0, len(entries))
 	for _, e := range entries {
 		found = append(found, e.Type)
 	}
@@ -86,9 +86,8 @@ func TestRequestCancellation(t *testing.T) {
 	} {
 		o := test.order
 		changed, err := o.RequestCancellation("  Ordered twice. ", at.Add(time.Hour))
-		var refused *order.Error
 		code := ""
-		if errors.As(err, &refused) {
+		if refused, ok := errors.AsType[*order.Error](err); ok {
 			code = refused.Code
 			if refused.Kind != order.TooLate || !strings.Contains(refused.Text, string(test.status)) {
 				t.Errorf("%s: refused with %+v, which must name the status", name, refused)

@@ -148,9 +148,13 @@ func TestAskingGrowsRarer(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.confirm("o-1")
 		// Looked at every 10 seconds; due after 15 seconds, then 30, 60, 120, 240 and from then on 300 later.
-		var want []asked
-		for _, after := range []time.Duration{20, 50, 110, 230, 470, 770, 1070} {
-			want = append(want, asked{"o-1", confirmed, after * time.Second})
+		want := make([]asked, 0, 7)
+		for _, after := range []string{"20s", "50s", "1m50s", "3m50s", "7m50s", "12m50s", "17m50s"} {
+			d, err := time.ParseDuration(after)
+			if err != nil {
+				w.t.Fatal(err)
+			}
+			want = append(want, asked{"o-1", confirmed, d})
 		}
 		w.want("for twenty minutes", want, w.pass(20*time.Minute))
 	})
