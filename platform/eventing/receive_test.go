@@ -128,10 +128,13 @@ func TestReceiverRefusesSubscriptions(t *testing.T) {
 	t.Parallel()
 	good := Subscription{Component: "orderbus", Topic: "orders", DeadLetter: deadLetter}
 	noDeadLetter, noTopic, noComponent, circle, bulk := good, good, good, good, good
+	rawAndDeadLetter, rawAndHandlers := good, Subscription{Component: "orderbus", Topic: "orders", Handlers: map[string]Handler{}}
+	rawAndDeadLetter.Raw = func(context.Context, Message) error { return nil }
+	rawAndHandlers.Raw = rawAndDeadLetter.Raw
 	noDeadLetter.DeadLetter, noTopic.Topic, noComponent.Component, circle.DeadLetter, bulk.Bulk = "", "", "", "orders", &Bulk{}
 	for name, subscriptions := range map[string][]Subscription{
 		"no dead letter": {noDeadLetter}, "no topic": {noTopic}, "no component": {noComponent}, "a circle": {circle},
-		"no bulk handler": {bulk}, "twice": {good, good},
+		"no bulk handler": {bulk}, "twice": {good, good}, "raw with dead letters": {rawAndDeadLetter}, "raw with handlers": {rawAndHandlers},
 	} {
 		if _, err := NewReceiver(ReceiverOptions{}, subscriptions...); err == nil {
 			t.Errorf("%s: no error", name)
@@ -148,7 +151,8 @@ func TestDescription(t *testing.T) {
 		Subscription{
 			Component: "telemetrybus", Topic: "views", DeadLetter: "views.app.dead",
 			Bulk: &Bulk{MaxMessages: 100, MaxAwait: 1500 * time.Millisecond, Handle: func(context.Context, []Event) []error { return nil }},
-		})
+		},
+		Subscription{Component: "orderbus", Topic: deadLetter, Raw: func(context.Context, Message) error { return nil }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -170,6 +174,9 @@ func TestDescription(t *testing.T) {
 		map[string]any{
 			"pubsubname": "telemetrybus", "topic": "views", "deadLetterTopic": "views.app.dead", "route": "/events/views/bulk",
 			"bulkSubscribe": map[string]any{"enabled": true, "maxMessagesCount": 100.0, "maxAwaitDurationMs": 1500.0},
+		},
+		map[string]any{
+			"pubsubname": "orderbus", "topic": deadLetter, "route": "/events/" + deadLetter, "metadata": map[string]any{"rawPayload": "true"},
 		},
 	}
 	var got []any
