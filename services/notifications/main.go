@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"waybill/contracts"
+	"waybill/platform/deadletter"
 	"waybill/platform/eventing"
 	"waybill/platform/rest"
 	"waybill/platform/service"
@@ -86,14 +87,16 @@ func run(ctx context.Context, environ []string, stdout io.Writer) (err error) {
 	edge := api.API{
 		Courier: courier, Messages: messages, Contacts: contacts, PushKey: publicKey(keys), Loopback: c.AllowLoopbackPush, Logger: logger,
 	}
+	letters := deadletter.New(documents, logger)
 	receiver, err := eventing.NewReceiver(eventing.ReceiverOptions{
 		App: contracts.AppNotifications, Token: string(c.APIToken), Publisher: publisher, Logger: logger,
-	}, edge.Subscriptions()...)
+	}, letters.Watch(edge.Subscriptions()...)...)
 	if err != nil {
 		return err
 	}
 	router, restAPI := rest.New(api.Info(), logger)
 	edge.Mount(restAPI)
+	letters.Register(restAPI, receiver)
 	receiver.Mount(router)
 	svc.Server.MountHealth(router, dapr.Healthy, stateStore.Reachable)
 
