@@ -138,7 +138,10 @@ func Run(ctx context.Context, client *http.Client, system System, out io.Writer)
 	if err == nil {
 		err = p.follow(ctx)
 	}
-	return errors.Join(err, p.table(), p.verdict(err))
+	if err != nil {
+		return errors.Join(err, p.table())
+	}
+	return errors.Join(p.table(), p.verdict())
 }
 
 func (p *player) say(r *run, format string, args ...any) error {
@@ -341,10 +344,7 @@ func (p *player) table() error {
 	if len(p.runs) == 0 {
 		return nil
 	}
-	var b strings.Builder
-	b.WriteString("\n")
-	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "ORDER\tASKED\tENDED AS\tAFTER\tBECAUSE")
+	rows := []string{"ORDER\tASKED\tENDED AS\tAFTER\tBECAUSE"}
 	for _, r := range p.runs {
 		took, because := "-", ""
 		if r.order.final() {
@@ -353,20 +353,17 @@ func (p *player) table() error {
 		if r.order.Failure != nil {
 			because = r.order.Failure.Message
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", r.order.OrderID, r.asked, r.order.Status, took, because)
+		rows = append(rows, strings.Join([]string{r.order.OrderID, r.asked, r.order.Status, took, because}, "\t"))
 	}
-	if err := w.Flush(); err != nil {
+	w := tabwriter.NewWriter(p.out, 0, 0, 2, ' ', 0)
+	if _, err := fmt.Fprintf(w, "\n%s\n\n", strings.Join(rows, "\n")); err != nil {
 		return err
 	}
-	_, err := io.WriteString(p.out, b.String()+"\n")
-	return err
+	return w.Flush()
 }
 
-// verdict is an error for every order that ended otherwise than it should; after a failure there is nothing to add.
-func (p *player) verdict(failed error) error {
-	if failed != nil {
-		return nil
-	}
+// verdict is an error for every order that ended otherwise than it should.
+func (p *player) verdict() error {
 	var errs []error
 	for _, r := range p.runs {
 		if r.order.Status != r.want {

@@ -14,8 +14,8 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"regexp"
+	"slices"
 	"sync"
 )
 
@@ -121,8 +121,8 @@ func (k keys) decrypt(body []byte) ([]byte, error) {
 		return nil, err
 	}
 	// The last record ends in the delimiter 2, and zeros that hide how long the text is.
-	for i := len(text) - 1; i >= 0; i-- {
-		switch text[i] {
+	for i, b := range slices.Backward(text) {
+		switch b {
 		case 0:
 		case 2:
 			return text[:i], nil
@@ -208,15 +208,19 @@ func (s *subscriptions) read(name string) (subscription, error) {
 
 // write replaces the file as a whole, so that a kill leaves no half of it.
 func (s *subscriptions) write(name string, value subscription) error {
-	text, err := json.Marshal(value)
+	text, err := json.Marshal(value) //nolint:gosec // to keep the private key is what the file is for
 	if err != nil {
 		return fmt.Errorf("encode subscription %s: %w", name, err)
 	}
-	path := filepath.Join(s.dir, name+".json")
-	if err := os.WriteFile(path+".tmp", append(text, '\n'), 0o600); err != nil {
+	folder, err := os.OpenRoot(s.dir)
+	if err != nil {
 		return fmt.Errorf("keep subscription %s: %w", name, err)
 	}
-	if err := os.Rename(path+".tmp", path); err != nil {
+	err = folder.WriteFile(name+".tmp", append(text, '\n'), 0o600)
+	if err == nil {
+		err = folder.Rename(name+".tmp", name+".json")
+	}
+	if err = errors.Join(err, folder.Close()); err != nil {
 		return fmt.Errorf("keep subscription %s: %w", name, err)
 	}
 	return nil

@@ -10,6 +10,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -90,8 +91,8 @@ func seal(t *testing.T, to contracts.PushAddress, text, padded string) []byte {
 		t.Fatal(err)
 	}
 	nonce := try(hkdf.Key(sha256.New, secret, salt, "Content-Encoding: nonce\x00", 12))
-	body := append(salt, 0, 0, 16, 0, byte(len(own)))
-	return gcm.Seal(append(body, own...), nonce, []byte(text+padded), nil)
+	body := slices.Concat(salt, []byte{0, 0, 16, 0, byte(len(own))}, own)
+	return gcm.Seal(body, nonce, []byte(text+padded), nil)
 }
 
 func subscribe(t *testing.T, in *Inbox, name string, want int) contracts.PushAddress {
