@@ -1,0 +1,476 @@
+package api_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	dapr "github.com/dapr/go-sdk/client"
+	"github.com/google/go-cmp/cmp"
+
+	"waybill/contracts"
+	"waybill/platform/eventing"
+	"waybill/platform/rest"
+	"waybill/platform/state"
+	"waybill/services/notifications/internal/api"
+	"waybill/services/notifications/internal/message"
+	"waybill/services/notifications/internal/store"
+)
+
+// world is the edge on a store in memory, with a courier that stores what it accepts and sends nothing.
+type world struct {
+	t        *testing.T
+	docs     *fragile
+	messages *store.Messages
+	contacts *store.Contacts
+	courier  *courier
+	bus      *bus
+	handler  http.Handler
+}
+
+type fragile struct {
+	state.Store
+
+	mu   sync.Mutex
+	away bool
+}
+
+func (f *fragile) setAway(away bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.away = away
+}
+
+func (f *fragile) Get(ctx context.Context, key string, doc any) (state.ETag, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.away {
+		return "", state.ErrUnavailable
+	}
+	return f.Store.Get(ctx, key, doc)
+}
+
+type courier struct {
+	messages *store.Messages
+	accepted []message.Message
+	err      error
+}
+
+func (c *courier) Accept(ctx context.Context, m message.Message) error {
+	if c.err != nil {
+		return c.err
+	}
+	_, created, err := c.messages.Create(ctx, m)
+	if created {
+		c.accepted = append(c.accepted, m)
+	}
+	return err
+}
+
+// bus takes what is parked.
+type bus struct {
+	dapr.Client
+
+	topics []string
+	parked []eventing.Event
+}
+
+func (b *bus) PublishEvent(_ context.Context, _, topic string, data any, _ ...dapr.PublishEventOption) error {
+	var e eventing.Event
+	if err := json.Unmarshal(data.([]byte), &e); err != nil {
+		return err
+	}
+	b.topics, b.parked = append(b.topics, topic), append(b.parked, e)
+	return nil
+}
+
+const token = "token of the sidecar"
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	w := &world{t: t, docs: &fragile{Store: state.NewMemory()}, bus: &bus{}}
+	w.messages, w.contacts = store.NewMessages(w.docs), store.NewContacts(w.docs)
+	w.courier = &courier{messages: w.messages}
+	logger := slog.New(slog.DiscardHandler)
+	edge := api.API{
+		Courier: w.courier, Messages: w.messages, Contacts: w.contacts, Logger: logger,
+		PushKey: func(ctx context.Context) (string, error) {
+			_, err := w.contacts.Get(ctx, "CUST-123") // the key is in the store too
+			return "BNc", err
+		},
+	}
+	publisher, err := eventing.NewPublisher(w.bus, contracts.OrderBus)
+	if err != nil {
+		t.Fatal(err)
+	}
+	receiver, err := eventing.NewReceiver(eventing.ReceiverOptions{
+		App: contracts.AppNotifications, Token: token, Publisher: publisher, Logger: logger,
+	}, edge.Subscriptions()...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	router, surface := rest.New(api.Info(), logger)
+	edge.Mount(surface)
+	receiver.Mount(router)
+	w.handler = router
+	return w
+}
+
+func (w *world) request(method, path, body string, header ...string) *httptest.ResponseRecorder {
+	w.t.Helper()
+	r := httptest.NewRequestWithContext(w.t.Context(), method, path, strings.NewReader(body))
+	if body != "" {
+		r.Header.Set("Content-Type", "application/json")
+	}
+	for i := 0; i < len(header); i += 2 {
+		r.Header.Set(header[i], header[i+1])
+	}
+	answer := httptest.NewRecorder()
+	w.handler.ServeHTTP(answer, r)
+	return answer
+}
+
+// deliver hands an event over as the sidecar does.
+func (w *world) deliver(topic, id string, payload contracts.Payload) string {
+	w.t.Helper()
+	e, err := eventing.New(id, "/test", contracts.Version, time.Now(), payload)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return w.deliverEvent(topic, e)
+}
+
+func (w *world) deliverEvent(topic string, e eventing.Event) string {
+	w.t.Helper()
+	body, err := json.Marshal(e)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	answer := w.request(http.MethodPost, "/events/"+topic+"/"+e.Type, string(body), "Content-Type", eventing.CloudEventType, "dapr-api-token", token)
+	var verdict struct{ Status string }
+	if err := json.Unmarshal(answer.Body.Bytes(), &verdict); err != nil {
+		w.t.Fatalf("%s: %v", answer.Body, err)
+	}
+	return verdict.Status
+}
+
+func (w *world) taken(topic, id string, payload contracts.Payload) {
+	w.t.Helper()
+	if verdict := w.deliver(topic, id, payload); verdict != "SUCCESS" || len(w.bus.parked) != 0 {
+		w.t.Errorf("%s: %s, parked %v", id, verdict, w.bus.parked)
+	}
+}
+
+type problem struct {
+	Status int
+	Code   string
+	Errors []rest.Fault
+}
+
+func (w *world) refused(answer *httptest.ResponseRecorder, status int) problem {
+	w.t.Helper()
+	var p problem
+	if err := json.Unmarshal(answer.Body.Bytes(), &p); err != nil || answer.Code != status || answer.Header().Get("Content-Type") != "application/problem+json" {
+		w.t.Errorf("got %d %s, want a problem of status %d", answer.Code, answer.Body, status)
+	}
+	return p
+}
+
+func request(channel string) contracts.NotificationRequested {
+	return contracts.NotificationRequested{
+		NotificationID: "ORD-1001:order_shipped:" + channel, OrderID: "ORD-1001", CustomerID: "CUST-123", Channel: channel,
+		Template: contracts.TemplateOrderShipped, RequestedAt: time.Now(),
+	}
+}
+
+func TestAnOrdersNotifications(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for _, channel := range contracts.Channels() {
+		w.taken(contracts.TopicNotifications, "e-"+channel, request(channel))
+		w.taken(contracts.TopicNotifications, "e-"+channel, request(channel))
+	}
+	w.taken(contracts.TopicFulfillment, "e-alert", contracts.FulfillmentFailed{OrderID: "ORD-1001", CustomerID: "CUST-123", NotUndone: []string{contracts.StepRefundPayment}, FailedAt: time.Now()})
+	now := time.Now().UTC().Truncate(time.Second)
+	if _, err := w.messages.Update(t.Context(), "ORD-1001:order_shipped:sms", func(m *message.Message) bool {
+		m.Attempts = 1
+		return m.Refuse(&message.Refusal{Code: message.CodeNoAddress, Text: "The customer has no phone number."}, now)
+	}); err != nil {
+		t.Fatal(err)
+	}
+	answer := w.request(http.MethodGet, "/v1/notifications?order_id=ORD-1001", "")
+	var list struct {
+		Items []map[string]any `json:"items"`
+	}
+	if err := json.Unmarshal(answer.Body.Bytes(), &list); err != nil || answer.Code != http.StatusOK {
+		t.Fatalf("%d %s", answer.Code, answer.Body)
+	}
+	var lines []string
+	for _, item := range list.Items {
+		lines = append(lines, strings.Join([]string{item["notification_id"].(string), item["recipient"].(string), item["channel"].(string), item["template"].(string), item["state"].(string)}, " "))
+	}
+	want := []string{
+		"ORD-1001:order_shipped:email customer email order_shipped pending",
+		"ORD-1001:order_shipped:sms customer sms order_shipped failed",
+		"ORD-1001:order_shipped:push customer push order_shipped pending",
+		"alert:e-alert:email operators email needs_attention pending",
+	}
+	if diff := cmp.Diff(want, lines); diff != "" {
+		t.Error(diff)
+	}
+	outcome := map[string]any{"at": now.Format(time.RFC3339), "announced": false, "code": "no_address", "error": "The customer has no phone number."}
+	if diff := cmp.Diff(outcome, list.Items[1]["outcome"]); diff != "" {
+		t.Error(diff)
+	}
+
+	answer = w.request(http.MethodGet, "/v1/notifications/ORD-1001:order_shipped:sms", "")
+	var one map[string]any
+	if err := json.Unmarshal(answer.Body.Bytes(), &one); err != nil || answer.Code != http.StatusOK {
+		t.Fatalf("%d %s", answer.Code, answer.Body)
+	}
+	if diff := cmp.Diff(list.Items[1], one); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestListsOfNothing(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	if answer := w.request(http.MethodGet, "/v1/notifications?order_id=ORD-9", ""); answer.Code != http.StatusOK || strings.TrimSpace(answer.Body.String()) != `{"items":[]}` {
+		t.Errorf("%d %s", answer.Code, answer.Body)
+	}
+	for _, path := range []string{"/v1/notifications", "/v1/notifications?order_id=", "/v1/notifications?order_id=a%20b", "/v1/notifications?order_id=a&x=1"} {
+		if p := w.refused(w.request(http.MethodGet, path, ""), http.StatusUnprocessableEntity); len(p.Errors) == 0 || !strings.HasPrefix(p.Errors[0].Location, "query.") {
+			t.Errorf("%s: %+v", path, p)
+		}
+	}
+	for _, id := range []string{"ORD-9:order_shipped:email", "a%7C%7Cb", strings.Repeat("a", 300)} {
+		if p := w.refused(w.request(http.MethodGet, "/v1/notifications/"+id, ""), http.StatusNotFound); p.Code != "notification_not_found" {
+			t.Errorf("%s: %+v", id, p)
+		}
+	}
+}
+
+// An order's list names a message before it exists; it is not shown until it does.
+func TestAMessageThatIsListedAndNotThere(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	index := map[string][]string{"ids": {"ORD-1001:order_shipped:email"}}
+	if err := w.docs.Create(t.Context(), "order-messages:ORD-1001", index); err != nil {
+		t.Fatal(err)
+	}
+	if answer := w.request(http.MethodGet, "/v1/notifications?order_id=ORD-1001", ""); answer.Code != http.StatusOK || strings.TrimSpace(answer.Body.String()) != `{"items":[]}` {
+		t.Errorf("%d %s", answer.Code, answer.Body)
+	}
+	w.taken(contracts.TopicNotifications, "e", request(contracts.ChannelEmail))
+	if answer := w.request(http.MethodGet, "/v1/notifications?order_id=ORD-1001", ""); strings.Count(answer.Body.String(), "notification_id") != 1 {
+		t.Errorf("%s", answer.Body)
+	}
+}
+
+func TestAlertsForTheOperators(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	at := time.Now()
+	stock := func(previous, current, revision int) contracts.StockChanged {
+		return contracts.StockChanged{ProductID: "PROD-001", PreviousStock: previous, CurrentStock: current, Change: current - previous, Revision: revision, Timestamp: at}
+	}
+	w.taken(contracts.TopicInventory, "PROD-001:stock:1", stock(12, 9, 1))
+	w.taken(contracts.TopicInventory, "PROD-001:stock:1", stock(12, 9, 1)) // again
+	w.taken(contracts.TopicInventory, "PROD-001:stock:2", stock(9, 8, 2))
+	w.taken(contracts.TopicInventory, "PROD-001:stock:3", stock(8, 0, 3))
+	w.taken(contracts.TopicInventory, "PROD-001:stock:4", stock(0, 5, 4))
+	w.taken(contracts.TopicFulfillment, "a1", contracts.ApprovalRequested{OrderID: "ORD-1", CustomerID: "CUST-123", TotalAmount: 600000, Currency: "USD", RequestedAt: at, ExpiresAt: at.Add(time.Hour)})
+	w.taken(contracts.TopicFulfillment, "a2", contracts.ApprovalRequested{OrderID: "ORD-2", CustomerID: "CUST-123", TotalAmount: 600000, Currency: "USD", RequestedAt: at, ExpiresAt: at.Add(-time.Hour)})
+	w.taken(contracts.TopicFulfillment, "f1", contracts.FulfillmentFailed{OrderID: "ORD-3", CustomerID: "CUST-123", FailedAt: at})
+	w.taken(contracts.TopicFulfillment, "f2", contracts.FulfillmentFailed{OrderID: "ORD-3", CustomerID: "CUST-123", NotUndone: []string{contracts.StepRefundPayment}, FailedAt: at})
+	var got []string
+	for _, m := range w.courier.accepted {
+		got = append(got, m.ID+" "+m.Template)
+		if !m.ToOperators() || m.Channel != contracts.ChannelEmail {
+			t.Errorf("%+v", m)
+		}
+	}
+	want := []string{
+		"alert:PROD-001:stock:1:email low_stock", "alert:PROD-001:stock:3:email depleted", "alert:a1:email approval_requested", "alert:f2:email needs_attention",
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestEventsThatCanNeverBeProcessed(t *testing.T) {
+	t.Parallel()
+	fax := request("fax")
+	for name, test := range map[string]struct {
+		topic   string
+		payload contracts.Payload
+	}{
+		"no such channel":   {contracts.TopicNotifications, fax},
+		"no order":          {contracts.TopicFulfillment, contracts.ApprovalRequested{}},
+		"no product":        {contracts.TopicInventory, contracts.StockChanged{PreviousStock: 1}},
+		"no customer":       {contracts.TopicNotifications, contracts.CustomerRegistered{RegisteredAt: time.Now()}},
+		"a faulty contact":  {contracts.TopicNotifications, contracts.CustomerUpdated{CustomerID: "CUST-123", Contact: contracts.Contact{Email: "private-text"}, UpdatedAt: time.Now()}},
+		"a forbidden place": {contracts.TopicNotifications, contracts.CustomerUpdated{CustomerID: "CUST-123", Contact: contracts.Contact{Push: &contracts.PushAddress{Endpoint: "http://127.0.0.1/private-text"}}, UpdatedAt: time.Now()}},
+	} {
+		w := newWorld(t)
+		if verdict := w.deliver(test.topic, "e", test.payload); verdict != "SUCCESS" || len(w.bus.parked) != 1 || w.bus.topics[0] != test.topic+".notifications.dead" {
+			t.Errorf("%s: %s, parked %v on %v", name, verdict, w.bus.parked, w.bus.topics)
+			continue
+		}
+		if reason := w.bus.parked[0].Parked.Reason; strings.Contains(reason, "private-text") {
+			t.Errorf("%s: the reason repeats a customer's data: %s", name, reason)
+		}
+	}
+}
+
+func TestEventsWaitForTheStore(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.docs.setAway(true)
+	if verdict := w.deliver(contracts.TopicNotifications, "e", request(contracts.ChannelEmail)); verdict != "RETRY" || len(w.bus.parked) != 0 {
+		t.Errorf("%s, parked %v", verdict, w.bus.parked)
+	}
+	w.docs.setAway(false)
+	w.taken(contracts.TopicNotifications, "e", request(contracts.ChannelEmail))
+}
+
+const customer = "/v1/customers/CUST-123/contact"
+
+const whole = `{"name":"Test Customer","email":"cust-123@example.com","phone":"+12065550123","push":{"endpoint":"https://push.example.com/send/1",` +
+	`"p256dh":"BNcRdreALRFXTkOOUHK1EtK2wtaz5Ry4YfYCA_0QTpQtUbVlUls0VJXg7A8u-Ts1XbjhazAkj7I99e8QcYP7DkM","auth":"tBHItJI5svbpez7KI4CCXg"},"preferences":{"email":true,"sms":false,"push":true}}`
+
+func TestAContactByItsAPI(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.refused(w.request(http.MethodGet, customer, ""), http.StatusNotFound)
+	for _, step := range []func() *httptest.ResponseRecorder{
+		func() *httptest.ResponseRecorder { return w.request(http.MethodPut, customer, whole) },
+		func() *httptest.ResponseRecorder { return w.request(http.MethodGet, customer, "") },
+	} {
+		answer := step()
+		var got, want map[string]any
+		if err := errors.Join(json.Unmarshal(answer.Body.Bytes(), &got), json.Unmarshal([]byte(whole), &want)); err != nil || answer.Code != http.StatusOK {
+			t.Fatalf("%d %s", answer.Code, answer.Body)
+		}
+		if got["updated_at"] == nil {
+			t.Error("no updated_at")
+		}
+		delete(got, "updated_at")
+		want["customer_id"] = "CUST-123"
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Error(diff)
+		}
+	}
+	for range 2 {
+		if answer := w.request(http.MethodDelete, customer, ""); answer.Code != http.StatusNoContent || answer.Body.Len() != 0 {
+			t.Errorf("%d %s", answer.Code, answer.Body)
+		}
+	}
+	w.refused(w.request(http.MethodGet, customer, ""), http.StatusNotFound)
+	// An event from before does not bring it back.
+	w.taken(contracts.TopicNotifications, "r", contracts.CustomerRegistered{CustomerID: "CUST-123", Contact: contracts.Contact{Email: "cust-123@example.com"}, RegisteredAt: time.Now().Add(-time.Hour)})
+	w.refused(w.request(http.MethodGet, customer, ""), http.StatusNotFound)
+}
+
+func TestEveryFaultOfAContactIsNamed(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for body, locations := range map[string][]string{
+		`{"email":"nobody","phone":"0206","push":{"endpoint":"http://push.example.com","p256dh":"x","auth":"y"},"name":"a\nb"}`: {
+			"body.email", "body.name", "body.phone", "body.push.auth", "body.push.endpoint", "body.push.p256dh",
+		},
+		`{"push":{"endpoint":"http://127.0.0.1:1026/","p256dh":"BNcRdreALRFXTkOOUHK1EtK2wtaz5Ry4YfYCA_0QTpQtUbVlUls0VJXg7A8u-Ts1XbjhazAkj7I99e8QcYP7DkM","auth":"tBHItJI5svbpez7KI4CCXg"}}`: {"body.push.endpoint"},
+		`{"preferences":{"email":true}}`:    {"body.preferences.push", "body.preferences.sms"},
+		`{"e-mail":"cust-123@example.com"}`: {"body.e-mail"},
+		`{"email":5}`:                       {"body.email"},
+	} {
+		p := w.refused(w.request(http.MethodPut, customer, body), http.StatusUnprocessableEntity)
+		var got []string
+		for _, fault := range p.Errors {
+			got = append(got, fault.Location)
+		}
+		slices.Sort(got)
+		if diff := cmp.Diff(locations, got); diff != "" {
+			t.Errorf("%s: %s", body, diff)
+		}
+	}
+	w.refused(w.request(http.MethodPut, customer, `{`), http.StatusBadRequest)
+	w.refused(w.request(http.MethodPut, "/v1/customers/a%20b/contact", `{}`), http.StatusUnprocessableEntity)
+	w.refused(w.request(http.MethodGet, customer, ""), http.StatusNotFound)
+}
+
+func TestContactsFromEvents(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	at := time.Now().Add(-time.Hour)
+	update := func(after time.Duration, email string) contracts.CustomerUpdated {
+		return contracts.CustomerUpdated{CustomerID: "CUST-123", Contact: contracts.Contact{Email: email}, UpdatedAt: at.Add(after)}
+	}
+	known := func(want string) {
+		t.Helper()
+		c, err := w.contacts.Get(t.Context(), "CUST-123")
+		if err != nil || c.Email != want {
+			t.Errorf("%q is known, want %q: %v", c.Email, want, err)
+		}
+	}
+	w.taken(contracts.TopicNotifications, "u2", update(2*time.Minute, "second@example.com"))
+	known("second@example.com")
+	w.taken(contracts.TopicNotifications, "r", contracts.CustomerRegistered{CustomerID: "CUST-123", Contact: contracts.Contact{Email: "first@example.com"}, RegisteredAt: at})
+	w.taken(contracts.TopicNotifications, "u1", update(time.Minute, "between@example.com"))
+	known("second@example.com")
+	w.taken(contracts.TopicNotifications, "u3", update(3*time.Minute, "third@example.com"))
+	w.taken(contracts.TopicNotifications, "u2", update(2*time.Minute, "second@example.com"))
+	known("third@example.com")
+	// Without a time of its own, the event's counts; without either nothing can be known.
+	w.taken(contracts.TopicNotifications, "u4", contracts.CustomerUpdated{CustomerID: "CUST-123", Contact: contracts.Contact{Email: "fourth@example.com"}})
+	known("fourth@example.com")
+	e, err := eventing.New("u5", "/test", contracts.Version, time.Time{}, contracts.CustomerUpdated{CustomerID: "CUST-123"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.Time = time.Time{}
+	if w.deliverEvent(contracts.TopicNotifications, e); len(w.bus.parked) != 1 {
+		t.Error("an update of no time was taken")
+	}
+	known("fourth@example.com")
+}
+
+func TestTheStoreIsAway(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.docs.setAway(true)
+	for _, r := range [][3]string{
+		{http.MethodGet, "/v1/notifications?order_id=ORD-1", ""}, {http.MethodGet, "/v1/notifications/ORD-1", ""}, {http.MethodGet, customer, ""},
+		{http.MethodPut, customer, "{}"}, {http.MethodDelete, customer, ""}, {http.MethodGet, "/v1/push/key", ""},
+	} {
+		w.refused(w.request(r[0], r[1], r[2]), http.StatusServiceUnavailable)
+	}
+	w.docs.setAway(false)
+	if answer := w.request(http.MethodGet, "/v1/push/key", ""); answer.Code != http.StatusOK || strings.TrimSpace(answer.Body.String()) != `{"public_key":"BNc"}` {
+		t.Errorf("%d %s", answer.Code, answer.Body)
+	}
+}
+
+func TestAnOrderHasABoundedNumberOfMessages(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	ids := make([]string, 500)
+	for i := range ids {
+		ids[i] = "ORD-1001:" + strings.Repeat("x", i+1)[:min(i+1, 100)]
+	}
+	if err := w.docs.Create(t.Context(), "order-messages:ORD-1001", map[string][]string{"ids": ids}); err != nil {
+		t.Fatal(err)
+	}
+	if verdict := w.deliver(contracts.TopicNotifications, "e", request(contracts.ChannelEmail)); verdict != "SUCCESS" || len(w.bus.parked) != 1 {
+		t.Errorf("%s, parked %v", verdict, w.bus.parked)
+	}
+}

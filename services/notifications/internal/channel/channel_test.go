@@ -1,0 +1,377 @@
+package channel
+
+import (
+	"context"
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/ecdh"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/hkdf"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"io"
+	"math/big"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	dapr "github.com/dapr/go-sdk/client"
+	"github.com/golang-jwt/jwt/v5"
+	"github.com/google/go-cmp/cmp"
+	"go.uber.org/goleak"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"waybill/contracts"
+	"waybill/services/notifications/internal/message"
+	"waybill/services/notifications/internal/vapid"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var (
+	to  = contracts.Contact{Email: "cust-123@example.com", Phone: "+12065550123"}
+	out = message.Outgoing{ID: "ORD-1001:order_shipped:email", OrderID: "ORD-1001", Text: message.Text{Subject: "Shipped", Body: "It is on its way."}}
+)
+
+// binding stands for the sidecar.
+type binding struct {
+	mu     sync.Mutex
+	calls  []*dapr.InvokeBindingRequest
+	inside int
+	most   int
+	err    error
+	hold   chan struct{}
+}
+
+func (b *binding) InvokeOutputBinding(ctx context.Context, in *dapr.InvokeBindingRequest) error {
+	b.mu.Lock()
+	b.calls = append(b.calls, in)
+	b.inside++
+	b.most = max(b.most, b.inside)
+	b.mu.Unlock()
+	if b.hold != nil {
+		select {
+		case <-b.hold:
+		case <-ctx.Done():
+		}
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.inside--
+	if ctx.Err() != nil {
+		return status.FromContextError(ctx.Err()).Err()
+	}
+	return b.err
+}
+
+func TestWhatTheBindingsAreGiven(t *testing.T) {
+	t.Parallel()
+	b := &binding{}
+	if err := errors.Join(NewEmail(b, "email").Send(t.Context(), to, out), NewSMS(b, "sms").Send(t.Context(), to, out)); err != nil {
+		t.Fatal(err)
+	}
+	want := []*dapr.InvokeBindingRequest{
+		{Name: "email", Operation: "create", Data: []byte(out.Body), Metadata: map[string]string{"emailTo": to.Email, "subject": "Shipped"}},
+		{Name: "sms", Operation: "create", Data: []byte(out.Body), Metadata: map[string]string{
+			"toNumber": to.Phone, "To-Number": to.Phone, "Notification-Id": out.ID, "Content-Type": "text/plain; charset=utf-8",
+		}},
+	}
+	if diff := cmp.Diff(want, b.calls); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestErrorsHoldNoAddress(t *testing.T) {
+	t.Parallel()
+	b := &binding{err: status.Error(codes.Internal, `550 5.1.1 <cust-123@example.com>: no such user; tried +12065550123 at https://sms.example.com/secret`)}
+	for _, c := range []interface {
+		Send(ctx context.Context, to contracts.Contact, m message.Outgoing) error
+	}{NewEmail(b, "email"), NewSMS(b, "sms")} {
+		err := c.Send(t.Context(), to, out)
+		if err == nil {
+			t.Fatal("no error")
+		}
+		for _, secret := range []string{"cust-123", "2065550123", "secret"} {
+			if strings.Contains(err.Error(), secret) {
+				t.Errorf("%v shows %s", err, secret)
+			}
+		}
+		if !strings.Contains(err.Error(), "550") {
+			t.Errorf("%v lost the cause", err)
+		}
+	}
+}
+
+// Of two mails at once one could go to the other's recipient, so there are never two.
+func TestMailsAreSentOneAfterTheOther(t *testing.T) {
+	t.Parallel()
+	b := &binding{hold: make(chan struct{})}
+	c := NewEmail(b, "email")
+	var senders sync.WaitGroup
+	for range 10 {
+		senders.Go(func() {
+			if err := c.Send(t.Context(), to, out); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	for range 10 {
+		b.hold <- struct{}{}
+	}
+	senders.Wait()
+	if b.most != 1 {
+		t.Errorf("%d mails at once", b.most)
+	}
+}
+
+func TestATimeoutSaysSo(t *testing.T) {
+	t.Parallel()
+	c := NewEmail(&binding{hold: make(chan struct{})}, "email")
+	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+	defer cancel()
+	if err := c.Send(ctx, to, out); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v", err)
+	}
+	// The one that did not get its turn neither.
+	c.turn <- struct{}{}
+	if err := c.Send(ctx, to, out); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// pushService is a push service and the browser behind it.
+type pushService struct {
+	*httptest.Server
+
+	browser *ecdh.PrivateKey
+	auth    []byte
+	status  int
+	header  http.Header
+	got     []received
+}
+
+type received struct {
+	header http.Header
+	text   string
+}
+
+func newPushService(t *testing.T, status int) *pushService {
+	t.Helper()
+	browser, err := ecdh.P256().GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &pushService{browser: browser, auth: make([]byte, 16), status: status}
+	if _, err := rand.Read(p.auth); err != nil {
+		t.Fatal(err)
+	}
+	p.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			t.Error(err)
+		}
+		p.got = append(p.got, received{r.Header, p.decrypt(t, body)})
+		for name := range p.header {
+			w.Header().Set(name, p.header.Get(name))
+		}
+		w.WriteHeader(p.status)
+	}))
+	t.Cleanup(p.Close)
+	return p
+}
+
+func (p *pushService) address() contracts.Contact {
+	encode := base64.RawURLEncoding.EncodeToString
+	return contracts.Contact{Push: &contracts.PushAddress{
+		Endpoint: p.URL + "/send/1", P256DH: encode(p.browser.PublicKey().Bytes()), Auth: encode(p.auth),
+	}}
+}
+
+// decrypt is the receiving half of RFC 8291, written from that and not from the library.
+func (p *pushService) decrypt(t *testing.T, body []byte) string {
+	t.Helper()
+	salt, keyLength := body[:16], int(body[20])
+	serverKey := body[21 : 21+keyLength]
+	server, err := ecdh.P256().NewPublicKey(serverKey)
+	if err != nil {
+		t.Error(err)
+		return ""
+	}
+	shared, err := p.browser.ECDH(server)
+	if err != nil {
+		t.Error(err)
+		return ""
+	}
+	derive := func(secret, salt []byte, info string, length int) []byte {
+		key, err := hkdf.Key(sha256.New, secret, salt, info, length)
+		if err != nil {
+			t.Error(err)
+		}
+		return key
+	}
+	ikm := derive(shared, p.auth, "WebPush: info\x00"+string(p.browser.PublicKey().Bytes())+string(serverKey), 32)
+	block, err := aes.NewCipher(derive(ikm, salt, "Content-Encoding: aes128gcm\x00", 16))
+	if err != nil {
+		t.Error(err)
+		return ""
+	}
+	gcm, err := cipher.NewGCM(block)
+	if err != nil {
+		t.Error(err)
+		return ""
+	}
+	plain, err := gcm.Open(nil, derive(ikm, salt, "Content-Encoding: nonce\x00", 12), body[21+keyLength:], nil)
+	if err != nil {
+		t.Error(err)
+		return ""
+	}
+	text, _, _ := strings.Cut(string(plain), "\x02")
+	return text
+}
+
+func newPush(t *testing.T, loopback bool) (*Push, vapid.Keys) {
+	t.Helper()
+	keys, err := vapid.Generate()
+	if err != nil {
+		t.Fatal(err)
+	}
+	push := NewPush(vapid.NewRing(func(context.Context) (vapid.Keys, error) { return keys, nil }), "mailto:operators@example.com", loopback)
+	t.Cleanup(push.Close)
+	return push, keys
+}
+
+func TestPush(t *testing.T) {
+	t.Parallel()
+	service := newPushService(t, http.StatusCreated)
+	push, keys := newPush(t, true)
+	for range 2 {
+		if err := push.Send(t.Context(), service.address(), out); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var payload map[string]string
+	if err := json.Unmarshal([]byte(service.got[0].text), &payload); err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]string{"notification_id": out.ID, "order_id": out.OrderID, "title": out.Subject, "body": out.Body}
+	if diff := cmp.Diff(want, payload); diff != "" {
+		t.Error(diff)
+	}
+	header := service.got[0].header
+	if topic := header.Get("Topic"); len(topic) != 32 || topic != service.got[1].header.Get("Topic") {
+		t.Errorf("the topic is %q", topic)
+	}
+	if header.Get("Ttl") == "" || header.Get("Content-Encoding") != "aes128gcm" || header.Get("Traceparent") != "" {
+		t.Errorf("%v", header)
+	}
+	// The signature is by the key that browsers subscribed with, for this push service, and says whom to ask.
+	token, key, _ := strings.Cut(strings.TrimPrefix(header.Get("Authorization"), "vapid t="), ", k=")
+	if key != keys.Public {
+		t.Errorf("the key is %s", key)
+	}
+	claims := jwt.MapClaims{}
+	if _, err := jwt.ParseWithClaims(token, claims, func(*jwt.Token) (any, error) { return publicKey(t, key), nil }); err != nil {
+		t.Error(err)
+	}
+	if claims["aud"] != service.URL || claims["sub"] != "mailto:operators@example.com" {
+		t.Errorf("%v", claims)
+	}
+}
+
+func publicKey(t *testing.T, key string) *ecdsa.PublicKey {
+	t.Helper()
+	b, err := base64.RawURLEncoding.DecodeString(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &ecdsa.PublicKey{Curve: elliptic.P256(), X: new(big.Int).SetBytes(b[1:33]), Y: new(big.Int).SetBytes(b[33:])}
+}
+
+func TestPushRefusals(t *testing.T) {
+	t.Parallel()
+	for answer, code := range map[int]string{
+		http.StatusNotFound: message.CodeSubscriptionGone, http.StatusGone: message.CodeSubscriptionGone, http.StatusRequestEntityTooLarge: message.CodeTooLarge,
+	} {
+		push, _ := newPush(t, true)
+		err := push.Send(t.Context(), newPushService(t, answer).address(), out)
+		if refusal, ok := errors.AsType[*message.Refusal](err); !ok || refusal.Code != code {
+			t.Errorf("%d: %v", answer, err)
+		}
+	}
+	push, _ := newPush(t, true)
+	long := out
+	long.Body = strings.Repeat("x", 5000)
+	err := push.Send(t.Context(), newPushService(t, http.StatusCreated).address(), long)
+	if refusal, ok := errors.AsType[*message.Refusal](err); !ok || refusal.Code != message.CodeTooLarge {
+		t.Errorf("a long message: %v", err)
+	}
+}
+
+func TestPushFaultsThatPass(t *testing.T) {
+	t.Parallel()
+	for _, answer := range []int{http.StatusTooManyRequests, http.StatusInternalServerError, http.StatusForbidden, http.StatusFound} {
+		service := newPushService(t, answer)
+		service.header = http.Header{"Retry-After": {"120"}, "Location": {"http://127.0.0.1:1/"}}
+		push, _ := newPush(t, true)
+		err := push.Send(t.Context(), service.address(), out)
+		if later, ok := errors.AsType[*message.Later](err); !ok || later.After != 2*time.Minute || len(service.got) != 1 {
+			t.Errorf("%d: %v", answer, err)
+		}
+	}
+	service := newPushService(t, http.StatusTooManyRequests)
+	service.header = http.Header{"Retry-After": {"99999999999999999"}}
+	push, _ := newPush(t, true)
+	if later, ok := errors.AsType[*message.Later](push.Send(t.Context(), service.address(), out)); !ok || later.After != time.Hour {
+		t.Error("a push service can make a message wait for ever")
+	}
+	service.Close()
+	err := push.Send(t.Context(), service.address(), out)
+	if _, refused := errors.AsType[*message.Refusal](err); err == nil || refused || strings.Contains(err.Error(), "/send/1") {
+		t.Errorf("a push service that is down: %v", err)
+	}
+}
+
+func TestPushDoesNotCallItsOwnNeighbours(t *testing.T) {
+	t.Parallel()
+	service := newPushService(t, http.StatusCreated)
+	push, _ := newPush(t, false)
+	address := service.address()
+	for _, endpoint := range []string{
+		service.URL, strings.Replace(service.URL, "http:", "https:", 1), "https://localhost:1/", "https://10.0.0.1/", "https://[::1]/", "https://169.254.169.254/",
+		"https://[::ffff:127.0.0.1]/", "https://0.0.0.0/",
+	} {
+		address.Push.Endpoint = endpoint
+		err := push.Send(t.Context(), address, out)
+		if refusal, ok := errors.AsType[*message.Refusal](err); !ok || refusal.Code != message.CodeEndpointNotAllowed {
+			t.Errorf("%s: %v", endpoint, err)
+		}
+	}
+	if len(service.got) != 0 {
+		t.Error("it was called")
+	}
+}
+
+func TestPublicAddresses(t *testing.T) {
+	t.Parallel()
+	for address, public := range map[string]bool{
+		"93.184.216.34:443": true, "[2606:2800:220:1:248:1893:25c8:1946]:443": true,
+		"127.0.0.1:443": false, "10.1.2.3:443": false, "172.16.0.1:443": false, "192.168.0.1:443": false, "100.64.0.1:443": false,
+		"169.254.169.254:80": false, "0.0.0.0:443": false, "255.255.255.255:443": false, "224.0.0.1:443": false, "[::]:443": false, "[::1]:443": false,
+		"[fe80::1%eth0]:443": false, "[fd00::1]:443": false, "[::ffff:10.0.0.1]:443": false, "[64:ff9b::a00:1]:443": false, "[2002:a00:1::]:443": false, "x": false,
+	} {
+		if err := checkAddress(address, false); (err == nil) != public {
+			t.Errorf("%s: %v", address, err)
+		}
+		if err := checkAddress(address, true); (err == nil) != (public || address == "127.0.0.1:443" || address == "[::1]:443") {
+			t.Errorf("%s on a laptop: %v", address, err)
+		}
+	}
+}

@@ -1,0 +1,172 @@
+package contact_test
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"waybill/contracts"
+	"waybill/services/notifications/internal/contact"
+	"waybill/services/notifications/internal/message"
+)
+
+var at = time.Date(2026, time.March, 14, 9, 26, 53, 0, time.UTC)
+
+func whole() contracts.Contact {
+	return contracts.Contact{
+		Name: "Test Customer", Email: "cust-123@example.com", Phone: "+12065550123",
+		Push: &contracts.PushAddress{
+			Endpoint: "https://push.example.com/send/f1LsxkKphfQ",
+			P256DH:   "BNcRdreALRFXTkOOUHK1EtK2wtaz5Ry4YfYCA_0QTpQtUbVlUls0VJXg7A8u-Ts1XbjhazAkj7I99e8QcYP7DkM", Auth: "tBHItJI5svbpez7KI4CCXg",
+		},
+	}
+}
+
+func TestCheckNamesEveryFault(t *testing.T) {
+	t.Parallel()
+	if faults := contact.Check(whole(), false); len(faults) != 0 {
+		t.Errorf("a good contact: %v", faults)
+	}
+	if faults := contact.Check(contracts.Contact{}, false); len(faults) != 0 {
+		t.Errorf("an empty contact: %v", faults)
+	}
+	bad := contracts.Contact{
+		Name: "a\nb", Email: "nobody", Phone: "0206", Push: &contracts.PushAddress{Endpoint: "ftp://push.example.com", P256DH: "AAAA", Auth: "***"},
+	}
+	faults := contact.Check(bad, true)
+	var paths []string
+	for _, fault := range faults {
+		paths = append(paths, fault.Path)
+	}
+	if want := []string{"name", "email", "phone", "push.endpoint", "push.p256dh", "push.auth"}; !slices.Equal(paths, want) {
+		t.Errorf("got %v, want %v", paths, want)
+	}
+	if text := faults.Error(); strings.Contains(text, "nobody") || strings.Contains(text, "0206") {
+		t.Errorf("the error repeats a customer's data: %s", text)
+	}
+}
+
+func TestEmail(t *testing.T) {
+	t.Parallel()
+	for s, want := range map[string]bool{
+		"cust-123@example.com":                    true,
+		"a.b+c@mail.example.com":                  true,
+		"":                                        false,
+		"example.com":                             false,
+		"Test <cust-123@example.com>":             false,
+		"a@example.com;b@example.com":             false, // Dapr would send to both
+		"a@example.com,b@example.com":             false,
+		`"a;b@example.com"@example.com`:           false,
+		"a@example.com\r\nBcc: b@example.com":     false,
+		strings.Repeat("a", 250) + "@example.com": false,
+		" cust-123@example.com":                   false,
+	} {
+		if got := contact.ValidEmail(s); got != want {
+			t.Errorf("%q: %t", s, got)
+		}
+	}
+}
+
+func TestPhone(t *testing.T) {
+	t.Parallel()
+	for s, want := range map[string]bool{
+		"+12065550123": true, "+4915112345678": true, "12065550123": false, "+0206555012": false, "+1206": false,
+		"+1 206 555 0123": false, "+1234567890123456": false, "+1206555\n123": false,
+	} {
+		if got := len(contact.Check(contracts.Contact{Phone: s}, false)) == 0; got != want {
+			t.Errorf("%q: %t", s, got)
+		}
+	}
+}
+
+func TestEndpoint(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		endpoint         string
+		allowed, locally bool
+	}{
+		{"https://push.example.com/1", true, true},
+		{"https://push.example.com:8443/1?a=b", true, true},
+		{"http://push.example.com/1", false, false},
+		{"http://127.0.0.1:1026/push/1", false, true},
+		{"http://localhost:1026/push/1", false, true},
+		{"http://[::1]:1026/push/1", false, true},
+		{"http://127.0.0.1.example.com/", false, false},
+		{"http://169.254.169.254/metadata", false, false},
+		{"https://user@push.example.com/", false, false},
+		{"https:///1", false, false},
+		{"https:push", false, false},
+		{"file:///etc/passwd", false, false},
+		{"https://push.example.com/" + strings.Repeat("a", 2000), false, false},
+		{"", false, false},
+	} {
+		if got := contact.EndpointAllowed(test.endpoint, false); got != test.allowed {
+			t.Errorf("%s: %t", test.endpoint, got)
+		}
+		if got := contact.EndpointAllowed(test.endpoint, true); got != test.locally {
+			t.Errorf("%s on a laptop: %t", test.endpoint, got)
+		}
+	}
+}
+
+func TestTheNewerContactStands(t *testing.T) {
+	t.Parallel()
+	now := at.Add(time.Hour)
+	var c contact.Contact
+	first, second := contracts.Contact{Email: "first@example.com"}, contracts.Contact{Email: "second@example.com"}
+	if !c.Learn(second, at.Add(time.Minute), now) || c.Learn(first, at, now) || c.Learn(second, at.Add(time.Minute), now) || c.Email != second.Email {
+		t.Errorf("%+v", c)
+	}
+	// What the API says stands against every older event, and against one from the future only until that has come.
+	c.Set(first, now)
+	if c.Learn(second, at.Add(2*time.Minute), now) || c.Learn(second, now.Add(time.Hour), now) || c.Email != first.Email {
+		t.Errorf("%+v", c)
+	}
+	if !c.Learn(second, now.Add(time.Second), now.Add(time.Minute)) {
+		t.Error("a newer event changes nothing")
+	}
+	c.Remove(now.Add(2 * time.Minute))
+	if c.Known() || c.Email != "" || c.Learn(second, now.Add(time.Second), now.Add(time.Hour)) {
+		t.Errorf("an old event brought the contact back: %+v", c)
+	}
+	// A clock elsewhere was ahead: the API wins all the same.
+	c.Set(first, at)
+	if !c.Known() || c.Email != first.Email || c.At.Before(now) {
+		t.Errorf("%+v", c)
+	}
+}
+
+func TestForgetPush(t *testing.T) {
+	t.Parallel()
+	c := contact.Contact{Contact: whole(), At: at}
+	if c.ForgetPush("https://push.example.com/older") || c.Push == nil {
+		t.Error("a newer subscription was forgotten")
+	}
+	if !c.ForgetPush(c.Push.Endpoint) || c.Push != nil || c.ForgetPush("") {
+		t.Errorf("%+v", c)
+	}
+}
+
+func TestRefusal(t *testing.T) {
+	t.Parallel()
+	known := contact.Contact{Contact: whole(), At: at}
+	empty := contact.Contact{At: at}
+	onlyEmail := contact.Contact{Contact: whole(), At: at}
+	onlyEmail.Preferences = &contracts.Preferences{Email: true}
+	for _, channel := range contracts.Channels() {
+		if r := known.Refusal(channel); r != nil {
+			t.Errorf("%s: %v", channel, r)
+		}
+		if r := empty.Refusal(channel); r == nil || r.Code != message.CodeNoAddress {
+			t.Errorf("%s without an address: %v", channel, r)
+		}
+		if r := new(contact.Contact).Refusal(channel); r == nil || r.Code != message.CodeNoAddress {
+			t.Errorf("%s of nobody: %v", channel, r)
+		}
+		r := onlyEmail.Refusal(channel)
+		if off := r != nil && r.Code == message.CodeOptedOut; off != (channel != contracts.ChannelEmail) {
+			t.Errorf("%s switched off: %v", channel, r)
+		}
+	}
+}
