@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"log/slog"
 	"net"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -136,7 +137,7 @@ func newWorld(t *testing.T, limits saga.Limits) *world {
 
 // Publish keeps the event once, as a consumer would that tells repetitions by the id.
 func (w *world) Publish(_ context.Context, id string, payload contracts.Payload) error {
-	return w.faults.around("Publish", func() error {
+	return w.faults.around(strings.TrimPrefix(payload.Subject(), "orders/"), "Publish", func() error {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		for _, e := range w.events {
@@ -213,6 +214,9 @@ func (f *faults) set(call string, times int, after bool) {
 	f.plan[call] = &fault{times: times, after: after}
 }
 
+// of names the calls that belong to one order, for set and hook.
+func of(orderID, call string) string { return orderID + "/" + call }
+
 // hook has something else happen while the first call of that name is at work.
 func (f *faults) hook(call string, hook func() error) {
 	f.mu.Lock()
@@ -250,11 +254,16 @@ type planned string
 
 func (p planned) Error() string { return "planned failure of " + string(p) }
 
-func (f *faults) around(call string, effect func() error) error {
-	if err := f.meanwhile(call); err != nil {
-		return err
+func (f *faults) around(orderID, call string, effect func() error) error {
+	for _, planned := range []string{call, of(orderID, call)} {
+		if err := f.meanwhile(planned); err != nil {
+			return err
+		}
 	}
 	fails, after := f.next(call)
+	if !fails {
+		fails, after = f.next(of(orderID, call))
+	}
 	if fails && !after {
 		return planned(call)
 	}
@@ -273,7 +282,7 @@ type faultyJournal struct {
 }
 
 func (j faultyJournal) Change(ctx context.Context, id string, change func(*journal.Entry) (bool, error)) (e journal.Entry, err error) {
-	err = j.faults.around("Change", func() error { e, err = j.Journal.Change(ctx, id, change); return err })
+	err = j.faults.around(id, "Change", func() error { e, err = j.Journal.Change(ctx, id, change); return err })
 	return e, err
 }
 
@@ -283,12 +292,12 @@ type faultyPayments struct {
 }
 
 func (p faultyPayments) Charge(ctx context.Context, o contracts.Order, key string) (id string, refused *partner.Reason, err error) {
-	err = p.faults.around("Charge", func() error { id, refused, err = p.Payments.Charge(ctx, o, key); return err })
+	err = p.faults.around(o.OrderID, "Charge", func() error { id, refused, err = p.Payments.Charge(ctx, o, key); return err })
 	return id, refused, err
 }
 
 func (p faultyPayments) Refund(ctx context.Context, o contracts.Order, key string) (amount contracts.Amount, id string, err error) {
-	err = p.faults.around("Refund", func() error { amount, id, err = p.Payments.Refund(ctx, o, key); return err })
+	err = p.faults.around(o.OrderID, "Refund", func() error { amount, id, err = p.Payments.Refund(ctx, o, key); return err })
 	return amount, id, err
 }
 
@@ -298,21 +307,21 @@ type faultyInventory struct {
 }
 
 func (i faultyInventory) Reserve(ctx context.Context, o contracts.Order) (refused *partner.Reason, err error) {
-	err = i.faults.around("Reserve", func() error { refused, err = i.Inventory.Reserve(ctx, o); return err })
+	err = i.faults.around(o.OrderID, "Reserve", func() error { refused, err = i.Inventory.Reserve(ctx, o); return err })
 	return refused, err
 }
 
 func (i faultyInventory) Release(ctx context.Context, o contracts.Order) (done bool, err error) {
-	err = i.faults.around("Release", func() error { done, err = i.Inventory.Release(ctx, o); return err })
+	err = i.faults.around(o.OrderID, "Release", func() error { done, err = i.Inventory.Release(ctx, o); return err })
 	return done, err
 }
 
 func (i faultyInventory) Ship(ctx context.Context, o contracts.Order) error {
-	return i.faults.around("Ship", func() error { return i.Inventory.Ship(ctx, o) })
+	return i.faults.around(o.OrderID, "Ship", func() error { return i.Inventory.Ship(ctx, o) })
 }
 
 func (i faultyInventory) Unship(ctx context.Context, o contracts.Order) error {
-	return i.faults.around("Unship", func() error { return i.Inventory.Unship(ctx, o) })
+	return i.faults.around(o.OrderID, "Unship", func() error { return i.Inventory.Unship(ctx, o) })
 }
 
 type faultyCarrier struct {
@@ -321,11 +330,11 @@ type faultyCarrier struct {
 }
 
 func (c faultyCarrier) Book(ctx context.Context, o contracts.Order, key string) (s partner.Shipment, refused *partner.Reason, err error) {
-	err = c.faults.around("Book", func() error { s, refused, err = c.Carrier.Book(ctx, o, key); return err })
+	err = c.faults.around(o.OrderID, "Book", func() error { s, refused, err = c.Carrier.Book(ctx, o, key); return err })
 	return s, refused, err
 }
 
 func (c faultyCarrier) Cancel(ctx context.Context, o contracts.Order) (done bool, err error) {
-	err = c.faults.around("Cancel", func() error { done, err = c.Carrier.Cancel(ctx, o); return err })
+	err = c.faults.around(o.OrderID, "Cancel", func() error { done, err = c.Carrier.Cancel(ctx, o); return err })
 	return done, err
 }

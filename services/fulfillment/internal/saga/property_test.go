@@ -1,0 +1,187 @@
+package saga_test
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+
+	"waybill/contracts"
+	"waybill/services/fulfillment/internal/inventory"
+	"waybill/services/fulfillment/internal/journal"
+	"waybill/services/fulfillment/internal/saga"
+)
+
+// Whatever partners do, whatever fails before or after its effect, whenever the customer cancels, whoever decides what, and
+// however often the order is started: the saga ends, its books balance, and its customer is told one thing once.
+func TestWhateverHappensTheBooksBalance(t *testing.T) {
+	t.Parallel()
+	limits := quick
+	limits.Reservation, limits.Approval = 50*time.Millisecond, 500*time.Millisecond
+	// More than all planned faults that can meet in one report: the engine in this process, unlike Dapr's, runs no id again,
+	// so here a workflow must not fail.
+	limits.LastingAttempts = 16
+	w := newWorld(t, limits)
+	watchdog := saga.NewWatchdog(w.starts, 0)
+	n := 0
+	rapid.Check(t, func(r *rapid.T) {
+		n++
+		order := drawnOrder(r, fmt.Sprintf("ORDER-%d", n))
+		product := order.Items[0].ProductID
+		if _, err := w.stock.Set(t.Context(), product, initialStock); err != nil {
+			r.Fatal(err)
+		}
+		for _, call := range []string{"Charge", "Refund", "Reserve", "Release", "Book", "Ship", "Cancel", "Unship", "Publish", "Change"} {
+			if rapid.IntRange(0, 3).Draw(r, "fails "+call) == 0 {
+				// Up to five times in a row: a step gives up after four.
+				w.faults.set(of(order.OrderID, call), rapid.IntRange(1, 5).Draw(r, "times"), rapid.Bool().Draw(r, "after"))
+			}
+		}
+		cancels := rapid.SampledFrom([]string{"", "", "before", "Charge", "Reserve", "Book", "Ship", "Refund", "later"}).Draw(r, "cancelled during")
+		switch cancels {
+		case "", "later":
+		case "before":
+			if err := again(func() error { return w.cancel(order) }); err != nil {
+				r.Fatal(err)
+			}
+		default:
+			w.faults.hook(of(order.OrderID, cancels), func() error { return w.cancel(order) })
+		}
+		starts := rapid.IntRange(1, 3).Draw(r, "starts")
+		for range starts {
+			if err := again(func() error { return w.starts.Start(t.Context(), order) }); err != nil {
+				r.Fatal(err)
+			}
+		}
+		decision := rapid.SampledFrom([]string{"approve", "deny", "nobody", "both"}).Draw(r, "decision")
+		decided := false
+		for look, deadline := 1, time.Now().Add(30*time.Second); ; look++ {
+			e, err := w.sagas.Get(t.Context(), order.OrderID)
+			if err != nil {
+				r.Fatal(err)
+			}
+			if e.Ended() {
+				break
+			}
+			if time.Now().After(deadline) {
+				r.Fatalf("the saga does not end: %+v", e)
+			}
+			if cancels == "later" && e.AwaitsApproval() {
+				cancels = ""
+				if err := again(func() error { return w.cancel(order) }); err != nil {
+					r.Fatal(err)
+				}
+			}
+			if e.AwaitsApproval() && !decided && decision != "nobody" {
+				decided = true
+				w.decideAsDrawn(order, decision)
+			}
+			if e.Halted() {
+				if _, err := w.starts.Repair(t.Context(), order.OrderID, "operator@example.com", "Mended."); err != nil && !refusedDecision(err) && !errors.As(err, new(planned)) {
+					r.Fatal(err)
+				}
+			}
+			if look%20 == 0 {
+				_ = watchdog.Look(t.Context()) // its faults are planned ones
+			}
+			time.Sleep(time.Millisecond) // between two looks, not for anything to happen
+		}
+		if cancels == "later" { // it ended without asking for an approval
+			if err := again(func() error { return w.cancel(order) }); err != nil {
+				r.Fatal(err)
+			}
+		}
+		w.balances(r, order)
+	})
+}
+
+func (w *world) decideAsDrawn(order contracts.Order, decision string) {
+	if decision == "both" {
+		_ = w.decide(order, false, "first@example.com")
+		_ = w.decide(order, true, "second@example.com")
+		return
+	}
+	_ = w.decide(order, decision == "approve", "approver@example.com")
+}
+
+func refusedDecision(err error) bool {
+	_, refused := errors.AsType[*journal.Error](err)
+	return refused
+}
+
+// again does what a sender does whose message was not taken.
+func again(do func() error) error {
+	for attempt := 0; ; attempt++ {
+		err := do()
+		if err == nil || attempt == 20 {
+			return err
+		}
+	}
+}
+
+func drawnOrder(r *rapid.T, id string) contracts.Order {
+	order := anOrder(id, contracts.Line{ProductID: "PROD-" + id, Quantity: rapid.SampledFrom([]int{1, 5, initialStock, initialStock + 1}).Draw(r, "quantity"), Price: 100})
+	if rapid.Bool().Draw(r, "large") {
+		order.Items[0].Price = 600000
+		order.TotalAmount = order.Items[0].Price * contracts.Amount(order.Items[0].Quantity)
+	}
+	order.PaymentToken = rapid.SampledFrom([]string{"", "", "", "tok_declined", "tok_fail_1", "tok_fail_3", "tok_down"}).Draw(r, "token")
+	order.ShipTo.Zip = rapid.SampledFrom([]string{"12345", "12345", "12345", "X-REFUSED", "X-FAIL-1", "X-FAIL-3", "X-DOWN"}).Draw(r, "zip")
+	return order
+}
+
+// balances checks an ended saga's ledgers against its outcome.
+func (w *world) balances(r *rapid.T, order contracts.Order) {
+	e, err := w.sagas.Get(w.t.Context(), order.OrderID)
+	if err != nil {
+		r.Fatal(err)
+	}
+	got := w.books(order.OrderID)
+	stock, err := w.stock.Get(w.t.Context(), order.Items[0].ProductID)
+	if err != nil {
+		r.Fatal(err)
+	}
+	shipped, template := 0, contracts.TemplateOrderFailed
+	switch e.Outcome {
+	case journal.Completed:
+		shipped, template = order.Items[0].Quantity, contracts.TemplateOrderShipped
+		if diff := cmp.Diff(books{charges: 1, parcels: 1, reservation: inventory.Shipped}, got, cmp.AllowUnexported(books{})); diff != "" {
+			r.Errorf("books of a shipped order (-want +got):\n%s", diff)
+		}
+	case journal.Cancelled:
+		template = contracts.TemplateOrderCancelled
+		fallthrough
+	default:
+		if got.charges != got.refunds || got.charges > 1 {
+			r.Errorf("%d charges and %d refunds of an order that was not shipped", got.charges, got.refunds)
+		}
+		if got.parcels > 0 && !got.cancelled {
+			r.Errorf("a parcel is under way of an order that is %s", e.Outcome)
+		}
+		if got.reservation != "" && got.reservation != inventory.Refused && got.reservation != inventory.Released {
+			r.Errorf("the reservation of an order that is %s is %s", e.Outcome, got.reservation)
+		}
+	}
+	if stock.OnHand != initialStock-shipped || stock.Shipped != shipped || stock.Reserved() != 0 {
+		r.Errorf("stock: on hand %d, shipped %d, reserved %d; want %d, %d, 0", stock.OnHand, stock.Shipped, stock.Reserved(), initialStock-shipped, shipped)
+	}
+	told := 0
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, event := range w.events {
+		if m, ok := event.payload.(contracts.NotificationRequested); ok && m.OrderID == order.OrderID {
+			if told++; m.Template != template {
+				r.Errorf("the customer of an order that is %s is told %s", e.Outcome, m.Template)
+			}
+			if m.Refunded != (got.refunds > 0) {
+				r.Errorf("the customer is told of a refund: %v; there were %d", m.Refunded, got.refunds)
+			}
+		}
+	}
+	if told > 3 {
+		r.Errorf("the customer is told %d things", told)
+	}
+}
