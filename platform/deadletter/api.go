@@ -1,8 +1,10 @@
 package deadletter
 
 import (
+	"bytes"
 	"context"
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -102,7 +104,7 @@ type letter struct {
 	ParkedBy  string          `json:"parked_by" doc:"The service; or sidecar, for a message that never reached the service."`
 	Parked    int             `json:"parked_count" doc:"How often it was set aside."`
 	Attempts  []letterAttempt `json:"attempts" nullable:"false" doc:"Its redrives, the oldest first."`
-	Event     any             `json:"event,omitempty" doc:"The CloudEvent."`
+	Event     any             `json:"event,omitempty" doc:"The CloudEvent, its secrets masked."`
 	Raw       []byte          `json:"raw,omitempty" doc:"The message, when it is no CloudEvent."`
 	Truncated bool            `json:"truncated,omitempty" doc:"The message was too large to keep, and raw is its beginning."`
 }
@@ -116,7 +118,7 @@ type letterAttempt struct {
 	Error   string    `json:"error,omitempty"`
 }
 
-func show(e entry, now time.Time) letter {
+func (l *Letters) show(e entry, now time.Time) letter {
 	last := e.Parkings[len(e.Parkings)-1]
 	shown := letter{
 		Topic: e.Topic, EventID: e.EventID, Type: e.Type, Subject: e.Subject, Key: e.Key, State: string(e.State), Reason: e.Reason,
@@ -124,7 +126,7 @@ func show(e entry, now time.Time) letter {
 		Raw: e.Raw, Truncated: e.Truncated,
 	}
 	if e.Event != nil {
-		shown.Event = e.Event
+		shown.Event = masked(e.Event, l.secret)
 	}
 	for i, a := range e.Attempts {
 		if a.Outcome == running && (e.Lease == nil || e.Lease.Attempt != a.ID || !now.Before(e.Lease.Until)) {
@@ -133,6 +135,35 @@ func show(e entry, now time.Time) letter {
 		shown.Attempts[i] = letterAttempt{a.Actor, a.Reason, a.At, a.EndedAt, a.Outcome, a.Error}
 	}
 	return shown
+}
+
+// masked is an event without what nobody may see.
+func masked(event json.RawMessage, secret []string) any {
+	decoder := json.NewDecoder(bytes.NewReader(event))
+	decoder.UseNumber() // numbers are shown as they came
+	var decoded any
+	if err := decoder.Decode(&decoded); err != nil {
+		return nil // it was decoded before
+	}
+	mask(decoded, secret)
+	return decoded
+}
+
+func mask(value any, secret []string) {
+	switch v := value.(type) {
+	case map[string]any:
+		for name, member := range v {
+			if slices.ContainsFunc(secret, func(s string) bool { return strings.EqualFold(s, name) }) {
+				v[name] = "***"
+			} else {
+				mask(member, secret)
+			}
+		}
+	case []any:
+		for _, element := range v {
+			mask(element, secret)
+		}
+	}
 }
 
 func (l *Letters) listLetters(ctx context.Context, in *listInput) (*listOutput, error) {
@@ -188,7 +219,7 @@ func (l *Letters) newest(ctx context.Context, in *listInput, places []place) (le
 			return nil, "", err
 		}
 		if ok && (in.State == "" || in.State == string(e.State)) {
-			letters = append(letters, show(e, now))
+			letters = append(letters, l.show(e, now))
 			size += len(e.Event) + len(e.Raw)
 		}
 	}

@@ -21,12 +21,16 @@ type Letters struct {
 	store  state.Store
 	logger *slog.Logger
 	topics []string
+	secret []string
 	// receiver is set by Register, before anything is served.
 	receiver *eventing.Receiver
 }
 
-// New returns the letters kept in s.
-func New(s state.Store, logger *slog.Logger) *Letters { return &Letters{store: s, logger: logger} }
+// New returns the letters kept in s. The values of members named secret, wherever they stand in an event, are kept and never
+// shown.
+func New(s state.Store, logger *slog.Logger, secret ...string) *Letters {
+	return &Letters{store: s, logger: logger, secret: secret}
+}
 
 // Watch returns the subscriptions together with those to their dead-letter topics, for the service's Receiver.
 func (l *Letters) Watch(subscriptions ...eventing.Subscription) []eventing.Subscription {

@@ -75,7 +75,7 @@ func newService(t *testing.T) *service {
 	t.Helper()
 	s := &service{store: &faulty{Memory: state.NewMemory()}, handle: func(context.Context, eventing.Event) error { return nil }}
 	logger := slog.New(slog.DiscardHandler)
-	s.letters = New(s.store, logger)
+	s.letters = New(s.store, logger, "payment_token")
 	receiver, err := eventing.NewReceiver(eventing.ReceiverOptions{App: "app", Logger: logger}, s.letters.Watch(eventing.Subscription{
 		Component: "orderbus", Topic: "orders", DeadLetter: "orders.app.dead",
 		Handlers: map[string]eventing.Handler{"Order.Placed": func(ctx context.Context, e eventing.Event) error {
@@ -112,7 +112,7 @@ func parkedEvent(id, reason string, at time.Time) string {
 	b, _ := json.Marshal(map[string]any{
 		"specversion": "1.0", "id": id, "type": "Order.Placed", "source": "elsewhere", "subject": "orders/" + id, "tenant": "north",
 		"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "topic": "orders.app.dead", "pubsubname": "orderbus",
-		"parkedby": "app", "parkedreason": reason, "parkedat": at.UTC().Format(time.RFC3339Nano), "data": map[string]any{"order_id": id},
+		"parkedby": "app", "parkedreason": reason, "parkedat": at.UTC().Format(time.RFC3339Nano), "data": map[string]any{"order_id": id, "payments": []any{map[string]any{"Payment_Token": "tok_visa"}}},
 	})
 	return string(b)
 }
@@ -204,7 +204,7 @@ func TestALetterIsListedRedrivenAndRecorded(t *testing.T) {
 	got := s.list(t, "topic=orders&state=open")
 	event := map[string]any{
 		"specversion": "1.0", "id": "e1", "type": "Order.Placed", "source": "elsewhere", "subject": "orders/e1", "tenant": "north",
-		"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "data": map[string]any{"order_id": "e1"},
+		"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "data": map[string]any{"order_id": "e1", "payments": []any{map[string]any{"Payment_Token": "***"}}},
 	}
 	want := letterPage{Topics: []topicCount{{"orders", 1, 0}}, Items: []letter{{
 		Topic: "orders", EventID: "e1", Type: "Order.Placed", Subject: "orders/e1", Key: "CUST-123", State: "open", Reason: "no such order",
@@ -235,7 +235,8 @@ func TestALetterIsListedRedrivenAndRecorded(t *testing.T) {
 	if got := outcome(t, s.redrive(t, `"event_ids":["e1"]`)); got != alreadyDone {
 		t.Errorf("outcome %s", got)
 	}
-	if len(s.handled) != 2 || s.handled[1].Key != "CUST-123" || s.handled[1].Parked != nil || s.handled[1].ID != "e1" {
+	if len(s.handled) != 2 || s.handled[1].Key != "CUST-123" || s.handled[1].Parked != nil || s.handled[1].ID != "e1" ||
+		!strings.Contains(string(s.handled[1].Data), "tok_visa") {
 		t.Errorf("handled %+v", s.handled)
 	}
 	if got := s.list(t, "topic=orders&state=open"); len(got.Items) != 0 || got.Topics[0] != (topicCount{"orders", 0, 1}) {
