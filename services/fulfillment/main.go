@@ -76,7 +76,7 @@ func run(ctx context.Context, environ []string, stdout io.Writer) (err error) {
 	})
 
 	edge := api.API{Inventory: stock, Sagas: control, Logger: logger}
-	letters := deadletter.New(state.NewPatient(store, letterPatience), logger)
+	letters := deadletter.New(state.NewPatient(store, letterPatience), logger, "payment_token")
 	receiver, err := eventing.NewReceiver(eventing.ReceiverOptions{
 		App: contracts.AppFulfillment, Token: string(c.APIToken), Publisher: publisher, Logger: logger,
 	}, letters.Watch(edge.Subscriptions()...)...)

@@ -87,7 +87,7 @@ func run(ctx context.Context, environ []string, stdout io.Writer) (err error) {
 	edge := api.API{
 		Courier: courier, Messages: messages, Contacts: contacts, PushKey: publicKey(keys), Loopback: c.AllowLoopbackPush, Logger: logger,
 	}
-	letters := deadletter.New(documents, logger)
+	letters := deadletter.New(documents, logger, "email", "phone", "push", "payment_token")
 	receiver, err := eventing.NewReceiver(eventing.ReceiverOptions{
 		App: contracts.AppNotifications, Token: string(c.APIToken), Publisher: publisher, Logger: logger,
 	}, letters.Watch(edge.Subscriptions()...)...)

@@ -83,7 +83,7 @@ func run(ctx context.Context, environ []string, stdout io.Writer) (err error) {
 		Orders: orders, Remind: edge.Remind, Logger: logger,
 		Interval: time.Duration(c.SweepInterval), Patience: time.Duration(c.SweepPatience),
 	}
-	letters := deadletter.New(documents, logger)
+	letters := deadletter.New(documents, logger, "payment_token")
 	receiver, err := eventing.NewReceiver(eventing.ReceiverOptions{
 		App: contracts.AppOrders, Token: string(c.APIToken), Publisher: publisher, OnParked: edge.Parked, Logger: logger,
 	}, letters.Watch(edge.Subscriptions()...)...)
