@@ -19,6 +19,7 @@ import (
 //	X-SLOW      books after two seconds
 //	X-FAIL-<n>  fails n times, then books
 //	X-DOWN      fails always
+//	X-LOST      books, and then never answers that it did
 //
 // Any other zip is booked at once.
 type Carrier struct {
@@ -51,6 +52,7 @@ const (
 	zipRefused   = "X-REFUSED"
 	zipSlow      = "X-SLOW"
 	zipDown      = "X-DOWN"
+	zipLost      = "X-LOST"
 	zipFails     = "X-FAIL-"
 	deliveryDays = 3
 )
@@ -86,6 +88,9 @@ func (c *Carrier) Book(ctx context.Context, o contracts.Order, key string) (part
 	}
 	if p.Cancelled {
 		return partner.Shipment{}, &partner.Reason{Code: "shipment_cancelled", Message: "The shipment was cancelled already, so nothing is booked any more."}, nil
+	}
+	if o.ShipTo.Zip == zipLost {
+		return partner.Shipment{}, nil, errors.New("the carrier did not answer")
 	}
 	return p.Booked[len(p.Booked)-1].Shipment, nil, nil
 }

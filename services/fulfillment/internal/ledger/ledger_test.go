@@ -258,6 +258,25 @@ func TestTriggers(t *testing.T) {
 	if _, reason, err := c.Book(t.Context(), refused, "key"); err != nil || reason == nil || reason.Code != "undeliverable" {
 		t.Errorf("X-REFUSED: %v %v", reason, err)
 	}
+	lost := order("ORDER-LOST")
+	lost.ShipTo.Zip = "X-LOST"
+	if _, _, err := c.Book(t.Context(), lost, "key"); err == nil {
+		t.Error("X-LOST answered")
+	}
+	if booked, err := c.Cancel(t.Context(), lost); err != nil || !booked {
+		t.Errorf("X-LOST booked: %v %v", booked, err)
+	}
+	unwilling := order("ORDER-REFUND")
+	unwilling.PaymentToken = "tok_refund_fail_1"
+	if _, refused, err := p.Charge(t.Context(), unwilling, "key"); err != nil || refused != nil {
+		t.Fatal(refused, err)
+	}
+	if _, _, err := p.Refund(t.Context(), unwilling, "refund"); err == nil {
+		t.Error("tok_refund_fail_1 refunded at once")
+	}
+	if amount, _, err := p.Refund(t.Context(), unwilling, "refund"); err != nil || amount != unwilling.TotalAmount {
+		t.Errorf("tok_refund_fail_1: refunded %v, %v", amount, err)
+	}
 }
 
 func TestOneBeginningOfASagaIsTheFirst(t *testing.T) {

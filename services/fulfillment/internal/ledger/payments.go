@@ -21,6 +21,9 @@ import (
 //	tok_slow                charges after two seconds
 //	tok_fail_<n>            fails n times, then charges
 //	tok_down                fails always
+//	tok_refund_slow         charges at once, refunds after two seconds
+//	tok_refund_fail_<n>     charges at once, fails n times to refund, then does
+//	tok_refund_down         charges at once, never refunds
 //
 // Any other token, and none, is charged at once.
 type Payments struct {
@@ -57,6 +60,9 @@ const (
 	tokenSlow              = "tok_slow"
 	tokenDown              = "tok_down"
 	tokenFails             = "tok_fail_"
+	tokenRefundSlow        = "tok_refund_slow"
+	tokenRefundFails       = "tok_refund_fail_"
+	tokenRefundDown        = "tok_refund_down"
 	slowness               = 2 * time.Second
 )
 
@@ -75,8 +81,8 @@ func (p *Payments) Charge(ctx context.Context, o contracts.Order, key string) (t
 			return "", nil, err
 		}
 	}
-	if err := p.fail(ctx, o); err != nil {
-		return "", nil, err
+	if err := p.fail(ctx, o, tokenFails); err != nil {
+		return "", nil, fmt.Errorf("charge: %w", err)
 	}
 	a, err := state.Update(ctx, p.store, paymentKey(o.OrderID), func(a *account, _ bool) error {
 		// Closed first: a charge that was given back pays for nothing.
@@ -98,9 +104,9 @@ func (p *Payments) Charge(ctx context.Context, o contracts.Order, key string) (t
 	return a.Charges[len(a.Charges)-1].TransactionID, nil, nil
 }
 
-// fail fails as often as a tok_fail_<n> token asks for.
-func (p *Payments) fail(ctx context.Context, o contracts.Order) error {
-	times := countAfter(tokenFails, o.PaymentToken)
+// fail fails as often as the order's token asks for.
+func (p *Payments) fail(ctx context.Context, o contracts.Order, trigger string) error {
+	times := countAfter(trigger, o.PaymentToken)
 	if times == 0 {
 		return nil
 	}
@@ -110,7 +116,7 @@ func (p *Payments) fail(ctx context.Context, o contracts.Order) error {
 		return nil
 	})
 	if err != nil {
-		return fmt.Errorf("charge: %w", err)
+		return err
 	}
 	if a.Attempts <= times {
 		return fmt.Errorf("the payment provider failed, attempt %d", a.Attempts)
@@ -121,6 +127,17 @@ func (p *Payments) fail(ctx context.Context, o contracts.Order) error {
 // Refund gives back all that was charged for the order and lets nothing more be charged. It returns what was given back,
 // zero when nothing had been charged. Repeating it refunds nothing more and returns the same.
 func (p *Payments) Refund(ctx context.Context, o contracts.Order, key string) (contracts.Amount, string, error) {
+	switch o.PaymentToken {
+	case tokenRefundDown:
+		return 0, "", errors.New("the payment provider is down")
+	case tokenRefundSlow:
+		if err := pause(ctx, slowness); err != nil {
+			return 0, "", err
+		}
+	}
+	if err := p.fail(ctx, o, tokenRefundFails); err != nil {
+		return 0, "", fmt.Errorf("refund: %w", err)
+	}
 	a, err := state.Update(ctx, p.store, paymentKey(o.OrderID), func(a *account, _ bool) error {
 		if a.Closed {
 			return state.Keep
