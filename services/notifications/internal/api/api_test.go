@@ -213,7 +213,7 @@ func TestAnOrdersNotifications(t *testing.T) {
 	if err := json.Unmarshal(answer.Body.Bytes(), &list); err != nil || answer.Code != http.StatusOK {
 		t.Fatalf("%d %s", answer.Code, answer.Body)
 	}
-	var lines []string
+	lines := make([]string, 0, len(list.Items))
 	for _, item := range list.Items {
 		lines = append(lines, strings.Join([]string{item["notification_id"].(string), item["recipient"].(string), item["channel"].(string), item["template"].(string), item["state"].(string)}, " "))
 	}
@@ -292,7 +292,7 @@ func TestAlertsForTheOperators(t *testing.T) {
 	w.taken(contracts.TopicFulfillment, "a2", contracts.ApprovalRequested{OrderID: "ORD-2", CustomerID: "CUST-123", TotalAmount: 600000, Currency: "USD", RequestedAt: at, ExpiresAt: at.Add(-time.Hour)})
 	w.taken(contracts.TopicFulfillment, "f1", contracts.FulfillmentFailed{OrderID: "ORD-3", CustomerID: "CUST-123", FailedAt: at})
 	w.taken(contracts.TopicFulfillment, "f2", contracts.FulfillmentFailed{OrderID: "ORD-3", CustomerID: "CUST-123", NotUndone: []string{contracts.StepRefundPayment}, FailedAt: at})
-	var got []string
+	got := make([]string, 0, len(w.courier.accepted))
 	for _, m := range w.courier.accepted {
 		got = append(got, m.ID+" "+m.Template)
 		if !m.ToOperators() || m.Channel != contracts.ChannelEmail {
@@ -394,7 +394,7 @@ func TestEveryFaultOfAContactIsNamed(t *testing.T) {
 		`{"email":5}`:                       {"body.email"},
 	} {
 		p := w.refused(w.request(http.MethodPut, customer, body), http.StatusUnprocessableEntity)
-		var got []string
+		got := make([]string, 0, len(p.Errors))
 		for _, fault := range p.Errors {
 			got = append(got, fault.Location)
 		}

@@ -14,7 +14,6 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
-	"math/big"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -269,7 +268,7 @@ func TestPush(t *testing.T) {
 	if topic := header.Get("Topic"); len(topic) != 32 || topic != service.got[1].header.Get("Topic") {
 		t.Errorf("the topic is %q", topic)
 	}
-	if header.Get("Ttl") == "" || header.Get("Content-Encoding") != "aes128gcm" || header.Get("Traceparent") != "" {
+	if header.Get("TTL") == "" || header.Get("Content-Encoding") != "aes128gcm" || header.Get("Traceparent") != "" {
 		t.Errorf("%v", header)
 	}
 	// The signature is by the key that browsers subscribed with, for this push service, and says whom to ask.
@@ -292,7 +291,11 @@ func publicKey(t *testing.T, key string) *ecdsa.PublicKey {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &ecdsa.PublicKey{Curve: elliptic.P256(), X: new(big.Int).SetBytes(b[1:33]), Y: new(big.Int).SetBytes(b[33:])}
+	parsed, err := ecdsa.ParseUncompressedPublicKey(elliptic.P256(), b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return parsed
 }
 
 func TestPushRefusals(t *testing.T) {

@@ -162,12 +162,12 @@ func verdict(resp *http.Response) error {
 	default:
 		text := fmt.Sprintf("The push service answered %d.", resp.StatusCode)
 		seconds, err := strconv.Atoi(resp.Header.Get("Retry-After"))
-		if err != nil || seconds < 0 {
-			seconds = 0
+		if err != nil {
+			seconds = 0 // a date, which nobody sends, or nothing
 		}
-		return &message.Later{Text: text, After: min(time.Duration(seconds), maxWait/time.Second) * time.Second}
+		return &message.Later{Text: text, After: time.Duration(min(max(seconds, 0), maxWaitSeconds)) * time.Second}
 	}
 }
 
-// maxWait is how long a push service can make a message wait.
-const maxWait = time.Hour
+// maxWaitSeconds is how long a push service can make a message wait.
+const maxWaitSeconds = 3600

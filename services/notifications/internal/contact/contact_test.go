@@ -35,7 +35,7 @@ func TestCheckNamesEveryFault(t *testing.T) {
 		Name: "a\nb", Email: "nobody", Phone: "0206", Push: &contracts.PushAddress{Endpoint: "ftp://push.example.com", P256DH: "AAAA", Auth: "***"},
 	}
 	faults := contact.Check(bad, true)
-	var paths []string
+	paths := make([]string, 0, len(faults))
 	for _, fault := range faults {
 		paths = append(paths, fault.Path)
 	}

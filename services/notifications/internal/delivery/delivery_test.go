@@ -185,7 +185,10 @@ func (w *world) read(id string) message.Message {
 	return m
 }
 
-func shipped(t *testing.T, channel string) message.Message { return shippedOf(t, "ORD-1001", channel) }
+func shipped(t *testing.T, channel string) message.Message {
+	t.Helper()
+	return shippedOf(t, "ORD-1001", channel)
+}
 
 func shippedOf(t *testing.T, order, channel string) message.Message {
 	t.Helper()
@@ -691,7 +694,7 @@ func TestConcurrentDuplicatesAreSentOnce(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	const orders, copies = 20, 5
-	var all []message.Message
+	all := make([]message.Message, 0, orders)
 	for i := range orders {
 		all = append(all, shippedOf(t, fmt.Sprint("ORD-", i), contracts.ChannelPush))
 	}

@@ -115,9 +115,9 @@ func (q *queue) knows(id string) bool {
 // order is a heap.Interface, the earliest first.
 type order []entry
 
-func (o order) Len() int           { return len(o) }
-func (o order) Less(i, j int) bool { return o[i].due.Before(o[j].due) }
-func (o order) Swap(i, j int)      { o[i], o[j] = o[j], o[i] }
+func (o *order) Len() int           { return len(*o) }
+func (o *order) Less(i, j int) bool { return (*o)[i].due.Before((*o)[j].due) }
+func (o *order) Swap(i, j int)      { (*o)[i], (*o)[j] = (*o)[j], (*o)[i] }
 
 // Push is heap.Interface's.
 func (o *order) Push(x any) { *o = append(*o, x.(entry)) }

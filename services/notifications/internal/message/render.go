@@ -39,7 +39,9 @@ func OperatorTemplates() []string {
 var files embed.FS
 
 type template struct {
-	subject, body interface{ Execute(io.Writer, any) error }
+	subject, body interface {
+		Execute(w io.Writer, data any) error
+	}
 }
 
 // facts is what a template sees.

@@ -16,7 +16,7 @@ import (
 // Keys is a key pair on the curve P-256, both in base64url: the public key as an uncompressed point.
 type Keys struct {
 	Public  string `json:"public"`
-	Private string `json:"private"` //nolint:gosec // this is the document's own shape; it is never logged
+	Private string `json:"private"`
 }
 
 // String hides the private key.
