@@ -43,27 +43,29 @@ var stages = [][]string{
 }
 
 // newBare starts the workflow's processes on data of their own in folder.
-func newBare(ctx context.Context, folder string) (b *bare, err error) {
-	b = &bare{flight: newPieces()}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, b.close())
-		}
-	}()
+func newBare(ctx context.Context, folder string) (*bare, error) {
+	b := &bare{flight: newPieces()}
+	if err := b.start(ctx, folder); err != nil {
+		return nil, errors.Join(err, b.close())
+	}
+	return b, nil
+}
+
+func (b *bare) start(ctx context.Context, folder string) error {
 	top, err := system.Root()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	components, err := bareComponents(top, folder)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if b.log, err = os.Create(filepath.Join(folder, "bare.log")); err != nil { //nolint:gosec // in the folder of this run
-		return nil, err
+		return err
 	}
-	free, err := freePorts(14)
+	free, err := freePorts(13)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	port := func(n int) string { return strconv.Itoa(free[n]) }
 	at := func(n int) string { return net.JoinHostPort("127.0.0.1", port(n)) }
@@ -95,19 +97,19 @@ func newBare(ctx context.Context, folder string) (b *bare, err error) {
 			"--log-level", "info", "--dapr-graceful-shutdown-seconds", "2",
 		}},
 	} {
-		one, err := start(p.name, filepath.Join(top, ".waybill", "bin", p.name), folder, b.log, p.args...)
+		one, err := startChild(p.name, filepath.Join(top, ".waybill", "bin", p.name), folder, b.log, p.args...)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		b.running = append(b.running, one)
 		if err := one.waitReady(ctx, p.ready); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	if b.sidecar, err = sidecar.Dial(sidecar.Config{Host: "127.0.0.1", GRPCPort: free[10], HTTPPort: free[9]}); err != nil {
-		return nil, err
+		return err
 	}
-	return b, b.work(ctx)
+	return b.work(ctx)
 }
 
 // bareComponents copies what the saga's sidecar has of the workflow engine to folder, with paths and scope of its own.
@@ -255,8 +257,8 @@ const (
 	stopWithin  = 10 * time.Second
 )
 
-// start starts a process in a group of its own, so that a Ctrl-C in the terminal leaves it to close.
-func start(name, path, folder string, log *os.File, args ...string) (*child, error) {
+// startChild starts a process in a group of its own, so that a Ctrl-C in the terminal leaves it to close.
+func startChild(name, path, folder string, log *os.File, args ...string) (*child, error) {
 	c := &child{name: name, ended: make(chan struct{})}
 	c.cmd = exec.Command(path, args...) //nolint:gosec,noctx // the runtime that the runner built; stopped by close
 	c.cmd.Dir, c.cmd.Env = folder, append(os.Environ(), "DAPR_HOST_IP=127.0.0.1")

@@ -215,10 +215,8 @@ func replaceMeasured(path, text string) error {
 	if !ok || !ok2 {
 		return fmt.Errorf("%s lacks the lines %q and %q", path, strings.TrimSpace(measuredBegin), strings.TrimSpace(measuredEnd))
 	}
-	return os.WriteFile(path, slicesConcat(before, []byte(measuredBegin+"\n"+text+"\n"+measuredEnd), after), 0o644) //nolint:gosec // a page for everybody
+	return os.WriteFile(path, bytes.Join([][]byte{before, []byte(measuredBegin + "\n" + text + "\n" + measuredEnd), after}, nil), 0o644) //nolint:gosec // a page for everybody
 }
-
-func slicesConcat(parts ...[]byte) []byte { return bytes.Join(parts, nil) }
 
 // output keeps the end of what the runner prints, to be shown when it did not start.
 type output struct {

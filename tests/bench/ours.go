@@ -48,7 +48,7 @@ func newOurs(ctx context.Context, s *system.System) (*ours, error) {
 	for n := range products {
 		url := status.Apps["fulfillment"].URL + "/v1/inventory/" + product(n)
 		if code, answer, err := o.send(ctx, http.MethodPut, url, map[string]int{"on_hand": plenty}); err != nil || code != http.StatusOK {
-			return nil, fmt.Errorf("set the stock of %s: %d %s: %w", product(n), code, answer, errors.Join(err))
+			return nil, fmt.Errorf("set the stock of %s: %d %s: %v", product(n), code, answer, err)
 		}
 	}
 	if o.bus, err = kgo.NewClient(kgo.SeedBrokers(status.Broker), kgo.ConsumeTopics(contracts.TopicOrders),

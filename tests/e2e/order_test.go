@@ -141,29 +141,3 @@ func TestARepeatedRequestIsOneOrder(t *testing.T) {
 		t.Errorf("stock (-want +got):\n%s", diff)
 	}
 }
-
-// BenchmarkOneOrder is the time of one order on an idle system, from POST to fulfilled.
-func BenchmarkOneOrder(b *testing.B) {
-	ctx := b.Context()
-	code, _, answer, err := call(ctx, http.MethodPut, waybill.App("fulfillment").URL+"/v1/inventory/PROD-BENCH", map[string]int{"on_hand": 1_000_000})
-	if err != nil || code != http.StatusOK {
-		b.Fatalf("set stock: %d %s %v", code, answer, err)
-	}
-	var taken []float64
-	n := 0
-	for b.Loop() {
-		before := b.Elapsed()
-		n++
-		id, err := place(ctx, waybill, fmt.Sprintf("bench-%d-%d", b.N, n), orderBody("CUST-BENCH", 10, line("PROD-BENCH", 1, 10)))
-		if err != nil {
-			b.Fatal(err)
-		}
-		if _, err := await(ctx, waybill, id, "fulfilled"); err != nil {
-			b.Fatal(err)
-		}
-		taken = append(taken, float64((b.Elapsed() - before).Milliseconds()))
-	}
-	slices.Sort(taken)
-	b.ReportMetric(taken[len(taken)/2], "p50-ms")
-	b.ReportMetric(taken[len(taken)*95/100], "p95-ms")
-}
