@@ -283,8 +283,9 @@ func (l *Letters) redriveLetters(ctx context.Context, in *redriveInput) (*redriv
 	if b.All == (len(b.EventIDs) > 0) {
 		return nil, invalid("body.event_ids", "either event_ids or all must be given, and not both", nil)
 	}
-	after, ok := 0, true
+	after := 0
 	if b.Cursor != "" {
+		var ok bool
 		if after, ok = parseCursor(b.Cursor, b.Topic); !ok || !b.All {
 			return nil, invalid("body.cursor", "must be the next_cursor of an answer for all events of the same topic", b.Cursor)
 		}

@@ -51,7 +51,8 @@ func (l *Letters) keep(ctx context.Context, topic string, m eventing.Message, no
 	fresh := newEntry(topic, m, now)
 	err := l.add(ctx, fresh)
 	if errors.Is(err, state.ErrInvalid) {
-		err = l.add(ctx, fresh.cut(m.Data))
+		fresh.cut(m.Data)
+		err = l.add(ctx, fresh)
 	}
 	if err != nil {
 		return fmt.Errorf("keep the dead letter %s of %s: %w", fresh.EventID, topic, err)

@@ -109,11 +109,14 @@ func (s *service) rejecting(reason string) {
 }
 
 func parkedEvent(id, reason string, at time.Time) string {
-	b, _ := json.Marshal(map[string]any{
+	b, err := json.Marshal(map[string]any{
 		"specversion": "1.0", "id": id, "type": "Order.Placed", "source": "elsewhere", "subject": "orders/" + id, "tenant": "north",
 		"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "topic": "orders.app.dead", "pubsubname": "orderbus",
 		"parkedby": "app", "parkedreason": reason, "parkedat": at.UTC().Format(time.RFC3339Nano), "data": map[string]any{"order_id": id, "payments": []any{map[string]any{"Payment_Token": "tok_visa"}}},
 	})
+	if err != nil {
+		panic(err)
+	}
 	return string(b)
 }
 

@@ -145,10 +145,9 @@ func fingerprint(parts ...[]byte) string {
 	return hex.EncodeToString(sum[:6])
 }
 
-// cut is the entry of a message that is too large to keep.
-func (e entry) cut(message []byte) entry {
+// cut leaves of a message that is too large to keep what can be kept.
+func (e *entry) cut(message []byte) {
 	e.Event, e.Raw, e.Truncated = nil, message[:min(len(message), maxCut)], true
-	return e
 }
 
 // entryKey is made of a hash, because an event's id may be anything and a key may not.

@@ -239,14 +239,17 @@ func (r *Receiver) process(ctx context.Context, s Subscription, e Event) verdict
 		r.count(ctx, "other", "ignored")
 		return success
 	}
-	ctx, span := r.span(ctx, s, e)
+	ctx, span := otel.Tracer("waybill/platform/eventing").Start(ctx, "process "+e.Type, processing(s, e)...)
 	defer span.End()
 	return r.settle(ctx, s, e, r.attempt(ctx, span, e, handle))
 }
 
-func (r *Receiver) span(ctx context.Context, s Subscription, e Event, links ...trace.Link) (context.Context, trace.Span) {
-	return otel.Tracer("waybill/platform/eventing").Start(ctx, "process "+e.Type, trace.WithSpanKind(trace.SpanKindConsumer), trace.WithLinks(links...),
-		trace.WithAttributes(attribute.String("messaging.message.id", e.ID), attribute.String("messaging.destination.name", s.Topic)))
+// processing describes the span under which an event is handled.
+func processing(s Subscription, e Event, links ...trace.Link) []trace.SpanStartOption {
+	return []trace.SpanStartOption{
+		trace.WithSpanKind(trace.SpanKindConsumer), trace.WithLinks(links...),
+		trace.WithAttributes(attribute.String("messaging.message.id", e.ID), attribute.String("messaging.destination.name", s.Topic)),
+	}
 }
 
 // attempt calls the handler, again with growing pauses while it fails for a reason that may pass. The span tells how it ended.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 
+	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/trace"
 )
 
@@ -35,8 +36,8 @@ func (r *Receiver) Redrive(ctx context.Context, topic string, e Event) error {
 		return err
 	}
 	e.Parked = nil
-	link := trace.LinkFromContext(ctx)
-	ctx, span := r.span(e.Trace(ctx), s, e, link)
+	asked := trace.LinkFromContext(ctx)
+	ctx, span := otel.Tracer("waybill/platform/eventing").Start(e.Trace(ctx), "process "+e.Type, processing(s, e, asked)...)
 	defer span.End()
 	handle := s.Handlers[e.Type]
 	if s.Bulk != nil {
