@@ -338,7 +338,7 @@ func TestARepairIsOrderedOnce(t *testing.T) {
 	if code, answer := call(t, s.http, http.MethodPost, "/v1/fulfillments/ORDER-1/repair", repair); code != 409 || answer["code"] != "nothing_to_repair" {
 		t.Errorf("a repair of what is whole: %d %v", code, answer)
 	}
-	s.sagas.entry.Stop(1, nil, []string{"RefundPayment"}, now)
+	s.sagas.entry.Stop(journal.Halt{Round: 1, Since: now, NotUndone: []string{"RefundPayment"}})
 	if _, answer := call(t, s.http, http.MethodGet, "/v1/fulfillments/ORDER-1", ""); answer["state"] != "needs_attention" || fmt.Sprint(answer["not_undone"]) != "[RefundPayment]" {
 		t.Errorf("a saga that needs attention: %v", answer)
 	}

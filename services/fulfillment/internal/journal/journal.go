@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"waybill/contracts"
+	"waybill/services/fulfillment/internal/partner"
 )
 
 // Entry is one order's saga. Its methods are its rules: each reports whether it changed the entry, and an *Error is a
@@ -61,10 +62,12 @@ const (
 // Halt is a saga that stands still because an undo could not be done.
 type Halt struct {
 	// Round is 1 for the order's first halt.
-	Round     int       `json:"round"`
-	Since     time.Time `json:"since"`
-	Undone    []string  `json:"undone,omitempty"`
-	NotUndone []string  `json:"not_undone"`
+	Round int       `json:"round"`
+	Since time.Time `json:"since"`
+	// Failure is why the saga was undoing what it had done.
+	Failure   partner.Reason `json:"failure"`
+	Undone    []string       `json:"undone,omitempty"`
+	NotUndone []string       `json:"not_undone"`
 }
 
 // Repair is a person's order to try again what could not be undone.
@@ -186,12 +189,12 @@ func (e *Entry) Settle(expired bool, now time.Time) bool {
 	return true
 }
 
-// Stop records that the saga stands still for the round-th time. A repetition changes nothing.
-func (e *Entry) Stop(round int, undone, notUndone []string, now time.Time) bool {
-	if e.Halt != nil && e.Halt.Round >= round {
+// Stop records that the saga stands still. A repetition changes nothing.
+func (e *Entry) Stop(halt Halt) bool {
+	if e.Halt != nil && e.Halt.Round >= halt.Round {
 		return false
 	}
-	e.Halt = &Halt{Round: round, Since: now.UTC(), Undone: undone, NotUndone: notUndone}
+	e.Halt = &halt
 	return true
 }
 

@@ -108,6 +108,8 @@ func (c *Control) repeat(ctx context.Context, e *journal.Entry) error {
 			return fmt.Errorf("repeat the outcome of %s: %w", e.Order.OrderID, err)
 		}
 		return tellTooLate(ctx, c.events, e, c.now().UTC())
+	case e.Halted():
+		return tellOfHalt(ctx, c.events, e)
 	case e.AwaitsApproval():
 		return askForApproval(ctx, c.events, e.Order, e.Approval)
 	default:

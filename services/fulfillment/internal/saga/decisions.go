@@ -105,22 +105,29 @@ func refusal(e *journal.Entry) *partner.Reason {
 func (a activities) askForRepair(ctx context.Context, in HaltInput) (result StepResult, err error) {
 	order := in.Order
 	err = traced(ctx, activityAskForRepair, order.OrderID, func(ctx context.Context) error {
-		now := a.Now().UTC()
-		if _, err := a.Journal.Change(ctx, order.OrderID, func(e *journal.Entry) (bool, error) {
-			return e.Stop(in.Round, in.Undone, in.NotUndone, now), nil
-		}); err != nil {
-			return fmt.Errorf("record the halt: %w", err)
-		}
-		err := a.Events.Publish(ctx, key(order, contracts.TypeFulfillmentFailed)+":attention:"+strconv.Itoa(in.Round), contracts.FulfillmentFailed{
-			OrderID: order.OrderID, CustomerID: order.CustomerID, Code: in.Failure.Code, Error: in.Failure.Message,
-			Undone: in.Undone, NotUndone: in.NotUndone, FailedAt: now,
+		e, err := a.Journal.Change(ctx, order.OrderID, func(e *journal.Entry) (bool, error) {
+			return e.Stop(journal.Halt{
+				Round: in.Round, Since: a.Now().UTC(), Failure: in.Failure, Undone: in.Undone, NotUndone: in.NotUndone,
+			}), nil
 		})
 		if err != nil {
-			return fmt.Errorf("announce the halt: %w", err)
+			return fmt.Errorf("record the halt: %w", err)
 		}
-		return nil
+		return tellOfHalt(ctx, a.Events, &e)
 	})
 	return result, err
+}
+
+func tellOfHalt(ctx context.Context, events Events, e *journal.Entry) error {
+	halt := e.Halt
+	err := events.Publish(ctx, key(e.Order, contracts.TypeFulfillmentFailed)+":attention:"+strconv.Itoa(halt.Round), contracts.FulfillmentFailed{
+		OrderID: e.Order.OrderID, CustomerID: e.Order.CustomerID, Code: halt.Failure.Code, Error: halt.Failure.Message,
+		Undone: halt.Undone, NotUndone: halt.NotUndone, FailedAt: halt.Since,
+	})
+	if err != nil {
+		return fmt.Errorf("announce the halt: %w", err)
+	}
+	return nil
 }
 
 // takeRepair reports whether a person ordered the repair that the halt waits for, and announces it.
