@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -693,7 +694,20 @@ func TestAStopWaitsForTheAttempt(t *testing.T) {
 func TestConcurrentDuplicatesAreSentOnce(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	const orders, copies = 20, 5
+	const orders, copies, processes, workers = 20, 5, 3, 3
+	// The first attempts last until every worker of every process is at one.
+	var under atomic.Int32
+	everybody := make(chan struct{})
+	w.channels[contracts.ChannelPush].answer = func(ctx context.Context, _ int, _ message.Outgoing) error {
+		if under.Add(1) == processes*workers {
+			close(everybody)
+		}
+		select {
+		case <-everybody:
+		case <-ctx.Done():
+		}
+		return nil
+	}
 	all := make([]message.Message, 0, orders)
 	for i := range orders {
 		all = append(all, shippedOf(t, fmt.Sprint("ORD-", i), contracts.ChannelPush))
@@ -701,7 +715,7 @@ func TestConcurrentDuplicatesAreSentOnce(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	var running, accepting sync.WaitGroup
-	for range 3 {
+	for range processes {
 		c := w.process(w.docs)
 		running.Go(func() { c.Run(ctx) })
 		for range copies {
