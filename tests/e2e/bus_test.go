@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
@@ -31,6 +32,27 @@ func publish(t *testing.T, client *kgo.Client, topic, key string, value []byte) 
 	if err := client.ProduceSync(t.Context(), &kgo.Record{Topic: topic, Key: []byte(key), Value: value}).FirstErr(); err != nil {
 		t.Fatalf("publish to %s: %v", topic, err)
 	}
+}
+
+type partition struct {
+	topic  string
+	number int32
+}
+
+// endOffsets is where each partition of the topics that holds anything ends now.
+func endOffsets(ctx context.Context, t *testing.T, topics []string) map[partition]int64 {
+	t.Helper()
+	listed, err := kadm.NewClient(foreign(t)).ListEndOffsets(ctx, topics...)
+	if err != nil || listed.Error() != nil {
+		t.Fatalf("list offsets: %v %v", err, listed.Error())
+	}
+	ends := map[partition]int64{}
+	listed.Each(func(o kadm.ListedOffset) {
+		if o.Offset > 0 {
+			ends[partition{o.Topic, o.Partition}] = o.Offset
+		}
+	})
+	return ends
 }
 
 // created is an Order.Created as another system would write it.

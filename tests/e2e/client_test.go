@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"testing"
 	"time"
 
@@ -110,13 +111,17 @@ func wait(ctx context.Context, d time.Duration) bool {
 
 // await polls an order until it has the status.
 func await(ctx context.Context, s *system.System, id, status string) (order, error) {
+	return awaitAny(ctx, s, id, status)
+}
+
+func awaitAny(ctx context.Context, s *system.System, id string, statuses ...string) (order, error) {
 	for {
 		o, code, err := read(ctx, s, id)
-		if err == nil && code == http.StatusOK && o.Status == status {
+		if err == nil && code == http.StatusOK && slices.Contains(statuses, o.Status) {
 			return o, nil
 		}
 		if !wait(ctx, 10*time.Millisecond) {
-			return o, fmt.Errorf("order %s is %q, not %q, in time: %w", id, o.Status, status, errors.Join(err, ctx.Err()))
+			return o, fmt.Errorf("order %s is %q, not %q, in time: %w", id, o.Status, statuses, errors.Join(err, ctx.Err()))
 		}
 	}
 }
@@ -231,4 +236,23 @@ func impatient(t *testing.T) context.Context {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	t.Cleanup(cancel)
 	return ctx
+}
+
+// ownSystem starts a system that only this test uses, and stops it when the test ends.
+func ownSystem(ctx context.Context, t *testing.T, environment ...string) *system.System {
+	t.Helper()
+	out := &output{}
+	s, err := system.Start(ctx, runner, t.TempDir(), out, environment...)
+	if err != nil {
+		t.Fatalf("%v\nthe runner said:\n%s", err, out)
+	}
+	t.Cleanup(func() {
+		if err := s.Stop(); err != nil {
+			t.Error(err)
+		}
+		if t.Failed() {
+			t.Logf("the runner said:\n%s", out)
+		}
+	})
+	return s
 }
