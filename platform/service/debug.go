@@ -7,7 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/http/pprof" //nolint:gosec // it registers with the default mux too, which nothing here serves
+	"net/http/pprof" // registers with the default mux too, which nothing here serves
 	"strconv"
 	"sync"
 	"time"

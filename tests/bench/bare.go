@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"syscall"
 	"time"
@@ -132,7 +133,7 @@ func bareComponents(top, folder string) (string, error) {
 		}
 		text = changed
 	}
-	return components, os.WriteFile(filepath.Join(components, file), text, 0o600)
+	return components, os.WriteFile(filepath.Join(components, file), text, 0o600) //nolint:gosec // in the folder of this run
 }
 
 // work connects the worker.
@@ -204,7 +205,7 @@ func (b *bare) begin(ctx context.Context, id string) error {
 }
 
 func (b *bare) processes() ([]process, error) {
-	var found []process
+	found := make([]process, 0, len(b.running))
 	for _, one := range b.running {
 		found = append(found, process{name: one.name, pid: one.cmd.Process.Pid})
 	}
@@ -220,8 +221,8 @@ func (b *bare) close() error {
 	if b.sidecar != nil {
 		errs = append(errs, b.sidecar.Close())
 	}
-	for n := len(b.running) - 1; n >= 0; n-- {
-		errs = append(errs, b.running[n].stop())
+	for _, one := range slices.Backward(b.running) {
+		errs = append(errs, one.stop())
 	}
 	if b.log != nil {
 		errs = append(errs, b.log.Close())

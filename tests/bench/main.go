@@ -134,7 +134,7 @@ func chosen(list string, usual []int) ([]int, error) {
 
 // measure starts both systems, measures them in turns, and leaves nothing running.
 func measure(ctx context.Context, p plan, work string, progress io.Writer) (r *report, err error) {
-	note := func(format string, args ...any) { fmt.Fprintf(progress, format+"\n", args...) }
+	note := func(format string, args ...any) { _ = say(progress, fmt.Sprintf(format+"\n", args...)) }
 
 	note("starting the system")
 	binary, err := system.Build(ctx, work)

@@ -47,8 +47,12 @@ func newOurs(ctx context.Context, s *system.System) (*ours, error) {
 	o := &ours{system: s, orders: status.Apps["orders"].URL + "/v1/orders", client: &http.Client{Transport: transport}, flight: newPieces()}
 	for n := range products {
 		url := status.Apps["fulfillment"].URL + "/v1/inventory/" + product(n)
-		if code, answer, err := o.send(ctx, http.MethodPut, url, map[string]int{"on_hand": plenty}); err != nil || code != http.StatusOK {
-			return nil, fmt.Errorf("set the stock of %s: %d %s: %v", product(n), code, answer, err)
+		code, answer, err := o.send(ctx, http.MethodPut, url, map[string]int{"on_hand": plenty})
+		if err != nil {
+			return nil, fmt.Errorf("set the stock of %s: %w", product(n), err)
+		}
+		if code != http.StatusOK {
+			return nil, fmt.Errorf("set the stock of %s: %d %s", product(n), code, answer)
 		}
 	}
 	if o.bus, err = kgo.NewClient(kgo.SeedBrokers(status.Broker), kgo.ConsumeTopics(contracts.TopicOrders),

@@ -40,6 +40,16 @@ func (r *report) total(subject string) result {
 	return t
 }
 
+// others is the share of the machine that went to processes which are not measured.
+func (r result) others() float64 {
+	for _, p := range r.usage.of {
+		if p.name == everythingElse && r.span > 0 {
+			return float64(p.cpu) / float64(r.span) / float64(runtime.NumCPU())
+		}
+	}
+	return 0
+}
+
 // and adds up two measurements of the same processes.
 func (u usage) and(v usage) usage {
 	if u.of == nil {
@@ -59,7 +69,7 @@ func (r *report) markdown() string {
 	fmt.Fprintf(&b, "Measured on %s. %s.\n", r.at.Format("2 January 2006, 15:04 MST"), strings.Join(r.machine, "; "))
 
 	ours, bare := r.total("orders"), r.total("bare workflow")
-	fmt.Fprintf(&b, "\n**As many as it can** (%d in flight, %d rounds of %s in turns):\n\n", r.plan.inFlight, r.plan.rounds, r.plan.window)
+	fmt.Fprintf(&b, "\n**As many as it can** (%d in flight; %s, measured %d times in turns):\n\n", r.plan.inFlight, r.plan.window, r.plan.rounds)
 	t := table{"", "a second", "a minute", "p50", "p95", "p99", "each round, a second"}.begin()
 	for _, one := range []result{ours, bare} {
 		var rounds []string
@@ -75,6 +85,9 @@ func (r *report) markdown() string {
 	b.WriteString(t.String())
 	if bare.rate() > 0 {
 		fmt.Fprintf(&b, "\nOrders reach **%.0f %%** of the bare workflow.\n", 100*ours.rate()/bare.rate())
+	}
+	if taken := max(ours.others(), bare.others()); taken > 0.1 {
+		fmt.Fprintf(&b, "\n**Something else ran on this machine** and took up to %.0f %% of it: these figures compare with each other, not with those of another run.\n", 100*taken)
 	}
 
 	if len(r.rates) > 0 {
@@ -109,27 +122,43 @@ func (r *report) markdown() string {
 		}
 		t = append(head, "at the most", "ms each", "peak memory, MiB").begin()
 		sum := make([]time.Duration, len(steps)+1)
-		for i, p := range one.usage.of {
-			cells := []string{p.name}
+		costs := func(name string, at []time.Duration, peak string) {
+			cells := []string{name}
 			for j, step := range steps {
-				cells = append(cells, share(step.usage.of[i].cpu, step.span))
-				sum[j] += step.usage.of[i].cpu
+				cells = append(cells, share(at[j], step.span))
 			}
-			sum[len(steps)] += p.cpu
-			each, peak := fmt.Sprintf("%.1f", float64(p.cpu.Microseconds())/1000/float64(max(one.done, 1))), fmt.Sprintf("%d", p.peak>>20)
-			if p.name == everythingElse {
-				each, peak = "", ""
+			most := at[len(steps)]
+			t.row(append(cells, share(most, one.span), each(most, one.done), peak)...)
+		}
+		for i, p := range one.usage.of {
+			at := make([]time.Duration, 0, len(sum))
+			for _, step := range steps {
+				at = append(at, step.usage.of[i].cpu)
 			}
-			t.row(append(cells, share(p.cpu, one.span), each, peak)...)
+			at = append(at, p.cpu)
+			if p.name != everythingElse {
+				for j := range at {
+					sum[j] += at[j]
+				}
+			}
+			costs(p.name, at, mebibytes(p.peak))
 		}
-		cells := []string{"together"}
-		for j, step := range steps {
-			cells = append(cells, share(sum[j], step.span))
-		}
-		t.row(append(cells, share(sum[len(steps)], one.span), fmt.Sprintf("%.1f", float64(sum[len(steps)].Microseconds())/1000/float64(max(one.done, 1))), "")...)
+		costs("together, without everything else", sum, "")
 		b.WriteString(t.String())
 	}
 	return b.String()
+}
+
+// each is the processor time of one piece.
+func each(cpu time.Duration, pieces int) string {
+	return fmt.Sprintf("%.1f", float64(cpu.Microseconds())/1000/float64(max(pieces, 1)))
+}
+
+func mebibytes(n int64) string {
+	if n == 0 {
+		return ""
+	}
+	return strconv.FormatInt(n>>20, 10)
 }
 
 func article(subject string) string {

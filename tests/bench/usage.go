@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -93,8 +94,8 @@ func cpuOf(pid int) (time.Duration, error) {
 		return 0, err
 	}
 	// The second field is a name in parentheses that may hold anything.
-	_, rest, _ := strings.Cut(string(text[strings.LastIndexByte(string(text), ')')+1:]), " ")
-	return ticks(strings.Fields(rest), 11, 12)
+	rest := text[bytes.LastIndexByte(text, ')')+1:]
+	return ticks(strings.Fields(string(rest)), 11, 12)
 }
 
 // busy is the processor time that was not idle, as proc_stat(5) has it.
