@@ -128,7 +128,11 @@ func (r *report) markdown() string {
 				cells = append(cells, share(at[j], step.span))
 			}
 			most := at[len(steps)]
-			t.row(append(cells, share(most, one.span), each(most, one.done), peak)...)
+			perPiece := each(most, one.done)
+			if name == everythingElse {
+				perPiece = ""
+			}
+			t.row(append(cells, share(most, one.span), perPiece, peak)...)
 		}
 		for i, p := range one.usage.of {
 			at := make([]time.Duration, 0, len(sum))
