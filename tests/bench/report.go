@@ -123,7 +123,7 @@ func (r *report) markdown() string {
 		t = append(head, "at the most", "ms each", "peak memory, MiB").begin()
 		sum := make([]time.Duration, len(steps)+1)
 		costs := func(name string, at []time.Duration, peak string) {
-			cells := []string{name}
+			cells := append(make([]string, 0, len(head)), name)
 			for j, step := range steps {
 				cells = append(cells, share(at[j], step.span))
 			}
