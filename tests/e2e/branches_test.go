@@ -225,6 +225,10 @@ func TestEveryEventTwiceAndOutOfOrder(t *testing.T) {
 		}
 		ids[id] = status
 		if status == "cancelled" {
+			// Cancelled before it was confirmed, it would have no saga, and nobody to tell its customer.
+			if _, err := await(ctx, waybill, id, "confirmed"); err != nil {
+				t.Fatal(err)
+			}
 			ask(t, waybill, http.MethodPost, "orders", "/v1/orders/"+id+"/cancel", nil, 202)
 		}
 	}

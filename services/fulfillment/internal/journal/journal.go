@@ -200,10 +200,10 @@ func (e *Entry) Stop(halt Halt) bool {
 
 // Repair records a person's order to go on. Of two orders for one halt the first counts, and the same again changes nothing.
 func (e *Entry) Repair(actor, reason string, now time.Time) (bool, error) {
-	switch {
-	case e.Halt != nil && len(e.Repairs) >= e.Halt.Round && e.Repairs[len(e.Repairs)-1].Actor == actor && e.Repairs[len(e.Repairs)-1].Reason == reason:
-		return false, nil
-	case !e.Halted():
+	if !e.Halted() {
+		if n := len(e.Repairs); n > 0 && e.Repairs[n-1].Actor == actor && e.Repairs[n-1].Reason == reason {
+			return false, nil
+		}
 		return false, &Error{Kind: Conflict, Code: "nothing_to_repair", Text: "This order's fulfilment does not wait for a repair."}
 	}
 	e.Repairs = append(e.Repairs, Repair{Actor: actor, Reason: reason, At: now.UTC()})

@@ -363,7 +363,7 @@ func (c *Courier) announce(ctx context.Context, m message.Message) error {
 	}
 	c.outcomes.Add(ctx, 1, metric.WithAttributes(
 		attribute.String("channel", m.Channel), attribute.String("outcome", string(m.State)), attribute.String("code", m.Code)))
-	c.Logger.InfoContext(ctx, "notification finished", slog.String("notification_id", m.ID), slog.String("channel", m.Channel),
+	c.Logger.DebugContext(ctx, "notification finished", slog.String("notification_id", m.ID), slog.String("channel", m.Channel),
 		slog.String("outcome", string(m.State)), slog.String("code", m.Code), slog.Int("attempts", m.Attempts))
 	return nil
 }
