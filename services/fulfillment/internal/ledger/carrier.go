@@ -73,15 +73,18 @@ func (c *Carrier) Book(ctx context.Context, o contracts.Order, key string) (part
 	if err := c.fail(ctx, o); err != nil {
 		return partner.Shipment{}, nil, err
 	}
-	p, err := state.Update(ctx, c.store, shipmentKey(o.OrderID), func(p *parcels, _ bool) error {
-		// Cancelled first: a parcel that was called back goes nowhere.
-		if p.Cancelled || len(p.Booked) > 0 && p.Booked[0].Key == key {
-			return state.Keep
-		}
-		p.OrderID = o.OrderID
-		now := c.now()
-		p.Booked = append(p.Booked, parcel{Key: key, Shipment: shipment(o.OrderID, now), BookedAt: now})
-		return nil
+	now := c.now()
+	booking := parcel{Key: key, Shipment: shipment(o.OrderID, now), BookedAt: now}
+	first := parcels{OrderID: o.OrderID, Booked: []parcel{booking}}
+	p, err := createOr(ctx, c.store, shipmentKey(o.OrderID), first, func() (parcels, error) {
+		return state.Update(ctx, c.store, shipmentKey(o.OrderID), func(p *parcels, _ bool) error {
+			// Cancelled first: a parcel that was called back goes nowhere.
+			if p.Cancelled || len(p.Booked) > 0 && p.Booked[0].Key == key {
+				return state.Keep
+			}
+			p.OrderID, p.Booked = o.OrderID, append(p.Booked, booking)
+			return nil
+		})
 	})
 	if err != nil {
 		return partner.Shipment{}, nil, fmt.Errorf("book: %w", err)

@@ -6,8 +6,12 @@
 package ledger
 
 import (
+	"context"
+	"errors"
 	"hash/fnv"
 	"sync"
+
+	"waybill/platform/state"
 )
 
 // Keys of the documents. Order and product ids hold no colon, so keys cannot collide.
@@ -25,4 +29,14 @@ func (l *keyLocks) of(key string) *sync.Mutex {
 	h := fnv.New32a()
 	h.Write([]byte(key)) // never fails
 	return &l[h.Sum32()%uint32(len(l))]
+}
+
+// createOr creates a document that is most likely not there yet; only when it is, it leaves it to update. That spares the
+// read that nearly always finds nothing.
+func createOr[T any](ctx context.Context, s state.Store, key string, doc T, update func() (T, error)) (T, error) {
+	err := s.Create(ctx, key, doc)
+	if errors.Is(err, state.ErrConflict) {
+		return update()
+	}
+	return doc, err
 }

@@ -84,16 +84,17 @@ func (p *Payments) Charge(ctx context.Context, o contracts.Order, key string) (t
 	if err := p.fail(ctx, o, tokenFails); err != nil {
 		return "", nil, fmt.Errorf("charge: %w", err)
 	}
-	a, err := state.Update(ctx, p.store, paymentKey(o.OrderID), func(a *account, _ bool) error {
-		// Closed first: a charge that was given back pays for nothing.
-		if a.Closed || len(a.Charges) > 0 && a.Charges[0].Key == key {
-			return state.Keep
-		}
-		a.OrderID = o.OrderID
-		a.Charges = append(a.Charges, paymentEntry{
-			Key: key, TransactionID: "TXN-" + o.OrderID, Amount: o.TotalAmount, Currency: o.Currency, At: p.now(),
+	charge := paymentEntry{Key: key, TransactionID: "TXN-" + o.OrderID, Amount: o.TotalAmount, Currency: o.Currency, At: p.now()}
+	first := account{OrderID: o.OrderID, Charges: []paymentEntry{charge}}
+	a, err := createOr(ctx, p.store, paymentKey(o.OrderID), first, func() (account, error) {
+		return state.Update(ctx, p.store, paymentKey(o.OrderID), func(a *account, _ bool) error {
+			// Closed first: a charge that was given back pays for nothing.
+			if a.Closed || len(a.Charges) > 0 && a.Charges[0].Key == key {
+				return state.Keep
+			}
+			a.OrderID, a.Charges = o.OrderID, append(a.Charges, charge)
+			return nil
 		})
-		return nil
 	})
 	if err != nil {
 		return "", nil, fmt.Errorf("charge: %w", err)
