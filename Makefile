@@ -50,6 +50,10 @@ test-e2e: runtime ## Run the end-to-end tests: the real processes, killed one af
 	@echo "== tests"
 	@cd tests && go test -count=1 -timeout 20m ./...
 
+.PHONY: test-chaos
+test-chaos: runtime ## Kill every process at every step of the saga and write docs/failure-matrix.md (a quarter of an hour)
+	@cd tests && go test -count=1 -timeout 90m -run 'TestFailureMatrix$$' ./e2e -matrix all -matrix.page $(CURDIR)/docs/failure-matrix.md -v
+
 .PHONY: bench
 bench: runtime ## Measure orders beside a bare Dapr workflow, turn by turn (ARGS=-quick: one minute instead of five)
 	@cd tests && go build -o ../$(BIN)/bench ./bench && cd .. && exec $(BIN)/bench $(ARGS)
