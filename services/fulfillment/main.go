@@ -105,10 +105,9 @@ func run(ctx context.Context, environ []string, stdout io.Writer) (err error) {
 		return nil
 	})
 	group.Go(func() error {
-		if dapr.WaitHealthy(ctx) != nil {
-			return nil // ctx ended first
+		if dapr.WaitHealthy(ctx) == nil { // else ctx ended first
+			saga.NewWatchdog(control, time.Duration(c.WatchdogGrace)).Run(ctx, time.Duration(c.WatchdogInterval))
 		}
-		saga.NewWatchdog(control, time.Duration(c.WatchdogGrace)).Run(ctx, time.Duration(c.WatchdogInterval))
 		return nil
 	})
 	return group.Wait()

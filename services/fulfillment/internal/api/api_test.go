@@ -310,8 +310,9 @@ func TestASagaIsShownWithWhatItWaitsFor(t *testing.T) {
 	if answer["state"] != "waiting" || waits["for"] != "approval" || !strings.Contains(fmt.Sprint(waits["moved_by"]), "POST /v1/approvals/ORDER-1") {
 		t.Errorf("a saga that waits: %v", answer)
 	}
-	var outcomes []any
-	for _, step := range answer["steps"].([]any) {
+	shown := answer["steps"].([]any)
+	outcomes := make([]any, 0, len(shown))
+	for _, step := range shown {
 		outcomes = append(outcomes, step.(map[string]any)["outcome"])
 	}
 	if diff := cmp.Diff([]any{"done", "failing", "running"}, outcomes); diff != "" {

@@ -61,7 +61,7 @@ const (
 	tokenDown              = "tok_down"
 	tokenFails             = "tok_fail_"
 	tokenRefundSlow        = "tok_refund_slow"
-	tokenRefundFails       = "tok_refund_fail_"
+	tokenRefundFails       = "tok_refund_fail_" //nolint:gosec // what a test order says, and no credential
 	tokenRefundDown        = "tok_refund_down"
 	slowness               = 2 * time.Second
 )

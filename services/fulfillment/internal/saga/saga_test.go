@@ -657,7 +657,7 @@ func TestShow(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var got []string
+	got := make([]string, 0, len(steps))
 	for _, s := range steps {
 		if s.StartedAt.IsZero() || s.EndedAt.Before(s.StartedAt) {
 			t.Errorf("times of %+v", s)
