@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"testing"
 	"time"
 
@@ -11,7 +12,7 @@ import (
 	"waybill/tests/internal/system"
 )
 
-// The whole system stops with orders in flight, once as Ctrl-C stops it and once by killing the runner, and goes on
+// The whole system stops with orders in flight and one that waits for approval, once as Ctrl-C stops it and once by killing the runner, and goes on
 // where it was when it is started again on the same data. Nothing it started is left behind.
 func TestASecondStartContinuesTheFirst(t *testing.T) {
 	t.Parallel()
@@ -44,6 +45,7 @@ func TestASecondStartContinuesTheFirst(t *testing.T) {
 				}
 				ids = append(ids, id)
 			}
+			large := aLargeOrder(ctx, t, first, "stop-large")
 			if err := stop(ctx, first); err != nil {
 				t.Fatal(err)
 			}
@@ -58,6 +60,12 @@ func TestASecondStartContinuesTheFirst(t *testing.T) {
 				}
 				wantBooks(t, second, id, fulfilledBooks)
 			}
+			// Who waited for a person waits on, and is found.
+			ask(t, second, http.MethodPost, "fulfillment", "/v1/approvals/"+large, decision(true, "approver@example.com"), 202)
+			if _, err := await(ctx, second, large, "fulfilled"); err != nil {
+				t.Error(err)
+			}
+			wantBooks(t, second, large, fulfilledBooks)
 			if diff := cmp.Diff(stock{Shipped: orders}, stockOf(t, second, "PROD-STOP")); diff != "" {
 				t.Errorf("stock (-want +got):\n%s", diff)
 			}
