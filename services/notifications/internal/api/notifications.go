@@ -34,11 +34,9 @@ type notification struct {
 }
 
 type outcome struct {
-	At time.Time `json:"at"`
-	// Announced says that the outcome's event was published.
-	Announced bool   `json:"announced" doc:"Whether the event that tells of it was published."`
-	Code      string `json:"code,omitempty" doc:"Why it failed, for programs."`
-	Error     string `json:"error,omitempty" doc:"Why it failed, for people."`
+	At    time.Time `json:"at"`
+	Code  string    `json:"code,omitempty" doc:"Why it failed, for programs."`
+	Error string    `json:"error,omitempty" doc:"Why it failed, for people."`
 }
 
 func shown(m *message.Message) notification {
@@ -51,7 +49,7 @@ func shown(m *message.Message) notification {
 		n.Recipient = "operators"
 	}
 	if m.Final() {
-		n.Outcome = &outcome{m.FinishedAt, m.Announced, m.Code, m.Error}
+		n.Outcome = &outcome{m.FinishedAt, m.Code, m.Error}
 	}
 	return n
 }

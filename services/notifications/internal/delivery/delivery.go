@@ -35,11 +35,13 @@ type Messages interface {
 
 // Contacts is where contacts are kept.
 type Contacts interface {
-	Get(ctx context.Context, customerID string) (contact.Contact, error)
+	// Recent is the contact as it is, or was a moment ago.
+	Recent(ctx context.Context, customerID string) (contact.Contact, error)
 	Update(ctx context.Context, customerID string, change func(c *contact.Contact) bool) (contact.Contact, error)
 }
 
-// Backlog remembers, across restarts, the ids of messages that are not settled.
+// Backlog remembers, across restarts, the ids of messages that are not known to be settled: to have their outcome, and to
+// have it announced.
 type Backlog interface {
 	Add(ctx context.Context, id string) error
 	Sweep(ctx context.Context, visit func(ctx context.Context, ids []string) (done []string, err error)) error
@@ -91,6 +93,9 @@ const (
 	maxQueued = 50_000
 	// sweepPause is how often the backlog is looked through, for what other processes left and what became due of it.
 	sweepPause = 10 * time.Second
+	// announceGrace is how long an outcome in the backlog is left to the process that stored it, which needs one sweep to
+	// forget it: whoever finds it there later announces it again.
+	announceGrace = time.Minute
 	// storePause is the pause before the store or the bus is asked again.
 	storePause = time.Second
 	// recordTimeout bounds one try to store what became of an attempt.
@@ -111,41 +116,67 @@ func New(o Options) (*Courier, error) {
 		return nil, fmt.Errorf("count outcomes: %w", err)
 	}
 	c := &Courier{Options: o, queues: map[string]*queue{}, attempts: attempts, outcomes: outcomes, settled: map[string]bool{}}
-	for name := range o.Channels {
-		c.queues[name] = newQueue(maxQueued)
+	for name, channel := range o.Channels {
+		c.queues[name] = newQueue(maxQueued, max(1, channel.Parallel()))
 	}
 	return c, nil
 }
 
-// Accept takes a message over: when it returns without an error the message is stored and in the backlog, and will come to
-// its outcome whatever process does it. Accepting again changes nothing; of two messages with one id the first stands.
+// Accept takes a message over: when it returns without an error the message is stored, and has come to its outcome and that
+// is announced, or it is in the backlog and will come to it whatever process does it. Accepting again changes nothing, and
+// announces an outcome again; of two messages with one id the first stands.
 func (c *Courier) Accept(ctx context.Context, m message.Message) error {
 	carrier := propagation.MapCarrier{}
 	propagation.TraceContext{}.Inject(ctx, carrier)
 	m.TraceParent = carrier.Get("traceparent")
+	_, refusal, err := c.recipient(ctx, &m)
+	if err != nil {
+		return fmt.Errorf("accept notification %s: %w", m.ID, err)
+	}
+	// What can be known now is part of the first write: a refusal, or that this process sends the message at once.
+	now, q := time.Now(), c.queues[m.Channel]
+	reserved := refusal == nil && ctx.Err() == nil && q.reserve()
+	switch {
+	case refusal != nil:
+		m.Refuse(refusal, now)
+	case reserved:
+		m.Begin(ulid.Make().String(), now, now.Add(c.lease()), c.Policy)
+	}
 	stored, created, err := c.Messages.Create(ctx, m)
+	// After a lost answer, what this call created looks as if it had been there.
+	mine := err == nil && stored.ClaimedBy == m.ClaimedBy
+	if reserved && !mine {
+		q.release()
+	}
 	if err != nil {
 		return fmt.Errorf("accept notification %s: %w", m.ID, err)
 	}
 	if !created && !stored.SameContent(&m) {
 		c.Logger.WarnContext(ctx, "another notification has this id and stands", slog.String("notification_id", m.ID))
 	}
-	if stored.Settled() {
-		return nil
+	if stored.Final() {
+		if created {
+			c.finished(ctx, &stored)
+		}
+		if err := c.announce(ctx, &stored); err == nil {
+			return nil
+		}
 	}
-	// Also when it was there: whoever created it may have ended before the next line.
-	if err := c.Backlog.Add(ctx, m.ID); err != nil {
+	// Also when it was there: whoever created it may have ended before the next line. And it is tried also when it is not in
+	// the backlog: the event comes again, but this process has the claim.
+	err = c.Backlog.Add(ctx, m.ID)
+	j := job{id: m.ID, due: stored.Due()}
+	switch {
+	case reserved && mine:
+		j.due, j.message = time.Time{}, &stored
+	case stored.State != message.Sending:
+		j.message = &stored
+	}
+	q.put(j)
+	if err != nil {
 		return fmt.Errorf("accept notification %s: %w", m.ID, err)
 	}
-	c.put(&stored)
 	return nil
-}
-
-// put has the message tried when it is due. What does not fit into the queue comes with a later sweep.
-func (c *Courier) put(m *message.Message) {
-	if q, ok := c.queues[m.Channel]; ok {
-		q.put(m.ID, m.Due())
-	}
 }
 
 // Run delivers until ctx ends, and returns when what was under way is done, or has had its time.
@@ -166,50 +197,42 @@ func (c *Courier) Run(ctx context.Context) {
 // work takes from the queue until ctx ends; an attempt that began goes on under working.
 func (c *Courier) work(ctx, working context.Context, q *queue) {
 	for {
-		id, ok := q.take(ctx)
+		j, ok := q.take(ctx)
 		if !ok {
 			return
 		}
-		due, err := c.deliver(working, id)
+		next, err := c.deliver(working, j)
 		switch {
 		case err != nil:
-			c.Logger.WarnContext(ctx, "a notification waits for the store or the bus", slog.String("notification_id", id), slog.Any("error", err))
-			q.again(id, time.Now().Add(storePause))
-		case due.IsZero():
-			c.mu.Lock()
-			c.settled[id] = true
-			c.mu.Unlock()
-			q.done(id)
+			c.Logger.WarnContext(ctx, "a notification waits for the store or the bus", slog.String("notification_id", j.id), slog.Any("error", err))
+			q.again(next)
+		case next.id != "":
+			q.again(next)
 		default:
-			q.again(id, due)
+			q.done(j.id)
 		}
 	}
 }
 
-// deliver brings the message one step further. It returns when the message is due again, or no time when it is settled;
-// an error means that the store or the bus could not be asked.
-func (c *Courier) deliver(ctx context.Context, id string) (due time.Time, err error) {
-	m, err := c.Messages.Get(ctx, id)
-	if missing(err) {
-		c.Logger.ErrorContext(ctx, "a notification in the backlog is not in the store", slog.String("notification_id", id))
-		return time.Time{}, nil
-	}
-	if err != nil {
-		return time.Time{}, err
-	}
-	ctx = propagation.TraceContext{}.Extract(ctx, propagation.MapCarrier{"traceparent": m.TraceParent})
-	if m.Ready(time.Now()) {
-		if m, err = c.attempt(ctx, m); err != nil {
-			return time.Time{}, err
+// deliver brings the message one step further. It returns what is to be done next, or no job when there is nothing; an error
+// means that the store or the bus could not be asked.
+func (c *Courier) deliver(ctx context.Context, j job) (next job, err error) {
+	m := j.message
+	if m == nil {
+		read, err := c.Messages.Get(ctx, j.id)
+		switch {
+		case missing(err):
+			c.Logger.ErrorContext(ctx, "a notification in the backlog is not in the store", slog.String("notification_id", j.id))
+			return job{}, nil
+		case err != nil:
+			return job{id: j.id, due: time.Now().Add(storePause)}, err
+		case read.Final():
+			// Another process came to it, and announces it.
+			return job{}, nil
 		}
+		m = &read
 	}
-	switch {
-	case m.Settled():
-		return time.Time{}, nil
-	case !m.Final():
-		return m.Due(), nil
-	}
-	return time.Time{}, c.announce(ctx, m)
+XXX
 }
 
 func missing(err error) bool {

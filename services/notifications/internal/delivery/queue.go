@@ -5,56 +5,95 @@ import (
 	"context"
 	"sync"
 	"time"
+
+	"waybill/services/notifications/internal/message"
 )
 
-// queue holds the ids of one channel's messages until they are due. It may be used by many goroutines.
+// queue holds one channel's messages until they are due. It may be used by many goroutines.
 type queue struct {
 	mu      sync.Mutex
 	waiting order
 	// known is every id that waits, and those that were taken and are not done.
 	known map[string]bool
 	limit int
-	wake  chan struct{}
+	// busy is how many workers have a job or are about to: one for each job that was taken or is claimed, and for each
+	// worker that is reserved.
+	busy, workers int
+	wake          chan struct{}
 }
 
-type entry struct {
+// job is a message that waits for something to be done about it.
+type job struct {
 	id  string
 	due time.Time
+	// message is the message as this process stored it, or nil when it has to be read: in the state Sending when this process
+	// has claimed it, with its outcome when this process has to announce that.
+	message *message.Message
 }
 
-func newQueue(limit int) *queue {
-	return &queue{known: map[string]bool{}, limit: limit, wake: make(chan struct{}, 1)}
+// claimed reports whether this process holds a claim, which passes.
+func (j job) claimed() bool { return j.message != nil && j.message.State == message.Sending }
+
+func newQueue(limit, workers int) *queue {
+	return &queue{known: map[string]bool{}, limit: limit, workers: workers, wake: make(chan struct{}, 1)}
 }
 
-// put adds an id unless it is known already. It reports false when the queue is full, and then the id is not in it.
-func (q *queue) put(id string, due time.Time) bool {
+// reserve sets a worker aside for a job that is going to be claimed, if one has nothing to do. Then put or release follows.
+func (q *queue) reserve() bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.known[id] {
-		return true
-	}
-	if len(q.known) >= q.limit {
+	if q.busy >= q.workers {
 		return false
 	}
-	q.push(id, due)
+	q.busy++
 	return true
 }
 
-func (q *queue) push(id string, due time.Time) {
-	q.known[id] = true
-	heap.Push(&q.waiting, entry{id, due})
+// release gives a reserved worker back.
+func (q *queue) release() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.busy--
+}
+
+// put adds a job unless its id is known already, or the queue is full. A claimed one takes the worker that is reserved.
+func (q *queue) put(j job) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	switch {
+	case q.known[j.id], len(q.known) >= q.limit && !j.claimed():
+		if j.claimed() {
+			q.busy--
+		}
+	default:
+		q.push(j)
+	}
+}
+
+func (q *queue) push(j job) {
+	q.known[j.id] = true
+	heap.Push(&q.waiting, j)
+	q.rouse()
+}
+
+// rouse wakes a worker.
+func (q *queue) rouse() {
 	select {
 	case q.wake <- struct{}{}:
 	default:
 	}
 }
 
-// take waits until an id is due and returns it; ok is false when ctx ended. Whoever takes an id calls done or again for it.
-func (q *queue) take(ctx context.Context) (id string, ok bool) {
-	for ctx.Err() == nil {
-		id, wait := q.next(time.Now())
-		if id != "" {
-			return id, true
+// take waits until a job is due and returns it; ok is false when ctx ended and no claimed job is due. Whoever takes a job
+// calls done or again for it.
+func (q *queue) take(ctx context.Context) (j job, ok bool) {
+	for {
+		j, wait := q.next(time.Now(), ctx.Err() != nil)
+		if j.id != "" {
+			return j, true
+		}
+		if ctx.Err() != nil {
+			return job{}, false
 		}
 		timer := time.NewTimer(wait)
 		select {
@@ -64,45 +103,53 @@ func (q *queue) take(ctx context.Context) (id string, ok bool) {
 		}
 		timer.Stop()
 	}
-	return "", false
 }
 
 // longWait is how long a worker sleeps when nothing waits; a new id wakes it.
 const longWait = time.Hour
 
-// next takes the first id if it is due, or says how long that is off.
-func (q *queue) next(now time.Time) (id string, wait time.Duration) {
+// next takes the first job if it is due, or says how long that is off.
+func (q *queue) next(now time.Time, onlyClaimed bool) (j job, wait time.Duration) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if len(q.waiting) == 0 {
-		return "", longWait
+		return job{}, longWait
 	}
-	if first := q.waiting[0]; now.Before(first.due) {
-		return "", first.due.Sub(now)
+	first := q.waiting[0]
+	switch {
+	case now.Before(first.due):
+		return job{}, first.due.Sub(now)
+	case first.claimed():
+		// Its worker was counted when it was reserved.
+	case onlyClaimed:
+		return job{}, longWait
+	default:
+		q.busy++
 	}
-	first := heap.Pop(&q.waiting).(entry)
+	heap.Pop(&q.waiting)
 	if len(q.waiting) > 0 {
 		// Another worker may have slept through the wake-up that this one took.
-		select {
-		case q.wake <- struct{}{}:
-		default:
-		}
+		q.rouse()
 	}
-	return first.id, 0
+	return first, 0
 }
 
-// done forgets an id that was taken.
+// done forgets a job that was taken.
 func (q *queue) done(id string) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	q.busy--
 	delete(q.known, id)
 }
 
-// again puts an id back that was taken.
-func (q *queue) again(id string, due time.Time) {
+// again puts a job back that was taken.
+func (q *queue) again(j job) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.push(id, due)
+	if !j.claimed() {
+		q.busy--
+	}
+	q.push(j)
 }
 
 // knows reports whether the id waits or was taken.
@@ -113,14 +160,14 @@ func (q *queue) knows(id string) bool {
 }
 
 // order is a heap.Interface, the earliest first.
-type order []entry
+type order []job
 
-func (o *order) Len() int           { return len(*o) }
+func (o *order) Len() int      { return len(*o) }
 func (o *order) Less(i, j int) bool { return (*o)[i].due.Before((*o)[j].due) }
 func (o *order) Swap(i, j int)      { (*o)[i], (*o)[j] = (*o)[j], (*o)[i] }
 
 // Push is heap.Interface's.
-func (o *order) Push(x any) { *o = append(*o, x.(entry)) }
+func (o *order) Push(x any) { *o = append(*o, x.(job)) }
 
 // Pop is heap.Interface's.
 func (o *order) Pop() any {

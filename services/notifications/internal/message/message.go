@@ -51,8 +51,6 @@ type Message struct {
 	FinishedAt time.Time `json:"finished_at,omitzero"`
 	Code       string    `json:"code,omitempty"`
 	Error      string    `json:"error,omitempty"`
-	// Announced says that the outcome was published.
-	Announced bool `json:"announced,omitempty"`
 }
 
 // Facts are what a template may tell.
@@ -92,10 +90,7 @@ func (m *Message) ToOperators() bool { return m.CustomerID == "" }
 // Final reports whether the message has its outcome.
 func (m *Message) Final() bool { return m.State == Delivered || m.State == Failed }
 
-// Settled reports whether nothing is left to do.
-func (m *Message) Settled() bool { return m.Final() && m.Announced }
-
-// Due is when something can be done next: the next attempt, or at once for an outcome that nobody heard of.
+// Due is when the next attempt may begin, or, of a message that has its outcome, when it came to it.
 func (m *Message) Due() time.Time {
 	switch m.State {
 	case Pending:
@@ -149,6 +144,15 @@ func (m *Message) Begin(by string, now, until time.Time, p Policy) bool {
 	m.State, m.NextAttemptAt = Sending, time.Time{}
 	m.Attempts++
 	m.LastAttemptAt, m.ClaimedBy, m.ClaimedUntil = now, by, until
+	return true
+}
+
+// Renew prolongs the attempt of that name, and reports whether it is the one under way.
+func (m *Message) Renew(by string, until time.Time) bool {
+	if m.State != Sending || m.ClaimedBy != by {
+		return false
+	}
+	m.ClaimedUntil = until
 	return true
 }
 

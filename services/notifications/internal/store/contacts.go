@@ -3,6 +3,8 @@ package store
 import (
 	"context"
 	"errors"
+	"sync"
+	"time"
 
 	"waybill/platform/state"
 	"waybill/services/notifications/internal/contact"
@@ -10,10 +12,30 @@ import (
 )
 
 // Contacts keeps one document per customer.
-type Contacts struct{ state state.Store }
+type Contacts struct {
+	state state.Store
+
+	mu sync.Mutex
+	// recent is what was read a moment ago. What this process writes leaves it at once, also what is being read meanwhile:
+	// a reader keeps nothing when writes has grown.
+	recent map[string]reading
+	writes int
+}
+
+type reading struct {
+	contact contact.Contact
+	at      time.Time
+}
+
+const (
+	// recently is how old an answer of Recent can be.
+	recently = time.Second
+	// maxRecent bounds how many contacts are in memory.
+	maxRecent = 1000
+)
 
 // NewContacts returns the contacts in s.
-func NewContacts(s state.Store) *Contacts { return &Contacts{s} }
+func NewContacts(s state.Store) *Contacts { return &Contacts{state: s, recent: map[string]reading{}} }
 
 func contactKey(customerID string) string { return "contact:" + customerID }
 
@@ -27,9 +49,39 @@ func (s *Contacts) Get(ctx context.Context, customerID string) (contact.Contact,
 	return c, err
 }
 
+// Recent is Get with an answer that may be a second old. It is never older than what this process last wrote. The messages
+// of one order come together, and so one read serves them all.
+func (s *Contacts) Recent(ctx context.Context, customerID string) (contact.Contact, error) {
+	now := time.Now()
+	s.mu.Lock()
+	known, ok := s.recent[customerID]
+	writes := s.writes
+	s.mu.Unlock()
+	if ok && now.Sub(known.at) < recently {
+		return known.contact, nil
+	}
+	c, err := s.Get(ctx, customerID)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err == nil && s.writes == writes {
+		if len(s.recent) >= maxRecent {
+			clear(s.recent)
+		}
+		s.recent[customerID] = reading{c, now}
+	}
+	return c, err
+}
+
 // Update lets change alter the contact, the zero Contact when nothing is known, and stores it unless change reports that
 // nothing changed. Change may run several times.
 func (s *Contacts) Update(ctx context.Context, customerID string, change func(c *contact.Contact) bool) (contact.Contact, error) {
+	// Also after an error: the write may have had its effect.
+	defer func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.writes++
+		delete(s.recent, customerID)
+	}()
 	return state.Update(ctx, s.state, contactKey(customerID), func(c *contact.Contact, _ bool) error {
 		if !change(c) {
 			return state.Keep

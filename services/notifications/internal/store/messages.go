@@ -7,105 +7,168 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"slices"
+	"strings"
+	"sync"
 
+	"waybill/contracts"
 	"waybill/platform/state"
 	"waybill/services/notifications/internal/message"
 )
 
-// Messages keeps one document per message, and one per order that lists its messages.
-type Messages struct{ state state.Store }
+// Messages keeps an order's messages in one document, and every other message in one of its own. Where a message is
+// follows from its id alone, so an id names one message.
+type Messages struct {
+	state state.Store
+	locks keyLocks
+}
 
 // NewMessages returns the messages in s.
-func NewMessages(s state.Store) *Messages { return &Messages{s} }
+func NewMessages(s state.Store) *Messages { return &Messages{state: s} }
 
-func messageKey(id string) string { return "message:" + id }
+// document holds the messages whose home it is. An order's also lists the order's messages that are at home elsewhere, as
+// alerts are.
+type document struct {
+	Messages  []message.Message `json:"messages,omitempty"`
+	Elsewhere []string          `json:"elsewhere,omitempty"`
+}
 
-func orderKey(id string) string { return "order-messages:" + id }
-
-type orderIndex struct {
-	IDs []string `json:"ids"`
+func (d *document) find(id string) *message.Message {
+	i := slices.IndexFunc(d.Messages, func(m message.Message) bool { return m.ID == id })
+	if i < 0 {
+		return nil
+	}
+	return &d.Messages[i]
 }
 
 const (
-	// maxPerOrder bounds an order's list of messages. A saga causes a dozen at most.
-	maxPerOrder = 500
-	// maxBatch is how many messages are read at once: the largest have some 3 KB.
-	maxBatch = 200
+	// maxElsewhere bounds an order's list of messages that are at home elsewhere. A saga causes a dozen at most.
+	maxElsewhere = 500
+	// maxBatch is how many documents are read at once: the largest have some 30 KB.
+	maxBatch = 100
 )
 
-// Create stores a new message, listed under its order first so that none is missing there; created is false when there was
-// one of that id already. It returns the message as it stands in the store.
+func orderKey(id string) string { return "order-messages:" + id }
+
+// home is the key of the document that holds the message: the order's for an id of the form <order>:<template>:<channel>,
+// which bounds how many an order's document can hold.
+func home(id string) string {
+	order, rest, _ := strings.Cut(id, ":")
+	template, channel, _ := strings.Cut(rest, ":")
+	if slices.Contains(contracts.Templates(), template) && slices.Contains(contracts.Channels(), channel) && message.CheckParty("order_id", order) == nil {
+		return orderKey(order)
+	}
+	return "message:" + id
+}
+
+// keyLocks spares writers of one document in this process the conflicts that ETags would make them repeat. It is no
+// guard: other replicas do not know of it.
+type keyLocks [64]sync.Mutex
+
+func (l *keyLocks) of(key string) *sync.Mutex {
+	h := fnv.New32a()
+	h.Write([]byte(key)) // never fails
+	return &l[h.Sum32()%uint32(len(l))]
+}
+
+func (s *Messages) update(ctx context.Context, key string, change func(d *document, exists bool) error) error {
+	lock := s.locks.of(key)
+	lock.Lock()
+	defer lock.Unlock()
+	_, err := state.Update(ctx, s.state, key, change)
+	return err
+}
+
+// Create stores a new message; created is false when there was one of that id already. It returns the message as it stands
+// in the store. A message that is at home elsewhere is listed under its order first, so that none is missing there.
 func (s *Messages) Create(ctx context.Context, m message.Message) (stored message.Message, created bool, err error) {
-	if m.OrderID != "" {
-		if err := s.index(ctx, m.OrderID, m.ID); err != nil {
+	key := home(m.ID)
+	if m.OrderID != "" && key != orderKey(m.OrderID) {
+		if err := s.list(ctx, m.OrderID, m.ID); err != nil {
 			return m, false, err
 		}
 	}
-	err = s.state.Create(ctx, messageKey(m.ID), m)
-	if !errors.Is(err, state.ErrConflict) {
-		return m, err == nil, err
-	}
-	stored, err = s.Get(ctx, m.ID)
-	return stored, false, err
-}
-
-func (s *Messages) index(ctx context.Context, orderID, id string) error {
-	_, err := state.Update(ctx, s.state, orderKey(orderID), func(i *orderIndex, _ bool) error {
-		switch {
-		case slices.Contains(i.IDs, id):
+	err = s.update(ctx, key, func(d *document, _ bool) error {
+		if there := d.find(m.ID); there != nil {
+			stored, created = *there, false
 			return state.Keep
-		case len(i.IDs) >= maxPerOrder:
-			return &message.Error{Kind: message.Invalid, Code: "too_many_notifications", Text: fmt.Sprintf("an order has at most %d notifications", maxPerOrder)}
 		}
-		i.IDs = append(i.IDs, id)
+		d.Messages = append(d.Messages, m)
+		stored, created = m, true
 		return nil
 	})
-	return err
+	return stored, created && err == nil, err
+}
+
+func (s *Messages) list(ctx context.Context, orderID, id string) error {
+	return s.update(ctx, orderKey(orderID), func(d *document, _ bool) error {
+		switch {
+		case slices.Contains(d.Elsewhere, id):
+			return state.Keep
+		case len(d.Elsewhere) >= maxElsewhere:
+			return &message.Error{Kind: message.Invalid, Code: "too_many_notifications", Text: fmt.Sprintf("an order has at most %d notifications of other names than its own", maxElsewhere)}
+		}
+		d.Elsewhere = append(d.Elsewhere, id)
+		return nil
+	})
 }
 
 // Get reads a message; without one the error is message.ErrNotFound's.
 func (s *Messages) Get(ctx context.Context, id string) (message.Message, error) {
-	var m message.Message
-	_, err := s.state.Get(ctx, messageKey(id), &m)
-	if errors.Is(err, state.ErrNotFound) {
-		err = message.ErrNotFound()
+	var d document
+	if _, err := s.state.Get(ctx, home(id), &d); err != nil && !errors.Is(err, state.ErrNotFound) {
+		return message.Message{}, err
 	}
-	return m, err
+	if m := d.find(id); m != nil {
+		return *m, nil
+	}
+	return message.Message{}, message.ErrNotFound()
 }
 
 // Update lets change alter the message that is there, and stores it unless change reports that nothing changed. Change may
 // run several times. It returns the message as it then stands.
-func (s *Messages) Update(ctx context.Context, id string, change func(m *message.Message) bool) (message.Message, error) {
-	return state.Update(ctx, s.state, messageKey(id), func(m *message.Message, exists bool) error {
-		switch {
-		case !exists:
+func (s *Messages) Update(ctx context.Context, id string, change func(m *message.Message) bool) (stored message.Message, err error) {
+	err = s.update(ctx, home(id), func(d *document, _ bool) error {
+		m := d.find(id)
+		if m == nil {
 			return message.ErrNotFound()
-		case !change(m):
+		}
+		changed := change(m)
+		stored = *m
+		if !changed {
 			return state.Keep
 		}
 		return nil
 	})
+	return stored, err
 }
 
 // Many reads messages by their ids; a missing one is missing from the answer.
 func (s *Messages) Many(ctx context.Context, ids []string) (map[string]message.Message, error) {
+	wanted := make(map[string]bool, len(ids))
+	keys := make([]string, 0, len(ids))
+	for _, id := range ids {
+		wanted[id] = true
+		keys = append(keys, home(id))
+	}
+	slices.Sort(keys)
 	messages := make(map[string]message.Message, len(ids))
-	for batch := range slices.Chunk(ids, maxBatch) {
-		keys := make([]string, len(batch))
-		for i, id := range batch {
-			keys[i] = messageKey(id)
-		}
-		values, err := s.state.GetMany(ctx, keys)
+	for batch := range slices.Chunk(slices.Compact(keys), maxBatch) {
+		values, err := s.state.GetMany(ctx, batch)
 		if err != nil {
 			return nil, err
 		}
 		for key, value := range values {
-			var m message.Message
-			if err := json.Unmarshal(value, &m); err != nil {
+			var d document
+			if err := json.Unmarshal(value, &d); err != nil {
 				return nil, fmt.Errorf("read %s: %w", key, err)
 			}
-			messages[m.ID] = m
+			for _, m := range d.Messages {
+				if wanted[m.ID] {
+					messages[m.ID] = m
+				}
+			}
 		}
 	}
 	return messages, nil
@@ -113,23 +176,23 @@ func (s *Messages) Many(ctx context.Context, ids []string) (map[string]message.M
 
 // OfOrder reads the order's messages in the order in which they were asked for.
 func (s *Messages) OfOrder(ctx context.Context, orderID string) ([]message.Message, error) {
-	var index orderIndex
-	if _, err := s.state.Get(ctx, orderKey(orderID), &index); err != nil {
-		if errors.Is(err, state.ErrNotFound) {
-			return nil, nil
-		}
+	var d document
+	if _, err := s.state.Get(ctx, orderKey(orderID), &d); err != nil && !errors.Is(err, state.ErrNotFound) {
 		return nil, err
 	}
-	found, err := s.Many(ctx, index.IDs)
+	elsewhere, err := s.Many(ctx, d.Elsewhere)
 	if err != nil {
 		return nil, err
 	}
-	messages := make([]message.Message, 0, len(index.IDs))
-	for _, id := range index.IDs {
+	messages := d.Messages
+	for _, id := range d.Elsewhere {
 		// A message that is listed and not there is being created, or was never: its event is not acknowledged yet.
-		if m, ok := found[id]; ok && m.OrderID == orderID {
+		if m, ok := elsewhere[id]; ok {
 			messages = append(messages, m)
 		}
 	}
+	// Whoever names a message after one order and asks for it for another one has it listed there only.
+	messages = slices.DeleteFunc(messages, func(m message.Message) bool { return m.OrderID != orderID })
+	slices.SortStableFunc(messages, func(a, b message.Message) int { return a.RequestedAt.Compare(b.RequestedAt) })
 	return messages, nil
 }
