@@ -369,8 +369,10 @@ written when in every row
 - every customer was told once over each of email, SMS and push; "again" counts messages that came twice, which can only
   be when notifications or its sidecar is killed while a message is on its way ([ADR 10](adr/0010-notifications-once.md)).
 
-"Back" is the time from the kill until the runner reports the process, and all others, as ready. "Whole" is the time until the
-last order had its status; of the two waits of two seconds, of the retries, and of a person's approval it holds what was left.
+"Back" is the time from the kill until the runner reports the process, and all others, as ready; before it starts a process
+again that died often it waits up to five seconds, and a killed sidecar's partitions are free again after six. "Whole" is the
+time until the last order had its status; of the two waits of two seconds, of the retries, and of a person's approval it holds
+what was left.
 
 `, *matrixGrain)
 	fmt.Fprintf(&b, "Run on %d processors, %s/%s, %s.\n\n", runtime.NumCPU(), runtime.GOOS, runtime.GOARCH, runtime.Version())
