@@ -226,7 +226,7 @@ func TestAnOrdersNotifications(t *testing.T) {
 	if diff := cmp.Diff(want, lines); diff != "" {
 		t.Error(diff)
 	}
-	outcome := map[string]any{"at": now.Format(time.RFC3339), "announced": false, "code": "no_address", "error": "The customer has no phone number."}
+	outcome := map[string]any{"at": now.Format(time.RFC3339), "code": "no_address", "error": "The customer has no phone number."}
 	if diff := cmp.Diff(outcome, list.Items[1]["outcome"]); diff != "" {
 		t.Error(diff)
 	}
@@ -259,18 +259,18 @@ func TestListsOfNothing(t *testing.T) {
 	}
 }
 
-// An order's list names a message before it exists; it is not shown until it does.
+// An order's list names an alert before it exists; it is not shown until it does.
 func TestAMessageThatIsListedAndNotThere(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	index := map[string][]string{"ids": {"ORD-1001:order_shipped:email"}}
-	if err := w.docs.Create(t.Context(), "order-messages:ORD-1001", index); err != nil {
+	document := map[string][]string{"elsewhere": {"alert:f1:email"}}
+	if err := w.docs.Create(t.Context(), "order-messages:ORD-1001", document); err != nil {
 		t.Fatal(err)
 	}
 	if answer := w.request(http.MethodGet, "/v1/notifications?order_id=ORD-1001", ""); answer.Code != http.StatusOK || strings.TrimSpace(answer.Body.String()) != `{"items":[]}` {
 		t.Errorf("%d %s", answer.Code, answer.Body)
 	}
-	w.taken(contracts.TopicNotifications, "e", request(contracts.ChannelEmail))
+	w.taken(contracts.TopicFulfillment, "f1", contracts.FulfillmentFailed{OrderID: "ORD-1001", NotUndone: []string{contracts.StepRefundPayment}, FailedAt: time.Now()})
 	if answer := w.request(http.MethodGet, "/v1/notifications?order_id=ORD-1001", ""); strings.Count(answer.Body.String(), "notification_id") != 1 {
 		t.Errorf("%s", answer.Body)
 	}
@@ -467,10 +467,13 @@ func TestAnOrderHasABoundedNumberOfMessages(t *testing.T) {
 	for i := range ids {
 		ids[i] = "ORD-1001:" + strings.Repeat("x", i+1)[:min(i+1, 100)]
 	}
-	if err := w.docs.Create(t.Context(), "order-messages:ORD-1001", map[string][]string{"ids": ids}); err != nil {
+	if err := w.docs.Create(t.Context(), "order-messages:ORD-1001", map[string][]string{"elsewhere": ids}); err != nil {
 		t.Fatal(err)
 	}
-	if verdict := w.deliver(contracts.TopicNotifications, "e", request(contracts.ChannelEmail)); verdict != "SUCCESS" || len(w.bus.parked) != 1 {
+	w.taken(contracts.TopicNotifications, "e", request(contracts.ChannelEmail))
+	named := request(contracts.ChannelEmail)
+	named.NotificationID = "a-name-of-its-own"
+	if verdict := w.deliver(contracts.TopicNotifications, "e", named); verdict != "SUCCESS" || len(w.bus.parked) != 1 {
 		t.Errorf("%s, parked %v", verdict, w.bus.parked)
 	}
 }

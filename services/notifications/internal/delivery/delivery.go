@@ -135,7 +135,7 @@ func (c *Courier) Accept(ctx context.Context, m message.Message) error {
 	}
 	// What can be known now is part of the first write: a refusal, or that this process sends the message at once.
 	now, q := time.Now(), c.queues[m.Channel]
-	reserved := refusal == nil && ctx.Err() == nil && q.reserve()
+	reserved := refusal == nil && q.reserve()
 	switch {
 	case refusal != nil:
 		m.Refuse(refusal, now)
@@ -192,6 +192,15 @@ func (c *Courier) Run(ctx context.Context) {
 	}
 	workers.Go(func() { c.sweep(ctx) })
 	workers.Wait()
+	c.mu.Lock()
+	unsaid := len(c.settled) > 0
+	c.mu.Unlock()
+	if unsaid {
+		// Else the next process would announce again what this one did.
+		if err := c.sweepOnce(working, announceGrace); err != nil {
+			c.Logger.WarnContext(ctx, "the backlog of notifications could not be tidied", slog.Any("error", err))
+		}
+	}
 }
 
 // work takes from the queue until ctx ends; an attempt that began goes on under working.
@@ -202,14 +211,13 @@ func (c *Courier) work(ctx, working context.Context, q *queue) {
 			return
 		}
 		next, err := c.deliver(working, j)
-		switch {
-		case err != nil:
+		if err != nil {
 			c.Logger.WarnContext(ctx, "a notification waits for the store or the bus", slog.String("notification_id", j.id), slog.Any("error", err))
-			q.again(next)
-		case next.id != "":
-			q.again(next)
-		default:
+		}
+		if next.id == "" {
 			q.done(j.id)
+		} else {
+			q.again(next)
 		}
 	}
 }
@@ -232,7 +240,23 @@ func (c *Courier) deliver(ctx context.Context, j job) (next job, err error) {
 		}
 		m = &read
 	}
-XXX
+	ctx = propagation.TraceContext{}.Extract(ctx, propagation.MapCarrier{"traceparent": m.TraceParent})
+	if !m.Final() {
+		tried, err := c.attempt(ctx, *m, j.claimed())
+		if err != nil {
+			return job{id: j.id, due: time.Now().Add(storePause), message: j.message}, err
+		}
+		if m = &tried; !m.Final() {
+			return job{id: j.id, due: m.Due()}, nil
+		}
+	}
+	if err := c.announce(ctx, m); err != nil {
+		return job{id: j.id, due: time.Now().Add(storePause), message: m}, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.settled[j.id] = true
+	return job{}, nil
 }
 
 func missing(err error) bool {
@@ -240,8 +264,12 @@ func missing(err error) bool {
 	return ok && refused.Kind == message.NotFound
 }
 
-// attempt sends the message, if nobody else does and its recipient can be reached, and returns it as it then stands.
-func (c *Courier) attempt(ctx context.Context, m message.Message) (message.Message, error) {
+// attempt sends the message, if nobody else does and its recipient can be reached, and returns it as it then stands. Claimed
+// says that this process began the attempt when it stored the message.
+func (c *Courier) attempt(ctx context.Context, m message.Message, claimed bool) (message.Message, error) {
+	if !claimed && !m.Ready(time.Now()) {
+		return m, nil
+	}
 	ctx, span := otel.Tracer("waybill/services/notifications").Start(ctx, "send "+m.Channel, trace.WithSpanKind(trace.SpanKindClient),
 		trace.WithAttributes(attribute.String("waybill.notification_id", m.ID), attribute.String("waybill.template", m.Template)))
 	defer span.End()
@@ -259,25 +287,22 @@ func (c *Courier) attempt(ctx context.Context, m message.Message) (message.Messa
 			refusal = &message.Refusal{Code: message.CodeNoTemplate, Text: "The message could not be written."}
 		}
 	}
-	if refusal != nil {
-		return c.store(ctx, m.ID, func(m *message.Message) bool { return m.Ready(time.Now()) && m.Refuse(refusal, time.Now()) })
+	by := m.ClaimedBy
+	if !claimed {
+		by = ulid.Make().String()
 	}
-
-	by, begun := ulid.Make().String(), false
-	m, err = c.Messages.Update(ctx, m.ID, func(m *message.Message) bool {
-		// The change may run again, and after a lost answer finds its own claim.
-		if begun = m.ClaimedBy == by; begun {
-			return false
+	if refusal != nil {
+		return c.store(ctx, m.ID, func(m *message.Message) bool {
+			now := time.Now()
+			return (m.ClaimedBy == by || m.Ready(now)) && m.Refuse(refusal, now)
+		})
+	}
+	// A claim that waited for a worker may be too short for what comes.
+	if !claimed || time.Until(m.ClaimedUntil) < c.SendTimeout+recordTimeout {
+		var begun bool
+		if m, begun, err = c.claim(ctx, m.ID, by); err != nil || !begun {
+			return m, err
 		}
-		now := time.Now()
-		if !m.Ready(now) {
-			return false
-		}
-		begun = m.Begin(by, now, now.Add(c.lease()), c.Policy)
-		return true
-	})
-	if err != nil || !begun {
-		return m, err
 	}
 	sendErr := c.send(ctx, c.Channels[m.Channel], to, out)
 	if sendErr != nil {
@@ -285,6 +310,25 @@ func (c *Courier) attempt(ctx context.Context, m message.Message) (message.Messa
 		span.SetStatus(codes.Error, "not sent")
 	}
 	return c.record(ctx, m, by, to, sendErr)
+}
+
+// claim begins the attempt of that name, or prolongs it, unless the message has another one under way or need not be tried;
+// begun is then false.
+func (c *Courier) claim(ctx context.Context, id, by string) (m message.Message, begun bool, err error) {
+	var changed bool
+	m, err = c.Messages.Update(ctx, id, func(m *message.Message) bool {
+		now := time.Now()
+		until := now.Add(c.lease())
+		begun = m.Renew(by, until)
+		if changed = begun || m.Ready(now); changed && !begun {
+			begun = m.Begin(by, now, until, c.Policy)
+		}
+		return changed
+	})
+	if err == nil && changed && m.Final() {
+		c.finished(ctx, &m)
+	}
+	return m, begun, err
 }
 
 // lease is how long an attempt may go on before another one may begin: the call, and time to record what became of it.
@@ -295,7 +339,7 @@ func (c *Courier) recipient(ctx context.Context, m *message.Message) (contracts.
 	if m.ToOperators() {
 		return c.Operators, nil, nil
 	}
-	known, err := c.Contacts.Get(ctx, m.CustomerID)
+	known, err := c.Contacts.Recent(ctx, m.CustomerID)
 	if err != nil {
 		return contracts.Contact{}, nil, err
 	}
@@ -354,8 +398,15 @@ func (c *Courier) count(ctx context.Context, channel, result string) {
 func (c *Courier) store(ctx context.Context, id string, change func(m *message.Message) bool) (message.Message, error) {
 	for {
 		try, cancel := context.WithTimeout(ctx, recordTimeout)
-		m, err := c.Messages.Update(try, id, change)
+		var changed bool
+		m, err := c.Messages.Update(try, id, func(m *message.Message) bool {
+			changed = change(m)
+			return changed
+		})
 		cancel()
+		if err == nil && changed && m.Final() {
+			c.finished(ctx, &m)
+		}
 		if err == nil || missing(err) {
 			return m, err
 		}
@@ -368,35 +419,31 @@ func (c *Courier) store(ctx context.Context, id string, change func(m *message.M
 	}
 }
 
-// announce publishes the message's outcome and records that it did. When it ends in between, the outcome is published again
-// under the same id.
-func (c *Courier) announce(ctx context.Context, m message.Message) error {
-	id, payload := m.Outcome()
-	if err := c.Announce(ctx, id, m.FinishedAt, payload); err != nil {
-		return err
-	}
-	var first bool
-	m, err := c.Messages.Update(ctx, m.ID, func(m *message.Message) bool {
-		first = !m.Announced
-		m.Announced = true
-		return first
-	})
-	if err != nil || !first {
-		return err
-	}
+// finished tells that this process stored the message's outcome.
+func (c *Courier) finished(ctx context.Context, m *message.Message) {
 	c.outcomes.Add(ctx, 1, metric.WithAttributes(
 		attribute.String("channel", m.Channel), attribute.String("outcome", string(m.State)), attribute.String("code", m.Code)))
 	c.Logger.DebugContext(ctx, "notification finished", slog.String("notification_id", m.ID), slog.String("channel", m.Channel),
 		slog.String("outcome", string(m.State)), slog.String("code", m.Code), slog.Int("attempts", m.Attempts))
-	return nil
+}
+
+// announce publishes the message's outcome, under the same id each time. That it did is not stored: until it did, the
+// message is in the backlog, or its event is not acknowledged.
+func (c *Courier) announce(ctx context.Context, m *message.Message) error {
+	id, payload := m.Outcome()
+	return c.Announce(ctx, id, m.FinishedAt, payload)
 }
 
 // sweep looks through the backlog, at once and then now and again: it finds what this process did not accept itself, and
 // has the settled forgotten.
 func (c *Courier) sweep(ctx context.Context) {
+	// What an earlier process left is announced at once, by each process that starts; later ones wait for its owner.
+	grace := time.Duration(0)
 	for ctx.Err() == nil {
 		pause := sweepPause
-		if err := c.sweepOnce(ctx); err != nil && ctx.Err() == nil {
+		if err := c.sweepOnce(ctx, grace); err == nil {
+			grace = announceGrace
+		} else if ctx.Err() == nil {
 			c.Logger.WarnContext(ctx, "the backlog of notifications could not be looked through", slog.Any("error", err))
 			pause = storePause
 		}
@@ -407,7 +454,7 @@ func (c *Courier) sweep(ctx context.Context) {
 	}
 }
 
-func (c *Courier) sweepOnce(ctx context.Context) error {
+func (c *Courier) sweepOnce(ctx context.Context, grace time.Duration) error {
 	c.mu.Lock()
 	settled := maps.Clone(c.settled)
 	c.mu.Unlock()
@@ -426,10 +473,17 @@ func (c *Courier) sweepOnce(ctx context.Context) error {
 			return nil, err
 		}
 		for _, id := range unknown {
-			if m, ok := messages[id]; ok && !m.Settled() {
-				c.put(&m)
-			} else {
+			m, ok := messages[id]
+			q := c.queues[m.Channel]
+			switch {
+			case !ok:
 				done = append(done, id)
+			case q == nil:
+				// A later version asked for it, and will send it.
+			case !m.Final():
+				q.put(job{id: id, due: m.Due()})
+			case time.Since(m.FinishedAt) >= grace:
+				q.put(job{id: id, due: m.FinishedAt, message: &m})
 			}
 		}
 		return done, nil

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -203,17 +204,33 @@ func shippedOf(t *testing.T, order, channel string) message.Message {
 	return m
 }
 
-// settled fails the test unless the message has this state, was announced once, and went to its channel so often.
+// settled fails the test unless the message has this state, was announced, and went to its channel so often.
 func (w *world) settled(id string, want message.State, sends int) message.Message {
 	w.t.Helper()
 	m := w.read(id)
-	if m.State != want || !m.Announced {
-		w.t.Errorf("%s is %s (announced %t, code %s), want %s", id, m.State, m.Announced, m.Code, want)
+	if m.State != want {
+		w.t.Errorf("%s is %s (code %s), want %s", id, m.State, m.Code, want)
+	}
+	if !w.announced(&m) {
+		w.t.Errorf("%s is not announced", id)
 	}
 	if got := w.channels[m.Channel].times(id); got != sends {
 		w.t.Errorf("%s went to its channel %d times, want %d", id, got, sends)
 	}
 	return m
+}
+
+// announced reports whether the message's outcome was published, and fails the test when another one was.
+func (w *world) announced(m *message.Message) (announced bool) {
+	w.t.Helper()
+	want, _ := m.Outcome()
+	for _, id := range w.bus.all() {
+		announced = announced || id == want
+		if strings.HasPrefix(id, m.ID+":") && id != want {
+			w.t.Errorf("published %s of a message that is %s", id, m.State)
+		}
+	}
+	return announced
 }
 
 func TestEachChannelIsDelivered(t *testing.T) {
@@ -239,11 +256,7 @@ func TestEachChannelIsDelivered(t *testing.T) {
 			t.Errorf("published %v", w.bus.all())
 		}
 		if left := w.backlog(); len(left) != 0 {
-			// The next sweep forgets them.
-			w.during(w.process(w.docs), time.Second, nil)
-			if left = w.backlog(); len(left) != 0 {
-				t.Errorf("the backlog holds %v", left)
-			}
+			t.Errorf("the backlog holds %v", left)
 		}
 	})
 }
@@ -282,7 +295,8 @@ func TestTheSameRequestAgain(t *testing.T) {
 		if got := w.settled(m.ID, message.Delivered, 1); got.Facts.TrackingNumber != "TRK-1001" {
 			t.Error("the first content does not stand")
 		}
-		if len(w.bus.all()) != 1 {
+		// Once for the message, and once for each request that found it delivered.
+		if len(w.bus.all()) != 5 {
 			t.Errorf("published %v", w.bus.all())
 		}
 	})
@@ -464,13 +478,159 @@ func TestAnnouncedWhenTheBusIsBack(t *testing.T) {
 		w.during(c, time.Minute, func() {
 			w.accept(c, m)
 			time.Sleep(10 * time.Second)
-			if got := w.read(m.ID); got.State != message.Delivered || got.Announced {
+			if got := w.read(m.ID); got.State != message.Delivered || len(w.bus.all()) != 0 {
 				t.Errorf("%+v", got)
 			}
 			w.bus.setFail(nil)
 		})
 		w.settled(m.ID, message.Delivered, 1)
 	})
+}
+
+// A refusal is announced before its event is acknowledged, or else is left to the backlog.
+func TestARefusalIsAnnouncedWhenTheBusIsBack(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.bus.setFail(errors.New("away"))
+		first := w.process(w.docs)
+		m := shipped(t, contracts.ChannelEmail)
+		m.CustomerID = "CUST-456"
+		w.during(first, 30*time.Second, func() { w.accept(first, m) })
+		if got := w.read(m.ID); got.State != message.Failed || len(w.bus.all()) != 0 || len(w.backlog()) != 1 {
+			t.Errorf("%+v, published %v, the backlog holds %v", got, w.bus.all(), w.backlog())
+		}
+		w.bus.setFail(nil)
+		w.during(w.process(w.docs), time.Minute, nil)
+		w.settled(m.ID, message.Failed, 0)
+		if left := w.backlog(); len(left) != 0 {
+			t.Errorf("the backlog holds %v", left)
+		}
+	})
+}
+
+// Of processes that share the backlog, the one that ends a message announces it; the others do so only when it died.
+func TestOutcomesAreLeftToTheirProcess(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		m, lost := shippedOf(t, "ORD-1", contracts.ChannelEmail), shippedOf(t, "ORD-2", contracts.ChannelEmail)
+		c, other := w.process(w.docs), w.process(w.docs)
+		w.during(other, 5*time.Minute, func() {
+			w.during(c, time.Minute, func() {
+				time.Sleep(9 * time.Second) // the other one sweeps before this one does
+				w.accept(c, m)
+			})
+			lost.Begin("dead", time.Now(), time.Now(), policy)
+			lost.Accept(time.Now())
+			if _, _, err := w.messages.Create(t.Context(), lost); err != nil {
+				t.Fatal(err)
+			}
+			if err := state.NewBacklog(w.docs, "notifications", "dead").Add(t.Context(), lost.ID); err != nil {
+				t.Fatal(err)
+			}
+		})
+		w.settled(m.ID, message.Delivered, 1)
+		w.settled(lost.ID, message.Delivered, 0)
+		if len(w.bus.all()) != 2 || len(w.backlog()) != 0 {
+			t.Errorf("published %v, the backlog holds %v", w.bus.all(), w.backlog())
+		}
+	})
+}
+
+// A claim that waited for a worker until it was too short is prolonged, and is no second attempt.
+func TestAClaimThatWaitsForAWorker(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		gate := &gate{Store: w.docs}
+		w.channels[contracts.ChannelEmail].answer = func(_ context.Context, _ int, m message.Outgoing) error {
+			if left := time.Until(w.read(m.ID).ClaimedUntil); left < 15*time.Second {
+				t.Errorf("it is sent under a claim of %s", left)
+			}
+			return nil
+		}
+		c := w.process(gate)
+		m := shipped(t, contracts.ChannelEmail)
+		// Accepted before any worker runs, and by then older than what is recent.
+		w.accept(c, m)
+		time.Sleep(25 * time.Second)
+		other := w.process(w.docs)
+		w.during(other, 10*time.Second, func() {
+			gate.set(true)
+			w.during(c, 4*time.Second, func() { time.Sleep(2 * time.Second); gate.set(false) })
+		})
+		if got := w.settled(m.ID, message.Delivered, 1); got.Attempts != 1 {
+			t.Errorf("%+v", got)
+		}
+	})
+}
+
+// counting is a store that counts its calls.
+type counting struct {
+	state.Store
+	reads, writes atomic.Int32
+}
+
+func (s *counting) Get(ctx context.Context, key string, doc any) (state.ETag, error) {
+	s.reads.Add(1)
+	return s.Store.Get(ctx, key, doc)
+}
+
+func (s *counting) GetMany(ctx context.Context, keys []string) (map[string][]byte, error) {
+	s.reads.Add(1)
+	return s.Store.GetMany(ctx, keys)
+}
+
+func (s *counting) Create(ctx context.Context, key string, doc any, options ...state.Option) error {
+	s.writes.Add(1)
+	return s.Store.Create(ctx, key, doc, options...)
+}
+
+func (s *counting) Replace(ctx context.Context, key string, doc any, etag state.ETag, options ...state.Option) error {
+	s.writes.Add(1)
+	return s.Store.Replace(ctx, key, doc, etag, options...)
+}
+
+// Each call of the store costs the processors more than everything else that a message needs.
+func TestWhatMessagesCost(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		customer      string
+		reads, writes int32
+	}{
+		// For three messages: the contact once, and the order's document for each.
+		"refused": {"CUST-456", 4, 3},
+		// And the backlog and the outcome for each.
+		"sent": {"CUST-123", 10, 9},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				docs := &counting{Store: w.docs}
+				c := w.process(docs)
+				accept := func(order string) {
+					for _, channel := range contracts.Channels() {
+						m := shippedOf(t, order, channel)
+						m.CustomerID = test.customer
+						w.accept(c, m)
+						synctest.Wait()
+					}
+				}
+				w.during(c, time.Second, func() {
+					accept("ORD-1") // begins a page of the backlog
+					time.Sleep(2 * time.Second)
+					docs.reads.Store(0)
+					docs.writes.Store(0)
+					accept("ORD-2")
+					if reads, writes := docs.reads.Load(), docs.writes.Load(); reads != test.reads || writes != test.writes {
+						t.Errorf("%d reads and %d writes, want %d and %d", reads, writes, test.reads, test.writes)
+					}
+				})
+			})
+		})
+	}
 }
 
 // What a process may leave behind when it is killed, made by hand, and what the next one does about it.
@@ -568,52 +728,70 @@ func (s *mortal) Replace(ctx context.Context, key string, doc any, etag state.ET
 // the first.
 func TestKilledAtEveryStep(t *testing.T) {
 	t.Parallel()
-	for _, after := range []bool{false, true} {
-		for at := 1; ; at++ {
-			lived := false
-			t.Run(fmt.Sprintf("call %d, after its effect: %t", at, after), func(t *testing.T) {
-				synctest.Test(t, func(t *testing.T) {
-					w := newWorld(t)
-					m := shipped(t, contracts.ChannelEmail)
-					dying := &mortal{Store: w.docs, left: at, after: after}
-					first := w.process(dying)
-					var accepted error
-					w.during(first, 15*time.Second, func() { accepted = first.Accept(t.Context(), m) })
-					lived = dying.left > 0
-					sentByFirst := w.channels[m.Channel].times(m.ID)
-					recorded := false
-					if got, err := w.messages.Get(t.Context(), m.ID); err == nil {
-						recorded = got.Final()
-					}
-					second := w.process(w.docs)
-					w.during(second, 2*time.Minute, func() {
-						if accepted != nil {
-							w.accept(second, m)
-						}
-					})
-					want := sentByFirst
-					if !recorded {
-						want++
-					}
-					if sentByFirst > 1 || want > 2 {
-						t.Errorf("sent %d times by the first process", sentByFirst)
-					}
-					w.settled(m.ID, message.Delivered, want)
-					if left := w.backlog(); len(left) != 0 {
-						t.Errorf("the backlog holds %v", left)
-					}
-					for _, id := range w.bus.all() {
-						if id != m.ID+":"+contracts.TypeNotificationDelivered {
-							t.Errorf("published %s", id)
-						}
-					}
+	for kind, test := range map[string]struct {
+		message func(t *testing.T) message.Message
+		want    message.State
+	}{
+		"an order's": {func(t *testing.T) message.Message { return shipped(t, contracts.ChannelEmail) }, message.Delivered},
+		"an alert": {func(t *testing.T) message.Message {
+			m, _, err := message.NeedsAttention("f1", contracts.FulfillmentFailed{OrderID: "ORD-1001", NotUndone: []string{contracts.StepRefundPayment}}, time.Now())
+			if err != nil {
+				t.Fatal(err)
+			}
+			return m
+		}, message.Delivered},
+		"refused": {func(t *testing.T) message.Message {
+			m := shipped(t, contracts.ChannelEmail)
+			m.CustomerID = "CUST-456"
+			return m
+		}, message.Failed},
+	} {
+		for _, after := range []bool{false, true} {
+			for at := 1; ; at++ {
+				lived := false
+				t.Run(fmt.Sprintf("%s, call %d, after its effect: %t", kind, at, after), func(t *testing.T) {
+					synctest.Test(t, func(t *testing.T) { lived = killedAt(t, test.message(t), test.want, at, after) })
 				})
-			})
-			if lived {
-				break
+				if lived {
+					break
+				}
 			}
 		}
 	}
+}
+
+// killedAt has a first process die at that call, and reports whether it did not come to it.
+func killedAt(t *testing.T, m message.Message, state message.State, at int, after bool) (lived bool) {
+	t.Helper()
+	w := newWorld(t)
+	dying := &mortal{Store: w.docs, left: at, after: after}
+	first := w.process(dying)
+	var accepted error
+	w.during(first, 15*time.Second, func() { accepted = first.Accept(t.Context(), m) })
+	lived = dying.left > 0
+	sentByFirst := w.channels[m.Channel].times(m.ID)
+	recorded := false
+	if got, err := w.messages.Get(t.Context(), m.ID); err == nil {
+		recorded = got.Final()
+	}
+	second := w.process(w.docs)
+	w.during(second, 2*time.Minute, func() {
+		if accepted != nil {
+			w.accept(second, m)
+		}
+	})
+	want := sentByFirst
+	if !recorded && state == message.Delivered {
+		want++
+	}
+	if sentByFirst > 1 || want > 2 {
+		t.Errorf("sent %d times by the first process", sentByFirst)
+	}
+	w.settled(m.ID, state, want)
+	if left := w.backlog(); len(left) != 0 {
+		t.Errorf("the backlog holds %v", left)
+	}
+	return lived
 }
 
 // The store is away just when the channel has taken the message: it is recorded later and not sent again.
@@ -745,7 +923,7 @@ func TestConcurrentDuplicatesAreSentOnce(t *testing.T) {
 
 func (w *world) allSettled(all []message.Message) bool {
 	for _, m := range all {
-		if stored := w.read(m.ID); !stored.Settled() {
+		if stored := w.read(m.ID); !stored.Final() || !w.announced(&stored) {
 			return false
 		}
 	}

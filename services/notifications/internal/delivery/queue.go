@@ -19,7 +19,9 @@ type queue struct {
 	// busy is how many workers have a job or are about to: one for each job that was taken or is claimed, and for each
 	// worker that is reserved.
 	busy, workers int
-	wake          chan struct{}
+	// closed says that the workers end: nothing is claimed for them any more.
+	closed bool
+	wake   chan struct{}
 }
 
 // job is a message that waits for something to be done about it.
@@ -42,7 +44,7 @@ func newQueue(limit, workers int) *queue {
 func (q *queue) reserve() bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.busy >= q.workers {
+	if q.closed || q.busy >= q.workers {
 		return false
 	}
 	q.busy++
@@ -109,9 +111,10 @@ func (q *queue) take(ctx context.Context) (j job, ok bool) {
 const longWait = time.Hour
 
 // next takes the first job if it is due, or says how long that is off.
-func (q *queue) next(now time.Time, onlyClaimed bool) (j job, wait time.Duration) {
+func (q *queue) next(now time.Time, ending bool) (j job, wait time.Duration) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	q.closed = q.closed || ending
 	if len(q.waiting) == 0 {
 		return job{}, longWait
 	}
@@ -121,7 +124,7 @@ func (q *queue) next(now time.Time, onlyClaimed bool) (j job, wait time.Duration
 		return job{}, first.due.Sub(now)
 	case first.claimed():
 		// Its worker was counted when it was reserved.
-	case onlyClaimed:
+	case ending:
 		return job{}, longWait
 	default:
 		q.busy++
@@ -162,7 +165,7 @@ func (q *queue) knows(id string) bool {
 // order is a heap.Interface, the earliest first.
 type order []job
 
-func (o *order) Len() int      { return len(*o) }
+func (o *order) Len() int           { return len(*o) }
 func (o *order) Less(i, j int) bool { return (*o)[i].due.Before((*o)[j].due) }
 func (o *order) Swap(i, j int)      { (*o)[i], (*o)[j] = (*o)[j], (*o)[i] }
 

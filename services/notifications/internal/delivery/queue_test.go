@@ -5,12 +5,14 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"waybill/services/notifications/internal/message"
 )
 
 func TestTheQueueGivesWhatIsDue(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		q, start := newQueue(3), time.Now()
+		q, start := newQueue(3, 2), time.Now()
 		ctx, cancel := context.WithCancel(t.Context())
 		type taken struct {
 			id    string
@@ -21,21 +23,21 @@ func TestTheQueueGivesWhatIsDue(t *testing.T) {
 		for range 2 {
 			go func() { // owned: the test waits for ended
 				for {
-					id, ok := q.take(ctx)
+					j, ok := q.take(ctx)
 					if !ok {
 						ended <- struct{}{}
 						return
 					}
-					got <- taken{id, time.Since(start)}
+					got <- taken{j.id, time.Since(start)}
 				}
 			}()
 		}
 		synctest.Wait()
-		q.put("late", start.Add(2*time.Second))
-		q.put("soon", start.Add(time.Second))
-		q.put("soon", start) // known already
-		q.put("now", start)
-		if q.put("one too many", start) || q.knows("one too many") {
+		q.put(job{id: "late", due: start.Add(2 * time.Second)})
+		q.put(job{id: "soon", due: start.Add(time.Second)})
+		q.put(job{id: "soon", due: start}) // known already
+		q.put(job{id: "now", due: start})
+		if q.put(job{id: "one too many", due: start}); q.knows("one too many") {
 			t.Error("the queue has no limit")
 		}
 		for _, want := range []taken{{"now", 0}, {"soon", time.Second}, {"late", 2 * time.Second}} {
@@ -44,19 +46,55 @@ func TestTheQueueGivesWhatIsDue(t *testing.T) {
 			}
 		}
 		// What was taken is known until it is done, or waits again.
-		if !q.put("now", start) || len(got) != 0 {
+		if q.put(job{id: "now", due: start}); len(got) != 0 {
 			t.Error("an id was given twice")
 		}
-		q.again("now", start.Add(3*time.Second))
+		q.again(job{id: "now", due: start.Add(3 * time.Second)})
 		if again := <-got; again != (taken{"now", 3 * time.Second}) {
 			t.Errorf("got %+v", again)
 		}
 		q.done("now")
-		if q.knows("now") || !q.put("another", start) {
+		if q.put(job{id: "another", due: start}); !q.knows("another") || q.knows("now") {
 			t.Error("an id that is done takes room")
 		}
 		cancel()
 		<-ended
 		<-ended
 	})
+}
+
+func TestWorkersAreReservedForWhatIsClaimed(t *testing.T) {
+	t.Parallel()
+	q := newQueue(1, 2)
+	claimed := func(id string) job { return job{id: id, message: &message.Message{State: message.Sending}} }
+	now := time.Now()
+	q.put(job{id: "first", due: now})
+	if j, _ := q.next(now, false); j.id != "first" {
+		t.Fatalf("%+v", j)
+	}
+	if !q.reserve() || q.reserve() {
+		t.Error("of two workers one is free")
+	}
+	q.put(claimed("second")) // beyond the limit
+	if q.reserve() {
+		t.Error("the worker was given twice")
+	}
+	q.done("first")
+	if !q.reserve() {
+		t.Error("a worker that is done is not free")
+	}
+	q.put(claimed("second")) // known already
+	if !q.reserve() {
+		t.Error("a job that was not taken has a worker")
+	}
+	q.release()
+	q.put(job{id: "third", due: now})
+	// A queue that ends gives out what is claimed, and reserves nobody.
+	if j, _ := q.next(now, true); j.id != "second" || q.reserve() {
+		t.Errorf("%+v", j)
+	}
+	q.again(job{id: "second", due: now})
+	if j, _ := q.next(now, true); j.id != "" || q.busy != 0 {
+		t.Errorf("%+v, %d are busy", j, q.busy)
+	}
 }

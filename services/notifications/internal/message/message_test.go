@@ -34,7 +34,7 @@ func request() contracts.NotificationRequested {
 func TestAMessageComesToItsOutcome(t *testing.T) {
 	t.Parallel()
 	m := requested(t)
-	if m.State != message.Pending || !m.Ready(at) || m.Settled() {
+	if m.State != message.Pending || !m.Ready(at) {
 		t.Fatalf("a new message is %+v", m)
 	}
 	if !m.Begin("a", at, at.Add(lease), policy) || m.State != message.Sending || m.Attempts != 1 || m.Ready(at.Add(lease-1)) {
@@ -50,7 +50,7 @@ func TestAMessageComesToItsOutcome(t *testing.T) {
 	if diff := cmp.Diff(contracts.Payload(want), payload); diff != "" || id != m.ID+":Notification.Delivered" {
 		t.Errorf("%s %s", id, diff)
 	}
-	if m.Ready(at.Add(time.Hour)) || !m.Final() || m.Settled() {
+	if m.Ready(at.Add(time.Hour)) || !m.Final() {
 		t.Errorf("%+v", m)
 	}
 }
@@ -99,6 +99,9 @@ func TestALostAttempt(t *testing.T) {
 	m := requested(t)
 	m.Begin("dead", at, at.Add(lease), policy)
 	later := at.Add(lease)
+	if renewed := m; renewed.Renew("next", later.Add(lease)) || !renewed.Renew("dead", later.Add(lease)) || renewed.Ready(later) || renewed.Attempts != 1 {
+		t.Errorf("renewed: %+v", renewed)
+	}
 	if !m.Ready(later) || !m.Begin("next", later, later.Add(lease), policy) || m.Attempts != 2 || !strings.Contains(m.LastError, "not known") {
 		t.Fatalf("%+v", m)
 	}
