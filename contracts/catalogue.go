@@ -32,6 +32,8 @@ func Owner(topic string) string {
 		return AppFulfillment
 	case TopicNotifications, TopicNotificationOutcomes:
 		return AppNotifications
+	case TopicAnalyticsEvents, TopicAlerts:
+		return AppAnalytics
 	default:
 		return ""
 	}
@@ -194,6 +196,38 @@ func Catalogue() []Event {
 				NotificationID: "ORD-1001:order_shipped:sms", OrderID: order.OrderID, CustomerID: order.CustomerID,
 				Channel: ChannelSMS, Template: TemplateOrderShipped, Code: "no_address", Error: "The customer has no phone number.",
 				Attempts: 1, FailedAt: at.Add(4 * time.Second),
+			},
+		}, {
+			Type: TypeProductViewed, Topic: TopicAnalyticsEvents, KeyField: "session_id",
+			Doc: "Somebody looked at a product.",
+			Sample: ProductViewed{
+				EventID: "EVT-1001", UserID: order.CustomerID, SessionID: "SESSION-1", ProductID: "PROD-001", Value: 4999, Timestamp: at,
+				Properties: map[string]any{"device": "desktop", "source": "search"},
+			},
+		}, {
+			Type: TypeProductPurchased, Topic: TopicAnalyticsEvents, KeyField: "session_id",
+			Doc: "Somebody bought a product.",
+			Sample: ProductPurchased{
+				EventID: "EVT-1002", UserID: order.CustomerID, SessionID: "SESSION-1", ProductID: "PROD-001", Value: 9998,
+				Currency: DefaultCurrency, Quantity: 2, OrderID: order.OrderID, Timestamp: at.Add(time.Minute),
+				Properties: map[string]any{"device": "desktop"},
+			},
+		}, {
+			Type: TypeRecommendationGenerated, Topic: TopicAnalyticsEvents, KeyField: "session_id",
+			Doc: "An algorithm recommended products to somebody.",
+			Sample: RecommendationGenerated{
+				EventID: "EVT-1003", UserID: order.CustomerID, SessionID: "SESSION-1", ProductID: "PROD-001", Algorithm: "collaborative",
+				ConfidenceScores: []float64{0.92, 0.875}, Timestamp: at, Properties: map[string]any{"placement": "basket"},
+			},
+		}, {
+			Type: TypeAnomalyDetected, Topic: TopicAlerts, KeyField: "product_id",
+			Doc:   "The figures of a product are not what its own history lets one expect.",
+			Enums: map[string][]string{"kind": Anomalies()},
+			Sample: AnomalyDetected{
+				AnomalyID: "unusual_purchase_amount:EVT-1002", Kind: AnomalyUnusualPurchase, ProductID: "PROD-001",
+				Expected: 49.99, Observed: 999.99, Deviation: 5.25, Score: 180.95,
+				Message: "A purchase of PROD-001 came to 999.99 where 49.99 is usual, from 24 purchases that differ by 5.25.",
+				EventID: "EVT-1002", OccurredAt: at.Add(time.Minute),
 			},
 		},
 	}

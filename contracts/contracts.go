@@ -11,6 +11,7 @@ import "slices"
 const (
 	AppOrders        = "orders"
 	AppFulfillment   = "fulfillment"
+	AppAnalytics     = "analytics"
 	AppNotifications = "notifications"
 )
 
@@ -18,6 +19,8 @@ const (
 const (
 	// OrderBus is the pub/sub component for business events: Kafka protocol locally, Service Bus topics on Azure.
 	OrderBus = "orderbus"
+	// TelemetryBus is the pub/sub component for analytics: Kafka protocol locally, Event Hubs on Azure.
+	TelemetryBus = "telemetrybus"
 	// StateStore holds business documents: SQLite locally, Cosmos DB on Azure.
 	StateStore = "statestore"
 	// WorkflowStore holds the workflow engine's own state: SQLite locally, PostgreSQL on Azure.
@@ -28,15 +31,27 @@ const (
 	SMS = "sms"
 )
 
-// Topics of OrderBus. Only a topic's owner publishes to it, TopicNotifications aside: that is an inbox, to which whoever
-// has something to tell a customer publishes, and whoever keeps the customers.
+// Topics. Only a topic's owner publishes to it, TopicNotifications aside: that is an inbox, to which whoever has something
+// to tell a customer publishes, and whoever keeps the customers. Bus names the component that carries each.
 const (
 	TopicOrders               = "orders"
 	TopicFulfillment          = "fulfillment"
 	TopicInventory            = "inventory"
 	TopicNotifications        = "notifications"
 	TopicNotificationOutcomes = "notification-outcomes"
+	TopicAnalyticsEvents      = "analytics-events"
+	TopicAlerts               = "alerts"
 )
+
+// Bus is the pub/sub component that carries a topic.
+func Bus(topic string) string {
+	switch topic {
+	case TopicAnalyticsEvents, TopicAlerts:
+		return TelemetryBus
+	default:
+		return OrderBus
+	}
+}
 
 // Subscription is one app's reading of one topic.
 type Subscription struct {
@@ -66,17 +81,30 @@ func Subscriptions() []Subscription {
 	}
 }
 
-// EventTopics lists the topics that events are published to, the dead-letter topics left out.
+// EventTopics lists the topics of every bus that events are published to, the dead-letter topics left out.
 func EventTopics() []string {
-	return []string{TopicOrders, TopicFulfillment, TopicInventory, TopicNotifications, TopicNotificationOutcomes}
+	return []string{
+		TopicOrders, TopicFulfillment, TopicInventory, TopicNotifications, TopicNotificationOutcomes,
+		TopicAnalyticsEvents, TopicAlerts,
+	}
 }
 
 // Topics lists every topic of OrderBus, the dead-letter topics included, sorted. All of them must exist before any
 // service starts.
-func Topics() []string {
-	topics := EventTopics()
+func Topics() []string { return TopicsOf(OrderBus) }
+
+// TopicsOf lists every topic of a bus, the dead-letter topics included, sorted.
+func TopicsOf(bus string) []string {
+	var topics []string
+	for _, topic := range EventTopics() {
+		if Bus(topic) == bus {
+			topics = append(topics, topic)
+		}
+	}
 	for _, s := range Subscriptions() {
-		topics = append(topics, s.DeadLetter())
+		if Bus(s.Topic) == bus {
+			topics = append(topics, s.DeadLetter())
+		}
 	}
 	slices.Sort(topics)
 	return topics

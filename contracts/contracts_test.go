@@ -43,6 +43,9 @@ func TestTopics(t *testing.T) {
 	if got := contracts.Topics(); !slices.Equal(got, want) {
 		t.Errorf("topics are %q, want %q", got, want)
 	}
+	if got, want := contracts.TopicsOf(contracts.TelemetryBus), []string{"alerts", "analytics-events"}; !slices.Equal(got, want) {
+		t.Errorf("topics of telemetrybus are %q, want %q", got, want)
+	}
 	for _, topic := range contracts.EventTopics() {
 		if contracts.Owner(topic) == "" {
 			t.Errorf("topic %s has no owner", topic)

@@ -33,7 +33,7 @@ func eventsPage(c comments) ([]byte, error) {
 	var page bytes.Buffer
 	page.WriteString(pageHead)
 
-	page.WriteString("\n## Topics\n\n| topic | owner | subscribers | dead-letter topics | ordering key |\n| --- | --- | --- | --- | --- |\n")
+	page.WriteString("\n## Topics\n\n| topic | component | owner | subscribers | dead-letter topics | ordering key |\n| --- | --- | --- | --- | --- | --- |\n")
 	for _, topic := range contracts.EventTopics() {
 		var subscribers, deadLetters, keys []string
 		for _, s := range contracts.Subscriptions() {
@@ -46,7 +46,7 @@ func eventsPage(c comments) ([]byte, error) {
 				keys = append(keys, key)
 			}
 		}
-		fmt.Fprintf(&page, "| %s | %s | %s | %s | %s |\n", code(topic), contracts.Owner(topic),
+		fmt.Fprintf(&page, "| %s | %s | %s | %s | %s | %s |\n", code(topic), code(contracts.Bus(topic)), contracts.Owner(topic),
 			orNone(subscribers), orNone(deadLetters), strings.Join(keys, ", "))
 	}
 
@@ -112,10 +112,12 @@ func typeName(t reflect.Type) string {
 		return "amount"
 	case t.Kind() == reflect.Slice:
 		return "list of " + typeName(t.Elem())
-	case t.Kind() == reflect.Struct:
+	case t.Kind() == reflect.Struct, t.Kind() == reflect.Map:
 		return "object"
 	case t.Kind() == reflect.Int:
 		return "integer"
+	case t.Kind() == reflect.Float64:
+		return "number"
 	default:
 		return t.Kind().String()
 	}

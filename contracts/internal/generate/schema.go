@@ -103,8 +103,12 @@ func typeSchema(t reflect.Type, enum []string, c comments) object {
 		return typeSchema(t.Elem(), enum, c)
 	case t.Kind() == reflect.Struct:
 		return structSchema(t, nil, c)
+	case t.Kind() == reflect.Map:
+		return object{{"type", "object"}}
 	case t.Kind() == reflect.Int:
 		return object{{"type", "integer"}}
+	case t.Kind() == reflect.Float64:
+		return object{{"type", "number"}}
 	case t.Kind() == reflect.String && enum != nil:
 		return object{{"type", "string"}, {"enum", enum}}
 	case t.Kind() == reflect.String:
