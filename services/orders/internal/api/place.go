@@ -72,13 +72,7 @@ func (s *Service) place(ctx context.Context, in *placeInput) (*placeOutput, erro
 		content.OrderID = named
 		var request []byte
 		if request, err = json.Marshal(content); err == nil {
-			id, err = s.Keys.Do(ctx, in.IdempotencyKey, request, id, func(ctx context.Context, id string) (err error) {
-				draft.ID = id
-				if o, err = order.New(draft, now()); err == nil {
-					_, err = s.accept(ctx, o)
-				}
-				return err
-			})
+			id, err = s.Keys.Do(ctx, in.IdempotencyKey, request, id, s.placing(draft))
 		}
 	}
 	if err != nil {
@@ -86,6 +80,38 @@ func (s *Service) place(ctx context.Context, in *placeInput) (*placeOutput, erro
 	}
 	at := "/v1/orders/" + id
 	return &placeOutput{at, accepted{id, status, links{at, at + "/timeline"}}}, nil
+}
+
+// placing is the work of a request for the draft that carries a key. The subject is the order's id.
+func (s *Service) placing(draft order.Draft) idempotency.Work {
+	named := func(id string) (*order.Order, error) {
+		d := draft
+		d.ID = id
+		return order.New(d, now())
+	}
+	return idempotency.Work{
+		Do: func(ctx context.Context, id string) error {
+			o, err := named(id)
+			if err == nil {
+				_, err = s.accept(ctx, o)
+			}
+			return err
+		},
+		// What is received no more was announced, or nobody waits for it any more, and is in the backlog as far as it must be.
+		// The content matters where the client chose the id: the order may be another request's, and this one was refused.
+		Done: func(ctx context.Context, id string) (bool, error) {
+			o, err := named(id)
+			if err != nil {
+				return false, err
+			}
+			stored, err := s.Orders.Get(ctx, o.ID())
+			var refused *order.Error
+			if errors.As(err, &refused) && refused.Kind == order.NotFound {
+				return false, nil
+			}
+			return err == nil && stored.Status() != order.Received && stored.SameContent(o), err
+		},
+	}
 }
 
 // accept stores the order, announces it, and has it watched from then on, for an announcement can be lost. An order that is

@@ -283,6 +283,57 @@ func TestIdempotencyKey(t *testing.T) {
 	}
 }
 
+// TestAKeyInAnotherProcess: whether the first request was done follows from its order. While that is only received, another
+// process cannot tell and does not guess; the client comes to the first one's answer all the same.
+func TestAKeyInAnotherProcess(t *testing.T) {
+	t.Parallel()
+	for name, confirmed := range map[string]bool{"an order that is confirmed": true, "an order that is received": false} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t)
+			first := w.place(nil, "Idempotency-Key", "key")
+			id := w.accepted(first)
+			if w.accepted(w.place(nil, "Idempotency-Key", "key")) != id || len(w.bus.of(contracts.TypeOrderCreated)) != 1 {
+				t.Errorf("%s: in the same process it was announced %d times", name, len(w.bus.of(contracts.TypeOrderCreated)))
+			}
+			w.restart()
+			if p := w.refused(w.place(map[string]any{"payment_token": "tok_other"}, "Idempotency-Key", "key"), http.StatusUnprocessableEntity); p.Code != "idempotency_key_reused" {
+				t.Errorf("%s: another order: %s", name, p.Code)
+			}
+			if confirmed {
+				w.confirmAll()
+			} else {
+				w.refused(w.place(nil, "Idempotency-Key", "key"), http.StatusConflict)
+				time.Sleep(idempotency.Lease)
+			}
+			again := w.place(nil, "Idempotency-Key", "key")
+			if again.Body.String() != first.Body.String() || again.Header().Get("Location") != first.Header().Get("Location") || again.Code != first.Code {
+				t.Errorf("%s: answered %s, then %d %s", name, first.Body, again.Code, again.Body)
+			}
+			same(t, w.bus.of(contracts.TypeOrderCreated))
+			if diff := cmp.Diff([]string{id}, w.store.orders()); diff != "" {
+				t.Errorf("%s: stored: %s", name, diff)
+			}
+		})
+	}
+}
+
+// TestAKeyForAnIDThatIsTaken: the order of that id does not show that this request was done, however far it has come.
+func TestAKeyForAnIDThatIsTaken(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.accepted(w.place(map[string]any{"order_id": "ord-1"}, "Idempotency-Key", "first"))
+	other := map[string]any{"order_id": "ord-1", "payment_token": "tok_other"}
+	for _, next := range []func(){w.confirmAll, w.restart, func() {}} {
+		if p := w.refused(w.place(other, "Idempotency-Key", "second"), http.StatusConflict); p.Code != "order_id_taken" {
+			t.Errorf("got %s", p.Code)
+		}
+		next()
+	}
+	if w.accepted(w.place(map[string]any{"order_id": "ord-1"}, "Idempotency-Key", "third")) != "ord-1" {
+		t.Error("the same order under another key is another one")
+	}
+}
+
 func TestAKeyIsForgottenInTheEnd(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -40,7 +40,7 @@ func (s *Service) problem(ctx context.Context, err error) *rest.Problem {
 	case errors.Is(err, idempotency.ErrRunning):
 		return &rest.Problem{
 			Status: http.StatusConflict, Code: "request_running", RetryAfter: 1,
-			Detail: "A request with this Idempotency-Key is still running. Repeat it in a moment for its answer.",
+			Detail: "A request with this Idempotency-Key is still running, as far as is known. Repeat it in a moment for its answer.",
 		}
 	}
 	passing := errors.Is(err, state.ErrUnavailable) || errors.Is(err, state.ErrConflict) || errors.Is(err, eventing.ErrUnavailable) ||

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"waybill/platform/state"
+	"waybill/services/orders/internal/recent"
 )
 
 var (
@@ -29,8 +30,20 @@ var (
 // is harmless.
 const Lease = 6 * time.Second
 
-// releaseTimeout bounds the note that a request ended, which is written even when the request's own time is over.
+// releaseTimeout bounds the note that a request failed, which is written even when the request's own time is over.
 const releaseTimeout = 2 * time.Second
+
+// remembered is of how many requests at least a process knows that it did them.
+const remembered = 10_000
+
+// Work is what a request is there for. Both functions get the subject that the request has.
+type Work struct {
+	// Do does the work. It must be repeatable on the same subject.
+	Do func(ctx context.Context, subject string) error
+	// Done reports whether what the work left behind shows that it was done to its end. It may not show, for a while or ever;
+	// but what is shown must be true, and be the work of a request like this one.
+	Done func(ctx context.Context, subject string) (bool, error)
+}
 
 // Keys remembers requests by their keys. It may be used by many goroutines.
 type Keys struct {
@@ -39,30 +52,35 @@ type Keys struct {
 	process string
 	ttl     time.Duration
 	logger  *slog.Logger
+	// done holds, by key, the Until of the records whose work this process did to its end.
+	done    *recent.Times[string]
 	mu      sync.Mutex
 	running map[string]struct{}
 }
 
 // New returns Keys that are remembered for ttl. Process must be unlike that of every other process, earlier ones included.
 func New(store state.Store, process string, ttl time.Duration, logger *slog.Logger) *Keys {
-	return &Keys{store: store, process: process, ttl: ttl, logger: logger, running: map[string]struct{}{}}
+	return &Keys{store: store, process: process, ttl: ttl, logger: logger, done: recent.NewTimes[string](remembered), running: map[string]struct{}{}}
 }
 
-// record is what the store holds for a key.
+// record is what the store holds for a key. It is written when the work begins and says nothing of its end: that it was
+// done follows from what it left behind, and a write for each request less is what that is worth.
 type record struct {
 	// Request is a digest of the request that came first, Subject the id that was chosen for what it makes.
-	Request string    `json:"request"`
-	Subject string    `json:"subject"`
+	Request string `json:"request"`
+	Subject string `json:"subject"`
+	// Process is at work, or was, and Until is the end of its lease; zero when the work failed.
 	Process string    `json:"process"`
 	Until   time.Time `json:"running_until"`
-	Done    bool      `json:"done"`
 }
 
-// Do runs work for the request with the key unless it ran to its end before. Subject is the id of what the request makes;
-// a repeated request gets the subject of the first one, to work on and as the answer, so work must be repeatable on the
-// same subject. A request whose work failed may be repeated at once. Do returns ErrOtherRequest, ErrRunning, an error of
-// the store, or that of work.
-func (k *Keys) Do(ctx context.Context, key string, request []byte, subject string, work func(ctx context.Context, subject string) error) (string, error) {
+// Do does the work of the request with the key unless it was done before. Subject is the id of what the request makes; a
+// repeated request gets the subject of the first one, to work on and as the answer. A request whose work failed may be
+// repeated at once. Do returns ErrOtherRequest, ErrRunning, an error of the store, or one of the work.
+//
+// A process knows which work it did lately. Another one answers ErrRunning, until the lease is over, for work that was done
+// and that Done does not yet show; after the lease it does such work again.
+func (k *Keys) Do(ctx context.Context, key string, request []byte, subject string, work Work) (string, error) {
 	key = "idempotency:" + digest([]byte(key))
 	mine := record{Request: digest(request), Subject: subject, Process: k.process, Until: time.Now().Add(Lease)}
 	if !k.enter(key) {
@@ -74,23 +92,32 @@ func (k *Keys) Do(ctx context.Context, key string, request []byte, subject strin
 	err := k.store.Create(ctx, key, mine, state.TTL(k.ttl))
 	if errors.Is(err, state.ErrConflict) {
 		var done bool
-		if mine, done, err = k.takeOver(ctx, key, mine); done {
+		if mine, done, err = k.takeOver(ctx, key, mine, work.Done); done {
 			return mine.Subject, nil
 		}
 	}
 	if err != nil {
 		return "", err
 	}
-	err = work(ctx, mine.Subject)
-	k.release(ctx, key, mine, err == nil)
-	return mine.Subject, err
+	if err = work.Do(ctx, mine.Subject); err != nil {
+		k.release(ctx, key, mine)
+		return mine.Subject, err
+	}
+	k.done.Note(key, mine.Until)
+	return mine.Subject, nil
 }
 
 // takeOver goes on with a request that was seen before, if it is the same one and nobody is at work on it, and reports
-// whether it is done already.
-func (k *Keys) takeOver(ctx context.Context, key string, mine record) (taken record, done bool, err error) {
+// whether its work is done already.
+func (k *Keys) takeOver(ctx context.Context, key string, mine record, shown func(context.Context, string) (bool, error)) (taken record, done bool, err error) {
 	found, err := k.find(ctx, key, mine)
-	if err != nil || found.Done {
+	if err != nil {
+		return record{}, false, err
+	}
+	if done = k.did(key, found.record); !done {
+		done, err = shown(ctx, found.Subject)
+	}
+	if done || err != nil {
 		return found.record, err == nil, err
 	}
 	if found.Process != k.process && time.Now().Before(found.Until) {
@@ -102,6 +129,12 @@ func (k *Keys) takeOver(ctx context.Context, key string, mine record) (taken rec
 		err = ErrRunning
 	}
 	return mine, false, err
+}
+
+// did reports whether this process knows that it did the record's work to its end.
+func (k *Keys) did(key string, found record) bool {
+	until, known := k.done.Of(key)
+	return known && found.Process == k.process && found.Until.Equal(until)
 }
 
 // stored is a record as it was read.
@@ -127,19 +160,19 @@ func (k *Keys) find(ctx context.Context, key string, mine record) (stored, error
 	return found, nil
 }
 
-// release notes how the request ended. Without the note a repetition finds the request unfinished and does it again, which
-// is slower and comes to the same; so a failure to write it is no failure of the request.
-func (k *Keys) release(ctx context.Context, key string, mine record, done bool) {
+// release notes that the work failed. Without the note another process waits for the end of the lease before it does the
+// work, which is slower and comes to the same; so a failure to write it is no failure of the request.
+func (k *Keys) release(ctx context.Context, key string, mine record) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
 	defer cancel()
 	var found record
 	etag, err := k.store.Get(ctx, key, &found)
 	if err == nil && found.Process == mine.Process && found.Until.Equal(mine.Until) {
-		found.Done, found.Until = done, time.Time{}
+		found.Until = time.Time{}
 		err = k.store.Replace(ctx, key, found, etag, state.TTL(k.ttl))
 	}
 	if err != nil {
-		k.logger.WarnContext(ctx, "the end of a request with an idempotency key was not noted", slog.Any("error", fmt.Errorf("release: %w", err)))
+		k.logger.WarnContext(ctx, "the failure of a request with an idempotency key was not noted", slog.Any("error", fmt.Errorf("release: %w", err)))
 	}
 }
 
