@@ -23,7 +23,7 @@ import (
 )
 
 // bare is a Dapr workflow that does nothing, on a sidecar, placement and scheduler of its own: the same programs with the
-// same settings as the system's. A piece is a run of it, done when its last activity is. Its worker lives in this process.
+// same settings as the system's. A piece is a run of it, done when lastActivity is. Its worker lives in this process.
 type bare struct {
 	flight   *pieces
 	running  []*child
@@ -40,8 +40,11 @@ const (
 
 // stages are the activities of the order's saga, those of one stage in parallel.
 var stages = [][]string{
-	{"ValidatePayment"}, {"ReserveInventory"}, {"ProcessShipment"}, {"NotifyEmail", "NotifySMS", "NotifyPush"}, {"UpdateOrderStatus"},
+	{"ValidatePayment"}, {"ReserveInventory"}, {"ProcessShipment"}, {lastActivity, "NotifyEmail", "NotifySMS", "NotifyPush"},
 }
+
+// lastActivity is the one that finishes a piece, as it does an order.
+const lastActivity = "UpdateOrderStatus"
 
 // newBare starts the workflow's processes on data of their own in folder.
 func newBare(ctx context.Context, folder string) (*bare, error) {
@@ -142,12 +145,12 @@ func (b *bare) work(ctx context.Context) error {
 	if err := registry.AddWorkflowN(bareWorkflow, runStages); err != nil {
 		return err
 	}
-	for n, stage := range stages {
-		activity := nothing
-		if n == len(stages)-1 {
-			activity = b.last
-		}
+	for _, stage := range stages {
 		for _, name := range stage {
+			activity := nothing
+			if name == lastActivity {
+				activity = b.last
+			}
 			if err := registry.AddActivityN(name, activity); err != nil {
 				return err
 			}

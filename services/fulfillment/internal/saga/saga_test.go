@@ -664,8 +664,8 @@ func TestShow(t *testing.T) {
 		}
 		got = append(got, fmt.Sprintf("%s %d %v", s.Name, s.Attempts, s.Done))
 	}
-	if len(got) > 8 {
-		slices.Sort(got[5:8]) // asked for at the same time
+	if len(got) > 5 {
+		slices.Sort(got[5:]) // asked for at the same time
 	}
 	want := []string{"ValidatePayment 3 true", "ReserveInventory 1 true", "ProcessShipment 1 true", "ReleaseInventory 1 true", "RefundPayment 1 true",
 		"SendEmailNotification 1 true", "SendPushNotification 1 true", "SendSMSNotification 1 true", "UpdateOrderStatus 1 true"}

@@ -152,10 +152,10 @@ func (r *run) wait(timeout time.Duration) (expired bool) {
 }
 
 func (r *run) complete(shipment partner.Shipment) (any, error) {
-	r.notify(Message{Order: r.order, Template: contracts.TemplateOrderShipped, Shipment: shipment})
-	report := Report{Order: r.order, Outcome: journal.Completed, Shipment: shipment}
-	if err := r.call(activityUpdateOrderStatus, report, r.limits.lasting(), nil); err != nil {
-		return nil, fmt.Errorf("report the fulfilment: %w", err)
+	err := r.report(Report{Order: r.order, Outcome: journal.Completed, Shipment: shipment},
+		Message{Order: r.order, Template: contracts.TemplateOrderShipped, Shipment: shipment})
+	if err != nil {
+		return nil, err
 	}
 	return Result{
 		Outcome: journal.Completed, OrderID: r.order.OrderID, TrackingNumber: shipment.TrackingNumber, CompletedAt: r.ctx.CurrentTimeUTC(),
@@ -172,26 +172,32 @@ func (r *run) fail() (any, error) {
 	if r.failure.Code == journal.CodeCancelled {
 		outcome, template = journal.Cancelled, contracts.TemplateOrderCancelled
 	}
-	r.notify(Message{Order: r.order, Template: template, Reason: r.failure.Message, Refunded: refunded})
-	report := Report{Order: r.order, Outcome: outcome, Failure: r.failure, Undone: undone}
-	if err := r.call(activityUpdateOrderStatus, report, r.limits.lasting(), nil); err != nil {
-		return nil, fmt.Errorf("report the failure: %w", err)
+	err = r.report(Report{Order: r.order, Outcome: outcome, Failure: r.failure, Undone: undone},
+		Message{Order: r.order, Template: template, Reason: r.failure.Message, Refunded: refunded})
+	if err != nil {
+		return nil, err
 	}
 	return Result{
 		Outcome: outcome, OrderID: r.order.OrderID, Code: r.failure.Code, Error: r.failure.Message, CompletedAt: r.ctx.CurrentTimeUTC(),
 	}, nil
 }
 
-// notify asks for the customer's messages, over all channels at once. A message that cannot be asked for changes nothing
-// about the order.
-func (r *run) notify(m Message) {
+// report announces the outcome, and asks for the customer's messages over all channels, all at once. A message that cannot
+// be asked for changes nothing about the order.
+func (r *run) report(report Report, m Message) error {
+	announced := r.schedule(activityUpdateOrderStatus, report, r.limits.lasting())
 	var sent [3]workflow.Task
 	for i, activity := range []string{activitySendEmail, activitySendSMS, activitySendPush} {
-		sent[i] = r.schedule(activity, m, r.limits.step())
+		sent[i] = r.schedule(activity, m, r.limits.lasting())
 	}
+	err := announced.Await(nil)
 	for _, s := range sent {
 		_ = s.Await(nil) // the activity logs it
 	}
+	if err != nil {
+		return fmt.Errorf("report the outcome: %w", err)
+	}
+	return nil
 }
 
 // undo undoes what was done, in a workflow of its own, newest first. What cannot be undone stands until a person has it
