@@ -242,8 +242,12 @@ func (c *Courier) deliver(ctx context.Context, j job) (next job, err error) {
 	}
 	ctx = propagation.TraceContext{}.Extract(ctx, propagation.MapCarrier{"traceparent": m.TraceParent})
 	if !m.Final() {
-		tried, err := c.attempt(ctx, *m, j.claimed())
-		if err != nil {
+		tried, sent, err := c.attempt(ctx, *m, j.claimed())
+		switch {
+		case err != nil && sent:
+			// It is stopped before it could store what became of that. What this process knew of the message does not hold.
+			return job{id: j.id, due: m.Due()}, err
+		case err != nil:
 			return job{id: j.id, due: time.Now().Add(storePause), message: j.message}, err
 		}
 		if m = &tried; !m.Final() {
@@ -264,18 +268,18 @@ func missing(err error) bool {
 	return ok && refused.Kind == message.NotFound
 }
 
-// attempt sends the message, if nobody else does and its recipient can be reached, and returns it as it then stands. Claimed
-// says that this process began the attempt when it stored the message.
-func (c *Courier) attempt(ctx context.Context, m message.Message, claimed bool) (message.Message, error) {
+// attempt sends the message, if nobody else does and its recipient can be reached, and returns it as it then stands, and
+// whether its channel was called. Claimed says that this process began the attempt when it stored the message.
+func (c *Courier) attempt(ctx context.Context, m message.Message, claimed bool) (tried message.Message, sent bool, err error) {
 	if !claimed && !m.Ready(time.Now()) {
-		return m, nil
+		return m, false, nil
 	}
 	ctx, span := otel.Tracer("waybill/services/notifications").Start(ctx, "send "+m.Channel, trace.WithSpanKind(trace.SpanKindClient),
 		trace.WithAttributes(attribute.String("waybill.notification_id", m.ID), attribute.String("waybill.template", m.Template)))
 	defer span.End()
 	to, refusal, err := c.recipient(ctx, &m)
 	if err != nil {
-		return m, err
+		return m, false, err
 	}
 	out, err := m.Render(to.Name)
 	if err != nil && refusal == nil {
@@ -292,16 +296,17 @@ func (c *Courier) attempt(ctx context.Context, m message.Message, claimed bool) 
 		by = ulid.Make().String()
 	}
 	if refusal != nil {
-		return c.store(ctx, m.ID, func(m *message.Message) bool {
+		m, err = c.store(ctx, m.ID, func(m *message.Message) bool {
 			now := time.Now()
 			return (m.ClaimedBy == by || m.Ready(now)) && m.Refuse(refusal, now)
 		})
+		return m, false, err
 	}
 	// A claim that waited for a worker may be too short for what comes.
 	if !claimed || time.Until(m.ClaimedUntil) < c.SendTimeout+recordTimeout {
 		var begun bool
 		if m, begun, err = c.claim(ctx, m.ID, by); err != nil || !begun {
-			return m, err
+			return m, false, err
 		}
 	}
 	sendErr := c.send(ctx, c.Channels[m.Channel], to, out)
@@ -309,7 +314,8 @@ func (c *Courier) attempt(ctx context.Context, m message.Message, claimed bool) 
 		span.RecordError(sendErr)
 		span.SetStatus(codes.Error, "not sent")
 	}
-	return c.record(ctx, m, by, to, sendErr)
+	m, err = c.record(ctx, m, by, to, sendErr)
+	return m, true, err
 }
 
 // claim begins the attempt of that name, or prolongs it, unless the message has another one under way or need not be tried;

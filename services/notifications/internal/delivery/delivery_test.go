@@ -728,29 +728,25 @@ func (s *mortal) Replace(ctx context.Context, key string, doc any, etag state.ET
 // the first.
 func TestKilledAtEveryStep(t *testing.T) {
 	t.Parallel()
+	alert, _, err := message.NeedsAttention("f1", contracts.FulfillmentFailed{OrderID: "ORD-1001", NotUndone: []string{contracts.StepRefundPayment}}, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	unknown := shipped(t, contracts.ChannelEmail)
+	unknown.CustomerID = "CUST-456"
 	for kind, test := range map[string]struct {
-		message func(t *testing.T) message.Message
+		message message.Message
 		want    message.State
 	}{
-		"an order's": {func(t *testing.T) message.Message { return shipped(t, contracts.ChannelEmail) }, message.Delivered},
-		"an alert": {func(t *testing.T) message.Message {
-			m, _, err := message.NeedsAttention("f1", contracts.FulfillmentFailed{OrderID: "ORD-1001", NotUndone: []string{contracts.StepRefundPayment}}, time.Now())
-			if err != nil {
-				t.Fatal(err)
-			}
-			return m
-		}, message.Delivered},
-		"refused": {func(t *testing.T) message.Message {
-			m := shipped(t, contracts.ChannelEmail)
-			m.CustomerID = "CUST-456"
-			return m
-		}, message.Failed},
+		"an order's": {shipped(t, contracts.ChannelEmail), message.Delivered},
+		"an alert":   {alert, message.Delivered},
+		"refused":    {unknown, message.Failed},
 	} {
 		for _, after := range []bool{false, true} {
 			for at := 1; ; at++ {
 				lived := false
 				t.Run(fmt.Sprintf("%s, call %d, after its effect: %t", kind, at, after), func(t *testing.T) {
-					synctest.Test(t, func(t *testing.T) { lived = killedAt(t, test.message(t), test.want, at, after) })
+					synctest.Test(t, func(t *testing.T) { lived = killedAt(t, test.message, test.want, at, after) })
 				})
 				if lived {
 					break
@@ -761,7 +757,7 @@ func TestKilledAtEveryStep(t *testing.T) {
 }
 
 // killedAt has a first process die at that call, and reports whether it did not come to it.
-func killedAt(t *testing.T, m message.Message, state message.State, at int, after bool) (lived bool) {
+func killedAt(t *testing.T, m message.Message, end message.State, at int, after bool) (lived bool) {
 	t.Helper()
 	w := newWorld(t)
 	dying := &mortal{Store: w.docs, left: at, after: after}
@@ -781,13 +777,13 @@ func killedAt(t *testing.T, m message.Message, state message.State, at int, afte
 		}
 	})
 	want := sentByFirst
-	if !recorded && state == message.Delivered {
+	if !recorded && end == message.Delivered {
 		want++
 	}
 	if sentByFirst > 1 || want > 2 {
 		t.Errorf("sent %d times by the first process", sentByFirst)
 	}
-	w.settled(m.ID, state, want)
+	w.settled(m.ID, end, want)
 	if left := w.backlog(); len(left) != 0 {
 		t.Errorf("the backlog holds %v", left)
 	}
@@ -812,6 +808,28 @@ func TestTheStoreIsAwayAfterSending(t *testing.T) {
 			gate.set(false)
 		})
 		w.settled(m.ID, message.Delivered, 1)
+	})
+}
+
+// A process that cannot store what became of an attempt before it has to end does not send again.
+func TestAStopWhileTheStoreIsAway(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		gate := &gate{Store: w.docs}
+		w.channels[contracts.ChannelEmail].answer = func(context.Context, int, message.Outgoing) error {
+			gate.set(true)
+			return nil
+		}
+		c := w.process(gate)
+		m := shipped(t, contracts.ChannelEmail)
+		w.during(c, time.Second, func() { w.accept(c, m) })
+		if got := w.read(m.ID); got.State != message.Sending || w.channels[m.Channel].times(m.ID) != 1 {
+			t.Errorf("%+v", got)
+		}
+		// The one window in which a message is sent twice.
+		w.during(w.process(w.docs), time.Minute, nil)
+		w.settled(m.ID, message.Delivered, 2)
 	})
 }
 

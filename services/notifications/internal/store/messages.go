@@ -52,7 +52,7 @@ const (
 func orderKey(id string) string { return "order-messages:" + id }
 
 // home is the key of the document that holds the message: the order's for an id of the form <order>:<template>:<channel>,
-// which bounds how many an order's document can hold.
+// which bounds how many an order's document can hold. A template that is new must not have been part of ids before.
 func home(id string) string {
 	order, rest, _ := strings.Cut(id, ":")
 	template, channel, _ := strings.Cut(rest, ":")

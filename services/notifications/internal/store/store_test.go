@@ -56,11 +56,11 @@ func TestMessagesByTheirIDsAndOrders(t *testing.T) {
 			"ORD-1:order_shipped:email:2",
 		},
 		"ORD-2": {"ORD-1:order_shipped:push"},
-		"ORD-3": nil,
+		"ORD-3": {},
 		"alert": {"alert:order_shipped:email"},
 	} {
 		listed, err := s.OfOrder(t.Context(), order)
-		var got []string
+		got := make([]string, 0, len(listed))
 		for _, m := range listed {
 			got = append(got, m.ID)
 		}
