@@ -1,6 +1,6 @@
 # Waybill. `make help` lists what can be done.
 
-MODULES := contracts platform services/orders services/fulfillment services/notifications devrun tests
+MODULES := contracts platform services/orders services/fulfillment services/notifications services/analytics devrun tests
 BIN     := .waybill/bin
 DEVRUN  := $(BIN)/devrun
 

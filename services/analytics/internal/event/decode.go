@@ -1,0 +1,435 @@
+package event
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+
+	"waybill/contracts"
+)
+
+// What an event may hold at most, in bytes.
+const (
+	// MaxSize is that of the whole event's JSON.
+	MaxSize = 16 << 10
+	// MaxProperties is that of the properties' JSON.
+	MaxProperties = 8 << 10
+	// MaxID is that of an id and of an algorithm's name.
+	MaxID = 128
+)
+
+// maxScores is how many confidence scores one recommendation may have.
+const maxScores = 1000
+
+// earliest is before anything that analytics could be told.
+var earliest = time.Date(2000, time.January, 1, 0, 0, 0, 0, time.UTC)
+
+// Rules are what Decode needs to know beside the event. The zero value reads events strictly and trusts their times.
+type Rules struct {
+	// Type is the type that the envelope names; empty when the event names its own. Where both do they must agree.
+	Type string
+	// Now is the time of arrival. An event more than MaxAhead later than that is refused, for it would move the windows on
+	// and make late whatever is on time. Zero trusts every time, as a replay does, whose events were once checked.
+	Now      time.Time
+	MaxAhead time.Duration
+	// NaiveIsUTC reads a time without a zone as UTC, as clients of the former API send it; else it is a fault.
+	NaiveIsUTC bool
+	// DeriveID gives an event without event_id one that follows from its content, so that an event sent again is still
+	// counted once; else it is a fault.
+	DeriveID bool
+}
+
+// field is a member of an event's JSON.
+type field int
+
+const (
+	fieldEventID field = iota
+	fieldType
+	fieldUser
+	fieldSession
+	fieldProduct
+	fieldAlgorithm
+	fieldCurrency
+	fieldOrder
+	fieldValue
+	fieldQuantity
+	fieldScores
+	fieldTimestamp
+	fieldProperties
+	fields
+)
+
+func (f field) String() string {
+	return [fields]string{
+		"event_id", "event_type", "user_id", "session_id", "product_id", "algorithm", "currency", "order_id", "value", "quantity",
+		"confidence_scores", "timestamp", "properties",
+	}[f]
+}
+
+func fieldOf(name string) (field, bool) {
+	switch name {
+	case "event_id":
+		return fieldEventID, true
+	case "event_type":
+		return fieldType, true
+	case "user_id":
+		return fieldUser, true
+	case "session_id":
+		return fieldSession, true
+	case "product_id":
+		return fieldProduct, true
+	case "algorithm":
+		return fieldAlgorithm, true
+	case "currency":
+		return fieldCurrency, true
+	case "order_id":
+		return fieldOrder, true
+	case "value":
+		return fieldValue, true
+	case "quantity":
+		return fieldQuantity, true
+	case "confidence_scores":
+		return fieldScores, true
+	case "timestamp":
+		return fieldTimestamp, true
+	case "properties":
+		return fieldProperties, true
+	default:
+		return 0, false
+	}
+}
+
+// decoding is one event while it is read.
+type decoding struct {
+	raw    [fields]string // the JSON text of each member, empty where there is none or null
+	null   [fields]bool
+	faults []Fault
+}
+
+// Decode reads an event from JSON and checks it. Members that it does not know are ignored. The error is an *Error that
+// names every faulty field.
+func Decode(data []byte, rules Rules) (Event, error) {
+	if len(data) > MaxSize {
+		return Event{}, refusal(Fault{"", "must not be larger than 16 KiB"})
+	}
+	var d decoding
+	if !d.scan(string(data)) {
+		return Event{}, refusal(d.faults...)
+	}
+	e := Event{
+		kind: d.kind(rules.Type), at: d.time(rules), session: d.id(fieldSession, false), user: d.id(fieldUser, false),
+		value: d.value(), properties: d.properties(), currency: contracts.DefaultCurrency,
+	}
+	if e.id = d.id(fieldEventID, !rules.DeriveID); e.id == "" && rules.DeriveID {
+		sum := sha256.Sum256(data)
+		e.id = "sha256:" + hex.EncodeToString(sum[:16])
+	}
+	switch e.kind {
+	case Viewed:
+		e.product = d.id(fieldProduct, true)
+	case Purchased:
+		e.product = d.id(fieldProduct, true)
+		e.order = d.id(fieldOrder, false)
+		d.need(fieldValue)
+		e.currency, e.quantity = d.currency(), d.quantity()
+	case Recommended:
+		e.product = d.id(fieldProduct, false)
+		e.algorithm = d.id(fieldAlgorithm, true)
+		e.scores = d.scores()
+	}
+	if len(d.faults) > 0 {
+		return Event{}, refusal(d.faults...)
+	}
+	return e, nil
+}
+
+func refusal(faults ...Fault) error {
+	return &Error{Code: CodeInvalid, Text: "The event is not valid.", Faults: faults}
+}
+
+func (d *decoding) fault(f field, expectation string) {
+	d.faults = append(d.faults, Fault{f.String(), expectation})
+}
+
+// need reports a member that is not there.
+func (d *decoding) need(f field) {
+	switch {
+	case d.null[f]:
+		d.fault(f, "must not be null")
+	case d.raw[f] == "":
+		d.fault(f, "is required")
+	}
+}
+
+// scan finds the members. It is false when the text is not one JSON object; then there is exactly one fault.
+func (d *decoding) scan(text string) bool {
+	s := scanner{src: text}
+	s.space()
+	ok := s.take('{')
+	if s.space(); ok && !s.take('}') {
+		ok = d.members(&s)
+	}
+	if s.space(); ok && s.pos < len(s.src) {
+		ok = false
+	}
+	if !ok && len(d.faults) == 0 {
+		d.faults = []Fault{{"", "must be one JSON object, and is none at byte " + strconv.Itoa(s.pos+1)}}
+	}
+	return ok
+}
+
+func (d *decoding) members(s *scanner) bool {
+	var seen [fields]bool
+	for {
+		s.space()
+		start := s.pos
+		if !s.text() {
+			return false
+		}
+		f, known := fieldOf(unquote(s.src[start:s.pos]))
+		s.space()
+		if !s.take(':') {
+			return false
+		}
+		s.space()
+		start = s.pos
+		text, ok := s.value(0)
+		if !ok {
+			d.unreadable(s.src[start:], f, known)
+			return false
+		}
+		if known {
+			if seen[f] {
+				d.faults = []Fault{{f.String(), "must appear only once"}}
+				return false
+			}
+			if seen[f] = true; text == "null" {
+				d.null[f] = true
+			} else {
+				d.raw[f] = text
+			}
+		}
+		s.space()
+		if s.take('}') {
+			return true
+		}
+		if !s.take(',') {
+			return false
+		}
+	}
+}
+
+// unreadable names the field of the most usual reason for text that is no JSON: some languages write NaN and infinities.
+func (d *decoding) unreadable(text string, f field, known bool) {
+	for _, word := range []string{"NaN", "Infinity", "-Infinity"} {
+		if known && strings.HasPrefix(text, word) {
+			d.faults = []Fault{{f.String(), "must be a finite number"}}
+		}
+	}
+}
+
+func (d *decoding) text(f field) string {
+	raw := d.raw[f]
+	if raw == "" {
+		return ""
+	}
+	if raw[0] != '"' {
+		d.fault(f, "must be text")
+		return ""
+	}
+	return unquote(raw)
+}
+
+func (d *decoding) id(f field, required bool) string {
+	raw := d.raw[f]
+	if raw == "" {
+		if required {
+			d.need(f)
+		}
+		return ""
+	}
+	value := d.text(f)
+	if raw[0] == '"' && (value != "" || required) {
+		if problem := idProblem(value); problem != "" {
+			d.fault(f, problem)
+		}
+	}
+	return value
+}
+
+// idProblem is what is wrong with an id, empty when nothing is.
+func idProblem(id string) string {
+	switch {
+	case id == "":
+		return "must not be empty"
+	case len(id) > MaxID:
+		return "must not be longer than 128 bytes"
+	}
+	for i := range len(id) {
+		if c := id[i]; c <= ' ' || c >= 0x7f {
+			return unusualIDProblem(id)
+		}
+	}
+	return ""
+}
+
+// unusualIDProblem looks at an id that is not plain ASCII.
+func unusualIDProblem(id string) string {
+	for _, r := range id {
+		if !unicode.IsPrint(r) {
+			return "must have printable characters only"
+		}
+	}
+	if strings.TrimSpace(id) == "" {
+		return "must not be blank"
+	}
+	return ""
+}
+
+func (d *decoding) kind(envelope string) Type {
+	if d.raw[fieldType] == "" && envelope != "" && !d.null[fieldType] {
+		kind := typeOf(envelope)
+		if kind == 0 {
+			d.fault(fieldType, expectedTypes)
+		}
+		return kind
+	}
+	if d.raw[fieldType] == "" {
+		d.need(fieldType)
+		return 0
+	}
+	name := d.text(fieldType)
+	kind := typeOf(name)
+	switch {
+	case d.raw[fieldType][0] != '"': // reported
+	case kind == 0:
+		d.fault(fieldType, expectedTypes)
+	case envelope != "" && typeOf(envelope) != kind:
+		d.fault(fieldType, "must be that of the envelope")
+	}
+	return kind
+}
+
+const expectedTypes = "must be one of " + contracts.TypeProductViewed + ", " + contracts.TypeProductPurchased + ", " +
+	contracts.TypeRecommendationGenerated
+
+// naive is RFC 3339 without a zone, with or without a fraction.
+const naive = "2006-01-02T15:04:05"
+
+func (d *decoding) time(rules Rules) time.Time {
+	if d.need(fieldTimestamp); d.raw[fieldTimestamp] == "" {
+		return time.Time{}
+	}
+	text := d.text(fieldTimestamp)
+	if d.raw[fieldTimestamp][0] != '"' {
+		return time.Time{} // reported
+	}
+	at, err := time.Parse(time.RFC3339, text)
+	if err != nil {
+		var without error
+		if at, without = time.Parse(naive, text); without != nil {
+			d.fault(fieldTimestamp, "must be a time such as 2026-03-14T09:26:53Z")
+			return time.Time{}
+		}
+		if !rules.NaiveIsUTC {
+			d.fault(fieldTimestamp, "must name its zone, such as 2026-03-14T09:26:53Z or 2026-03-14T10:26:53+01:00")
+			return time.Time{}
+		}
+	}
+	switch {
+	case at.Before(earliest):
+		d.fault(fieldTimestamp, "must be a time after the year 2000")
+	case !rules.Now.IsZero() && at.Sub(rules.Now) > rules.MaxAhead:
+		d.fault(fieldTimestamp, "must not be more than "+rules.MaxAhead.String()+" in the future")
+	case at.Year() > 2100:
+		d.fault(fieldTimestamp, "must be a time before the year 2101")
+	}
+	return at.UTC()
+}
+
+func (d *decoding) value() contracts.Amount {
+	raw := d.raw[fieldValue]
+	if raw == "" {
+		return 0
+	}
+	if c := raw[0]; c != '-' && (c < '0' || c > '9') {
+		d.fault(fieldValue, "must be a number")
+		return 0
+	}
+	value, err := contracts.ParseAmount(raw)
+	switch {
+	case err != nil:
+		d.fault(fieldValue, contracts.ErrAmount.Error())
+	case value < 0:
+		d.fault(fieldValue, "must not be negative")
+	case value > contracts.MaxAmount:
+		d.fault(fieldValue, "must not be more than "+contracts.MaxAmount.String())
+	}
+	return value
+}
+
+func (d *decoding) quantity() int {
+	if d.raw[fieldQuantity] == "" {
+		return 0
+	}
+	quantity, err := strconv.Atoi(d.raw[fieldQuantity])
+	if err != nil || quantity < 1 || quantity > 1_000_000 {
+		d.fault(fieldQuantity, "must be a whole number from 1 to 1000000")
+	}
+	return quantity
+}
+
+func (d *decoding) currency() string {
+	code := d.text(fieldCurrency)
+	if code == "" {
+		return contracts.DefaultCurrency
+	}
+	if len(code) != 3 || strings.ContainsFunc(code, func(r rune) bool { return r < 'A' || r > 'Z' }) {
+		d.fault(fieldCurrency, "must be an ISO 4217 code, such as USD")
+	}
+	return code
+}
+
+func (d *decoding) scores() []float64 {
+	if d.need(fieldScores); d.raw[fieldScores] == "" {
+		return nil
+	}
+	s := scanner{src: d.raw[fieldScores]}
+	if !s.take('[') {
+		d.fault(fieldScores, "must be a list of numbers")
+		return nil
+	}
+	var scores []float64
+	for s.space(); !s.take(']'); s.space() {
+		if s.take(',') {
+			s.space()
+		}
+		text, _ := s.value(0) // scan has been over it
+		score, err := strconv.ParseFloat(text, 64)
+		if c := text[0]; err != nil || c != '-' && (c < '0' || c > '9') || score < 0 || score > 1 {
+			d.faults = append(d.faults, Fault{fmt.Sprintf("%s[%d]", fieldScores, len(scores)), "must be a number from 0 to 1"})
+			return nil
+		}
+		if scores = append(scores, score); len(scores) > maxScores {
+			d.fault(fieldScores, "must not have more than 1000 elements")
+			return nil
+		}
+	}
+	return scores
+}
+
+func (d *decoding) properties() string {
+	raw := d.raw[fieldProperties]
+	switch {
+	case raw == "":
+	case raw[0] != '{':
+		d.fault(fieldProperties, "must be an object")
+	case len(raw) > MaxProperties:
+		d.fault(fieldProperties, "must not be larger than 8 KiB")
+	}
+	return raw
+}
