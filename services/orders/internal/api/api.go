@@ -23,7 +23,7 @@ type Orders interface {
 	Create(ctx context.Context, o *order.Order) error
 	Get(ctx context.Context, id order.ID) (*order.Order, error)
 	Update(ctx context.Context, id order.ID, change func(o *order.Order) (*order.Order, error)) error
-	Watch(ctx context.Context, id order.ID) error
+	Watch(ctx context.Context, o *order.Order) error
 	List(ctx context.Context, customerID string, status order.Status, limit, before int) (orders []*order.Order, next int, err error)
 }
 

@@ -276,6 +276,35 @@ func TestFollowASagaThatFails(t *testing.T) {
 	}
 }
 
+// TestWhatAnOrderCosts holds the calls of the store and the bus that an order takes, for they are what it costs.
+func TestWhatAnOrderCosts(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.accepted(w.place(nil, "Idempotency-Key", "earlier")) // begins a page of the backlog
+	cost := func(step func()) int {
+		w.faults.reset(0, never)
+		step()
+		return w.faults.calls
+	}
+	var id string
+	got := []int{cost(func() { id = w.accepted(w.place(nil, "Idempotency-Key", "key")) })}
+	got = append(got, cost(func() { w.taken(contracts.TopicOrders, w.bus.of(contracts.TypeOrderCreated)[1].Event) }))
+	for _, e := range sagaOf(t, id, true) {
+		got = append(got, cost(func() { w.taken(contracts.TopicFulfillment, e) }))
+	}
+	want := []int{
+		5, // the key, the order, Order.Created, the backlog read and written
+		5, // the order and its customer's index read and written, Order.Confirmed
+		3, // the order read and written, Order.Updated
+		2,
+		2,
+		3, // Order.Fulfilled
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
 // TestEventsInAnyOrder delivers everything twice, in every rotation and backwards: the order ends the same, and announces
 // its end once.
 func TestEventsInAnyOrder(t *testing.T) {

@@ -140,5 +140,5 @@ func (s *Service) accept(ctx context.Context, o *order.Order) (order.Status, err
 	if err := s.announce(ctx, o, created); err != nil {
 		return "", err
 	}
-	return o.Status(), s.Orders.Watch(ctx, o.ID())
+	return o.Status(), s.Orders.Watch(ctx, o)
 }

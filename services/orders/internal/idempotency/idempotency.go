@@ -52,15 +52,15 @@ type Keys struct {
 	process string
 	ttl     time.Duration
 	logger  *slog.Logger
-	// done holds, by key, the Until of the records whose work this process did to its end.
-	done    *recent.Times[string]
+	// done holds the attempts of this process that did their work to its end.
+	done    *recent.Set[attempt]
 	mu      sync.Mutex
 	running map[string]struct{}
 }
 
 // New returns Keys that are remembered for ttl. Process must be unlike that of every other process, earlier ones included.
 func New(store state.Store, process string, ttl time.Duration, logger *slog.Logger) *Keys {
-	return &Keys{store: store, process: process, ttl: ttl, logger: logger, done: recent.NewTimes[string](remembered), running: map[string]struct{}{}}
+	return &Keys{store: store, process: process, ttl: ttl, logger: logger, done: recent.NewSet[attempt](remembered), running: map[string]struct{}{}}
 }
 
 // record is what the store holds for a key. It is written when the work begins and says nothing of its end: that it was
@@ -73,6 +73,14 @@ type record struct {
 	Process string    `json:"process"`
 	Until   time.Time `json:"running_until"`
 }
+
+// attempt tells one attempt of a process at a key's work from its others.
+type attempt struct {
+	key   string
+	until int64
+}
+
+func (r record) attempt(key string) attempt { return attempt{key, r.Until.UnixNano()} }
 
 // Do does the work of the request with the key unless it was done before. Subject is the id of what the request makes; a
 // repeated request gets the subject of the first one, to work on and as the answer. A request whose work failed may be
@@ -103,7 +111,7 @@ func (k *Keys) Do(ctx context.Context, key string, request []byte, subject strin
 		k.release(ctx, key, mine)
 		return mine.Subject, err
 	}
-	k.done.Note(key, mine.Until)
+	k.done.Add(mine.attempt(key))
 	return mine.Subject, nil
 }
 
@@ -114,7 +122,7 @@ func (k *Keys) takeOver(ctx context.Context, key string, mine record, shown func
 	if err != nil {
 		return record{}, false, err
 	}
-	if done = k.did(key, found.record); !done {
+	if done = found.Process == k.process && k.done.Has(found.attempt(key)); !done {
 		done, err = shown(ctx, found.Subject)
 	}
 	if done || err != nil {
@@ -129,12 +137,6 @@ func (k *Keys) takeOver(ctx context.Context, key string, mine record, shown func
 		err = ErrRunning
 	}
 	return mine, false, err
-}
-
-// did reports whether this process knows that it did the record's work to its end.
-func (k *Keys) did(key string, found record) bool {
-	until, known := k.done.Of(key)
-	return known && found.Process == k.process && found.Until.Equal(until)
 }
 
 // stored is a record as it was read.

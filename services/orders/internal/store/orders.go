@@ -16,14 +16,14 @@ import (
 // Store keeps orders. It may be used by many goroutines. Errors are the domain's (not found, taken) or state's.
 type Store struct {
 	state       state.Store
-	open        *state.Backlog
+	open        *backlog
 	receivedTTL time.Duration
 }
 
 // New returns a Store on s. The writer's name is one that no other process ever had. An order that is never confirmed
 // vanishes after receivedTTL.
 func New(s state.Store, writer string, receivedTTL time.Duration) *Store {
-	return &Store{s, state.NewBacklog(s, "orders", writer), receivedTTL}
+	return &Store{s, newBacklog(s, writer), receivedTTL}
 }
 
 // document is an order as it lies in the store, its history included, so that one write takes an event whole.
@@ -141,7 +141,12 @@ func (s *Store) Update(ctx context.Context, id order.ID, change func(o *order.Or
 		}
 		// Before the order is saved: afterwards nothing would show that this is still to do.
 		if !d.Status.Final() {
-			if err := s.Watch(ctx, id); err != nil {
+			if exists {
+				err = s.open.addStored(ctx, current)
+			} else {
+				err = s.open.addNew(ctx, id)
+			}
+			if err != nil {
 				return err
 			}
 		}
@@ -150,14 +155,14 @@ func (s *Store) Update(ctx context.Context, id order.ID, change func(o *order.Or
 	return err
 }
 
-// Watch puts the order into the backlog. It may be repeated.
-func (s *Store) Watch(ctx context.Context, id order.ID) error { return s.open.Add(ctx, string(id)) }
+// Watch puts an order that is stored, and has not ended, into the backlog. It may be repeated.
+func (s *Store) Watch(ctx context.Context, o *order.Order) error { return s.open.addStored(ctx, o) }
 
 // Sweep shows visit the orders of the backlog, part by part: their ids, and those of them that are in the store. It takes
 // from the backlog the ids that visit returns as done, and ends with the first error. An id may be shown again, and one
 // that is missing from the store may be of an order that is just about to be saved.
 func (s *Store) Sweep(ctx context.Context, visit func(ctx context.Context, ids []order.ID, found map[order.ID]*order.Order) (done []order.ID, err error)) error {
-	return s.open.Sweep(ctx, func(ctx context.Context, listed []string) ([]string, error) {
+	return s.open.ids.Sweep(ctx, func(ctx context.Context, listed []string) ([]string, error) {
 		ids := make([]order.ID, len(listed))
 		for i, id := range listed {
 			ids[i] = order.ID(id)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -144,8 +145,8 @@ func TestBacklog(t *testing.T) {
 	save(t, s, cancelled)
 	save(t, s, confirm(received))
 	save(t, s, confirm(newOrder(t, "new", "c-1")))
-	for _, id := range []order.ID{"new", "missing"} {
-		if err := s.Watch(t.Context(), id); err != nil {
+	for _, id := range []string{"new", "missing"} {
+		if err := s.Watch(t.Context(), newOrder(t, id, "c-1")); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -171,6 +172,131 @@ func TestBacklog(t *testing.T) {
 			t.Errorf("write %d: %v, and it is stored", failAt, err)
 		}
 	}
+}
+
+// additions lists every addition that the backlog holds.
+func additions(t *testing.T, documents state.Store) []string {
+	t.Helper()
+	var ids []string
+	err := state.NewBacklog(documents, "orders", "reader").Sweep(t.Context(), func(_ context.Context, listed []string) ([]string, error) {
+		ids = append(ids, listed...)
+		return nil, nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ids
+}
+
+func confirm(o *order.Order) (*order.Order, error) {
+	if !o.Confirm(order.Cause{EventID: "e"}, at) {
+		return nil, nil
+	}
+	return o, nil
+}
+
+// TestOneProcessAddsAnOrderOnce: the request and the event of an order share one addition, whichever comes first, also when
+// they come at once. Another process does not rely on it.
+func TestOneProcessAddsAnOrderOnce(t *testing.T) {
+	t.Parallel()
+	documents := state.NewMemory()
+	s := store.New(documents, "writer", time.Hour)
+	var want []string
+	for n := range 30 {
+		o := newOrder(t, fmt.Sprint("o-", n), "c-1")
+		if err := s.Create(t.Context(), o); err != nil {
+			t.Fatal(err)
+		}
+		watch := func() {
+			if err := s.Watch(t.Context(), o); err != nil {
+				t.Error(err)
+			}
+		}
+		event := func() {
+			if err := s.Update(t.Context(), o.ID(), confirm); err != nil {
+				t.Error(err)
+			}
+		}
+		var both sync.WaitGroup
+		switch n % 3 {
+		case 0:
+			watch()
+			event()
+		case 1:
+			event()
+			watch()
+		default:
+			both.Go(watch)
+			both.Go(event)
+		}
+		both.Wait()
+		want = append(want, string(o.ID()))
+	}
+	if diff := cmp.Diff(want, additions(t, documents)); diff != "" {
+		t.Error(diff)
+	}
+	o := newOrder(t, "o-0", "c-1")
+	if err := store.New(documents, "another writer", time.Hour).Watch(t.Context(), o); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(append(want, "o-0"), additions(t, documents)); diff != "" {
+		t.Errorf("another process: %s", diff)
+	}
+}
+
+// held is a store that lets the first write of a backlog's page wait, and then fail.
+type held struct {
+	*state.Memory
+	reached, release chan struct{}
+	once             sync.Once
+}
+
+func (h *held) Create(ctx context.Context, key string, doc any, options ...state.Option) (err error) {
+	if strings.HasPrefix(key, "backlog:orders:") {
+		h.once.Do(func() {
+			close(h.reached)
+			<-h.release
+			err = errBroken
+		})
+	}
+	if err != nil {
+		return err
+	}
+	return h.Memory.Create(ctx, key, doc, options...)
+}
+
+// TestAnAdditionThatFails stands for no other: who waited for it makes one.
+func TestAnAdditionThatFails(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		documents := &held{Memory: state.NewMemory(), reached: make(chan struct{}), release: make(chan struct{})}
+		s := store.New(documents, "writer", time.Hour)
+		o := newOrder(t, "o-1", "c-1")
+		if err := s.Create(t.Context(), o); err != nil {
+			t.Fatal(err)
+		}
+		var first, second, third error
+		given, giveUp := context.WithCancel(t.Context())
+		var all sync.WaitGroup
+		all.Go(func() { first = s.Watch(t.Context(), o) })
+		<-documents.reached
+		all.Go(func() { second = s.Update(t.Context(), "o-1", confirm) })
+		all.Go(func() { third = s.Watch(given, o) })
+		synctest.Wait()
+		giveUp()
+		synctest.Wait()
+		if !errors.Is(third, context.Canceled) {
+			t.Errorf("who waits no longer: %v", third)
+		}
+		close(documents.release)
+		all.Wait()
+		if !errors.Is(first, errBroken) || second != nil {
+			t.Errorf("got %v and %v", first, second)
+		}
+		if diff := cmp.Diff([]string{"o-1"}, additions(t, documents)); diff != "" {
+			t.Error(diff)
+		}
+	})
 }
 
 func TestUpdateLosesNothingToOthers(t *testing.T) {

@@ -101,19 +101,25 @@ func (w *world) pass(d time.Duration) []asked {
 	return got
 }
 
+// order is a new order of the id.
+func (w *world) order(id string) *order.Order {
+	w.t.Helper()
+	o, err := order.New(order.Draft{
+		ID: id, CustomerID: "CUST-123", Total: "5", Lines: []order.DraftLine{{ProductID: "PROD-001", Quantity: "1", Price: "5"}},
+		ShipTo: contracts.Address{Street: "A", City: "B", Zip: "C"},
+	}, time.Now())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return o
+}
+
 // learn makes the order, if need be, and stores what it became.
 func (w *world) learn(id string, learn func(o *order.Order)) {
 	w.t.Helper()
 	err := w.orders.Update(w.t.Context(), order.ID(id), func(o *order.Order) (*order.Order, error) {
 		if o == nil {
-			var err error
-			o, err = order.New(order.Draft{
-				ID: id, CustomerID: "CUST-123", Total: "5", Lines: []order.DraftLine{{ProductID: "PROD-001", Quantity: "1", Price: "5"}},
-				ShipTo: contracts.Address{Street: "A", City: "B", Zip: "C"},
-			}, time.Now())
-			if err != nil {
-				return nil, err
-			}
+			o = w.order(id)
 			o.Confirm(order.Cause{EventID: id + ":created", Time: time.Now()}, time.Now())
 		}
 		if learn != nil {
@@ -238,23 +244,39 @@ func TestWhatWaitsForAPerson(t *testing.T) {
 	})
 }
 
+// place makes an order that is received and announced.
+func (w *world) place(id string) {
+	w.t.Helper()
+	o := w.order(id)
+	o.Place()
+	if err := errors.Join(w.orders.Create(w.t.Context(), o), w.orders.Watch(w.t.Context(), o)); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// TestAnIDThatComesBack: the process that put an order into the backlog, and saw it vanish, does not take the next order of
+// that id for the one that it knows.
+func TestAnIDThatComesBack(t *testing.T) {
+	t.Parallel()
+	inWorld(t, func(w *world) {
+		w.place("o-1")
+		w.pass(25 * time.Hour)
+		if left := w.open(); len(left) > 0 {
+			t.Fatalf("the backlog still holds %v", left)
+		}
+		w.place("o-1")
+		if diff := cmp.Diff([]order.ID{"o-1"}, w.open()); diff != "" {
+			t.Errorf("the backlog: %s", diff)
+		}
+	})
+}
+
 // TestAReceivedOrder is announced again until it is confirmed, or vanishes.
 func TestAReceivedOrder(t *testing.T) {
 	t.Parallel()
 	inWorld(t, func(w *world) {
-		for _, id := range []string{"o-1", "o-2"} {
-			o, err := order.New(order.Draft{
-				ID: id, CustomerID: "CUST-123", Total: "5", Lines: []order.DraftLine{{ProductID: "PROD-001", Quantity: "1", Price: "5"}},
-				ShipTo: contracts.Address{Street: "A", City: "B", Zip: "C"},
-			}, time.Now())
-			if err != nil {
-				t.Fatal(err)
-			}
-			o.Place()
-			if err := errors.Join(w.orders.Create(w.t.Context(), o), w.orders.Watch(w.t.Context(), o.ID())); err != nil {
-				t.Fatal(err)
-			}
-		}
+		w.place("o-1")
+		w.place("o-2")
 		created := contracts.TypeOrderCreated
 		w.want("received", []asked{{"o-1", created, 20 * time.Second}, {"o-2", created, 20 * time.Second}}, w.pass(25*time.Second))
 		w.learn("o-1", func(o *order.Order) {
@@ -274,7 +296,7 @@ func TestAReceivedOrder(t *testing.T) {
 func TestAnOrderThatIsNotSavedYet(t *testing.T) {
 	t.Parallel()
 	inWorld(t, func(w *world) {
-		if err := w.orders.Watch(w.t.Context(), "never"); err != nil {
+		if err := w.orders.Watch(w.t.Context(), w.order("never")); err != nil {
 			t.Fatal(err)
 		}
 		w.documents.takes = 45 * time.Second
