@@ -137,13 +137,18 @@ var policy = message.Policy{Attempts: 4, First: time.Second, Last: time.Minute}
 // process is a courier with a store of its own choice.
 func (w *world) process(docs state.Store) *delivery.Courier {
 	w.t.Helper()
+	return w.processWith(docs, state.NewBacklog(docs, "notifications", ulid.Make().String()))
+}
+
+func (w *world) processWith(docs state.Store, backlog delivery.Backlog) *delivery.Courier {
+	w.t.Helper()
 	channels := map[string]delivery.Channel{}
 	for name, channel := range w.channels {
 		channels[name] = channel
 	}
 	c, err := delivery.New(delivery.Options{
 		Messages: store.NewMessages(docs), Contacts: store.NewContacts(docs),
-		Backlog: state.NewBacklog(docs, "notifications", ulid.Make().String()), Channels: channels, Announce: w.bus.announce,
+		Backlog: backlog, Channels: channels, Announce: w.bus.announce,
 		Operators: contracts.Contact{Email: "operators@example.com"}, Policy: policy, SendTimeout: 10 * time.Second,
 		Logger: slog.New(slog.DiscardHandler),
 	})
@@ -298,6 +303,40 @@ func TestTheSameRequestAgain(t *testing.T) {
 		// Once for the message, and once for each request that found it delivered.
 		if len(w.bus.all()) != 5 {
 			t.Errorf("published %v", w.bus.all())
+		}
+	})
+}
+
+// overtaken is a backlog whose first addition takes a second and holds up no other.
+type overtaken struct {
+	delivery.Backlog
+
+	calls atomic.Int32
+}
+
+func (o *overtaken) Add(ctx context.Context, id string) error {
+	if o.calls.Add(1) == 1 {
+		time.Sleep(time.Second)
+	}
+	return o.Backlog.Add(ctx, id)
+}
+
+// The same request comes while the first one is stored and not yet on its way.
+func TestTheSameRequestMeanwhile(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		c := w.processWith(w.docs, &overtaken{Backlog: state.NewBacklog(w.docs, "notifications", "writer")})
+		m := shipped(t, contracts.ChannelEmail)
+		w.during(c, 5*time.Second, func() {
+			var first sync.WaitGroup
+			first.Go(func() { w.accept(c, m) })
+			synctest.Wait()
+			w.accept(c, m)
+			first.Wait()
+		})
+		if got := w.settled(m.ID, message.Delivered, 1); got.Attempts != 1 {
+			t.Errorf("%+v", got)
 		}
 	})
 }
@@ -935,7 +974,9 @@ func TestConcurrentDuplicatesAreSentOnce(t *testing.T) {
 	stop()
 	running.Wait()
 	for _, m := range all {
-		w.settled(m.ID, message.Delivered, 1)
+		if got := w.settled(m.ID, message.Delivered, 1); got.Attempts != 1 {
+			t.Errorf("%+v", got)
+		}
 	}
 }
 

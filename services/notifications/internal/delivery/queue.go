@@ -58,16 +58,13 @@ func (q *queue) release() {
 	q.busy--
 }
 
-// put adds a job unless its id is known already, or the queue is full. A claimed one takes the worker that is reserved.
+// put adds a job unless its id is known already, or the queue is full. A claimed one takes the worker that is reserved, and is
+// always added: when the same request came twice at once, the other one may have put the id here meanwhile, and waits for
+// the claim to be over.
 func (q *queue) put(j job) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	switch {
-	case q.known[j.id], len(q.known) >= q.limit && !j.claimed():
-		if j.claimed() {
-			q.busy--
-		}
-	default:
+	if j.claimed() || !q.known[j.id] && len(q.known) < q.limit {
 		q.push(j)
 	}
 }
