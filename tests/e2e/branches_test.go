@@ -357,3 +357,39 @@ func TestAnUndoThatFailsIsRepaired(t *testing.T) {
 	ask(t, s, http.MethodPost, "fulfillment", "/v1/fulfillments/"+id+"/repair", repair, 202)
 	ask(t, s, http.MethodPost, "fulfillment", "/v1/fulfillments/"+id+"/repair", map[string]any{"actor": "other@example.com", "reason": "Again."}, 409)
 }
+
+// What goes on failing is given up in the end, and undone: a provider or a carrier that stays down, and a person who does not
+// decide.
+func TestWhatIsGivenUp(t *testing.T) {
+	t.Parallel()
+	ctx := impatient(t)
+	s := ownSystem(ctx, t, "STEP_ATTEMPTS=3", "APPROVAL_TIMEOUT=1s")
+	setStock(t, s, "PROD-DOWN", 10)
+	for name, c := range map[string]struct {
+		body map[string]any
+		code string
+		want books
+	}{
+		"provider down": {with(orderBody("CUST-DOWN", 10, line("PROD-DOWN", 1, 10)), "tok_down", ""), "technical_failure", books{}},
+		"carrier down after the charge": {with(orderBody("CUST-DOWN", 10, line("PROD-DOWN", 1, 10)), "", "X-DOWN"), "technical_failure", undoneBooks},
+		"nobody decides":                {orderBody("CUST-DOWN", 6000, line("PROD-DOWN", 1, 6000)), "approval_timed_out", undoneBooks},
+	} {
+		t.Run(name, func(t *testing.T) {
+			id, err := place(ctx, s, name, c.body)
+			if err != nil {
+				t.Fatal(err)
+			}
+			o, err := await(ctx, s, id, "fulfillment_failed")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if o.Failure == nil || o.Failure.Code != c.code {
+				t.Errorf("failure %+v, want %s", o.Failure, c.code)
+			}
+			wantBooks(t, s, id, c.want)
+		})
+	}
+	if diff := cmp.Diff(stock{OnHand: 10}, stockOf(t, s, "PROD-DOWN")); diff != "" {
+		t.Errorf("stock (-want +got):\n%s", diff)
+	}
+}
