@@ -370,7 +370,7 @@ func TestWhatIsGivenUp(t *testing.T) {
 		code string
 		want books
 	}{
-		"provider down": {with(orderBody("CUST-DOWN", 10, line("PROD-DOWN", 1, 10)), "tok_down", ""), "technical_failure", books{}},
+		"provider down":                 {with(orderBody("CUST-DOWN", 10, line("PROD-DOWN", 1, 10)), "tok_down", ""), "technical_failure", books{}},
 		"carrier down after the charge": {with(orderBody("CUST-DOWN", 10, line("PROD-DOWN", 1, 10)), "", "X-DOWN"), "technical_failure", undoneBooks},
 		"nobody decides":                {orderBody("CUST-DOWN", 6000, line("PROD-DOWN", 1, 6000)), "approval_timed_out", undoneBooks},
 	} {
