@@ -12,9 +12,9 @@ import (
 	"waybill/services/orders/internal/order"
 )
 
-// A customer's index is a head document, which takes new ids, and pages, which took the head's ids when it was full and
-// never change again. So every id has a position for good, counted from the customer's first order; that is what makes a
-// cursor hold while orders are added.
+// A customer's index is a head document, which takes new ids, and pages, which each took the older half of the head's ids
+// when it was full and never change again. So every id has a position for good, counted from the customer's first order;
+// that is what makes a cursor hold while orders are added. And the head knows the newest ids without a page.
 type (
 	head struct {
 		Pages int        `json:"pages"`
@@ -26,8 +26,10 @@ type (
 )
 
 const (
-	// pageSize is how many ids one document of an index holds.
+	// pageSize is how many ids a page of an index holds, and the head at least, once there are so many.
 	pageSize = 100
+	// headSize is how many ids the head holds at most.
+	headSize = 2 * pageSize
 	// maxScan is how many orders one List reads at most in search of those that match.
 	maxScan = 500
 	// maxBatch is how many orders are read at once: the largest have some 130 KB.
@@ -47,22 +49,13 @@ func (s *Store) Index(ctx context.Context, customerID string, id order.ID) error
 		if slices.Contains(h.IDs, id) {
 			return state.Keep
 		}
-		if h.Pages > 0 {
-			newest, err := s.page(ctx, customerID, h.Pages-1)
-			if err != nil {
-				return err
-			}
-			if slices.Contains(newest, id) {
-				return state.Keep
-			}
-		}
-		if len(h.IDs) == pageSize {
-			// A full head changes only by becoming this page, so a page that is there already holds the same ids.
-			err := s.state.Create(ctx, pageKey(customerID, h.Pages), page{h.IDs})
+		if len(h.IDs) == headSize {
+			// What is oldest in a full head becomes this page and nothing else, so a page that is there already holds the same ids.
+			err := s.state.Create(ctx, pageKey(customerID, h.Pages), page{h.IDs[:pageSize]})
 			if err != nil && !errors.Is(err, state.ErrConflict) {
 				return err
 			}
-			h.Pages, h.IDs = h.Pages+1, nil
+			h.Pages, h.IDs = h.Pages+1, h.IDs[pageSize:]
 		}
 		h.IDs = append(h.IDs, id)
 		return nil
@@ -94,17 +87,20 @@ func (s *Store) List(ctx context.Context, customerID string, status order.Status
 		at = min(at, before)
 	}
 	for scanned := 0; at > 0 && len(orders) < limit && scanned < maxScan; {
-		n := (at - 1) / pageSize
-		ids := h.IDs
-		if n < h.Pages {
+		first, ids := h.Pages*pageSize, h.IDs
+		if at <= first {
+			n := (at - 1) / pageSize
+			first = n * pageSize
 			if ids, err = s.page(ctx, customerID, n); err != nil {
 				return nil, 0, err
 			}
 		}
-		ids = ids[:at-n*pageSize]
+		wanted := min(pageSize, maxScan-scanned)
 		if status == "" {
-			ids = ids[max(0, len(ids)-(limit-len(orders))):]
+			wanted = min(wanted, limit-len(orders))
 		}
+		ids = ids[:at-first]
+		ids = ids[max(0, len(ids)-wanted):]
 		found, err := s.many(ctx, ids)
 		if err != nil {
 			return nil, 0, err

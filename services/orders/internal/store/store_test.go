@@ -383,7 +383,7 @@ func TestIndex(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		for i := range 230 {
+		for i := range 430 {
 			id := fmt.Sprint("o-", i)
 			save(t, s, newOrder(t, id, "c-1"))
 			index(id)
@@ -457,15 +457,39 @@ func (b *brittle) Replace(ctx context.Context, key string, doc any, etag state.E
 	return b.write(func() error { return b.Memory.Replace(ctx, key, doc, etag, options...) })
 }
 
-// TestIndexBrokenWhileAPageIsTurned breaks each write around the hundredth order and repeats it.
+// reading counts what is read.
+type reading struct {
+	*state.Memory
+	reads int
+}
+
+func (r *reading) Get(ctx context.Context, key string, doc any) (state.ETag, error) {
+	r.reads++
+	return r.Memory.Get(ctx, key, doc)
+}
+
+// TestIndexReadsTheHeadOnly, however many orders the customer has: every order does it.
+func TestIndexReadsTheHeadOnly(t *testing.T) {
+	t.Parallel()
+	documents := &reading{Memory: state.NewMemory()}
+	s := store.New(documents, "writer", time.Hour)
+	for n := range 450 {
+		documents.reads = 0
+		if err := s.Index(t.Context(), "c-1", order.ID(fmt.Sprint("o-", n))); err != nil || documents.reads != 1 {
+			t.Errorf("order %d: %d reads, %v", n, documents.reads, err)
+		}
+	}
+}
+
+// TestIndexBrokenWhileAPageIsTurned breaks each write around those that turn a page, and repeats it.
 func TestIndexBrokenWhileAPageIsTurned(t *testing.T) {
 	t.Parallel()
 	for _, after := range []bool{false, true} {
-		for failAt := 98; failAt <= 105; failAt++ {
+		for _, failAt := range []int{198, 199, 200, 201, 202, 203, 300, 301, 302, 303, 304} {
 			documents := &brittle{Memory: state.NewMemory(), failAt: failAt, after: after}
 			s := store.New(documents, "writer", time.Hour)
 			var want []string
-			for i := range 103 {
+			for i := range 303 {
 				id := fmt.Sprint("o-", i)
 				err := s.Index(t.Context(), "c-1", order.ID(id))
 				if errors.Is(err, errBroken) {
