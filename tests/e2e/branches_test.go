@@ -375,7 +375,7 @@ func TestWhatIsGivenUp(t *testing.T) {
 		"nobody decides":                {orderBody("CUST-DOWN", 6000, line("PROD-DOWN", 1, 6000)), "approval_timed_out", undoneBooks},
 	} {
 		t.Run(name, func(t *testing.T) {
-			id, err := place(ctx, s, name, c.body)
+			id, err := place(ctx, s, strings.ReplaceAll(name, " ", "-"), c.body)
 			if err != nil {
 				t.Fatal(err)
 			}
