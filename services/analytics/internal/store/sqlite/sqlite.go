@@ -1,0 +1,625 @@
+// Package sqlite keeps analytics in one SQLite file, the embedded default. It owns the file's tables, which have the names
+// and columns of those in Azure Data Explorer; times are microseconds since 1970 there.
+//
+// One goroutine writes: whatever waits for it goes into one transaction, so many small appends cost one write to the disk.
+// A transaction is on the disk before its callers are told (synchronous=FULL), so neither a killed process nor a power cut
+// loses what was stored, and none leaves half a batch. Several processes may use one file; whether an event is new is then
+// exact for all of them. An event whose row has expired is new again.
+package sqlite
+
+import (
+	"cmp"
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"iter"
+	"net/url"
+	"slices"
+	"sync"
+	"time"
+
+	"waybill/contracts"
+	"waybill/services/analytics/internal/store"
+
+	_ "modernc.org/sqlite" // the driver, in pure Go
+)
+
+const (
+	version = 1
+
+	// chunk is how many events one statement inserts: fewer calls, and well below SQLite's 32,766 parameters.
+	chunk = 64
+	// batch is how many rows one transaction takes before it ends, and page how many a read takes at once, so that
+	// neither holds up the other nor the log's checkpoint.
+	batch = 20_000
+	page  = 2_000
+	// expire is how many rows one step of expiry removes.
+	expire = 2_000
+	// queued is how many writers may wait in line; more wait before it.
+	queued = 256
+)
+
+const schema = `
+CREATE TABLE IF NOT EXISTS AnalyticsEvents (
+	Seq         INTEGER PRIMARY KEY, -- the order of arrival
+	EventId     TEXT NOT NULL UNIQUE,
+	EventType   TEXT NOT NULL,
+	Timestamp   INTEGER NOT NULL,
+	UserId      TEXT NOT NULL,
+	SessionId   TEXT NOT NULL,
+	ProductId   TEXT NOT NULL,
+	Value       REAL NOT NULL,
+	Properties  TEXT NOT NULL,
+	ProcessedAt INTEGER NOT NULL
+) STRICT;
+-- Answers the top products without the rows themselves, and finds where to begin and what to expire.
+CREATE INDEX IF NOT EXISTS AnalyticsEventsByTime ON AnalyticsEvents (Timestamp, EventType, ProductId, Value);
+
+CREATE TABLE IF NOT EXISTS RealtimeMetrics (
+	MetricName TEXT NOT NULL,
+	Window     TEXT NOT NULL,
+	Timestamp  INTEGER NOT NULL,
+	Count      INTEGER NOT NULL,
+	Sum        REAL NOT NULL,
+	Mean       REAL NOT NULL,
+	Median     REAL NOT NULL,
+	Min        REAL NOT NULL,
+	Max        REAL NOT NULL,
+	StdDev     REAL NOT NULL,
+	P95        REAL NOT NULL,
+	P99        REAL NOT NULL,
+	ComputedAt INTEGER NOT NULL,
+	PRIMARY KEY (MetricName, Window, Timestamp)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS RealtimeMetricsByTime ON RealtimeMetrics (Timestamp);
+
+CREATE TABLE IF NOT EXISTS Anomalies (
+	AnomalyId TEXT PRIMARY KEY,
+	Type      TEXT NOT NULL,
+	ProductId TEXT NOT NULL,
+	Expected  REAL NOT NULL,
+	Seen      REAL NOT NULL,
+	Score     REAL NOT NULL,
+	Sentence  TEXT NOT NULL,
+	Timestamp INTEGER NOT NULL,
+	UpdatedAt INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS AnomaliesByTime ON Anomalies (Timestamp, AnomalyId);
+CREATE INDEX IF NOT EXISTS AnomaliesByProduct ON Anomalies (ProductId, Timestamp, AnomalyId);
+`
+
+// ErrClosed is what a closed store answers.
+var ErrClosed = errors.New("the store is closed")
+
+// Store is a store.Store and a store.Expirer in one file.
+type Store struct {
+	write *sql.DB
+	read  *sql.DB
+
+	mu     sync.RWMutex // orders closing after the last job that was taken
+	closed bool
+	jobs   chan *job
+	writer sync.WaitGroup
+	stmts  statements
+}
+
+var (
+	_ store.Store   = (*Store)(nil)
+	_ store.Expirer = (*Store)(nil)
+)
+
+// job is one caller's part of a transaction.
+type job struct {
+	ctx  context.Context
+	rows int
+	do   func(ctx context.Context, tx *tx) error
+	done chan error
+}
+
+type statements struct {
+	insert64, insert1, last, since, metric, anomaly *sql.Stmt
+}
+
+// tx is an open transaction with the prepared statements.
+type tx struct {
+	*sql.Tx
+	insert64, insert1, last, since, metric, anomaly *sql.Stmt
+}
+
+// Open opens the file, and makes it when there is none; its folder must exist.
+func Open(ctx context.Context, path string) (*Store, error) {
+	s := &Store{jobs: make(chan *job, queued)}
+	var err error
+	if s.write, err = sql.Open("sqlite", dsn(path, "journal_mode(WAL)", "synchronous(FULL)", "cache_size(-65536)", "temp_store(MEMORY)", "wal_autocheckpoint(4000)")); err != nil {
+		return nil, fmt.Errorf("open %s: %w", path, err)
+	}
+	s.write.SetMaxOpenConns(1)
+	if s.read, err = sql.Open("sqlite", dsn(path, "query_only(1)")); err != nil {
+		return nil, errors.Join(fmt.Errorf("open %s: %w", path, err), s.write.Close())
+	}
+	s.read.SetMaxOpenConns(4)
+	if err := s.prepare(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("open %s: %w", path, err), s.read.Close(), s.write.Close())
+	}
+	s.writer.Go(s.run)
+	return s, nil
+}
+
+func dsn(path string, pragmas ...string) string {
+	// The busy timeout comes first: the other settings may meet another process's lock.
+	q := url.Values{"_pragma": append([]string{"busy_timeout(15000)"}, pragmas...), "_txlock": {"immediate"}}
+	return "file:" + (&url.URL{Path: path}).EscapedPath() + "?" + q.Encode()
+}
+
+func (s *Store) prepare(ctx context.Context) error {
+	tx, err := s.write.BeginTx(ctx, nil)
+	if err != nil {
+		return fmt.Errorf("begin: %w", err)
+	}
+	defer tx.Rollback() //nolint:errcheck // after a commit there is nothing to roll back, and without one the file is as before
+	var have int
+	if err := tx.QueryRowContext(ctx, "PRAGMA user_version").Scan(&have); err != nil {
+		return fmt.Errorf("read the version: %w", err)
+	}
+	if have > version {
+		return fmt.Errorf("the file has version %d, and this program knows %d", have, version)
+	}
+	if have < version {
+		if _, err := tx.ExecContext(ctx, schema+fmt.Sprintf("PRAGMA user_version = %d;", version)); err != nil {
+			return fmt.Errorf("make the tables: %w", err)
+		}
+	}
+	if err := tx.Commit(); err != nil {
+		return fmt.Errorf("commit: %w", err)
+	}
+	for _, p := range []struct {
+		to   **sql.Stmt
+		text string
+	}{
+		{&s.stmts.insert64, insertEvents(chunk)},
+		{&s.stmts.insert1, insertEvents(1)},
+		{&s.stmts.last, "SELECT coalesce(max(Seq), 0) FROM AnalyticsEvents"},
+		{&s.stmts.since, "SELECT EventId FROM AnalyticsEvents WHERE Seq > ?"},
+		{&s.stmts.metric, `INSERT INTO RealtimeMetrics
+	(MetricName, Window, Timestamp, Count, Sum, Mean, Median, Min, Max, StdDev, P95, P99, ComputedAt)
+	VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+	ON CONFLICT DO UPDATE SET Count = excluded.Count, Sum = excluded.Sum, Mean = excluded.Mean, Median = excluded.Median,
+		Min = excluded.Min, Max = excluded.Max, StdDev = excluded.StdDev, P95 = excluded.P95, P99 = excluded.P99,
+		ComputedAt = excluded.ComputedAt
+	WHERE excluded.ComputedAt > RealtimeMetrics.ComputedAt`},
+		{&s.stmts.anomaly, `INSERT INTO Anomalies
+	(AnomalyId, Type, ProductId, Expected, Seen, Score, Sentence, Timestamp, UpdatedAt)
+	VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+	ON CONFLICT DO UPDATE SET Type = excluded.Type, ProductId = excluded.ProductId, Expected = excluded.Expected,
+		Seen = excluded.Seen, Score = excluded.Score, Sentence = excluded.Sentence, Timestamp = excluded.Timestamp,
+		UpdatedAt = excluded.UpdatedAt
+	WHERE excluded.UpdatedAt > Anomalies.UpdatedAt`},
+	} {
+		if *p.to, err = s.write.PrepareContext(ctx, p.text); err != nil {
+			return fmt.Errorf("prepare: %w", err)
+		}
+	}
+	return nil
+}
+
+func insertEvents(rows int) string {
+	text := []byte(`INSERT INTO AnalyticsEvents (EventId, EventType, Timestamp, UserId, SessionId, ProductId, Value, Properties, ProcessedAt) VALUES `)
+	for i := range rows {
+		if i > 0 {
+			text = append(text, ',')
+		}
+		text = append(text, "(?,?,?,?,?,?,?,?,?)"...)
+	}
+	return string(append(text, " ON CONFLICT (EventId) DO NOTHING"...))
+}
+
+// submit hands do to the writer and waits until it is stored. It runs within a transaction that it may share with others.
+func (s *Store) submit(ctx context.Context, rows int, do func(ctx context.Context, tx *tx) error) error {
+	j := &job{ctx: ctx, rows: rows, do: do, done: make(chan error, 1)}
+	if err := s.enqueue(ctx, j); err != nil {
+		return err
+	}
+	// Not ended by ctx: until the writer is done with it, it reads the caller's rows.
+	return <-j.done
+}
+
+func (s *Store) enqueue(ctx context.Context, j *job) error {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.closed {
+		return ErrClosed
+	}
+	select {
+	case s.jobs <- j:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// run is the writer. When the store closes it does what waits in line and ends.
+func (s *Store) run() {
+	for first := range s.jobs {
+		jobs, rows := []*job{first}, first.rows
+		for waiting := true; waiting && rows < batch; {
+			select {
+			case j, ok := <-s.jobs:
+				if waiting = ok; ok {
+					jobs = append(jobs, j)
+					rows += j.rows
+				}
+			default:
+				waiting = false
+			}
+		}
+		s.commit(jobs)
+	}
+}
+
+// commit does the jobs in one transaction and tells each what came of it. Its context is not that of any caller: one that
+// gives up takes nothing from the others.
+func (s *Store) commit(jobs []*job) {
+	live := make([]*job, 0, len(jobs))
+	for _, j := range jobs {
+		if err := j.ctx.Err(); err != nil {
+			j.done <- err
+			continue
+		}
+		live = append(live, j)
+	}
+	if len(live) == 0 {
+		return
+	}
+	err := s.transact(context.Background(), live)
+	for _, j := range live {
+		j.done <- err
+	}
+}
+
+func (s *Store) transact(ctx context.Context, jobs []*job) error {
+	opened, err := s.write.BeginTx(ctx, nil)
+	if err != nil {
+		return fmt.Errorf("begin: %w", err)
+	}
+	defer opened.Rollback() //nolint:errcheck // after a commit there is nothing to roll back, and without one the file is as before
+	t := &tx{
+		Tx:       opened,
+		insert64: opened.StmtContext(ctx, s.stmts.insert64),
+		insert1:  opened.StmtContext(ctx, s.stmts.insert1),
+		last:     opened.StmtContext(ctx, s.stmts.last),
+		since:    opened.StmtContext(ctx, s.stmts.since),
+		metric:   opened.StmtContext(ctx, s.stmts.metric),
+		anomaly:  opened.StmtContext(ctx, s.stmts.anomaly),
+	}
+	for _, j := range jobs {
+		if err := j.do(ctx, t); err != nil {
+			return err
+		}
+	}
+	if err := opened.Commit(); err != nil {
+		return fmt.Errorf("commit: %w", err)
+	}
+	return nil
+}
+
+// Append is store.Store's.
+func (s *Store) Append(ctx context.Context, events []store.Event) ([]bool, error) {
+	if err := store.CheckAll(events); err != nil {
+		return nil, err
+	}
+	fresh := make([]bool, len(events))
+	// A batch of any size is stored in transactions of bounded size.
+	for at := 0; at < len(events); at += batch {
+		end := min(at+batch, len(events))
+		if err := s.submit(ctx, end-at, func(ctx context.Context, tx *tx) error {
+			return tx.append(ctx, events[at:end], fresh[at:end])
+		}); err != nil {
+			return nil, fmt.Errorf("append %d events: %w", len(events), err)
+		}
+	}
+	return fresh, nil
+}
+
+func (t *tx) append(ctx context.Context, events []store.Event, fresh []bool) error {
+	var last int64
+	if err := t.last.QueryRowContext(ctx).Scan(&last); err != nil {
+		return fmt.Errorf("read the last place: %w", err)
+	}
+	var stored int64
+	args := make([]any, 0, chunk*9)
+	for rest := events; len(rest) > 0; {
+		stmt, n := t.insert1, 1
+		if len(rest) >= chunk {
+			stmt, n = t.insert64, chunk
+		}
+		args = args[:0]
+		for i := range rest[:n] {
+			e := &rest[i]
+			properties := "{}"
+			if len(e.Properties) > 0 {
+				properties = string(e.Properties)
+			}
+			args = append(args, e.ID, e.Type, e.Timestamp.UnixMicro(), e.UserID, e.SessionID, e.ProductID, e.Value, properties, e.ProcessedAt.UnixMicro())
+		}
+		done, err := stmt.ExecContext(ctx, args...)
+		if err != nil {
+			return fmt.Errorf("insert: %w", err)
+		}
+		changed, err := done.RowsAffected()
+		if err != nil {
+			return fmt.Errorf("insert: %w", err)
+		}
+		stored += changed
+		rest = rest[n:]
+	}
+	if stored == int64(len(events)) {
+		for i := range fresh {
+			fresh[i] = true
+		}
+		return nil
+	}
+	if stored == 0 {
+		return nil
+	}
+	// Nobody else writes within this transaction, so the rows behind the last place are those that were new.
+	rows, err := t.since.QueryContext(ctx, last)
+	if err != nil {
+		return fmt.Errorf("read what is new: %w", err)
+	}
+	ids, err := collect(rows, int(stored), func(rows *sql.Rows) (id string, err error) { return id, rows.Scan(&id) })
+	if err != nil {
+		return fmt.Errorf("read what is new: %w", err)
+	}
+	added := make(map[string]bool, len(ids))
+	for _, id := range ids {
+		added[id] = true
+	}
+	for i := range events {
+		fresh[i] = added[events[i].ID]
+		delete(added, events[i].ID)
+	}
+	return nil
+}
+
+// PutMetrics is store.Store's.
+func (s *Store) PutMetrics(ctx context.Context, metrics []store.Metric) error {
+	if err := store.CheckAll(metrics); err != nil {
+		return err
+	}
+	for part := range slices.Chunk(metrics, batch) {
+		if err := s.submit(ctx, len(part), func(ctx context.Context, tx *tx) error {
+			for i := range part {
+				m := &part[i]
+				if _, err := tx.metric.ExecContext(ctx, m.Name, m.Window, m.Timestamp.UnixMicro(), m.Count, m.Sum, m.Mean, m.Median,
+					m.Min, m.Max, m.StdDev, m.P95, m.P99, m.ComputedAt.UnixMicro()); err != nil {
+					return fmt.Errorf("insert: %w", err)
+				}
+			}
+			return nil
+		}); err != nil {
+			return fmt.Errorf("put %d metrics: %w", len(metrics), err)
+		}
+	}
+	return nil
+}
+
+// PutAnomalies is store.Store's.
+func (s *Store) PutAnomalies(ctx context.Context, anomalies []store.Anomaly) error {
+	if err := store.CheckAll(anomalies); err != nil {
+		return err
+	}
+	for part := range slices.Chunk(anomalies, batch) {
+		if err := s.submit(ctx, len(part), func(ctx context.Context, tx *tx) error {
+			for i := range part {
+				a := &part[i]
+				if _, err := tx.anomaly.ExecContext(ctx, a.ID, a.Type, a.ProductID, a.Expected, a.Seen, a.Score, a.Sentence,
+					a.Timestamp.UnixMicro(), a.UpdatedAt.UnixMicro()); err != nil {
+					return fmt.Errorf("insert: %w", err)
+				}
+			}
+			return nil
+		}); err != nil {
+			return fmt.Errorf("put %d anomalies: %w", len(anomalies), err)
+		}
+	}
+	return nil
+}
+
+// Events is store.Store's.
+func (s *Store) Events(ctx context.Context, since time.Time) iter.Seq2[store.Event, error] {
+	return func(yield func(store.Event, error) bool) {
+		from := since.UnixMicro()
+		var next sql.NullInt64
+		if err := s.read.QueryRowContext(ctx, "SELECT min(Seq) FROM AnalyticsEvents WHERE Timestamp >= ?", from).Scan(&next); err != nil {
+			yield(store.Event{}, fmt.Errorf("read events: %w", err))
+			return
+		}
+		for next.Valid {
+			// The plus keeps SQLite from the index over time, which has another order.
+			rows, err := s.read.QueryContext(ctx, `SELECT Seq, EventId, EventType, Timestamp, UserId, SessionId, ProductId, Value, Properties, ProcessedAt
+				FROM AnalyticsEvents WHERE Seq >= ? AND +Timestamp >= ? ORDER BY Seq LIMIT ?`, next.Int64, from, page)
+			if err != nil {
+				yield(store.Event{}, fmt.Errorf("read events: %w", err))
+				return
+			}
+			var last int64
+			events, err := collect(rows, page, func(rows *sql.Rows) (e store.Event, err error) {
+				var at, processed int64
+				var properties []byte
+				err = rows.Scan(&last, &e.ID, &e.Type, &at, &e.UserID, &e.SessionID, &e.ProductID, &e.Value, &properties, &processed)
+				e.Timestamp, e.ProcessedAt, e.Properties = instant(at), instant(processed), properties
+				return e, err
+			})
+			if err != nil {
+				yield(store.Event{}, fmt.Errorf("read events: %w", err))
+				return
+			}
+			for _, e := range events {
+				if !yield(e, nil) {
+					return
+				}
+			}
+			if len(events) < page {
+				return
+			}
+			next.Int64 = last + 1
+		}
+	}
+}
+
+// Series is store.Store's.
+func (s *Store) Series(ctx context.Context, q store.SeriesQuery) ([]store.Metric, error) {
+	if err := q.Check(); err != nil {
+		return nil, err
+	}
+	rows, err := s.read.QueryContext(ctx, `SELECT MetricName, Window, Timestamp, Count, Sum, Mean, Median, Min, Max, StdDev, P95, P99, ComputedAt
+		FROM RealtimeMetrics WHERE MetricName = ? AND Window = ? AND Timestamp >= ? AND Timestamp < ?
+		ORDER BY Timestamp DESC LIMIT ?`, q.Name, q.Window, q.From.UnixMicro(), q.To.UnixMicro(), q.Limit)
+	if err != nil {
+		return nil, fmt.Errorf("read metric %s: %w", q.Name, err)
+	}
+	metrics, err := collect(rows, q.Limit, func(rows *sql.Rows) (m store.Metric, err error) {
+		var at, computed int64
+		err = rows.Scan(&m.Name, &m.Window, &at, &m.Count, &m.Sum, &m.Mean, &m.Median, &m.Min, &m.Max, &m.StdDev, &m.P95, &m.P99, &computed)
+		m.Timestamp, m.ComputedAt = instant(at), instant(computed)
+		return m, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read metric %s: %w", q.Name, err)
+	}
+	slices.Reverse(metrics)
+	return metrics, nil
+}
+
+// ranks holds the expression that each rank orders by.
+var ranks = map[store.Rank]string{store.ByViews: "Views", store.ByPurchases: "Purchases", store.ByRevenue: "Revenue"}
+
+// TopProducts is store.Store's.
+func (s *Store) TopProducts(ctx context.Context, q store.TopQuery) ([]store.Product, error) {
+	if err := q.Check(); err != nil {
+		return nil, err
+	}
+	rank := ranks[q.By]
+	rows, err := s.read.QueryContext(ctx, `SELECT ProductId,
+			sum(EventType = ?1) AS Views, sum(EventType = ?2) AS Purchases, sum(CASE EventType WHEN ?2 THEN Value ELSE 0.0 END) AS Revenue
+		FROM AnalyticsEvents
+		WHERE Timestamp >= ?3 AND Timestamp < ?4 AND EventType IN (?1, ?2) AND ProductId <> ''
+		GROUP BY ProductId HAVING `+rank+` > 0 ORDER BY `+rank+` DESC, ProductId LIMIT ?5`, // one of three words
+		contracts.TypeProductViewed, contracts.TypeProductPurchased, q.From.UnixMicro(), q.To.UnixMicro(), q.Limit)
+	if err != nil {
+		return nil, fmt.Errorf("read the top products: %w", err)
+	}
+	products, err := collect(rows, q.Limit, func(rows *sql.Rows) (p store.Product, err error) {
+		return p, rows.Scan(&p.ID, &p.Views, &p.Purchases, &p.Revenue)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read the top products: %w", err)
+	}
+	return products, nil
+}
+
+// Anomalies is store.Store's.
+func (s *Store) Anomalies(ctx context.Context, q store.AnomalyQuery) ([]store.Anomaly, error) {
+	if err := q.Check(); err != nil {
+		return nil, err
+	}
+	text, args := "SELECT AnomalyId, Type, ProductId, Expected, Seen, Score, Sentence, Timestamp, UpdatedAt FROM Anomalies WHERE TRUE", []any(nil)
+	if q.After != nil {
+		at := q.After.Timestamp.UnixMicro()
+		// Newest first, and by id within one time: the second half of the condition is not the mirror of the first.
+		text, args = text+" AND Timestamp <= ? AND (Timestamp < ? OR AnomalyId > ?)", append(args, at, at, q.After.ID)
+	}
+	if q.ProductID != "" {
+		text, args = text+" AND ProductId = ?", append(args, q.ProductID)
+	}
+	if q.Type != "" {
+		text, args = text+" AND Type = ?", append(args, q.Type)
+	}
+	rows, err := s.read.QueryContext(ctx, text+" ORDER BY Timestamp DESC, AnomalyId LIMIT ?", append(args, q.Limit)...)
+	if err != nil {
+		return nil, fmt.Errorf("read anomalies: %w", err)
+	}
+	anomalies, err := collect(rows, q.Limit, func(rows *sql.Rows) (a store.Anomaly, err error) {
+		var at, updated int64
+		err = rows.Scan(&a.ID, &a.Type, &a.ProductID, &a.Expected, &a.Seen, &a.Score, &a.Sentence, &at, &updated)
+		a.Timestamp, a.UpdatedAt = instant(at), instant(updated)
+		return a, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read anomalies: %w", err)
+	}
+	return anomalies, nil
+}
+
+// Counts is store.Store's.
+func (s *Store) Counts(ctx context.Context) (store.Counts, error) {
+	var c store.Counts
+	err := s.read.QueryRowContext(ctx, "SELECT (SELECT count(*) FROM AnalyticsEvents), (SELECT count(*) FROM RealtimeMetrics), (SELECT count(*) FROM Anomalies)").
+		Scan(&c.Events, &c.Metrics, &c.Anomalies)
+	if err != nil {
+		return store.Counts{}, fmt.Errorf("count: %w", err)
+	}
+	return c, nil
+}
+
+// Expire is store.Expirer's. The space of removed rows is used again; the file does not shrink.
+func (s *Store) Expire(ctx context.Context, before store.Expiry) (store.Counts, error) {
+	var gone store.Counts
+	for _, part := range []struct {
+		before time.Time
+		text   string
+		gone   *int64
+	}{
+		{before.Events, "DELETE FROM AnalyticsEvents WHERE Seq IN (SELECT Seq FROM AnalyticsEvents WHERE Timestamp < ? ORDER BY Timestamp LIMIT ?)", &gone.Events},
+		{before.Metrics, `DELETE FROM RealtimeMetrics WHERE (MetricName, Window, Timestamp) IN
+			(SELECT MetricName, Window, Timestamp FROM RealtimeMetrics WHERE Timestamp < ? ORDER BY Timestamp LIMIT ?)`, &gone.Metrics},
+		{before.Anomalies, "DELETE FROM Anomalies WHERE AnomalyId IN (SELECT AnomalyId FROM Anomalies WHERE Timestamp < ? ORDER BY Timestamp LIMIT ?)", &gone.Anomalies},
+	} {
+		for n := int64(expire); !part.before.IsZero() && n == expire; {
+			// A step fills a transaction, so that those who wait are served between two steps.
+			err := s.submit(ctx, batch, func(ctx context.Context, tx *tx) error {
+				done, err := tx.ExecContext(ctx, part.text, part.before.UnixMicro(), expire)
+				if err != nil {
+					return err
+				}
+				n, err = done.RowsAffected()
+				return err
+			})
+			if err != nil {
+				return gone, fmt.Errorf("expire: %w", err)
+			}
+			*part.gone += n
+		}
+	}
+	return gone, nil
+}
+
+// Close stores what waits in line, and closes the file. It may be called again.
+func (s *Store) Close() error {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return nil
+	}
+	s.closed = true
+	close(s.jobs)
+	s.mu.Unlock()
+	s.writer.Wait()
+	return errors.Join(s.read.Close(), s.write.Close())
+}
+
+func collect[T any](rows *sql.Rows, expected int, scan func(*sql.Rows) (T, error)) (all []T, err error) {
+	defer func() { err = cmp.Or(err, rows.Close()) }()
+	all = make([]T, 0, min(expected, page))
+	for rows.Next() {
+		one, err := scan(rows)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, one)
+	}
+	return all, rows.Err()
+}
+
+func instant(micros int64) time.Time { return time.UnixMicro(micros).UTC() }
