@@ -287,8 +287,10 @@ func TestWhatAnOrderCosts(t *testing.T) {
 		return w.faults.calls
 	}
 	var id string
-	got := []int{cost(func() { id = w.accepted(w.place(nil, "Idempotency-Key", "key")) })}
-	got = append(got, cost(func() { w.taken(contracts.TopicOrders, w.bus.of(contracts.TypeOrderCreated)[1].Event) }))
+	got := make([]int, 0, 6)
+	got = append(got,
+		cost(func() { id = w.accepted(w.place(nil, "Idempotency-Key", "key")) }),
+		cost(func() { w.taken(contracts.TopicOrders, w.bus.of(contracts.TypeOrderCreated)[1].Event) }))
 	for _, e := range sagaOf(t, id, true) {
 		got = append(got, cost(func() { w.taken(contracts.TopicFulfillment, e) }))
 	}

@@ -201,8 +201,9 @@ func TestOneProcessAddsAnOrderOnce(t *testing.T) {
 	t.Parallel()
 	documents := state.NewMemory()
 	s := store.New(documents, "writer", time.Hour)
-	var want []string
-	for n := range 30 {
+	const orders = 30
+	want := make([]string, 0, orders+1)
+	for n := range orders {
 		o := newOrder(t, fmt.Sprint("o-", n), "c-1")
 		if err := s.Create(t.Context(), o); err != nil {
 			t.Fatal(err)
