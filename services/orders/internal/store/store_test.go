@@ -245,6 +245,31 @@ func TestOneProcessAddsAnOrderOnce(t *testing.T) {
 	}
 }
 
+// TestAnOrderThatVanishedAndIsMadeAgain: its event may come, with all that the order was, when a sweep has forgotten it.
+func TestAnOrderThatVanishedAndIsMadeAgain(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		documents := state.NewMemory()
+		s := store.New(documents, "writer", time.Hour)
+		o := newOrder(t, "o-1", "c-1")
+		if err := errors.Join(s.Create(t.Context(), o), s.Watch(t.Context(), o)); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Hour)
+		backlog(t, s, "o-1")
+		if left := additions(t, documents); len(left) > 0 {
+			t.Fatalf("left %v", left)
+		}
+		err := s.Update(t.Context(), "o-1", func(*order.Order) (*order.Order, error) { return confirm(newOrder(t, "o-1", "c-1")) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff([]string{"o-1"}, additions(t, documents)); diff != "" {
+			t.Error(diff)
+		}
+	})
+}
+
 // held is a store that lets the first write of a backlog's page wait, and then fail.
 type held struct {
 	*state.Memory
