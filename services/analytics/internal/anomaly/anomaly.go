@@ -1,0 +1,190 @@
+// Package anomaly finds what a product's own history does not let one expect: a purchase of an unusual amount, and a spike
+// of views. It owns the rules and what they remember. It does no I/O and has no clock.
+package anomaly
+
+import (
+	"fmt"
+	"math"
+	"strconv"
+	"time"
+
+	"waybill/contracts"
+	"waybill/services/analytics/internal/codec"
+	"waybill/services/analytics/internal/metric"
+)
+
+// Anomaly is one finding. All its numbers are finite.
+type Anomaly struct {
+	// ID follows from what was found: finding it again gives the same one.
+	ID      string
+	Kind    string
+	Product string
+	// Expected is the mean of the history and Deviation its standard deviation: of amounts of money, or of views a minute.
+	Expected, Deviation float64
+	// Seen is what came instead, and Score by how many deviations it is off.
+	Seen, Score float64
+	// Sentence tells a person what was seen.
+	Sentence string
+	// EventID is the event that showed it, At the time of that event.
+	EventID string
+	At      time.Time
+}
+
+// Payload is the anomaly as it is published.
+func (a Anomaly) Payload() contracts.AnomalyDetected {
+	return contracts.AnomalyDetected{
+		AnomalyID: a.ID, Kind: a.Kind, ProductID: a.Product, Expected: a.Expected, Observed: a.Seen, Deviation: a.Deviation,
+		Score: a.Score, Message: a.Sentence, EventID: a.EventID, OccurredAt: a.At,
+	}
+}
+
+// Limits of what is usual.
+const (
+	// maxScore is by how many standard deviations a purchase may differ from its history, and views from theirs.
+	maxScore = 3
+	// minPurchases is how many purchases a history must exceed to be one.
+	minPurchases = 10
+	// minRatio is how many times the usual views a spike has at least.
+	minRatio = 3
+	// minute is its length in seconds.
+	minute = 60
+)
+
+// Purchases is the history of the amounts paid for one product, in minor units. The zero value is empty.
+type Purchases struct {
+	n             int64
+	mean, squares float64
+}
+
+// Count is how many purchases the history has.
+func (h *Purchases) Count() int64 { return h.n }
+
+// Purchase is a purchase to be judged.
+type Purchase struct {
+	EventID, Product string
+	Value            contracts.Amount
+	Currency         string
+	At               time.Time
+}
+
+// Add judges a purchase by the purchases before it, and then makes it one of them. An unusual amount joins the history
+// drawn in to what would just have been usual, so that one typing error does not hide the next, while a change of price
+// that lasts becomes usual in time.
+func (h *Purchases) Add(p Purchase) (Anomaly, bool) {
+	value := float64(p.Value)
+	mean, n := h.mean, h.n
+	// Amounts are whole minor units: a history without any difference still knows its mean to one of them only.
+	deviation := max(h.deviation(), 1)
+	score := (value - mean) / deviation
+	unusual := n > minPurchases && math.Abs(score) > maxScore
+	if unusual {
+		value = mean + math.Copysign(maxScore*deviation, score)
+	}
+	h.n++
+	delta := value - h.mean
+	h.mean += delta / float64(h.n)
+	h.squares += delta * (value - h.mean)
+	if !unusual {
+		return Anomaly{}, false
+	}
+	usual := contracts.Amount(math.Round(mean))
+	return Anomaly{
+		ID: contracts.AnomalyUnusualPurchase + ":" + p.EventID, Kind: contracts.AnomalyUnusualPurchase, Product: p.Product,
+		Expected: rounded(mean / 100), Deviation: rounded(deviation / 100), Seen: rounded(float64(p.Value) / 100), Score: rounded(score),
+		Sentence: fmt.Sprintf("A purchase of %s came to %s %s, where %s is usual: the %d purchases before it differ from that by %s on average.",
+			p.Product, p.Value, p.Currency, usual, n, contracts.Amount(math.Round(deviation))),
+		EventID: p.EventID, At: p.At,
+	}, true
+}
+
+func (h *Purchases) deviation() float64 {
+	if h.n == 0 {
+		return 0
+	}
+	return math.Sqrt(h.squares / float64(h.n))
+}
+
+// Clear empties the history.
+func (h *Purchases) Clear() { *h = Purchases{} }
+
+// Append appends the history to a snapshot.
+func (h *Purchases) Append(b []byte) []byte {
+	return codec.Float(codec.Float(codec.Int(b, h.n), h.mean), h.squares)
+}
+
+// Read sets the history to what Append wrote.
+func (h *Purchases) Read(r *codec.Reader) { h.n, h.mean, h.squares = r.Int(), r.Float(), r.Float() }
+
+// SpikeRule says from when on views are a spike.
+type SpikeRule struct {
+	// Floor is how many views within a minute are never a spike.
+	Floor int64
+	// WarmUp is for how long events must have been seen before a product's usual rate counts as known.
+	WarmUp time.Duration
+}
+
+// Spike remembers the last spike of one product. The zero value remembers none.
+type Spike struct {
+	// first and last are when the views of a minute were first and last those of a spike, in Unix seconds.
+	first, last int64
+	// level is how many views a minute had when the spike was found.
+	level int64
+}
+
+// View is a view to be judged.
+type View struct {
+	EventID, Product string
+	At               time.Time
+}
+
+// Add judges the views of the minute that ends with v, which views already counts, by those of the minutes before it. Events
+// have been seen since the time given. A spike is found once: it lasts until a minute has passed without one.
+func (s *Spike) Add(rule SpikeRule, v View, views *metric.Counter, since time.Time) (Anomaly, bool) {
+	n := views.Count(metric.Minute, v.At)
+	if n <= rule.Floor {
+		return Anomaly{}, false
+	}
+	at := v.At.Unix()
+	if s.last != 0 && at <= s.last+minute {
+		// Half of it keeps a spike going, whatever is usual by then: one that lasts is not found again. What lies before it
+		// comes too late to be told.
+		if at >= s.first-minute && 2*n > s.level {
+			s.first, s.last = min(s.first, at), max(s.last, at)
+		}
+		return Anomaly{}, false
+	}
+	mean, deviation, minutes := views.Baseline(v.At, since, [2]time.Time{time.Unix(s.first-minute, 0), time.Unix(s.last, 0)})
+	if time.Duration(minutes)*time.Minute < rule.WarmUp {
+		return Anomaly{}, false
+	}
+	// Views that come by chance alone differ by the root of their number.
+	deviation = max(deviation, math.Sqrt(mean), 1)
+	score := (float64(n) - mean) / deviation
+	if score <= maxScore || float64(n) < minRatio*mean {
+		return Anomaly{}, false
+	}
+	*s = Spike{first: at, last: at, level: n}
+	usual := strconv.FormatFloat(rounded(mean), 'f', -1, 64)
+	return Anomaly{
+		ID:   fmt.Sprintf("%s:%s:%d", contracts.AnomalyViewSpike, v.Product, at/minute*minute),
+		Kind: contracts.AnomalyViewSpike, Product: v.Product,
+		Expected: rounded(mean), Deviation: rounded(deviation), Seen: float64(n), Score: rounded(score),
+		Sentence: fmt.Sprintf("%s was viewed %d times within a minute and more are coming, where %s views a minute were usual over the %d minutes before.",
+			v.Product, n, usual, minutes),
+		EventID: v.EventID, At: v.At,
+	}, true
+}
+
+// Clear forgets the spike.
+func (s *Spike) Clear() { *s = Spike{} }
+
+// Append appends the spike to a snapshot.
+func (s *Spike) Append(b []byte) []byte {
+	return codec.Int(codec.Int(codec.Int(b, s.first), s.last), s.level)
+}
+
+// Read sets the spike to what Append wrote.
+func (s *Spike) Read(r *codec.Reader) { s.first, s.last, s.level = r.Int(), r.Int(), r.Int() }
+
+// rounded has two decimals.
+func rounded(v float64) float64 { return math.Round(v*100) / 100 }

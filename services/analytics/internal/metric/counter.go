@@ -1,0 +1,89 @@
+package metric
+
+import (
+	"math"
+	"time"
+)
+
+// tally is a number of events.
+type tally uint32
+
+func (tally) emptied() tally { return 0 }
+
+// Counter counts events in every window. The zero value is empty. It is not safe for concurrent use.
+type Counter struct{ fine, coarse lane[tally] }
+
+// Add counts one event and lets go of what lies behind the horizon.
+func (c *Counter) Add(at time.Time, h Horizon) {
+	*c.fine.at(slotAt(at, fine), h.fine)++
+	*c.coarse.at(slotAt(at, coarse), h.coarse)++
+}
+
+// Count is how many events the window at a time holds.
+func (c *Counter) Count(w Window, at time.Time) int64 {
+	panes := c.fine
+	if w == Hour {
+		panes = c.coarse
+	}
+	first, last := w.slots(at)
+	var n int64
+	for i := len(panes) - 1; i >= 0 && panes[i].slot >= first; i-- {
+		if panes[i].slot <= last {
+			n += int64(panes[i].sum)
+		}
+	}
+	return n
+}
+
+// Baseline is how many events a minute used to have before the last minute at a time: the mean and the standard deviation
+// of the whole minutes that end before it, as far as an hour back and not before since. The minutes that touch the time
+// between except[0] and except[1] are left out, for who knows them to be unusual. minutes says how many there are.
+func (c *Counter) Baseline(at, since time.Time, except [2]time.Time) (mean, deviation float64, minutes int) {
+	from, _ := Minute.Bounds(at)
+	end := slotAt(from, coarse) // the first minute that is not wholly before the window
+	// Not a minute more than the longest window holds: older panes may be gone.
+	first := max(slotAt(since.Add(time.Minute-1), coarse), slotAt(at, coarse)-59)
+	if first >= end {
+		return 0, 0, 0
+	}
+	minutes = int(end - first)
+	var outFirst, outLast slot
+	if except[1].After(except[0]) {
+		outFirst, outLast = max(first, slotAt(except[0], coarse)), min(end-1, slotAt(except[1], coarse))
+		if outFirst <= outLast {
+			minutes -= int(outLast-outFirst) + 1
+		}
+	}
+	if minutes == 0 {
+		return 0, 0, 0
+	}
+	var sum, squares float64
+	c.coarse.between(first, end-1, func(at slot, n *tally) {
+		if at < outFirst || at > outLast {
+			sum += float64(*n)
+			squares += float64(*n) * float64(*n)
+		}
+	})
+	mean = sum / float64(minutes)
+	return mean, math.Sqrt(max(0, squares/float64(minutes)-mean*mean)), minutes
+}
+
+// Last is when the newest pane with an event in it began; ok is false when there is none.
+func (c *Counter) Last() (at time.Time, ok bool) {
+	if len(c.fine) == 0 {
+		return time.Time{}, false
+	}
+	return time.Unix(int64(c.fine[len(c.fine)-1].slot)*fine, 0), true
+}
+
+// Clear empties the counter and keeps its memory for further use.
+func (c *Counter) Clear() { c.fine, c.coarse = c.fine[:0], c.coarse[:0] }
+
+// Statistics describe the window at a time, in which every event has the value 1; ok is false when it holds none.
+func (c *Counter) Statistics(w Window, at time.Time) (Statistics, bool) {
+	n := c.Count(w, at)
+	if n == 0 {
+		return Statistics{}, false
+	}
+	return constant(n, float64(n), 1), true
+}

@@ -1,0 +1,339 @@
+// Package pipeline is the core of analytics: it counts valid events, each once, in sliding windows of event time, and says
+// what is unusual about them. It owns the metrics' names, what is kept in memory and what is dropped. It does no I/O and
+// has no clock; whoever uses it feeds it and stores its snapshots.
+package pipeline
+
+import (
+	"iter"
+	"math"
+	"strings"
+	"time"
+
+	"waybill/services/analytics/internal/anomaly"
+	"waybill/services/analytics/internal/codec"
+	"waybill/services/analytics/internal/event"
+	"waybill/services/analytics/internal/metric"
+)
+
+// Outcome is what became of an event.
+type Outcome uint8
+
+// The outcomes.
+const (
+	// Counted says that the event is in the windows.
+	Counted Outcome = iota
+	// Duplicate says that an event of the same id was counted before.
+	Duplicate
+	// Late says that the event lies further behind the newest one than the lateness allows.
+	Late
+)
+
+func (o Outcome) String() string { return [...]string{"counted", "duplicate", "late"}[o] }
+
+// Stats are the pipeline's own figures since it began, restarts from a snapshot included.
+type Stats struct {
+	Views, Purchases, Recommendations uint64
+	// Revenue is the sum of all purchases in the configured currency, in minor units.
+	Revenue int64
+	// OtherCurrency are the purchases whose amounts are in no revenue.
+	OtherCurrency uint64
+	// Unscored are the recommendations without a confidence score.
+	Unscored         uint64
+	Duplicates, Late uint64
+	// Evicted say of how many names the windows and the history were dropped to make room.
+	EvictedProducts, EvictedSessions, EvictedAlgorithms uint64
+	// ForgottenIDs are the event ids that were dropped before their time to make room.
+	ForgottenIDs uint64
+	// Products, Sessions, Algorithms and IDs are how many are kept now.
+	Products, Sessions, Algorithms, IDs int
+	// Newest is the time of the newest event, Watermark the time before which events are late; zero before the first event.
+	Newest, Watermark time.Time
+}
+
+// Units of the whole numbers in distributions.
+const (
+	minorUnits metric.Scale = 100
+	millionths metric.Scale = 1_000_000
+)
+
+// Pipeline counts events. It is not safe for concurrent use.
+type Pipeline struct {
+	config Config
+	sketch metric.Sketch
+
+	first, newest time.Time
+	horizon       metric.Horizon
+	horizonOf     int64 // the pane of newest for which horizon holds
+	seen          seen
+	stats         Stats
+
+	views, purchases metric.Counter
+	revenue          metric.Distribution
+	products         *table[product, *product]
+	sessions         *table[session, *session]
+	algorithms       *table[algorithm, *algorithm]
+}
+
+// product is what is kept of one product.
+type product struct {
+	views, purchases metric.Counter
+	revenue          metric.Distribution
+	history          anomaly.Purchases
+	spike            anomaly.Spike
+}
+
+func (p *product) clear() {
+	p.views.Clear()
+	p.purchases.Clear()
+	p.revenue.Clear()
+	p.history.Clear()
+	p.spike.Clear()
+}
+
+func (p *product) append(b []byte) []byte {
+	b = p.revenue.Append(p.purchases.Append(p.views.Append(b)))
+	return p.spike.Append(p.history.Append(b))
+}
+
+func (p *product) read(r *codec.Reader) {
+	p.views.Read(r)
+	p.purchases.Read(r)
+	p.revenue.Read(r)
+	p.history.Read(r)
+	p.spike.Read(r)
+}
+
+// session is what is kept of one session.
+type session struct{ views metric.Counter }
+
+func (s *session) clear()                 { s.views.Clear() }
+func (s *session) append(b []byte) []byte { return s.views.Append(b) }
+func (s *session) read(r *codec.Reader)   { s.views.Read(r) }
+
+// algorithm is what is kept of one algorithm.
+type algorithm struct{ confidence metric.Distribution }
+
+func (a *algorithm) clear()                 { a.confidence.Clear() }
+func (a *algorithm) append(b []byte) []byte { return a.confidence.Append(b) }
+func (a *algorithm) read(r *codec.Reader)   { a.confidence.Read(r) }
+
+// New makes an empty pipeline. The error says what is wrong with the configuration.
+func New(config Config) (*Pipeline, error) {
+	if err := config.Check(); err != nil {
+		return nil, err
+	}
+	return &Pipeline{
+		config: config, sketch: metric.NewSketch(), horizonOf: -1,
+		seen:       seen{max: config.MaxIDs, lateness: config.Lateness},
+		products:   newTable[product](config.MaxProducts),
+		sessions:   newTable[session](config.MaxSessions),
+		algorithms: newTable[algorithm](config.MaxAlgorithms),
+	}, nil
+}
+
+// Add counts one event, unless it was counted before or comes too late, and appends the anomalies that it shows to found.
+// The event's memory is not kept.
+func (p *Pipeline) Add(e *event.Event, found []anomaly.Anomaly) (Outcome, []anomaly.Anomaly) {
+	at := e.At()
+	if at.Before(p.newest.Add(-p.config.Lateness)) {
+		p.stats.Late++
+		return Late, found
+	}
+	if p.first.IsZero() {
+		p.first, p.newest, p.seen.begun = at, at, at
+	}
+	if at.After(p.newest) {
+		p.newest = at
+		p.seen.moveOn(at)
+	}
+	if !p.seen.add(e.ID(), p.newest) {
+		p.stats.Duplicates++
+		return Duplicate, found
+	}
+	p.moveHorizon()
+	switch e.Type() {
+	case event.Viewed:
+		return Counted, p.view(e, found)
+	case event.Purchased:
+		return Counted, p.purchase(e, found)
+	default:
+		p.recommendation(e)
+		return Counted, found
+	}
+}
+
+// moveHorizon keeps the horizon of the pane that holds the newest event, so that it follows from that time alone.
+func (p *Pipeline) moveHorizon() {
+	pane := int64(metric.Minute.Pane() / time.Second)
+	if of := p.newest.Unix() / pane; of != p.horizonOf {
+		p.horizonOf, p.horizon = of, metric.NewHorizon(time.Unix(of*pane, 0), p.config.Lateness)
+	}
+}
+
+func (p *Pipeline) view(e *event.Event, found []anomaly.Anomaly) []anomaly.Anomaly {
+	at := e.At()
+	p.stats.Views++
+	p.views.Add(at, p.horizon)
+	one := p.products.use(e.Product())
+	one.value.views.Add(at, p.horizon)
+	if e.Session() != "" {
+		p.sessions.use(e.Session()).value.views.Add(at, p.horizon)
+	}
+	rule := anomaly.SpikeRule{Floor: int64(p.config.SpikeFloor), WarmUp: p.config.SpikeWarmUp}
+	// The product's name is the kept copy: an anomaly may live longer than the event.
+	v := anomaly.View{EventID: e.ID(), Product: one.name, At: at}
+	if a, unusual := one.value.spike.Add(rule, v, &one.value.views, p.first); unusual {
+		a.EventID = strings.Clone(a.EventID)
+		found = append(found, a)
+	}
+	return found
+}
+
+func (p *Pipeline) purchase(e *event.Event, found []anomaly.Anomaly) []anomaly.Anomaly {
+	at, value := e.At(), int64(e.Value())
+	p.stats.Purchases++
+	p.purchases.Add(at, p.horizon)
+	one := p.products.use(e.Product())
+	one.value.purchases.Add(at, p.horizon)
+	if e.Currency() != p.config.Currency {
+		p.stats.OtherCurrency++
+		return found
+	}
+	p.stats.Revenue += value
+	p.revenue.Add(value, at, p.horizon, p.sketch)
+	one.value.revenue.Add(value, at, p.horizon, p.sketch)
+	bought := anomaly.Purchase{EventID: e.ID(), Product: one.name, Value: e.Value(), Currency: p.config.Currency, At: at}
+	if a, unusual := one.value.history.Add(bought); unusual {
+		a.EventID = strings.Clone(a.EventID)
+		found = append(found, a)
+	}
+	return found
+}
+
+func (p *Pipeline) recommendation(e *event.Event) {
+	p.stats.Recommendations++
+	confidence, ok := e.Confidence()
+	if !ok {
+		p.stats.Unscored++
+		return
+	}
+	p.algorithms.use(e.Algorithm()).value.confidence.Add(int64(math.Round(confidence*float64(millionths))), e.At(), p.horizon, p.sketch)
+}
+
+// Stats are the pipeline's own figures.
+func (p *Pipeline) Stats() Stats {
+	s := p.stats
+	s.EvictedProducts, s.EvictedSessions, s.EvictedAlgorithms = p.products.evicted, p.sessions.evicted, p.algorithms.evicted
+	s.Products, s.Sessions, s.Algorithms = len(p.products.rows), len(p.sessions.rows), len(p.algorithms.rows)
+	s.IDs, s.ForgottenIDs = p.seen.young.n+p.seen.old.n, p.seen.forgottenEarly
+	if s.Newest = p.newest; !s.Newest.IsZero() {
+		s.Watermark = s.Newest.Add(-p.config.Lateness)
+	}
+	return s
+}
+
+// Names of the metrics.
+const (
+	totalViews       = "total_views"
+	totalPurchases   = "total_purchases"
+	totalRevenue     = "total_revenue"
+	viewsPrefix      = "views_"
+	purchasesPrefix  = "purchases_"
+	revenuePrefix    = "revenue_"
+	conversionPrefix = "conversion_rate_"
+	confidencePrefix = "recommendation_confidence_"
+	sessionPrefix    = "session_"
+	sessionSuffix    = "_views"
+)
+
+// Statistics are those of the metric of a name in the window that ends with the pane of at. ok is false when nothing
+// happened in it, which is also so of a name that was never heard of. At may lie as far back as the lateness allows.
+func (p *Pipeline) Statistics(name string, w metric.Window, at time.Time) (s metric.Statistics, ok bool) {
+	switch name {
+	case totalViews:
+		s, ok = p.views.Statistics(w, at)
+	case totalPurchases:
+		s, ok = p.purchases.Statistics(w, at)
+	case totalRevenue:
+		s, ok = p.revenue.Statistics(w, at, minorUnits, p.sketch)
+	default:
+		s, ok = p.named(name, w, at)
+	}
+	if !ok {
+		return metric.Statistics{}, false
+	}
+	return titled(s, name, w, at), true
+}
+
+func titled(s metric.Statistics, name string, w metric.Window, at time.Time) metric.Statistics {
+	s.Name, s.Window = name, w
+	s.From, s.To = w.Bounds(at)
+	return s
+}
+
+func (p *Pipeline) named(name string, w metric.Window, at time.Time) (metric.Statistics, bool) {
+	for _, prefix := range []string{viewsPrefix, purchasesPrefix, revenuePrefix, conversionPrefix} {
+		if id, ok := strings.CutPrefix(name, prefix); ok {
+			if one := p.products.get(id); one != nil {
+				return p.ofProduct(one, prefix, w, at)
+			}
+			return metric.Statistics{}, false
+		}
+	}
+	if id, ok := strings.CutPrefix(name, confidencePrefix); ok {
+		if one := p.algorithms.get(id); one != nil {
+			return one.confidence.Statistics(w, at, millionths, p.sketch)
+		}
+		return metric.Statistics{}, false
+	}
+	if id, ok := strings.CutPrefix(name, sessionPrefix); ok {
+		if id, ok = strings.CutSuffix(id, sessionSuffix); ok {
+			if one := p.sessions.get(id); one != nil {
+				return one.views.Statistics(w, at)
+			}
+		}
+	}
+	return metric.Statistics{}, false
+}
+
+func (p *Pipeline) ofProduct(one *product, prefix string, w metric.Window, at time.Time) (metric.Statistics, bool) {
+	switch prefix {
+	case viewsPrefix:
+		return one.views.Statistics(w, at)
+	case purchasesPrefix:
+		return one.purchases.Statistics(w, at)
+	case revenuePrefix:
+		return one.revenue.Statistics(w, at, minorUnits, p.sketch)
+	default:
+		return metric.Rate(one.purchases.Count(w, at), one.views.Count(w, at))
+	}
+}
+
+// All yields every metric in whose window at a time something happened: the totals, then those of the products, the
+// algorithms and the sessions. No event may be added meanwhile.
+func (p *Pipeline) All(w metric.Window, at time.Time) iter.Seq[metric.Statistics] {
+	return func(yield func(metric.Statistics) bool) {
+		for _, name := range []string{totalViews, totalPurchases, totalRevenue} {
+			if s, ok := p.Statistics(name, w, at); ok && !yield(s) {
+				return
+			}
+		}
+		for id, one := range p.products.all {
+			for _, prefix := range []string{viewsPrefix, purchasesPrefix, revenuePrefix, conversionPrefix} {
+				if s, ok := p.ofProduct(one, prefix, w, at); ok && !yield(titled(s, prefix+id, w, at)) {
+					return
+				}
+			}
+		}
+		for id, one := range p.algorithms.all {
+			if s, ok := one.confidence.Statistics(w, at, millionths, p.sketch); ok && !yield(titled(s, confidencePrefix+id, w, at)) {
+				return
+			}
+		}
+		for id, one := range p.sessions.all {
+			if s, ok := one.views.Statistics(w, at); ok && !yield(titled(s, sessionPrefix+id+sessionSuffix, w, at)) {
+				return
+			}
+		}
+	}
+}
