@@ -22,6 +22,9 @@ type Service struct {
 	APIToken sidecar.Secret `env:"APP_API_TOKEN"`
 	Sidecar  sidecar.Config
 
+	// StateCalls is how many calls to the state store may be under way at a time, none or 0 for any number.
+	StateCalls uint `env:"STATE_CALLS"`
+
 	LogFormat LogFormat  `env:"LOG_FORMAT" envDefault:"json"`
 	LogLevel  slog.Level `env:"LOG_LEVEL" envDefault:"info"`
 

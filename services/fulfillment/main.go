@@ -59,7 +59,8 @@ func run(ctx context.Context, environ []string, stdout io.Writer) (err error) {
 		return err
 	}
 
-	store := state.NewDapr(dapr.Client, contracts.StateStore)
+	stateStore := state.NewDapr(dapr.Client, contracts.StateStore)
+	store := state.NewLimited(stateStore, int(c.StateCalls))
 	events := events{publisher}
 	stock := ledger.NewInventory(store, events.announceStock(c.Warehouse), time.Now)
 	sagas := ledger.NewSagas(store, ulid.Make().String(), time.Now)
@@ -90,7 +91,7 @@ func run(ctx context.Context, environ []string, stdout io.Writer) (err error) {
 	edge.Mount(restAPI)
 	letters.Register(restAPI, receiver)
 	receiver.Mount(router)
-	svc.Server.MountHealth(router, dapr.Healthy, store.Reachable)
+	svc.Server.MountHealth(router, dapr.Healthy, stateStore.Reachable)
 
 	group, ctx := errgroup.WithContext(ctx)
 	working, stopWorker := context.WithCancel(context.WithoutCancel(ctx))

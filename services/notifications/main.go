@@ -64,7 +64,7 @@ func run(ctx context.Context, environ []string, stdout io.Writer) (err error) {
 	}
 
 	stateStore := state.NewDapr(dapr.Client, contracts.StateStore)
-	documents := state.NewPatient(stateStore, statePatience)
+	documents := state.NewPatient(state.NewLimited(stateStore, int(c.StateCalls)), statePatience)
 	messages, contacts := store.NewMessages(documents), store.NewContacts(documents)
 	keys := vapid.NewRing(c.keys(documents, logger))
 	push := channel.NewPush(keys, c.VAPIDSubject, c.AllowLoopbackPush)

@@ -72,7 +72,7 @@ func run(ctx context.Context, environ []string, stdout io.Writer) (err error) {
 		return err
 	}
 	stateStore := state.NewDapr(dapr.Client, contracts.StateStore)
-	documents := state.NewPatient(stateStore, statePatience)
+	documents := state.NewPatient(state.NewLimited(stateStore, int(c.StateCalls)), statePatience)
 	process := ulid.Make().String()
 	orders := store.New(documents, process, time.Duration(c.ReceivedTTL))
 	edge := &api.Service{

@@ -1,0 +1,54 @@
+package state
+
+import (
+	"context"
+	"fmt"
+)
+
+// Limited is a Store on another one that is asked only so many things at a time; whoever comes then waits for a turn. A
+// SQLite component keeps two connections open, and opens and closes a further one for every call beyond: there two at a time
+// are faster than many. A store that is far away wants many at a time, and no limit.
+type Limited struct {
+	store Store
+	turns chan struct{}
+}
+
+// NewLimited returns a Store that has at most n calls of s under way. None is a limit that is not positive: then it is s.
+func NewLimited(s Store, n int) Store {
+	if n <= 0 {
+		return s
+	}
+	return &Limited{store: s, turns: make(chan struct{}, n)}
+}
+
+func (l *Limited) turn(ctx context.Context, call func() error) error {
+	select {
+	case l.turns <- struct{}{}:
+	case <-ctx.Done():
+		return fmt.Errorf("wait for a turn at the state store: %w: %w", ErrUnavailable, ctx.Err())
+	}
+	defer func() { <-l.turns }()
+	return call()
+}
+
+// Get is the other store's Get, in its turn.
+func (l *Limited) Get(ctx context.Context, key string, doc any) (etag ETag, err error) {
+	err = l.turn(ctx, func() (err error) { etag, err = l.store.Get(ctx, key, doc); return err })
+	return etag, err
+}
+
+// GetMany is the other store's GetMany, in its turn.
+func (l *Limited) GetMany(ctx context.Context, keys []string) (docs map[string][]byte, err error) {
+	err = l.turn(ctx, func() (err error) { docs, err = l.store.GetMany(ctx, keys); return err })
+	return docs, err
+}
+
+// Create is the other store's Create, in its turn.
+func (l *Limited) Create(ctx context.Context, key string, doc any, options ...Option) error {
+	return l.turn(ctx, func() error { return l.store.Create(ctx, key, doc, options...) })
+}
+
+// Replace is the other store's Replace, in its turn.
+func (l *Limited) Replace(ctx context.Context, key string, doc any, etag ETag, options ...Option) error {
+	return l.turn(ctx, func() error { return l.store.Replace(ctx, key, doc, etag, options...) })
+}

@@ -1,0 +1,95 @@
+package state_test
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"waybill/platform/state"
+	"waybill/platform/state/statetest"
+)
+
+// busy is a store that counts how many calls it has at a time, and holds each until all that may come are there.
+type busy struct {
+	state.Store
+	now, most atomic.Int32
+	meet      chan struct{}
+}
+
+func (b *busy) Get(ctx context.Context, key string, doc any) (state.ETag, error) {
+	now := b.now.Add(1)
+	defer b.now.Add(-1)
+	for most := b.most.Load(); now > most && !b.most.CompareAndSwap(most, now); most = b.most.Load() {
+		continue
+	}
+	if b.meet != nil {
+		select {
+		case b.meet <- struct{}{}:
+		case <-b.meet:
+		}
+	}
+	return b.Store.Get(ctx, key, doc)
+}
+
+func TestNoMoreCallsAtATimeThanTheLimit(t *testing.T) {
+	t.Parallel()
+	const limit, calls = 2, 20
+	store := &busy{Store: state.NewMemory(), meet: make(chan struct{})} // two calls must meet for any to go on
+	limited := state.NewLimited(store, limit)
+	var all sync.WaitGroup
+	for range calls {
+		all.Go(func() {
+			var doc any
+			if _, err := limited.Get(t.Context(), "key", &doc); !errors.Is(err, state.ErrNotFound) {
+				t.Errorf("get: %v", err)
+			}
+		})
+	}
+	all.Wait()
+	if most := store.most.Load(); most != limit {
+		t.Errorf("%d calls at a time, want %d", most, limit)
+	}
+}
+
+func TestWaitingForATurnEndsWithItsContext(t *testing.T) {
+	t.Parallel()
+	store := &busy{Store: state.NewMemory(), meet: make(chan struct{})}
+	limited := state.NewLimited(store, 1)
+	first := make(chan error, 1)
+	go func() { // owned: the test waits for first
+		var doc any
+		_, err := limited.Get(t.Context(), "key", &doc)
+		first <- err
+	}()
+	for store.now.Load() == 0 {
+		select {
+		case <-t.Context().Done():
+			t.Fatal("the first call does not begin")
+		default:
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := limited.Create(ctx, "key", 1); !errors.Is(err, state.ErrUnavailable) || !errors.Is(err, context.Canceled) {
+		t.Errorf("a call that got no turn: %v", err)
+	}
+	<-store.meet
+	if err := <-first; !errors.Is(err, state.ErrNotFound) {
+		t.Errorf("the first call: %v", err)
+	}
+}
+
+func TestNoLimitIsTheStoreItself(t *testing.T) {
+	t.Parallel()
+	memory := state.NewMemory()
+	if state.NewLimited(memory, 0) != state.Store(memory) {
+		t.Error("a limit of zero limits")
+	}
+}
+
+func TestLimitedIsAStore(t *testing.T) {
+	t.Parallel()
+	statetest.Run(t, func(*testing.T) state.Store { return state.NewLimited(state.NewMemory(), 2) })
+}
