@@ -22,7 +22,31 @@ type BulkHandler func(ctx context.Context, events []Event) []error
 type Bulk struct {
 	MaxMessages int
 	MaxAwait    time.Duration
-	Handle      BulkHandler
+	// Handle, when set, takes every event; else the subscription's Handlers take those of their types, one after the other.
+	Handle BulkHandler
+}
+
+// errBehind is the outcome of an event whose turn has not come.
+var errBehind = fmt.Errorf("%w: an event before it, with the same key, was not processed yet", ErrUnavailable)
+
+// oneByOne is the BulkHandler of a subscription whose Handlers take single events. What comes behind an event that may yet be
+// processed waits for it when both have one key, so that the order of a key holds.
+func (r *Receiver) oneByOne(s Subscription) BulkHandler {
+	return func(ctx context.Context, events []Event) []error {
+		errs := make([]error, len(events))
+		waiting := map[string]bool{}
+		for i, e := range events {
+			handle, ok := s.Handlers[e.Type]
+			switch {
+			case e.Key != "" && waiting[e.Key]:
+				errs[i] = errBehind
+			case ok:
+				errs[i] = r.call(e.Trace(ctx), func(ctx context.Context) error { return handle(ctx, e) })
+				waiting[e.Key] = errs[i] != nil && !Rejected(errs[i])
+			}
+		}
+		return errs
+	}
 }
 
 type bulkRequest struct {
@@ -137,7 +161,11 @@ func (r *Receiver) callBulk(ctx context.Context, s Subscription, batch []Event) 
 			errs = slices.Repeat([]error{r.panicked(ctx, p)}, len(batch))
 		}
 	}()
-	errs = s.Bulk.Handle(ctx, batch)
+	handle := s.Bulk.Handle
+	if handle == nil {
+		handle = r.oneByOne(s)
+	}
+	errs = handle(ctx, batch)
 	if len(errs) != len(batch) {
 		return slices.Repeat([]error{fmt.Errorf("the handler answered %d of %d events", len(errs), len(batch))}, len(batch))
 	}

@@ -607,6 +607,54 @@ func TestBulkHandlersThatMisbehave(t *testing.T) {
 	}
 }
 
+// Events that arrive together and are taken one by one keep the order of their key: what is behind a failure waits for it,
+// what is behind one that was parked goes on, and other keys do not notice.
+func TestTogetherAndOneByOne(t *testing.T) {
+	t.Parallel()
+	var took []string
+	failing := map[string]error{"away": state.ErrUnavailable, "never": Reject(errors.New("never")), "odd": errors.New("odd")}
+	s := Subscription{
+		Component: "bus", Topic: "things", DeadLetter: "things.app.dead", Bulk: &Bulk{MaxMessages: 10, MaxAwait: time.Second},
+		Handlers: map[string]Handler{"Thing.Happened": func(_ context.Context, e Event) error {
+			if e.ID == "panics" {
+				panic("odd")
+			}
+			if failing[e.ID] == nil {
+				took = append(took, e.ID)
+			}
+			return failing[e.ID]
+		}},
+	}
+	x := receive(t, "", s)
+	entries := 0
+	entry := func(id, key, eventType string) string {
+		entries++
+		return fmt.Sprintf(`{"entryId": "entry-%d", "event": {"specversion": "1.0", "id": %q, "type": %q, "source": "test"}, "metadata": {"__key": %q}}`,
+			entries-1, id, eventType, key)
+	}
+	batch := `{"entries": [` + strings.Join([]string{
+		entry("a1", "a", "Thing.Happened"), entry("away", "a", "Thing.Happened"), entry("a3", "a", "Thing.Happened"),
+		entry("b1", "b", "Thing.Happened"), entry("never", "b", "Thing.Happened"), entry("b3", "b", "Thing.Happened"),
+		entry("odd", "c", "Thing.Happened"), entry("c2", "c", "Thing.Happened"), entry("ignored", "d", "Thing.Elsewhere"),
+		entry("panics", "e", "Thing.Happened"), entry("f1", "f", "Thing.Happened"),
+	}, ",") + `]}`
+	got := x.statuses(t, batch)
+	want := []string{"SUCCESS", "RETRY", "RETRY", "SUCCESS", "SUCCESS", "SUCCESS", "SUCCESS", "RETRY", "SUCCESS", "SUCCESS", "SUCCESS"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("the statuses differ (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff([]string{"a1", "b1", "b3", "f1"}, took); diff != "" {
+		t.Errorf("taken (-want +got):\n%s", diff)
+	}
+	parked := map[string]bool{}
+	for _, e := range x.dead(t) {
+		parked[fmt.Sprint(e["id"])] = true
+	}
+	if diff := cmp.Diff(map[string]bool{"never": true, "odd": true, "panics": true}, parked); diff != "" {
+		t.Errorf("parked (-want +got):\n%s", diff)
+	}
+}
+
 func TestBulkTraces(t *testing.T) {
 	t.Parallel()
 	x := receive(t, "", bulkOf(func(ctx context.Context, events []Event) []error {

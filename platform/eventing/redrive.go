@@ -12,7 +12,7 @@ import (
 // Takes reports whether this app has a handler for the events of that type on that topic.
 func (r *Receiver) Takes(topic, eventType string) bool {
 	s, ok := r.subscription(topic)
-	return ok && (s.Bulk != nil || s.Handlers[eventType] != nil)
+	return ok && (s.Bulk != nil && s.Bulk.Handle != nil || s.Handlers[eventType] != nil)
 }
 
 func (r *Receiver) subscription(topic string) (Subscription, bool) {
@@ -40,7 +40,7 @@ func (r *Receiver) Redrive(ctx context.Context, topic string, e Event) error {
 	ctx, span := otel.Tracer("waybill/platform/eventing").Start(e.Trace(ctx), "process "+e.Type, processing(s, e, asked)...)
 	defer span.End()
 	handle := s.Handlers[e.Type]
-	if s.Bulk != nil {
+	if handle == nil {
 		handle = func(ctx context.Context, e Event) error { return r.callBulk(ctx, s, []Event{e})[0] }
 	}
 	err := r.attempt(ctx, span, e, handle)

@@ -15,7 +15,7 @@ type Subscription struct {
 	DeadLetter string
 	// Handlers are the event types this app takes from the topic; others are acknowledged unseen.
 	Handlers map[string]Handler
-	// Bulk, when set, takes every event of the topic in batches, and Handlers are not used.
+	// Bulk, when set, has the events delivered in batches, and then takes them itself if it has a handler.
 	Bulk *Bulk
 	// Raw, when set, takes every message of the topic as it came, and neither Handlers nor Bulk are used.
 	Raw RawHandler
@@ -30,8 +30,8 @@ func (s Subscription) fault() error {
 		return fmt.Errorf("raw subscription to %q: it parks nothing and has no other handlers", s.Topic)
 	case s.Raw == nil && (s.DeadLetter == "" || s.DeadLetter == s.Topic):
 		return fmt.Errorf("subscription to %q with dead letters to %q: they must be named, and differ", s.Topic, s.DeadLetter)
-	case s.Bulk != nil && s.Bulk.Handle == nil:
-		return fmt.Errorf("bulk subscription to %q has no handler", s.Topic)
+	case s.Bulk != nil && (s.Bulk.Handle == nil) == (len(s.Handlers) == 0):
+		return fmt.Errorf("bulk subscription to %q: either it has a handler of its own, or handlers by event type", s.Topic)
 	default:
 		return nil
 	}
