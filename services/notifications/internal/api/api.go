@@ -92,24 +92,35 @@ func (a API) Mount(api huma.API) {
 // Subscriptions are the events that this service takes.
 func (a API) Subscriptions() []eventing.Subscription {
 	return []eventing.Subscription{
-		subscription(contracts.NotificationsReadsNotifications, map[string]eventing.Handler{
+		subscription(contracts.NotificationsReadsNotifications, soon, map[string]eventing.Handler{
 			contracts.TypeNotificationRequested: a.requested,
 			contracts.TypeCustomerRegistered:    a.registered,
 			contracts.TypeCustomerUpdated:       a.updated,
 		}),
-		subscription(contracts.NotificationsReadsFulfillment, map[string]eventing.Handler{
+		subscription(contracts.NotificationsReadsFulfillment, seldom, map[string]eventing.Handler{
 			contracts.TypeApprovalRequested: a.approvalRequested,
 			contracts.TypeFulfillmentFailed: a.fulfillmentFailed,
 		}),
-		subscription(contracts.NotificationsReadsInventory, map[string]eventing.Handler{
+		subscription(contracts.NotificationsReadsInventory, seldom, map[string]eventing.Handler{
 			contracts.TypeInventoryLowStock: a.stockChanged,
 			contracts.TypeInventoryDepleted: a.stockChanged,
 		}),
 	}
 }
 
-func subscription(s contracts.Subscription, handlers map[string]eventing.Handler) eventing.Subscription {
-	return eventing.Subscription{Component: contracts.OrderBus, Topic: s.Topic, DeadLetter: s.DeadLetter(), Handlers: handlers}
+// Nobody waits for a message to the millisecond, so events are gathered for a moment: the three messages of an order come
+// together, and of the sagas' and the stock's events most do not concern the operators.
+const (
+	soon     = 100 * time.Millisecond
+	seldom   = time.Second
+	together = 100
+)
+
+func subscription(s contracts.Subscription, await time.Duration, handlers map[string]eventing.Handler) eventing.Subscription {
+	return eventing.Subscription{
+		Component: contracts.OrderBus, Topic: s.Topic, DeadLetter: s.DeadLetter(), Handlers: handlers,
+		Bulk: &eventing.Bulk{MaxMessages: together, MaxAwait: await},
+	}
 }
 
 func now() time.Time { return time.Now().UTC() }

@@ -154,12 +154,13 @@ func (w *world) deliverEvent(topic string, e eventing.Event) string {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	answer := w.request(http.MethodPost, "/events/"+topic+"/"+e.Type, string(body), "Content-Type", eventing.CloudEventType, "dapr-api-token", token)
-	var verdict struct{ Status string }
-	if err := json.Unmarshal(answer.Body.Bytes(), &verdict); err != nil {
+	batch := `{"entries": [{"entryId": "1", "event": ` + string(body) + `}]}`
+	answer := w.request(http.MethodPost, "/events/"+topic+"/bulk", batch, "Content-Type", "application/json", "dapr-api-token", token)
+	var verdicts struct{ Statuses []struct{ Status string } }
+	if err := json.Unmarshal(answer.Body.Bytes(), &verdicts); err != nil || len(verdicts.Statuses) != 1 {
 		w.t.Fatalf("%s: %v", answer.Body, err)
 	}
-	return verdict.Status
+	return verdicts.Statuses[0].Status
 }
 
 func (w *world) taken(topic, id string, payload contracts.Payload) {
