@@ -265,7 +265,7 @@ const (
 func startChild(name, path, folder string, log *os.File, args ...string) (*child, error) {
 	c := &child{name: name, ended: make(chan struct{})}
 	c.cmd = exec.Command(path, args...) //nolint:gosec,noctx // the runtime that the runner built; stopped by close
-	c.cmd.Dir, c.cmd.Env = folder, append(os.Environ(), "DAPR_HOST_IP=127.0.0.1")
+	c.cmd.Dir, c.cmd.Env = folder, append(daprEnviron(), "DAPR_HOST_IP=127.0.0.1")
 	c.cmd.Stdout, c.cmd.Stderr = log, log
 	c.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := c.cmd.Start(); err != nil {
@@ -328,3 +328,12 @@ func (l engineLog) Warn(v ...any)             { l.Print(v...) }
 func (l engineLog) Warnf(f string, v ...any)  { l.Printf(f, v...) }
 func (l engineLog) Error(v ...any)            { l.Print(v...) }
 func (l engineLog) Errorf(f string, v ...any) { l.Printf(f, v...) }
+
+// daprEnviron collects garbage as seldom as the runner has it done.
+func daprEnviron() []string {
+	env := os.Environ()
+	if os.Getenv("GOGC") == "" {
+		env = append(env, "GOGC=400")
+	}
+	return env
+}

@@ -257,9 +257,13 @@ func (p *plan) pair(a runfile.App) (app, sidecar supervise.Spec) {
 
 func sidecarName(appID string) string { return appID + "-sidecar" }
 
-// daprEnv is the environment of a Dapr process. Without DAPR_HOST_IP it would announce this machine's network address.
+// daprEnv is the environment of a Dapr process. Without DAPR_HOST_IP it would announce this machine's network address. With
+// Go's own GOGC of 100 a sixth of its processor time is garbage collection (docs/benchmarks.md).
 func daprEnv(more map[string]string) []string {
 	env := map[string]string{"DAPR_HOST_IP": "127.0.0.1"}
+	if os.Getenv("GOGC") == "" {
+		env["GOGC"] = "400"
+	}
 	maps.Copy(env, more)
 	return environ(env)
 }
