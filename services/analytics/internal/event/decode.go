@@ -105,9 +105,11 @@ func fieldOf(name string) (field, bool) {
 
 // decoding is one event while it is read.
 type decoding struct {
-	raw    [fields]string // the JSON text of each member, empty where there is none or null
-	null   [fields]bool
-	faults []Fault
+	raw  [fields]string // the JSON text of each member, empty where there is none or null
+	null [fields]bool
+	// escaped says of which texts they have escapes in them.
+	escaped [fields]bool
+	faults  []Fault
 }
 
 // Decode reads an event from JSON and checks it. Members that it does not know are ignored. The error is an *Error that
@@ -187,16 +189,17 @@ func (d *decoding) members(s *scanner) bool {
 	for {
 		s.space()
 		start := s.pos
+		s.escaped = false
 		if !s.text() {
 			return false
 		}
-		f, known := fieldOf(unquote(s.src[start:s.pos]))
+		f, known := fieldOf(unquote(s.src[start:s.pos], s.escaped))
 		s.space()
 		if !s.take(':') {
 			return false
 		}
 		s.space()
-		start = s.pos
+		start, s.escaped = s.pos, false
 		text, ok := s.value(0)
 		if !ok {
 			d.unreadable(s.src[start:], f, known)
@@ -210,7 +213,7 @@ func (d *decoding) members(s *scanner) bool {
 			if seen[f] = true; text == "null" {
 				d.null[f] = true
 			} else {
-				d.raw[f] = text
+				d.raw[f], d.escaped[f] = text, s.escaped
 			}
 		}
 		s.space()
@@ -241,7 +244,7 @@ func (d *decoding) text(f field) string {
 		d.fault(f, "must be text")
 		return ""
 	}
-	return unquote(raw)
+	return unquote(raw, d.escaped[f])
 }
 
 func (d *decoding) id(f field, required bool) string {
@@ -270,14 +273,14 @@ func idProblem(id string) string {
 		return "must not be longer than 128 bytes"
 	}
 	for i := range len(id) {
-		if c := id[i]; c <= ' ' || c >= 0x7f {
+		if id[i]-'!' > '~'-'!' {
 			return unusualIDProblem(id)
 		}
 	}
 	return ""
 }
 
-// unusualIDProblem looks at an id that is not plain ASCII.
+// unusualIDProblem looks at an id that is not visible ASCII.
 func unusualIDProblem(id string) string {
 	for _, r := range id {
 		if !unicode.IsPrint(r) {

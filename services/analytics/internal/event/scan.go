@@ -2,7 +2,6 @@ package event
 
 import (
 	"encoding/json"
-	"strings"
 	"unicode/utf8"
 )
 
@@ -15,9 +14,18 @@ const maxDepth = 32
 type scanner struct {
 	src string
 	pos int
+	// escaped says of the last string or of the last value whether a string in it has an escape.
+	escaped bool
 }
 
+// space is short for the usual case, that there is none, so that the compiler puts it in place.
 func (s *scanner) space() {
+	if s.pos < len(s.src) && s.src[s.pos] <= ' ' {
+		s.spaces()
+	}
+}
+
+func (s *scanner) spaces() {
 	for s.pos < len(s.src) {
 		switch s.src[s.pos] {
 		case ' ', '\t', '\n', '\r':
@@ -130,7 +138,7 @@ func (s *scanner) text() bool {
 			s.pos = pos + 1
 			return bits < utf8.RuneSelf || utf8.ValidString(src[start:pos])
 		case c == '\\':
-			s.pos = pos
+			s.pos, s.escaped = pos, true
 			if !s.escape() {
 				return false
 			}
@@ -199,10 +207,9 @@ func (s *scanner) digits() bool {
 }
 
 // unquote is the content of a string's text, which the scanner has passed over.
-func unquote(text string) string {
-	inner := text[1 : len(text)-1]
-	if strings.IndexByte(inner, '\\') < 0 {
-		return inner
+func unquote(text string, escaped bool) string {
+	if !escaped {
+		return text[1 : len(text)-1]
 	}
 	var plain string
 	if json.Unmarshal([]byte(text), &plain) != nil {

@@ -68,14 +68,6 @@ func (c *Counter) Baseline(at, since time.Time, except [2]time.Time) (mean, devi
 	return mean, math.Sqrt(max(0, squares/float64(minutes)-mean*mean)), minutes
 }
 
-// Last is when the newest pane with an event in it began; ok is false when there is none.
-func (c *Counter) Last() (at time.Time, ok bool) {
-	if len(c.fine) == 0 {
-		return time.Time{}, false
-	}
-	return time.Unix(int64(c.fine[len(c.fine)-1].slot)*fine, 0), true
-}
-
 // Clear empties the counter and keeps its memory for further use.
 func (c *Counter) Clear() { c.fine, c.coarse = c.fine[:0], c.coarse[:0] }
 

@@ -97,14 +97,6 @@ func (d *Distribution) Add(value int64, at time.Time, h Horizon, s Sketch) {
 	d.coarse.at(slotAt(at, coarse), h.coarse).add(value, index)
 }
 
-// Last is when the newest pane with a value in it began; ok is false when there is none.
-func (d *Distribution) Last() (at time.Time, ok bool) {
-	if len(d.fine) == 0 {
-		return time.Time{}, false
-	}
-	return time.Unix(int64(d.fine[len(d.fine)-1].slot)*fine, 0), true
-}
-
 // Clear empties the distribution and keeps its memory for further use.
 func (d *Distribution) Clear() { d.fine, d.coarse = d.fine[:0], d.coarse[:0] }
 

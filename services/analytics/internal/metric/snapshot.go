@@ -6,9 +6,9 @@ import (
 	"waybill/services/analytics/internal/codec"
 )
 
-// Append appends the counter to a snapshot.
-func (c *Counter) Append(b []byte) []byte {
-	return c.coarse.append(c.fine.append(b, appendTally), appendTally)
+// Append appends the counter to a snapshot, without what lies behind the horizon.
+func (c *Counter) Append(b []byte, h Horizon) []byte {
+	return c.coarse.since(h.coarse).append(c.fine.since(h.fine).append(b, appendTally), appendTally)
 }
 
 // Read sets the counter to what Append wrote.
@@ -17,9 +17,9 @@ func (c *Counter) Read(r *codec.Reader) {
 	c.coarse.read(r, readTally)
 }
 
-// Append appends the distribution to a snapshot.
-func (d *Distribution) Append(b []byte) []byte {
-	return d.coarse.append(d.fine.append(b, appendCell), appendCell)
+// Append appends the distribution to a snapshot, without what lies behind the horizon.
+func (d *Distribution) Append(b []byte, h Horizon) []byte {
+	return d.coarse.since(h.coarse).append(d.fine.since(h.fine).append(b, appendCell), appendCell)
 }
 
 // Read sets the distribution to what Append wrote.
@@ -28,11 +28,11 @@ func (d *Distribution) Read(r *codec.Reader) {
 	d.coarse.read(r, readCell)
 }
 
-func (l *lane[S]) append(b []byte, sum func([]byte, *S) []byte) []byte {
-	b = codec.Uint(b, uint64(len(*l)))
+func (l lane[S]) append(b []byte, sum func([]byte, *S) []byte) []byte {
+	b = codec.Uint(b, uint64(len(l)))
 	before := slot(0)
-	for i := range *l {
-		p := &(*l)[i]
+	for i := range l {
+		p := &l[i]
 		b = sum(codec.Uint(b, uint64(p.slot-before)), &p.sum)
 		before = p.slot
 	}

@@ -87,42 +87,65 @@ type pane[S any] struct {
 // summary is what a pane holds; emptied is an empty one, which may use the memory of the old one.
 type summary[S any] interface{ emptied() S }
 
-// lane is a series' panes of one length, the oldest first, those in which nothing happened left out.
+// lane is a series' panes of one length, the oldest first, those in which nothing happened left out. Panes that are not
+// needed any more stay until there is no room for another one. Beyond its length lie old panes, whose memory is used again.
 type lane[S summary[S]] []pane[S]
 
-// at is the summary of a pane, a new one when nothing happened in it yet. Panes before oldest are let go.
+// at is the summary of a pane, a new one when nothing happened in it yet. Panes before oldest may be let go.
 func (l *lane[S]) at(at, oldest slot) *S {
 	panes := *l
 	n := len(panes)
 	if n > 0 && panes[n-1].slot == at {
 		return &panes[n-1].sum
 	}
-	if n == 0 || panes[n-1].slot < at {
-		var fresh S
-		if n > 0 && panes[0].slot < oldest {
-			fresh = panes[0].sum.emptied()
-			gone := 1
-			for gone < n && panes[gone].slot < oldest {
-				gone++
-			}
-			copy(panes, panes[gone:])
-			clear(panes[n-gone:])
-			panes = panes[:n-gone]
-		}
-		*l = append(panes, pane[S]{at, fresh})
-		return &(*l)[len(*l)-1].sum
-	}
-	i := n - 1 // an event that comes late
+	i := n // where the pane is or has to be; an event that comes late looks for it from the end
 	for i > 0 && panes[i-1].slot >= at {
 		i--
 	}
-	if panes[i].slot != at {
-		panes = append(panes, pane[S]{})
-		copy(panes[i+1:], panes[i:])
-		panes[i] = pane[S]{slot: at}
-		*l = panes
+	if i < n && panes[i].slot == at {
+		return &panes[i].sum
 	}
+	if n == cap(panes) {
+		gone := l.makeRoom(oldest)
+		panes, n, i = *l, n-gone, i-gone
+	}
+	panes = panes[:n+1]
+	fresh := pane[S]{at, panes[n].sum.emptied()}
+	copy(panes[i+1:], panes[i:n])
+	panes[i] = fresh
+	*l = panes
 	return &panes[i].sum
+}
+
+// makeRoom lets go of the panes before oldest, and makes the lane longer when that frees less than a quarter of it, so that
+// the panes are seldom moved. It says how many are gone.
+func (l *lane[S]) makeRoom(oldest slot) (gone int) {
+	panes := *l
+	for gone < len(panes) && panes[gone].slot < oldest {
+		gone++
+	}
+	if gone > 0 {
+		// Swapping keeps the memory of those that go behind the end.
+		for i := gone; i < len(panes); i++ {
+			panes[i-gone], panes[i] = panes[i], panes[i-gone]
+		}
+		panes = panes[:len(panes)-gone]
+	}
+	if free := cap(panes) - len(panes); free <= cap(panes)/4 {
+		wider := make(lane[S], cap(panes)+max(2, cap(panes)/2))
+		copy(wider, panes[:cap(panes)])
+		panes = wider[:len(panes)]
+	}
+	*l = panes
+	return gone
+}
+
+// since is the lane without the panes before oldest.
+func (l lane[S]) since(oldest slot) lane[S] {
+	for len(l) > 0 && l[0].slot < oldest {
+		l = l[1:]
+	}
+	return l
 }
 
 // between yields the panes from first to last by calling use, the newest first.

@@ -90,8 +90,8 @@ func (p *product) clear() {
 	p.spike.Clear()
 }
 
-func (p *product) append(b []byte) []byte {
-	b = p.revenue.Append(p.purchases.Append(p.views.Append(b)))
+func (p *product) append(b []byte, h metric.Horizon) []byte {
+	b = p.revenue.Append(p.purchases.Append(p.views.Append(b, h), h), h)
 	return p.spike.Append(p.history.Append(b))
 }
 
@@ -106,16 +106,16 @@ func (p *product) read(r *codec.Reader) {
 // session is what is kept of one session.
 type session struct{ views metric.Counter }
 
-func (s *session) clear()                 { s.views.Clear() }
-func (s *session) append(b []byte) []byte { return s.views.Append(b) }
-func (s *session) read(r *codec.Reader)   { s.views.Read(r) }
+func (s *session) clear()                                   { s.views.Clear() }
+func (s *session) append(b []byte, h metric.Horizon) []byte { return s.views.Append(b, h) }
+func (s *session) read(r *codec.Reader)                     { s.views.Read(r) }
 
 // algorithm is what is kept of one algorithm.
 type algorithm struct{ confidence metric.Distribution }
 
-func (a *algorithm) clear()                 { a.confidence.Clear() }
-func (a *algorithm) append(b []byte) []byte { return a.confidence.Append(b) }
-func (a *algorithm) read(r *codec.Reader)   { a.confidence.Read(r) }
+func (a *algorithm) clear()                                   { a.confidence.Clear() }
+func (a *algorithm) append(b []byte, h metric.Horizon) []byte { return a.confidence.Append(b, h) }
+func (a *algorithm) read(r *codec.Reader)                     { a.confidence.Read(r) }
 
 // New makes an empty pipeline. The error says what is wrong with the configuration.
 func New(config Config) (*Pipeline, error) {
@@ -164,6 +164,9 @@ func (p *Pipeline) Add(e *event.Event, found []anomaly.Anomaly) (Outcome, []anom
 
 // moveHorizon keeps the horizon of the pane that holds the newest event, so that it follows from that time alone.
 func (p *Pipeline) moveHorizon() {
+	if p.newest.IsZero() {
+		return
+	}
 	pane := int64(metric.Minute.Pane() / time.Second)
 	if of := p.newest.Unix() / pane; of != p.horizonOf {
 		p.horizonOf, p.horizon = of, metric.NewHorizon(time.Unix(of*pane, 0), p.config.Lateness)

@@ -22,8 +22,9 @@ func (p *Pipeline) Snapshot() []byte {
 	}
 	b = codec.Int(b, p.stats.Revenue)
 	b = p.seen.append(b)
-	b = p.revenue.Append(p.purchases.Append(p.views.Append(b)))
-	b = p.algorithms.append(p.sessions.append(p.products.append(b)))
+	h := p.horizon
+	b = p.revenue.Append(p.purchases.Append(p.views.Append(b, h), h), h)
+	b = p.algorithms.append(p.sessions.append(p.products.append(b, h), h), h)
 	return binary.LittleEndian.AppendUint64(b, xxhash.Sum64(b))
 }
 
@@ -49,6 +50,7 @@ func Restore(snapshot []byte, config Config) (*Pipeline, error) {
 		*n = r.Uint()
 	}
 	p.stats.Revenue = r.Int()
+	p.moveHorizon()
 	p.seen.read(r)
 	p.views.Read(r)
 	p.purchases.Read(r)

@@ -4,13 +4,14 @@ import (
 	"strings"
 
 	"waybill/services/analytics/internal/codec"
+	"waybill/services/analytics/internal/metric"
 )
 
 // kept is what a table keeps of one name. Clear empties it for another name and keeps its memory.
 type kept[T any] interface {
 	*T
 	clear()
-	append(b []byte) []byte
+	append(b []byte, h metric.Horizon) []byte
 	read(r *codec.Reader)
 }
 
@@ -83,10 +84,10 @@ func (t *table[T, P]) all(yield func(name string, value *T) bool) {
 	}
 }
 
-func (t *table[T, P]) append(b []byte) []byte {
+func (t *table[T, P]) append(b []byte, h metric.Horizon) []byte {
 	b = codec.Uint(codec.Uint(b, t.evicted), uint64(len(t.rows)))
 	for name, value := range t.all {
-		b = P(value).append(codec.Text(b, name))
+		b = P(value).append(codec.Text(b, name), h)
 	}
 	return b
 }

@@ -1,0 +1,490 @@
+package pipeline_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+
+	"waybill/contracts"
+	"waybill/services/analytics/internal/anomaly"
+	"waybill/services/analytics/internal/codec"
+	"waybill/services/analytics/internal/event"
+	"waybill/services/analytics/internal/metric"
+	"waybill/services/analytics/internal/pipeline"
+	"waybill/services/analytics/internal/truth"
+)
+
+var nine = time.Date(2026, time.March, 14, 9, 0, 0, 0, time.UTC)
+
+// feeder gives a pipeline events with ids of their own.
+type feeder struct {
+	t     testing.TB
+	p     *pipeline.Pipeline
+	n     int
+	found []anomaly.Anomaly
+}
+
+func feed(t testing.TB, config pipeline.Config) *feeder {
+	t.Helper()
+	return &feeder{t: t, p: newPipeline(t, config)}
+}
+
+func decoded(t testing.TB, payload contracts.Payload) event.Event {
+	t.Helper()
+	data, err := json.Marshal(payload)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := event.Decode(data, event.Rules{Type: payload.EventType()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+func (f *feeder) add(payload contracts.Payload) pipeline.Outcome {
+	f.t.Helper()
+	e := decoded(f.t, payload)
+	var outcome pipeline.Outcome
+	outcome, f.found = f.p.Add(&e, f.found)
+	return outcome
+}
+
+func (f *feeder) id() string {
+	f.n++
+	return fmt.Sprintf("EVT-%d", f.n)
+}
+
+func (f *feeder) view(product, session string, at time.Time) pipeline.Outcome {
+	f.t.Helper()
+	return f.add(contracts.ProductViewed{EventID: f.id(), ProductID: product, SessionID: session, Timestamp: at})
+}
+
+func (f *feeder) purchase(product string, value contracts.Amount, at time.Time) pipeline.Outcome {
+	f.t.Helper()
+	return f.add(contracts.ProductPurchased{EventID: f.id(), ProductID: product, Value: value, Timestamp: at})
+}
+
+func (f *feeder) kinds() []string {
+	var kinds []string
+	for _, a := range f.found {
+		kinds = append(kinds, a.Kind)
+	}
+	return kinds
+}
+
+// TestHistorySurvivesBatches: the former code cleared its history after every batch, so that anomalies hardly ever fired.
+func TestHistorySurvivesBatches(t *testing.T) {
+	t.Parallel()
+	f := feed(t, pipeline.DefaultConfig())
+	for i := range 12 { // a purchase every two hours: each window is long gone when the next one comes
+		f.purchase("PROD-001", contracts.Amount(4900+100*(i%3)), nine.Add(time.Duration(i)*2*time.Hour))
+	}
+	if len(f.found) > 0 {
+		t.Fatalf("usual purchases are unusual: %+v", f.found)
+	}
+	f.purchase("PROD-001", 49999, nine.Add(26*time.Hour))
+	if len(f.found) != 1 || f.found[0].Kind != contracts.AnomalyUnusualPurchase || f.found[0].EventID != "EVT-13" {
+		t.Fatalf("found %+v", f.found)
+	}
+	a := f.found[0]
+	if a.Expected != 50 || a.Seen != 499.99 || a.Deviation != 0.82 || a.Score != 551.12 || !a.At.Equal(nine.Add(26*time.Hour)) {
+		t.Errorf("found %+v", a)
+	}
+	const sentence = "A purchase of PROD-001 came to 499.99 USD, where 50.00 is usual: the 12 purchases before it differ from that by 0.82 on average."
+	if a.Sentence != sentence {
+		t.Errorf("the sentence is %q", a.Sentence)
+	}
+}
+
+// TestAValueIsNotPartOfItsOwnSample: the former code added the value first, so that the score of the 12th could not pass 3.18,
+// whatever it was.
+func TestAValueIsNotPartOfItsOwnSample(t *testing.T) {
+	t.Parallel()
+	f := feed(t, pipeline.DefaultConfig())
+	for i := range 11 {
+		f.purchase("PROD-001", contracts.Amount(1000+i), nine.Add(time.Duration(i)*time.Second))
+	}
+	f.purchase("PROD-001", 100_000_00, nine.Add(time.Minute))
+	if len(f.found) != 1 || f.found[0].Score < 1000 {
+		t.Errorf("found %+v", f.found)
+	}
+}
+
+func TestTenPurchasesAreNoHistory(t *testing.T) {
+	t.Parallel()
+	f := feed(t, pipeline.DefaultConfig())
+	for i := range 10 {
+		f.purchase("PROD-001", 1000, nine.Add(time.Duration(i)*time.Second))
+	}
+	f.purchase("PROD-001", 99999, nine.Add(time.Minute))
+	if len(f.found) > 0 {
+		t.Errorf("found %+v", f.found)
+	}
+}
+
+// TestAnErrorDoesNotHideTheNext also holds that a change of price which lasts becomes usual.
+func TestAnErrorDoesNotHideTheNext(t *testing.T) {
+	t.Parallel()
+	f := feed(t, pipeline.DefaultConfig())
+	at := nine
+	buy := func(n int, value contracts.Amount) {
+		for i := range n {
+			at = at.Add(time.Second)
+			f.purchase("PROD-001", value+contracts.Amount(i%5), at)
+		}
+	}
+	buy(20, 1000)
+	buy(1, 1_000_000)
+	buy(1, 1_000_000)
+	if len(f.found) != 2 {
+		t.Fatalf("found %+v", f.found)
+	}
+	buy(200, 2000)
+	f.found = nil
+	if buy(50, 2000); len(f.found) > 0 {
+		t.Errorf("the new price is still unusual: %+v", f.found)
+	}
+}
+
+// TestPurchasesOfOneAmount have no deviation, and their score is finite all the same.
+func TestPurchasesOfOneAmount(t *testing.T) {
+	t.Parallel()
+	f := feed(t, pipeline.DefaultConfig())
+	for i := range 20 {
+		f.purchase("PROD-001", 1000, nine.Add(time.Duration(i)*time.Second))
+	}
+	f.purchase("PROD-001", 1002, nine.Add(time.Minute))
+	f.purchase("PROD-001", 2000, nine.Add(time.Minute))
+	if len(f.found) != 1 || math.IsInf(f.found[0].Score, 0) {
+		t.Errorf("found %+v", f.found)
+	}
+}
+
+// TestAMinuteIsAMinute: the former code counted all views ever: 300 of them over ten years raised 200 alerts.
+func TestAMinuteIsAMinute(t *testing.T) {
+	t.Parallel()
+	f := feed(t, pipeline.DefaultConfig())
+	for i := range 300 {
+		f.view("PROD-001", "SESSION-1", nine.Add(time.Duration(i)*12*24*time.Hour))
+	}
+	if len(f.found) > 0 {
+		t.Errorf("found %+v", f.found)
+	}
+}
+
+// TestOneAnomalyPerSpike holds that a spike is told once, a second one again, and a busy product's usual views never.
+func TestOneAnomalyPerSpike(t *testing.T) {
+	t.Parallel()
+	f := feed(t, pipeline.DefaultConfig())
+	spikes := map[int]int{20: 300, 21: 500, 22: 300, 40: 300} // extra views of PROD-001, by minute
+	for minute := range 60 {
+		for second := range 60 {
+			at := nine.Add(time.Duration(minute)*time.Minute + time.Duration(second)*time.Second)
+			for range 4 {
+				f.view("PROD-BUSY", "", at)
+			}
+			if second%6 == 0 {
+				f.view("PROD-001", "", at)
+			}
+			for range spikes[minute] / 60 {
+				f.view("PROD-001", "", at)
+			}
+		}
+	}
+	if diff := cmp.Diff([]string{contracts.AnomalyViewSpike, contracts.AnomalyViewSpike}, f.kinds()); diff != "" {
+		t.Fatalf("%s: %+v", diff, f.found)
+	}
+	first := f.found[0]
+	if first.Product != "PROD-001" || first.Expected != 10 || first.Seen != 101 || first.At.Before(nine.Add(20*time.Minute)) ||
+		!first.At.Before(nine.Add(21*time.Minute)) || f.found[1].ID == first.ID || !strings.HasPrefix(first.Sentence, "PROD-001 was viewed 101 times within a minute") {
+		t.Errorf("found %+v", f.found)
+	}
+}
+
+// TestNoSpikeWithoutABaseline: right after the start nobody knows what is usual.
+func TestNoSpikeWithoutABaseline(t *testing.T) {
+	t.Parallel()
+	f := feed(t, pipeline.DefaultConfig())
+	for i := range 300 {
+		f.view("PROD-001", "", nine.Add(time.Duration(i)*100*time.Millisecond))
+	}
+	if len(f.found) > 0 {
+		t.Errorf("found %+v", f.found)
+	}
+	f.view("PROD-002", "", nine.Add(5*time.Minute))
+	for i := range 300 {
+		f.view("PROD-003", "", nine.Add(5*time.Minute+time.Duration(i)*100*time.Millisecond))
+	}
+	if len(f.found) != 1 || f.found[0].Product != "PROD-003" || f.found[0].Expected != 0 {
+		t.Errorf("found %+v", f.found)
+	}
+}
+
+// TestConversionIsOfOneWindow: the former code averaged the rates after each purchase: here (1/1 + 2/10) / 2.
+func TestConversionIsOfOneWindow(t *testing.T) {
+	t.Parallel()
+	f := feed(t, pipeline.DefaultConfig())
+	f.view("PROD-001", "", nine)
+	f.purchase("PROD-001", 1000, nine)
+	for range 9 {
+		f.view("PROD-001", "", nine.Add(10*time.Second))
+	}
+	f.purchase("PROD-001", 1000, nine.Add(10*time.Second))
+	s, ok := f.p.Statistics("conversion_rate_PROD-001", metric.Minute, nine.Add(10*time.Second))
+	if !ok || s.Mean != 0.2 || s.Count != 10 || s.Sum != 2 {
+		t.Errorf("the rate is %+v, %v", s, ok)
+	}
+	if s, ok := f.p.Statistics("conversion_rate_PROD-001", metric.Minute, nine.Add(2*time.Minute)); ok {
+		t.Errorf("without a view the rate is %+v", s)
+	}
+}
+
+func TestDuplicatesAndLateEvents(t *testing.T) {
+	t.Parallel()
+	f := feed(t, pipeline.DefaultConfig())
+	one := contracts.ProductViewed{EventID: "EVT-X", ProductID: "PROD-001", Timestamp: nine}
+	for i, want := range []pipeline.Outcome{pipeline.Counted, pipeline.Duplicate, pipeline.Duplicate} {
+		if got := f.add(one); got != want {
+			t.Errorf("the %d. time it is %s", i+1, got)
+		}
+	}
+	f.view("PROD-001", "", nine.Add(2*time.Minute))
+	if got := f.add(one); got != pipeline.Duplicate {
+		t.Errorf("as late as may be it is %s", got)
+	}
+	if got := f.view("PROD-001", "", nine); got != pipeline.Counted {
+		t.Errorf("another one as late as may be is %s", got)
+	}
+	f.view("PROD-001", "", nine.Add(2*time.Minute+time.Nanosecond))
+	if got := f.add(one); got != pipeline.Late {
+		t.Errorf("later it is %s", got)
+	}
+	if s := f.p.Stats(); s.Views != 4 || s.Duplicates != 3 || s.Late != 1 {
+		t.Errorf("%+v", s)
+	}
+	if s, _ := f.p.Statistics("total_views", metric.FiveMinutes, nine.Add(2*time.Minute)); s.Count != 4 {
+		t.Errorf("%+v", s)
+	}
+}
+
+func TestAnotherCurrencyIsNotAddedUp(t *testing.T) {
+	t.Parallel()
+	f := feed(t, pipeline.DefaultConfig())
+	f.purchase("PROD-001", 1000, nine)
+	f.add(contracts.ProductPurchased{EventID: "EVT-EUR", ProductID: "PROD-001", Value: 5000, Currency: "EUR", Timestamp: nine})
+	revenue, _ := f.p.Statistics("total_revenue", metric.Minute, nine)
+	purchases, _ := f.p.Statistics("purchases_PROD-001", metric.Minute, nine)
+	if s := f.p.Stats(); revenue.Sum != 10 || purchases.Count != 2 || s.OtherCurrency != 1 || s.Revenue != 1000 {
+		t.Errorf("%+v, %+v, %+v", revenue, purchases, s)
+	}
+}
+
+func TestEvictionIsCountedAndTotalsStay(t *testing.T) {
+	t.Parallel()
+	config := pipeline.DefaultConfig()
+	config.MaxProducts, config.MaxSessions, config.MaxIDs = 10, 5, 100
+	f := feed(t, config)
+	for i := range 1000 {
+		f.view(fmt.Sprintf("PROD-%d", i%20), fmt.Sprintf("SESSION-%d", i), nine)
+		f.view("PROD-HOT", "", nine) // what is used all the time stays
+	}
+	s := f.p.Stats()
+	if s.Products != 10 || s.Sessions != 5 || s.EvictedSessions != 995 || s.EvictedProducts == 0 || s.IDs > 200 || s.ForgottenIDs == 0 {
+		t.Errorf("%+v", s)
+	}
+	hot, _ := f.p.Statistics("views_PROD-HOT", metric.Minute, nine)
+	total, _ := f.p.Statistics("total_views", metric.Minute, nine)
+	if hot.Count != 1000 || total.Count != 2000 {
+		t.Errorf("%+v, %+v", hot, total)
+	}
+}
+
+func TestUnknownNamesHaveNoStatistics(t *testing.T) {
+	t.Parallel()
+	f := feed(t, pipeline.DefaultConfig())
+	f.view("PROD-001", "SESSION-1", nine)
+	for _, name := range []string{"", "views_", "views_PROD-002", "session_SESSION-1", "session__views", "session_views", "revenue_PROD-001",
+		"total_revenue", "recommendation_confidence_knn", "views_None"} {
+		if s, ok := f.p.Statistics(name, metric.Minute, nine); ok {
+			t.Errorf("%q: %+v", name, s)
+		}
+	}
+	for _, name := range []string{"total_views", "views_PROD-001", "session_SESSION-1_views", "conversion_rate_PROD-001"} {
+		if _, ok := f.p.Statistics(name, metric.Minute, nine); !ok {
+			t.Errorf("%q is unknown", name)
+		}
+	}
+}
+
+func TestConfigurationIsChecked(t *testing.T) {
+	t.Parallel()
+	if _, err := pipeline.New(pipeline.Config{Lateness: -1}); err == nil || strings.Count(err.Error(), "\n") != 3 {
+		t.Errorf("the error is %v", err)
+	}
+}
+
+// drawFact draws an event in a small world, so that things happen to it.
+func drawFact(t *rapid.T, i int, at time.Time) truth.Fact {
+	f := truth.Fact{
+		ID: fmt.Sprintf("EVT-%d", i), At: at,
+		Product: rapid.SampledFrom([]string{"PROD-001", "PROD-002", "PROD-003"}).Draw(t, "product"),
+		Session: rapid.SampledFrom([]string{"", "SESSION-1", "SESSION-2"}).Draw(t, "session"),
+		Type: rapid.SampledFrom([]string{
+			contracts.TypeProductViewed, contracts.TypeProductViewed, contracts.TypeProductPurchased, contracts.TypeRecommendationGenerated,
+		}).Draw(t, "type"),
+	}
+	switch f.Type {
+	case contracts.TypeProductPurchased:
+		f.Value = contracts.Amount(rapid.OneOf(rapid.Int64Range(0, 20), rapid.Int64Range(0, 1_000_000_00)).Draw(t, "value"))
+	case contracts.TypeRecommendationGenerated:
+		f.Algorithm = "knn"
+		f.Confidence = float64(rapid.IntRange(0, 100).Draw(t, "confidence")) / 100
+	}
+	return f
+}
+
+func payloadOf(f truth.Fact) contracts.Payload {
+	switch f.Type {
+	case contracts.TypeProductPurchased:
+		return contracts.ProductPurchased{EventID: f.ID, SessionID: f.Session, ProductID: f.Product, Value: f.Value, Timestamp: f.At}
+	case contracts.TypeRecommendationGenerated:
+		return contracts.RecommendationGenerated{
+			EventID: f.ID, SessionID: f.Session, Algorithm: f.Algorithm, ConfidenceScores: []float64{f.Confidence}, Timestamp: f.At,
+		}
+	default:
+		return contracts.ProductViewed{EventID: f.ID, SessionID: f.Session, ProductID: f.Product, Timestamp: f.At}
+	}
+}
+
+// TestWindowsAgainstPlainValues feeds random events in random order, some twice, some late, with restarts in between, and
+// holds every window against the plain list of what was counted.
+func TestWindowsAgainstPlainValues(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(rt *rapid.T) {
+		config := pipeline.DefaultConfig()
+		config.Lateness = time.Duration(rapid.IntRange(0, 400).Draw(rt, "lateness in seconds")) * time.Second
+		restarted, whole := newPipeline(t, config), newPipeline(t, config)
+		var all, counted []truth.Fact
+		known := map[string]bool{}
+		newest := time.Time{}
+		clock := nine
+		for i := range rapid.IntRange(1, 80).Draw(rt, "events") {
+			clock = clock.Add(time.Duration(rapid.SampledFrom([]int{0, 1, 7, 30, 61, 600, 4000}).Draw(rt, "step")) * time.Second)
+			fact := truth.Fact{}
+			if len(all) > 0 && rapid.IntRange(0, 4).Draw(rt, "again") == 0 {
+				fact = all[rapid.IntRange(0, len(all)-1).Draw(rt, "which")]
+			} else {
+				back := rapid.OneOf(rapid.Just(0), rapid.IntRange(0, 500_000)).Draw(rt, "back in milliseconds")
+				fact = drawFact(rt, i, clock.Add(-time.Duration(back)*time.Millisecond))
+				all = append(all, fact)
+			}
+			want := pipeline.Counted
+			switch {
+			case fact.At.Before(newest.Add(-config.Lateness)):
+				want = pipeline.Late
+			case known[fact.ID]:
+				want = pipeline.Duplicate
+			default:
+				known[fact.ID] = true
+				counted = append(counted, fact)
+			}
+			if fact.At.After(newest) {
+				newest = fact.At
+			}
+			e := decoded(t, payloadOf(fact))
+			got, found := restarted.Add(&e, nil)
+			if got != want {
+				rt.Fatalf("%+v is %s, want %s", fact, got, want)
+			}
+			if _, same := whole.Add(&e, nil); cmp.Diff(found, same) != "" {
+				rt.Fatal(cmp.Diff(found, same))
+			}
+			if rapid.IntRange(0, 9).Draw(rt, "restart") == 0 {
+				restarted = restore(t, restarted.Snapshot(), config)
+			}
+		}
+		if !bytes.Equal(restarted.Snapshot(), whole.Snapshot()) {
+			rt.Fatal("after restarts the state is another")
+		}
+		if diff := cmp.Diff(whole.Stats(), restarted.Stats()); diff != "" {
+			rt.Fatal(diff)
+		}
+		if newest.IsZero() {
+			return
+		}
+		at := newest.Add(-time.Duration(rapid.Int64Range(0, int64(config.Lateness)).Draw(rt, "looking back")))
+		for _, w := range metric.Windows() {
+			if err := compare(restarted, counted, w, at); err != nil {
+				rt.Fatalf("window %s at %s: %v", w, at, err)
+			}
+		}
+	})
+}
+
+func restore(t testing.TB, snapshot []byte, config pipeline.Config) *pipeline.Pipeline {
+	t.Helper()
+	p, err := pipeline.Restore(snapshot, config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// TestARestartChangesNothing stops in the middle of a stream with anomalies, and goes on from the snapshot.
+func TestARestartChangesNothing(t *testing.T) {
+	t.Parallel()
+	options := truth.Default()
+	options.Events, options.Products, options.Sessions = 30_000, 300, 2000
+	config := pipeline.DefaultConfig()
+	config.MaxSessions = 500 // so that the order of eviction counts
+	whole, restarted := newPipeline(t, config), newPipeline(t, config)
+	var found, again []anomaly.Anomaly
+	arrivals := truth.Make(options).Arrivals
+	for i, arrival := range arrivals {
+		e, err := event.Decode(arrival.JSON, event.Rules{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, found = whole.Add(&e, found)
+		_, again = restarted.Add(&e, again)
+		if i%(len(arrivals)/7) == 0 {
+			restarted = restore(t, restarted.Snapshot(), config)
+		}
+	}
+	if diff := cmp.Diff(found, again); diff != "" || len(found) == 0 {
+		t.Errorf("of %d anomalies: %s", len(found), diff)
+	}
+	if !bytes.Equal(whole.Snapshot(), restarted.Snapshot()) {
+		t.Error("after restarts the state is another")
+	}
+	config.MaxProducts, config.MaxSessions = 100, 50
+	if s := restore(t, whole.Snapshot(), config).Stats(); s.Products != 100 || s.Sessions != 50 || s.EvictedProducts == 0 {
+		t.Errorf("with less room: %+v", s)
+	}
+}
+
+func TestDamagedSnapshotsAreRefused(t *testing.T) {
+	t.Parallel()
+	f := feed(t, pipeline.DefaultConfig())
+	f.view("PROD-001", "SESSION-1", nine)
+	f.purchase("PROD-001", 1000, nine)
+	good := f.p.Snapshot()
+	for i := range good {
+		bad := bytes.Clone(good)
+		bad[i] ^= 0x10
+		for _, snapshot := range [][]byte{bad, good[:i]} {
+			if _, err := pipeline.Restore(snapshot, pipeline.DefaultConfig()); !errors.Is(err, codec.ErrCorrupt) {
+				t.Fatalf("damaged at byte %d of %d: %v", i, len(good), err)
+			}
+		}
+	}
+}
