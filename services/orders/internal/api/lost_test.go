@@ -33,8 +33,12 @@ func (l *lossy) loses(e eventing.Event) bool {
 // carry delivers what was published since the last time.
 func (l *lossy) carry() {
 	l.w.t.Helper()
-	for ; l.carried < len(l.w.bus.published); l.carried++ {
-		e := l.w.bus.published[l.carried]
+	for {
+		e, more := l.w.bus.at(l.carried)
+		if !more {
+			return
+		}
+		l.carried++
 		if l.loses(e.Event) {
 			continue
 		}

@@ -380,6 +380,16 @@ func (b *bus) PublishEvent(_ context.Context, _, topic string, data any, _ ...da
 	return err
 }
 
+// at returns what was published as the n-th, counted from 0, if so much was.
+func (b *bus) at(n int) (p published, ok bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if n >= len(b.published) {
+		return published{}, false
+	}
+	return b.published[n], true
+}
+
 // of lists the published events of one type.
 func (b *bus) of(eventType string) []published {
 	b.mu.Lock()
