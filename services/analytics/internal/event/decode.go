@@ -433,6 +433,8 @@ func (d *decoding) properties() string {
 		d.fault(fieldProperties, "must be an object")
 	case len(raw) > MaxProperties:
 		d.fault(fieldProperties, "must not be larger than 8 KiB")
+	case takesReserved(raw):
+		d.fault(fieldProperties, "must not have a member named "+reserved)
 	}
 	return raw
 }

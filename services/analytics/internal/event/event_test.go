@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"pgregory.net/rapid"
 
 	"waybill/contracts"
@@ -162,6 +163,43 @@ func TestPayloadsComeBack(t *testing.T) {
 		if err != nil || string(again) != string(data) {
 			t.Errorf("%s came back as %s, %v; want %s", e.Type, again, err, data)
 		}
+	}
+}
+
+// TestRecordsComeBack stores an event in the columns of the table and reads it again.
+func TestRecordsComeBack(t *testing.T) {
+	t.Parallel()
+	for name, text := range map[string]string{
+		"view":     view,
+		"bare":     strings.Replace(view, `,"properties":{"device":"desktop","n":12345678901234567890}`, "", 1),
+		"purchase": `{"event_id":"E","event_type":"analytics.product_purchased","product_id":"P","value":0.29,"timestamp":"2026-03-14T12:00:00.123456Z"}`,
+		"purchase with all": `{"event_id":"E","event_type":"analytics.product_purchased","product_id":"P","value":9999999999.99,"currency":"EUR",` +
+			`"quantity":3,"order_id":"ORD-1","timestamp":"2026-03-14T12:00:00Z","properties":{"device":"phone"}}`,
+		"recommendation": `{"event_id":"E","event_type":"analytics.recommendation_generated","algorithm":"knn","confidence_scores":[0.1,0.25],` +
+			`"timestamp":"2026-03-14T12:00:00Z","properties":{ }}`,
+		"unscored": `{"event_id":"E","event_type":"analytics.recommendation_generated","algorithm":"knn","confidence_scores":[],"timestamp":"2026-03-14T12:00:00Z"}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			e := decode(t, text, event.Rules{})
+			record := e.Record()
+			if record.Properties != "" && !json.Valid([]byte(record.Properties)) {
+				t.Fatalf("the properties are %s", record.Properties)
+			}
+			again, err := event.FromRecord(record)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(e.Payload(), again.Payload(), cmpopts.EquateEmpty()); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+	if _, err := event.FromRecord(event.Record{ID: "E", Type: "Order.Created"}); err == nil {
+		t.Error("a row of something else is an event")
+	}
+	if _, err := event.Decode([]byte(strings.Replace(view, "device", "waybill", 1)), event.Rules{}); err == nil {
+		t.Error("a client uses the reserved property")
 	}
 }
 

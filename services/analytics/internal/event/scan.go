@@ -130,30 +130,41 @@ func (s *scanner) text() bool {
 		return false
 	}
 	// The position lives in a variable of its own here, for this loop sees nearly every byte of an event.
-	src, start, pos, bits := s.src, s.pos, s.pos, byte(0)
-	for pos < len(src) {
-		c := src[pos]
+	src, start, pos, ascii := s.src, s.pos, s.pos, true
+	for {
+		for pos < len(src) && plain[src[pos]] {
+			pos++
+		}
+		s.pos = pos
 		switch {
-		case c == '"':
-			s.pos = pos + 1
-			return bits < utf8.RuneSelf || utf8.ValidString(src[start:pos])
-		case c == '\\':
-			s.pos, s.escaped = pos, true
+		case pos == len(src):
+			return false
+		case src[pos] == '"':
+			s.pos++
+			return ascii || utf8.ValidString(src[start:pos])
+		case src[pos] == '\\':
+			s.escaped = true
 			if !s.escape() {
 				return false
 			}
 			pos = s.pos
-		case c < ' ':
-			s.pos = pos
+		case src[pos] < ' ':
 			return false
 		default:
-			bits |= c
+			ascii = false
 			pos++
 		}
 	}
-	s.pos = pos
-	return false
 }
+
+// plain are the bytes that stand for themselves in a string: those of ASCII that are no control characters, no quotation
+// mark and no backslash.
+var plain = func() (table [256]bool) {
+	for c := ' '; c < utf8.RuneSelf; c++ {
+		table[c] = c != '"' && c != '\\'
+	}
+	return table
+}()
 
 func (s *scanner) escape() bool {
 	if s.pos+1 >= len(s.src) {
@@ -211,9 +222,9 @@ func unquote(text string, escaped bool) string {
 	if !escaped {
 		return text[1 : len(text)-1]
 	}
-	var plain string
-	if json.Unmarshal([]byte(text), &plain) != nil {
+	var content string
+	if json.Unmarshal([]byte(text), &content) != nil {
 		return "" // the scanner takes nothing that encoding/json refuses
 	}
-	return plain
+	return content
 }
