@@ -54,6 +54,13 @@ func NewPublisher(client dapr.Client, component string) (*Publisher, error) {
 	return &Publisher{client: client, component: component, patience: publishPatience, published: published, retried: retried}, nil
 }
 
+// On is a Publisher like p for another component.
+func (p *Publisher) On(component string) *Publisher {
+	other := *p
+	other.component = component
+	return &other
+}
+
 // Publish returns when the broker has the event, after as many retries with backoff as fit into ctx and ten seconds;
 // else the error wraps ErrUnavailable, unless the event itself is refused. A retry can deliver the event twice.
 func (p *Publisher) Publish(ctx context.Context, topic string, e Event) error {

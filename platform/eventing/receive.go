@@ -379,7 +379,7 @@ func (r *Receiver) park(ctx context.Context, s Subscription, e Event, reason err
 			return fmt.Errorf("announce the parked event: %w", err)
 		}
 	}
-	if err := r.publisher.Publish(ctx, s.DeadLetter, e); err != nil {
+	if err := r.publisher.On(s.Component).Publish(ctx, s.DeadLetter, e); err != nil {
 		return err
 	}
 	r.logger.ErrorContext(ctx, "event parked", eventAttrs(s, e), slog.String("dead_letter", s.DeadLetter), slog.Any("reason", reason))

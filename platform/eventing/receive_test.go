@@ -681,3 +681,21 @@ func TestUnreadableBulk(t *testing.T) {
 		t.Errorf("an empty batch is answered %q", got)
 	}
 }
+
+// A dead-letter topic lies on the bus of its subscription, whatever bus the receiver's own publisher is for.
+func TestParkedOnTheSubscriptionsBus(t *testing.T) {
+	t.Parallel()
+	x := &receiving{routes: chi.NewMux()}
+	r, err := NewReceiver(ReceiverOptions{App: "app", Publisher: newPublisher(t, &x.sidecar), Logger: slog.New(slog.DiscardHandler)}, Subscription{
+		Component: "telemetrybus", Topic: "views", DeadLetter: "views.app.dead",
+		Handlers: map[string]Handler{"Viewed": func(context.Context, Event) error { return Reject(errors.New("no product")) }},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Mount(x.routes)
+	x.do(t.Context(), http.MethodPost, "/events/views", `{"specversion":"1.0","id":"e1","type":"Viewed","source":"test"}`, nil)
+	if published := x.sidecar.Published(); len(published) != 1 || published[0].Component != "telemetrybus" || published[0].Topic != "views.app.dead" {
+		t.Errorf("published %+v, want the event on the dead-letter topic of telemetrybus", published)
+	}
+}
