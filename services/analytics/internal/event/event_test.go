@@ -124,7 +124,7 @@ func TestEveryFaultIsNamed(t *testing.T) {
 			if !errors.As(err, &refused) {
 				t.Fatalf("the error is %v", err)
 			}
-			var got []string
+			got := make([]string, 0, len(refused.Faults))
 			for _, fault := range refused.Faults {
 				got = append(got, fault.Path)
 			}

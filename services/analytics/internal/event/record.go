@@ -87,7 +87,11 @@ func FromRecord(r Record) (Event, error) {
 		delete(members, reserved)
 		text.Properties = nil
 		if len(members) > 0 {
-			text.Properties, _ = json.Marshal(members) // what was decoded can be encoded
+			own, err := json.Marshal(members)
+			if err != nil {
+				return Event{}, refusal(Fault{"properties", "must be an object"})
+			}
+			text.Properties = own
 		}
 	}
 	if text.beside.Scores != nil {

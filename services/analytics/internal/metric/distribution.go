@@ -22,7 +22,7 @@ type bin struct {
 const zeroBin = math.MinInt16
 
 // cell summarises values: whole numbers, so that sums are exact whatever the order.
-type cell struct {
+type cell struct { //nolint:recvcheck // emptied makes another cell, add changes this one
 	n             uint32
 	sum, min, max int64
 	// squares is the sum of the squared differences from the mean, by Welford's method, which does not cancel out.

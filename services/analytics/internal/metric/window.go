@@ -43,6 +43,9 @@ func (w Window) Pane() time.Duration { return time.Duration(w.unit()) * time.Sec
 
 func (w Window) unit() int64 { return [...]int64{fine, fine, coarse}[w] }
 
+// panes is how many make up the window.
+func (w Window) panes() slot { return [...]slot{60 / fine, 300 / fine, 3600 / coarse}[w] }
+
 // Lengths of the two sorts of panes, in seconds.
 const (
 	fine   = 5
@@ -63,7 +66,7 @@ func slotAt(at time.Time, unit int64) slot { return slot(at.Unix() / unit) } //n
 // slots are the first and the last pane of the window at a time.
 func (w Window) slots(at time.Time) (first, last slot) {
 	last = slotAt(at, w.unit())
-	return last - slot(int64(w.Length()/time.Second)/w.unit()) + 1, last
+	return last - w.panes() + 1, last
 }
 
 // Horizon says until when panes are needed. It moves with the newest event.
@@ -87,8 +90,8 @@ type pane[S any] struct {
 // summary is what a pane holds; emptied is an empty one, which may use the memory of the old one.
 type summary[S any] interface{ emptied() S }
 
-// lane is a series' panes of one length, the oldest first, those in which nothing happened left out. Panes that are not
-// needed any more stay until there is no room for another one. Beyond its length lie old panes, whose memory is used again.
+// lane is a series' panes of one length, the oldest first, those in which nothing happened left out. Up to a
+// quarter of them may be panes that are not needed any more. Beyond its length lie old panes, whose memory is used again.
 type lane[S summary[S]] []pane[S]
 
 // at is the summary of a pane, a new one when nothing happened in it yet. Panes before oldest may be let go.
@@ -105,9 +108,15 @@ func (l *lane[S]) at(at, oldest slot) *S {
 	if i < n && panes[i].slot == at {
 		return &panes[i].sum
 	}
-	if n == cap(panes) {
-		gone := l.makeRoom(oldest)
+	// A quarter at a time, so that panes are seldom moved and few are kept for nothing.
+	if n >= 4 && panes[n/4].slot < oldest {
+		gone := l.prune(oldest)
 		panes, n, i = *l, n-gone, i-gone
+	}
+	if n == cap(panes) {
+		wider := make(lane[S], n, n+max(2, n/4))
+		copy(wider, panes)
+		panes = wider
 	}
 	panes = panes[:n+1]
 	fresh := pane[S]{at, panes[n].sum.emptied()}
@@ -117,26 +126,17 @@ func (l *lane[S]) at(at, oldest slot) *S {
 	return &panes[i].sum
 }
 
-// makeRoom lets go of the panes before oldest, and makes the lane longer when that frees less than a quarter of it, so that
-// the panes are seldom moved. It says how many are gone.
-func (l *lane[S]) makeRoom(oldest slot) (gone int) {
+// prune lets go of the panes before oldest and says how many those were.
+func (l *lane[S]) prune(oldest slot) (gone int) {
 	panes := *l
 	for gone < len(panes) && panes[gone].slot < oldest {
 		gone++
 	}
-	if gone > 0 {
-		// Swapping keeps the memory of those that go behind the end.
-		for i := gone; i < len(panes); i++ {
-			panes[i-gone], panes[i] = panes[i], panes[i-gone]
-		}
-		panes = panes[:len(panes)-gone]
+	// Swapping keeps the memory of those that go behind the end.
+	for i := gone; i < len(panes); i++ {
+		panes[i-gone], panes[i] = panes[i], panes[i-gone]
 	}
-	if free := cap(panes) - len(panes); free <= cap(panes)/4 {
-		wider := make(lane[S], cap(panes)+max(2, cap(panes)/2))
-		copy(wider, panes[:cap(panes)])
-		panes = wider[:len(panes)]
-	}
-	*l = panes
+	*l = panes[:len(panes)-gone]
 	return gone
 }
 

@@ -27,7 +27,7 @@ type Config struct {
 // DefaultConfig keeps within some 300 MB.
 func DefaultConfig() Config {
 	return Config{
-		Lateness: 2 * time.Minute, MaxProducts: 20_000, MaxSessions: 100_000, MaxAlgorithms: 1000, MaxIDs: 1 << 20,
+		Lateness: 2 * time.Minute, MaxProducts: 20_000, MaxSessions: 100_000, MaxAlgorithms: 1000, MaxIDs: 1 << 21,
 		SpikeFloor: 100, SpikeWarmUp: 2 * time.Minute, Currency: contracts.DefaultCurrency,
 	}
 }

@@ -26,18 +26,18 @@ var nine = time.Date(2026, time.March, 14, 9, 0, 0, 0, time.UTC)
 
 // feeder gives a pipeline events with ids of their own.
 type feeder struct {
-	t     testing.TB
+	t     *testing.T
 	p     *pipeline.Pipeline
 	n     int
 	found []anomaly.Anomaly
 }
 
-func feed(t testing.TB, config pipeline.Config) *feeder {
+func feed(t *testing.T, config pipeline.Config) *feeder {
 	t.Helper()
 	return &feeder{t: t, p: newPipeline(t, config)}
 }
 
-func decoded(t testing.TB, payload contracts.Payload) event.Event {
+func decoded(t *testing.T, payload contracts.Payload) event.Event {
 	t.Helper()
 	data, err := json.Marshal(payload)
 	if err != nil {
@@ -74,7 +74,7 @@ func (f *feeder) purchase(product string, value contracts.Amount, at time.Time) 
 }
 
 func (f *feeder) kinds() []string {
-	var kinds []string
+	kinds := make([]string, 0, len(f.found))
 	for _, a := range f.found {
 		kinds = append(kinds, a.Kind)
 	}
@@ -379,7 +379,7 @@ func TestWindowsAgainstPlainValues(t *testing.T) {
 		clock := nine
 		for i := range rapid.IntRange(1, 80).Draw(rt, "events") {
 			clock = clock.Add(time.Duration(rapid.SampledFrom([]int{0, 1, 7, 30, 61, 600, 4000}).Draw(rt, "step")) * time.Second)
-			fact := truth.Fact{}
+			var fact truth.Fact
 			if len(all) > 0 && rapid.IntRange(0, 4).Draw(rt, "again") == 0 {
 				fact = all[rapid.IntRange(0, len(all)-1).Draw(rt, "which")]
 			} else {
@@ -430,7 +430,7 @@ func TestWindowsAgainstPlainValues(t *testing.T) {
 	})
 }
 
-func restore(t testing.TB, snapshot []byte, config pipeline.Config) *pipeline.Pipeline {
+func restore(t *testing.T, snapshot []byte, config pipeline.Config) *pipeline.Pipeline {
 	t.Helper()
 	p, err := pipeline.Restore(snapshot, config)
 	if err != nil {

@@ -74,7 +74,7 @@ func (s *hashes) has(h uint64) bool {
 	if s.n == 0 {
 		return false
 	}
-	mask := uint64(len(s.places) - 1)
+	mask := uint64(len(s.places)) - 1
 	for i := h & mask; ; i = (i + 1) & mask {
 		switch s.places[i] {
 		case h:
@@ -89,7 +89,7 @@ func (s *hashes) add(h uint64) bool {
 	if 2*s.n >= len(s.places) {
 		s.grow(max(1024, 2*len(s.places)))
 	}
-	mask := uint64(len(s.places) - 1)
+	mask := uint64(len(s.places)) - 1
 	for i := h & mask; ; i = (i + 1) & mask {
 		switch s.places[i] {
 		case h:

@@ -111,11 +111,11 @@ func compare(p *pipeline.Pipeline, facts []truth.Fact, w metric.Window, at time.
 	return nil
 }
 
-func newPipeline(t testing.TB, config pipeline.Config) *pipeline.Pipeline {
-	t.Helper()
+func newPipeline(tb testing.TB, config pipeline.Config) *pipeline.Pipeline {
+	tb.Helper()
 	p, err := pipeline.New(config)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return p
 }
