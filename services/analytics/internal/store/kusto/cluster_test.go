@@ -362,7 +362,7 @@ func (c *cluster) call(function string, a arguments) (columns string, rows [][]a
 		}
 		return metricColumns, rows
 	case "AnalyticsTopProducts":
-		for _, p := range c.model.TopProducts(store.TopQuery{From: a.times["since"], To: a.times["until"], By: store.Rank(a.text("by")), Limit: a.n}) {
+		for _, p := range c.model.TopProducts(store.TopQuery{From: a.times["since"], To: a.times["until"], By: store.Rank(a.text("rank")), Limit: a.n}) {
 			rows = append(rows, []any{p.ID, p.Views, p.Purchases, p.Revenue})
 		}
 		return "ProductId:string Views:long Purchases:long Revenue:real", rows

@@ -520,7 +520,7 @@ func (s *Store) TopProducts(ctx context.Context, q store.TopQuery) ([]store.Prod
 	if err := q.Check(); err != nil {
 		return nil, err
 	}
-	p := parameters(map[string]any{"by": string(q.By)}).AddDateTime("since", micro(q.From)).AddDateTime("until", micro(q.To)).AddLong("n", int64(q.Limit))
+	p := parameters(map[string]any{"rank": string(q.By)}).AddDateTime("since", micro(q.From)).AddDateTime("until", micro(q.To)).AddLong("n", int64(q.Limit))
 	lines, err := ask[struct {
 		ProductId        string //nolint:revive,staticcheck // the column's name
 		Views, Purchases int64

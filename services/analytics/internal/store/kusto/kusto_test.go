@@ -3,6 +3,8 @@ package kusto_test
 import (
 	"context"
 	"net/http"
+	"os"
+	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -246,6 +248,21 @@ func TestConfig(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestSchema checks infra/kusto with Microsoft's parser: syntax, names, types, and that the update policy's rows fit.
+func TestSchema(t *testing.T) {
+	t.Parallel()
+	library := os.Getenv("KUSTO_LANGUAGE")
+	node, err := exec.LookPath("node")
+	if library == "" || err != nil {
+		t.Skip("the KQL files are not checked: npm install @kusto/language-service-next in some folder, and run with KUSTO_LANGUAGE=<folder>/node_modules/@kusto/language-service-next; it needs node")
+	}
+	out, err := exec.CommandContext(t.Context(), node, "testdata/check.js", library, "../../../../../infra/kusto").CombinedOutput()
+	t.Logf("%s", out)
+	if err != nil {
 		t.Error(err)
 	}
 }
