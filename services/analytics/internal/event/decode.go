@@ -107,9 +107,9 @@ func fieldOf(name string) (field, bool) {
 type decoding struct {
 	raw  [fields]string // the JSON text of each member, empty where there is none or null
 	null [fields]bool
-	// escaped says of which texts they have escapes in them.
-	escaped [fields]bool
-	faults  []Fault
+	// escaped says which texts have escapes in them, unusual which have anything but visible ASCII.
+	escaped, unusual [fields]bool
+	faults           []Fault
 }
 
 // Decode reads an event from JSON and checks it. Members that it does not know are ignored. The error is an *Error that
@@ -199,7 +199,7 @@ func (d *decoding) members(s *scanner) bool {
 			return false
 		}
 		s.space()
-		start, s.escaped = s.pos, false
+		start, s.escaped, s.unusual = s.pos, false, false
 		text, ok := s.value(0)
 		if !ok {
 			d.unreadable(s.src[start:], f, known)
@@ -213,7 +213,7 @@ func (d *decoding) members(s *scanner) bool {
 			if seen[f] = true; text == "null" {
 				d.null[f] = true
 			} else {
-				d.raw[f], d.escaped[f] = text, s.escaped
+				d.raw[f], d.escaped[f], d.unusual[f] = text, s.escaped, s.unusual
 			}
 		}
 		s.space()
@@ -256,6 +256,9 @@ func (d *decoding) id(f field, required bool) string {
 		return ""
 	}
 	value := d.text(f)
+	if raw[0] == '"' && !d.unusual[f] && value != "" && len(value) <= MaxID {
+		return value
+	}
 	if raw[0] == '"' && (value != "" || required) {
 		if problem := idProblem(value); problem != "" {
 			d.fault(f, problem)
@@ -272,16 +275,6 @@ func idProblem(id string) string {
 	case len(id) > MaxID:
 		return "must not be longer than 128 bytes"
 	}
-	for i := range len(id) {
-		if id[i]-'!' > '~'-'!' {
-			return unusualIDProblem(id)
-		}
-	}
-	return ""
-}
-
-// unusualIDProblem looks at an id that is not visible ASCII.
-func unusualIDProblem(id string) string {
 	for _, r := range id {
 		if !unicode.IsPrint(r) {
 			return "must have printable characters only"

@@ -14,8 +14,9 @@ const maxDepth = 32
 type scanner struct {
 	src string
 	pos int
-	// escaped says of the last string or of the last value whether a string in it has an escape.
-	escaped bool
+	// escaped and unusual say of the strings since they were last set to false whether one has an escape, and whether one
+	// has anything but visible ASCII.
+	escaped, unusual bool
 }
 
 // space is short for the usual case, that there is none, so that the compiler puts it in place.
@@ -132,7 +133,7 @@ func (s *scanner) text() bool {
 	// The position lives in a variable of its own here, for this loop sees nearly every byte of an event.
 	src, start, pos, ascii := s.src, s.pos, s.pos, true
 	for {
-		for pos < len(src) && plain[src[pos]] {
+		for pos < len(src) && visible[src[pos]] {
 			pos++
 		}
 		s.pos = pos
@@ -143,7 +144,7 @@ func (s *scanner) text() bool {
 			s.pos++
 			return ascii || utf8.ValidString(src[start:pos])
 		case src[pos] == '\\':
-			s.escaped = true
+			s.escaped, s.unusual = true, true
 			if !s.escape() {
 				return false
 			}
@@ -151,16 +152,17 @@ func (s *scanner) text() bool {
 		case src[pos] < ' ':
 			return false
 		default:
-			ascii = false
+			ascii = ascii && src[pos] < utf8.RuneSelf
+			s.unusual = true
 			pos++
 		}
 	}
 }
 
-// plain are the bytes that stand for themselves in a string: those of ASCII that are no control characters, no quotation
-// mark and no backslash.
-var plain = func() (table [256]bool) {
-	for c := ' '; c < utf8.RuneSelf; c++ {
+// visible are the bytes of visible ASCII that stand for themselves in a string: all but the quotation mark and the
+// backslash.
+var visible = func() (table [256]bool) {
+	for c := '!'; c <= '~'; c++ {
 		table[c] = c != '"' && c != '\\'
 	}
 	return table

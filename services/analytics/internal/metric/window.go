@@ -114,7 +114,7 @@ func (l *lane[S]) at(at, oldest slot) *S {
 		panes, n, i = *l, n-gone, i-gone
 	}
 	if n == cap(panes) {
-		wider := make(lane[S], n, n+max(2, n/4))
+		wider := make(lane[S], n, n+max(2, min(n, 8), n/4))
 		copy(wider, panes)
 		panes = wider
 	}

@@ -308,6 +308,24 @@ func TestEvictionIsCountedAndTotalsStay(t *testing.T) {
 	}
 }
 
+// TestKnownNamesCostNoMemory holds that an event of a product and a session that are kept allocates nothing.
+func TestKnownNamesCostNoMemory(t *testing.T) {
+	f := feed(t, pipeline.DefaultConfig())
+	const n = 400 // below the first growth of the set of ids
+	events := make([]event.Event, 0, n+2)
+	for range cap(events) {
+		events = append(events, decoded(t, contracts.ProductViewed{EventID: f.id(), ProductID: "PROD-001", SessionID: "SESSION-1", Timestamp: nine}))
+	}
+	f.p.Add(&events[0], nil)
+	next := 1
+	if allocated := testing.AllocsPerRun(n, func() {
+		f.p.Add(&events[next], nil)
+		next++
+	}); allocated != 0 {
+		t.Errorf("an event allocates %v times", allocated)
+	}
+}
+
 func TestUnknownNamesHaveNoStatistics(t *testing.T) {
 	t.Parallel()
 	f := feed(t, pipeline.DefaultConfig())
