@@ -71,10 +71,18 @@ func newCluster(t *testing.T, s *storage) *cluster {
 	return c
 }
 
+func writeJSON(w io.Writer, v any) {
+	raw, err := json.Marshal(v)
+	if err != nil {
+		panic(err)
+	}
+	_, _ = w.Write(raw)
+}
+
 func refuse(w http.ResponseWriter, status int, code string, permanent bool) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(map[string]any{"error": map[string]any{"code": code, "message": code, "@type": code, "@message": code, "@permanent": permanent}})
+	writeJSON(w, map[string]any{"error": map[string]any{"code": code, "message": code, "@type": code, "@message": code, "@permanent": permanent}})
 }
 
 // fail decides how the n-th streaming request, from 0, is answered: with a status and an error code, before its lines are
@@ -99,11 +107,11 @@ func (c *cluster) manage(w http.ResponseWriter, r *http.Request) {
 	}
 	type column struct{ ColumnName, DataType, ColumnType string }
 	answer := func(names []string, rows [][]any) {
-		columns := []column{}
+		columns := make([]column, 0, len(names))
 		for _, n := range names {
 			columns = append(columns, column{n, "String", "string"})
 		}
-		_ = json.NewEncoder(w).Encode(map[string]any{"Tables": []any{map[string]any{"TableName": "Table_0", "Columns": columns, "Rows": rows}}})
+		writeJSON(w, map[string]any{"Tables": []any{map[string]any{"TableName": "Table_0", "Columns": columns, "Rows": rows}}})
 	}
 	switch {
 	case asked.CSL == ".get kusto identity token":
@@ -335,8 +343,9 @@ func (c *cluster) call(function string, a arguments) (columns string, rows [][]a
 	rows = [][]any{}
 	switch function {
 	case "AnalyticsKnownEvents":
-		var ids []string
-		for _, id := range a.bag["ids"].([]any) {
+		asked := a.bag["ids"].([]any)
+		ids := make([]string, 0, len(asked))
+		for _, id := range asked {
 			ids = append(ids, id.(string))
 		}
 		for _, id := range c.model.Known(ids) {
@@ -383,8 +392,8 @@ func (c *cluster) call(function string, a arguments) (columns string, rows [][]a
 // frames writes an answer in the fragmented form of the second protocol: one frame a line, their fields in this order.
 func frames(w io.Writer, columns string, rows [][]any) {
 	type column struct{ ColumnName, ColumnType string }
-	described := []column{}
-	for _, c := range strings.Fields(columns) {
+	described := make([]column, 0, 16)
+	for c := range strings.FieldsSeq(columns) {
 		name, kind, _ := strings.Cut(c, ":")
 		described = append(described, column{name, kind})
 	}
@@ -404,14 +413,14 @@ func frames(w io.Writer, columns string, rows [][]any) {
 	}
 	type table struct {
 		FrameType            string
-		TableId              int //nolint:revive // the protocol's name
+		TableId              int
 		TableKind, TableName string
 		Columns              []column
 		Rows                 [][]any `json:",omitzero"`
 	}
 	type fragment struct {
 		FrameType, TableFragmentType string
-		TableId                      int //nolint:revive // the protocol's name
+		TableId                      int
 		Rows                         [][]any
 	}
 	line("[", header{"DataSetHeader", false, "v2.0", true, "EndOfTable"})
@@ -422,7 +431,7 @@ func frames(w io.Writer, columns string, rows [][]any) {
 	}
 	line(",", struct {
 		FrameType         string
-		TableId, RowCount int //nolint:revive // the protocol's name
+		TableId, RowCount int
 	}{"TableCompletion", 1, len(rows)})
 	line(",", table{"DataTable", 2, "QueryCompletionInformation", "QueryCompletionInformation", []column{{"Timestamp", "datetime"}}, [][]any{{"2026-03-01T12:00:00Z"}}})
 	line(",", struct {
@@ -502,7 +511,7 @@ var readSchemaOnce = sync.OnceValues(func() (*schema, error) {
 		columns := map[string]string{}
 		for part := range strings.SplitSeq(m[2], ", ") {
 			name, kind, _ := strings.Cut(part, ": ")
-			columns[strings.Trim(name, "['']")] = kind
+			columns[strings.Trim(name, "[']")] = kind
 		}
 		s.tables[m[1]] = columns
 	}

@@ -33,6 +33,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/Azure/azure-kusto-go/azkustodata"
 	"github.com/Azure/azure-kusto-go/azkustodata/kql"
@@ -159,20 +160,20 @@ func (s *Store) Close() error {
 	return errors.Join(s.stream.Close(), s.queue.Close(), s.client.Close())
 }
 
-// The lines as they travel; their names are the columns'.
+// The rows as they travel, by the names of their columns.
 type (
-	eventLine struct {
-		EventId     string          `json:"EventId"` //nolint:revive,staticcheck // the library finds columns by the fields' names
+	eventRow struct {
+		EventID     string          `json:"EventId" kusto:"EventId"`
 		EventType   string          `json:"EventType"`
 		Timestamp   time.Time       `json:"Timestamp"`
-		UserId      string          `json:"UserId"`    //nolint:revive,staticcheck // as above
-		SessionId   string          `json:"SessionId"` //nolint:revive,staticcheck // as above
-		ProductId   string          `json:"ProductId"` //nolint:revive,staticcheck // as above
+		UserID      string          `json:"UserId" kusto:"UserId"`
+		SessionID   string          `json:"SessionId" kusto:"SessionId"`
+		ProductID   string          `json:"ProductId" kusto:"ProductId"`
 		Value       float64         `json:"Value"`
 		Properties  json.RawMessage `json:"Properties"`
 		ProcessedAt time.Time       `json:"ProcessedAt"`
 	}
-	metricLine struct {
+	metricRow struct {
 		MetricName string    `json:"MetricName"`
 		Window     string    `json:"Window"`
 		Timestamp  time.Time `json:"Timestamp"`
@@ -187,16 +188,25 @@ type (
 		P99        float64   `json:"P99"`
 		ComputedAt time.Time `json:"ComputedAt"`
 	}
-	anomalyLine struct {
-		AnomalyId string    `json:"AnomalyId"` //nolint:revive,staticcheck // as above
+	anomalyRow struct {
+		AnomalyID string    `json:"AnomalyId" kusto:"AnomalyId"`
 		Type      string    `json:"Type"`
-		ProductId string    `json:"ProductId"` //nolint:revive,staticcheck // as above
+		ProductID string    `json:"ProductId" kusto:"ProductId"`
 		Expected  float64   `json:"Expected"`
 		Seen      float64   `json:"Seen"`
 		Score     float64   `json:"Score"`
 		Sentence  string    `json:"Sentence"`
 		Timestamp time.Time `json:"Timestamp"`
 		UpdatedAt time.Time `json:"UpdatedAt"`
+	}
+	productRow struct {
+		ProductID string `kusto:"ProductId"`
+		Views     int64
+		Purchases int64
+		Revenue   float64
+	}
+	idRow struct {
+		EventID string `kusto:"EventId"`
 	}
 )
 
@@ -222,7 +232,7 @@ func (s *Store) Append(ctx context.Context, events []store.Event) ([]bool, error
 	if err := s.strikeKnown(ctx, ids, fresh); err != nil {
 		return nil, fmt.Errorf("append %d events: %w", len(events), err)
 	}
-	lines := make([]eventLine, 0, len(events))
+	lines := make([]eventRow, 0, len(events))
 	for i := range events {
 		if !fresh[i] {
 			continue
@@ -232,7 +242,7 @@ func (s *Store) Append(ctx context.Context, events []store.Event) ([]bool, error
 		if len(properties) == 0 {
 			properties = json.RawMessage("{}")
 		}
-		lines = append(lines, eventLine{e.ID, e.Type, micro(e.Timestamp), e.UserID, e.SessionID, e.ProductID, e.Value, properties, micro(e.ProcessedAt)})
+		lines = append(lines, eventRow{e.ID, e.Type, micro(e.Timestamp), e.UserID, e.SessionID, e.ProductID, e.Value, properties, micro(e.ProcessedAt)})
 	}
 	if err := ingest(ctx, s, tableEvents, lines); err != nil {
 		return nil, fmt.Errorf("append %d events: %w", len(events), err)
@@ -252,14 +262,12 @@ func (s *Store) strikeKnown(ctx context.Context, ids []string, fresh []bool) err
 		}
 	}
 	for part := range slices.Chunk(unknown, asked) {
-		known, err := ask[struct {
-			EventId string //nolint:revive,staticcheck // the column's name
-		}](ctx, s, kql.New("AnalyticsKnownEvents(p)"), parameters(map[string]any{"ids": part}))
+		known, err := ask[idRow](ctx, s, kql.New("AnalyticsKnownEvents(p)"), parameters(map[string]any{"ids": part}))
 		if err != nil {
 			return fmt.Errorf("ask for known events: %w", err)
 		}
 		for _, k := range known {
-			fresh[place[k.EventId]] = false
+			fresh[place[k.EventID]] = false
 		}
 	}
 	return nil
@@ -270,9 +278,9 @@ func (s *Store) PutMetrics(ctx context.Context, metrics []store.Metric) error {
 	if err := store.CheckAll(metrics); err != nil {
 		return err
 	}
-	lines := make([]metricLine, len(metrics))
+	lines := make([]metricRow, len(metrics))
 	for i, m := range metrics {
-		lines[i] = metricLine{m.Name, m.Window, micro(m.Timestamp), m.Count, m.Sum, m.Mean, m.Median, m.Min, m.Max, m.StdDev, m.P95, m.P99, micro(m.ComputedAt)}
+		lines[i] = metricRow{m.Name, m.Window, micro(m.Timestamp), m.Count, m.Sum, m.Mean, m.Median, m.Min, m.Max, m.StdDev, m.P95, m.P99, micro(m.ComputedAt)}
 	}
 	if err := ingest(ctx, s, tableMetrics, lines); err != nil {
 		return fmt.Errorf("put %d metrics: %w", len(metrics), err)
@@ -285,9 +293,9 @@ func (s *Store) PutAnomalies(ctx context.Context, anomalies []store.Anomaly) err
 	if err := store.CheckAll(anomalies); err != nil {
 		return err
 	}
-	lines := make([]anomalyLine, len(anomalies))
+	lines := make([]anomalyRow, len(anomalies))
 	for i, a := range anomalies {
-		lines[i] = anomalyLine{a.ID, a.Type, a.ProductID, a.Expected, a.Seen, a.Score, a.Sentence, micro(a.Timestamp), micro(a.UpdatedAt)}
+		lines[i] = anomalyRow{a.ID, a.Type, a.ProductID, a.Expected, a.Seen, a.Score, a.Sentence, micro(a.Timestamp), micro(a.UpdatedAt)}
 	}
 	if err := ingest(ctx, s, tableAnomalies, lines); err != nil {
 		return fmt.Errorf("put %d anomalies: %w", len(anomalies), err)
@@ -394,6 +402,7 @@ func (a *answer) refused() bool {
 // witness notes the answers to the requests whose context asks for it.
 type witness struct{ next http.RoundTripper }
 
+// RoundTrip is http.RoundTripper's.
 func (w witness) RoundTrip(r *http.Request) (*http.Response, error) {
 	resp, err := w.next.RoundTrip(r)
 	seen, ok := r.Context().Value(answerKey{}).(*answer)
@@ -425,7 +434,7 @@ func ascii(p map[string]any) []byte {
 	for _, r := range string(raw) {
 		switch {
 		case r < 0x80:
-			out = append(out, byte(r))
+			out = utf8.AppendRune(out, r)
 		case r > 0xffff:
 			r -= 0x10000
 			out = fmt.Appendf(out, `\u%04x\u%04x`, 0xd800+r>>10, 0xdc00+r&0x3ff)
@@ -453,9 +462,9 @@ func ask[T any](ctx context.Context, s *Store, text *kql.Builder, p *kql.Paramet
 // Events is store.Store's.
 func (s *Store) Events(ctx context.Context, since time.Time) iter.Seq2[store.Event, error] {
 	return func(yield func(store.Event, error) bool) {
-		var last eventLine
+		var last eventRow
 		for {
-			p := parameters(map[string]any{"after": last.EventId}).AddDateTime("since", micro(since)).AddDateTime("after", last.ProcessedAt.UTC()).AddLong("n", page)
+			p := parameters(map[string]any{"after": last.EventID}).AddDateTime("since", micro(since)).AddDateTime("after", last.ProcessedAt.UTC()).AddLong("n", page)
 			lines, err := ask[eventRow](ctx, s, kql.New("AnalyticsEventsSince(since, after, p, n)"), p)
 			if err != nil {
 				yield(store.Event{}, fmt.Errorf("read events: %w", err))
@@ -470,28 +479,15 @@ func (s *Store) Events(ctx context.Context, since time.Time) iter.Seq2[store.Eve
 				return
 			}
 			end := lines[len(lines)-1]
-			last.EventId, last.ProcessedAt = end.EventId, end.ProcessedAt
+			last.EventID, last.ProcessedAt = end.EventID, end.ProcessedAt
 		}
 	}
 }
 
-// eventRow is an event as the library decodes it.
-type eventRow struct {
-	EventId     string //nolint:revive,staticcheck // the columns' names
-	EventType   string
-	Timestamp   time.Time
-	UserId      string //nolint:revive,staticcheck // as above
-	SessionId   string //nolint:revive,staticcheck // as above
-	ProductId   string //nolint:revive,staticcheck // as above
-	Value       float64
-	Properties  []byte
-	ProcessedAt time.Time
-}
-
-func (l *eventRow) event() store.Event {
+func (r *eventRow) event() store.Event {
 	return store.Event{
-		ID: l.EventId, Type: l.EventType, Timestamp: l.Timestamp.UTC(), UserID: l.UserId, SessionID: l.SessionId, ProductID: l.ProductId,
-		Value: l.Value, Properties: l.Properties, ProcessedAt: l.ProcessedAt.UTC(),
+		ID: r.EventID, Type: r.EventType, Timestamp: r.Timestamp.UTC(), UserID: r.UserID, SessionID: r.SessionID, ProductID: r.ProductID,
+		Value: r.Value, Properties: r.Properties, ProcessedAt: r.ProcessedAt.UTC(),
 	}
 }
 
@@ -501,7 +497,7 @@ func (s *Store) Series(ctx context.Context, q store.SeriesQuery) ([]store.Metric
 		return nil, err
 	}
 	p := parameters(map[string]any{"name": q.Name, "window": q.Window}).AddDateTime("since", micro(q.From)).AddDateTime("until", micro(q.To)).AddLong("n", int64(q.Limit))
-	lines, err := ask[metricLine](ctx, s, kql.New("AnalyticsSeries(p, since, until, n)"), p)
+	lines, err := ask[metricRow](ctx, s, kql.New("AnalyticsSeries(p, since, until, n)"), p)
 	if err != nil {
 		return nil, fmt.Errorf("read metric %s: %w", q.Name, err)
 	}
@@ -521,17 +517,13 @@ func (s *Store) TopProducts(ctx context.Context, q store.TopQuery) ([]store.Prod
 		return nil, err
 	}
 	p := parameters(map[string]any{"rank": string(q.By)}).AddDateTime("since", micro(q.From)).AddDateTime("until", micro(q.To)).AddLong("n", int64(q.Limit))
-	lines, err := ask[struct {
-		ProductId        string //nolint:revive,staticcheck // the column's name
-		Views, Purchases int64
-		Revenue          float64
-	}](ctx, s, kql.New("AnalyticsTopProducts(p, since, until, n)"), p)
+	lines, err := ask[productRow](ctx, s, kql.New("AnalyticsTopProducts(p, since, until, n)"), p)
 	if err != nil {
 		return nil, fmt.Errorf("read the top products: %w", err)
 	}
 	products := make([]store.Product, len(lines))
 	for i, l := range lines {
-		products[i] = store.Product{ID: l.ProductId, Views: l.Views, Purchases: l.Purchases, Revenue: l.Revenue}
+		products[i] = store.Product{ID: l.ProductID, Views: l.Views, Purchases: l.Purchases, Revenue: l.Revenue}
 	}
 	return products, nil
 }
@@ -549,14 +541,14 @@ func (s *Store) Anomalies(ctx context.Context, q store.AnomalyQuery) ([]store.An
 		before, after = micro(q.After.Timestamp), q.After.ID
 	}
 	p := parameters(map[string]any{"product": q.ProductID, "type": q.Type, "after": after}).AddDateTime("before", before).AddLong("n", int64(q.Limit))
-	lines, err := ask[anomalyLine](ctx, s, kql.New("AnalyticsAnomalies(p, before, n)"), p)
+	lines, err := ask[anomalyRow](ctx, s, kql.New("AnalyticsAnomalies(p, before, n)"), p)
 	if err != nil {
 		return nil, fmt.Errorf("read anomalies: %w", err)
 	}
 	anomalies := make([]store.Anomaly, len(lines))
 	for i, l := range lines {
 		anomalies[i] = store.Anomaly{
-			ID: l.AnomalyId, Type: l.Type, ProductID: l.ProductId, Expected: l.Expected, Seen: l.Seen, Score: l.Score,
+			ID: l.AnomalyID, Type: l.Type, ProductID: l.ProductID, Expected: l.Expected, Seen: l.Seen, Score: l.Score,
 			Sentence: l.Sentence, Timestamp: l.Timestamp.UTC(), UpdatedAt: l.UpdatedAt.UTC(),
 		}
 	}

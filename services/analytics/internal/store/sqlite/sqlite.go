@@ -196,15 +196,17 @@ func (s *Store) prepare(ctx context.Context) error {
 		UpdatedAt = excluded.UpdatedAt
 	WHERE excluded.UpdatedAt > Anomalies.UpdatedAt`},
 	} {
-		if *p.to, err = s.write.PrepareContext(ctx, p.text); err != nil {
+		if *p.to, err = s.write.PrepareContext(ctx, p.text); err != nil { //nolint:sqlclosecheck // they end with the database
 			return fmt.Errorf("prepare: %w", err)
 		}
 	}
 	return nil
 }
 
+// insertEvents says OR FAIL, for a statement that may fail half-way and needs not be undone by itself writes no journal of its
+// own. Whoever meets an error undoes the whole transaction.
 func insertEvents(rows int) string {
-	text := []byte(`INSERT INTO AnalyticsEvents (EventId, EventType, Timestamp, UserId, SessionId, ProductId, Value, Properties, ProcessedAt) VALUES `)
+	text := []byte(`INSERT OR FAIL INTO AnalyticsEvents (EventId, EventType, Timestamp, UserId, SessionId, ProductId, Value, Properties, ProcessedAt) VALUES `)
 	for i := range rows {
 		if i > 0 {
 			text = append(text, ',')
@@ -492,20 +494,23 @@ func (s *Store) Series(ctx context.Context, q store.SeriesQuery) ([]store.Metric
 	return metrics, nil
 }
 
-// ranks holds the expression that each rank orders by.
-var ranks = map[store.Rank]string{store.ByViews: "Views", store.ByPurchases: "Purchases", store.ByRevenue: "Revenue"}
+// top holds the question for each rank.
+var top = map[store.Rank]string{store.ByViews: topBy("Views"), store.ByPurchases: topBy("Purchases"), store.ByRevenue: topBy("Revenue")}
+
+func topBy(column string) string {
+	return fmt.Sprintf(`SELECT ProductId,
+			sum(EventType = ?1) AS Views, sum(EventType = ?2) AS Purchases, sum(CASE EventType WHEN ?2 THEN Value ELSE 0.0 END) AS Revenue
+		FROM AnalyticsEvents
+		WHERE Timestamp >= ?3 AND Timestamp < ?4 AND EventType IN (?1, ?2) AND ProductId <> ''
+		GROUP BY ProductId HAVING %[1]s > 0 ORDER BY %[1]s DESC, ProductId LIMIT ?5`, column)
+}
 
 // TopProducts is store.Store's.
 func (s *Store) TopProducts(ctx context.Context, q store.TopQuery) ([]store.Product, error) {
 	if err := q.Check(); err != nil {
 		return nil, err
 	}
-	rank := ranks[q.By]
-	rows, err := s.read.QueryContext(ctx, `SELECT ProductId,
-			sum(EventType = ?1) AS Views, sum(EventType = ?2) AS Purchases, sum(CASE EventType WHEN ?2 THEN Value ELSE 0.0 END) AS Revenue
-		FROM AnalyticsEvents
-		WHERE Timestamp >= ?3 AND Timestamp < ?4 AND EventType IN (?1, ?2) AND ProductId <> ''
-		GROUP BY ProductId HAVING `+rank+` > 0 ORDER BY `+rank+` DESC, ProductId LIMIT ?5`, // one of three words
+	rows, err := s.read.QueryContext(ctx, top[q.By],
 		contracts.TypeProductViewed, contracts.TypeProductPurchased, q.From.UnixMicro(), q.To.UnixMicro(), q.Limit)
 	if err != nil {
 		return nil, fmt.Errorf("read the top products: %w", err)

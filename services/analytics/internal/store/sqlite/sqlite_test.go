@@ -78,7 +78,7 @@ func writeForever(path string) error {
 		if _, err := s.Append(context.Background(), batchOf(n, who)); err != nil {
 			return err
 		}
-		if _, err := fmt.Println(who, n); err != nil {
+		if _, err := fmt.Fprintln(os.Stdout, who, n); err != nil {
 			return err
 		}
 	}
