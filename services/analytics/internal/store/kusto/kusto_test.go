@@ -17,13 +17,17 @@ import (
 
 func TestStreamed(t *testing.T) {
 	t.Parallel()
-	storetest.Run(t, func(t *testing.T) store.Store { return newCluster(t, nil).open(t) })
+	storetest.Run(t, func(t *testing.T) store.Store {
+		t.Helper()
+		return newCluster(t, nil).open(t)
+	})
 }
 
 // TestQueued runs the suite on a cluster that does not stream: every row goes through a blob and a queue in Azurite.
 func TestQueued(t *testing.T) {
 	a := startAzurite(t)
 	storetest.Run(t, func(t *testing.T) store.Store {
+		t.Helper()
 		c := newCluster(t, a.storage(t))
 		c.fail(func(int) (int, string, bool) {
 			return http.StatusBadRequest, "BadRequest_StreamingIngestionPolicyNotEnabled", false

@@ -51,6 +51,7 @@ func open(t *testing.T, path string) *sqlite.Store {
 func TestStore(t *testing.T) {
 	t.Parallel()
 	storetest.Run(t, func(t *testing.T) store.Store {
+		t.Helper()
 		return open(t, filepath.Join(t.TempDir(), "an ana?ly%tics#.db"))
 	})
 }
