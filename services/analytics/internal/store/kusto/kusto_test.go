@@ -73,7 +73,13 @@ func TestStreamingFails(t *testing.T) {
 			t.Parallel()
 			c := newCluster(t, a.storage(t))
 			c.fail(func(int) (int, string, bool) { return test.status, test.code, false })
-			s := c.open(t)
+			config := c.config()
+			config.Patience = 300 * time.Millisecond
+			s, err := kusto.Open(config)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer s.Close()
 			fresh, err := s.Append(t.Context(), events("a", "b"))
 			if test.queued {
 				if err != nil || !fresh[0] || !fresh[1] || counted(t, s) != 2 {
@@ -108,13 +114,7 @@ func TestLostAnswer(t *testing.T) {
 		}
 		return 0, "", false
 	})
-	config := c.config()
-	config.Patience = time.Minute
-	s, err := kusto.Open(config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
+	s := c.open(t)
 	if _, err := s.Append(t.Context(), events("a", "b")); err != nil {
 		t.Fatal(err)
 	}
