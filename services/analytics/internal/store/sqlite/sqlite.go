@@ -433,12 +433,13 @@ func (s *Store) Events(ctx context.Context, since time.Time) iter.Seq2[store.Eve
 	return func(yield func(store.Event, error) bool) {
 		from := since.UnixMicro()
 		var next sql.NullInt64
-		if err := s.read.QueryRowContext(ctx, "SELECT min(Seq) FROM AnalyticsEvents WHERE Timestamp >= ?", from).Scan(&next); err != nil {
+		// The plus makes SQLite search the index over time, and not the whole table for its first row that fits.
+		if err := s.read.QueryRowContext(ctx, "SELECT min(+Seq) FROM AnalyticsEvents WHERE Timestamp >= ?", from).Scan(&next); err != nil {
 			yield(store.Event{}, fmt.Errorf("read events: %w", err))
 			return
 		}
 		for next.Valid {
-			// The plus keeps SQLite from the index over time, which has another order.
+			// This one keeps it from that index, which has another order.
 			rows, err := s.read.QueryContext(ctx, `SELECT Seq, EventId, EventType, Timestamp, UserId, SessionId, ProductId, Value, Properties, ProcessedAt
 				FROM AnalyticsEvents WHERE Seq >= ? AND +Timestamp >= ? ORDER BY Seq LIMIT ?`, next.Int64, from, page)
 			if err != nil {
