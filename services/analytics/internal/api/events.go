@@ -1,0 +1,73 @@
+package api
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"waybill/contracts"
+	"waybill/platform/eventing"
+	"waybill/services/analytics/internal/event"
+)
+
+// fulfilled turns orders that were fulfilled into one purchase for each of their lines. They go the way of every other event,
+// so each is counted once by its id, however often the order is told.
+func (a *API) fulfilled(ctx context.Context, delivered []eventing.Event) []error {
+	errs := make([]error, len(delivered))
+	var purchases []eventing.Event
+	var orders []int
+	for i, e := range delivered {
+		if e.Type != contracts.TypeOrderFulfilled {
+			continue
+		}
+		lines, err := linesOf(e)
+		if err != nil {
+			errs[i] = err
+			continue
+		}
+		purchases, orders = append(purchases, lines...), append(orders, i)
+	}
+	for part := range slices.Chunk(purchases, chunk) {
+		if err := a.Ingest.Add(ctx, part); err != nil {
+			// Whatever keeps them from the broker is no fault of theirs: they wait. Lines that arrived are known by their ids.
+			for _, i := range orders {
+				errs[i] = fmt.Errorf("pass on purchases: %w: %w", eventing.ErrUnavailable, err)
+			}
+			break
+		}
+	}
+	return errs
+}
+
+// linesOf are the purchases of an order that was fulfilled.
+func linesOf(e eventing.Event) ([]eventing.Event, error) {
+	var data contracts.OrderFulfilled
+	if err := e.Decode(&data); err != nil {
+		return nil, err
+	}
+	if data.FulfilledAt.IsZero() {
+		data.FulfilledAt = e.Time
+	}
+	purchases, err := event.Purchases(data)
+	if err != nil {
+		return nil, eventing.Reject(err)
+	}
+	lines, err := published(purchases)
+	if err != nil {
+		return nil, eventing.Reject(err)
+	}
+	return lines, nil
+}
+
+// published are the events as they stand on the bus. Their ids are those of the facts.
+func published(events []event.Event) ([]eventing.Event, error) {
+	all := make([]eventing.Event, len(events))
+	for i := range events {
+		e, err := eventing.New(events[i].ID(), Source, contracts.Version, events[i].At(), events[i].Payload())
+		if err != nil {
+			return nil, err
+		}
+		all[i] = e
+	}
+	return all, nil
+}

@@ -1,0 +1,86 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/sse"
+
+	"waybill/platform/rest"
+)
+
+type liveInput struct {
+	Window string   `query:"window" enum:"1m,5m,1h" default:"1m"`
+	Names  []string `query:"names" maxItems:"50" doc:"The metrics to send; the totals when not given." example:"total_views,views_PROD-001"`
+}
+
+type liveMetrics struct {
+	At      time.Time    `json:"at"`
+	Metrics []metricView `json:"metrics" nullable:"false"`
+}
+
+// Resolve refuses metrics that there are not, before the stream begins.
+func (in *liveInput) Resolve(huma.Context) []error {
+	for _, name := range in.Names {
+		if !known(name) {
+			return []error{&huma.ErrorDetail{Location: "query.names", Message: "must be some of " + metricNames, Value: name}}
+		}
+	}
+	return nil
+}
+
+// admit keeps the number of streams within bounds, for each costs something at every interval.
+func (a *API) admit(ctx huma.Context, next func(huma.Context)) {
+	select {
+	case a.streams <- struct{}{}:
+		defer func() { <-a.streams }()
+		next(ctx)
+	default:
+		ctx.SetHeader("Content-Type", "application/problem+json")
+		ctx.SetHeader("Retry-After", "10")
+		ctx.SetStatus(http.StatusServiceUnavailable)
+		_ = json.NewEncoder(ctx.BodyWriter()).Encode(&rest.Problem{ // it fails when the client is gone
+			Title: http.StatusText(http.StatusServiceUnavailable), Status: http.StatusServiceUnavailable, Code: "too_many_streams",
+			Detail: "As many live streams as there may be are open.",
+		})
+	}
+}
+
+// live sends until the client goes or the service stops.
+func (a *API) live(ctx context.Context, in *liveInput, send sse.Sender) {
+	names := in.Names
+	if len(names) == 0 {
+		names = []string{"total_views", "total_purchases", "total_revenue"}
+	}
+	found, stop := a.Windows.Watch()
+	defer stop()
+	tick := time.NewTicker(a.LiveInterval)
+	defer tick.Stop()
+	w := window(in.Window)
+	for {
+		now := liveMetrics{At: time.Now().UTC(), Metrics: make([]metricView, len(names))}
+		for i, name := range names {
+			now.Metrics[i] = viewOf(a.Windows.Statistics(name, w))
+		}
+		if send.Data(now) != nil {
+			return
+		}
+		for waiting := true; waiting; {
+			select {
+			case <-ctx.Done():
+				return
+			case <-a.Stopping:
+				return
+			case f := <-found:
+				if send.Data(anomalyView{f.ID, f.Kind, f.Product, f.Expected, f.Seen, f.Score, f.Sentence, f.At}) != nil {
+					return
+				}
+			case <-tick.C:
+				waiting = false
+			}
+		}
+	}
+}

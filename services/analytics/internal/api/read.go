@@ -1,0 +1,243 @@
+package api
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"waybill/platform/rest"
+	"waybill/services/analytics/internal/metric"
+	"waybill/services/analytics/internal/store"
+)
+
+func writeJSON(w http.ResponseWriter, status int, body any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(body) // it fails when the client is gone, and then there is nobody left to tell
+}
+
+// metricNames tells people which metrics there are.
+const metricNames = "total_views, total_purchases, total_revenue, views_<product>, purchases_<product>, revenue_<product>, " +
+	"conversion_rate_<product>, session_<session>_views, recommendation_confidence_<algorithm>"
+
+// known says whether a metric can have this name.
+func known(name string) bool {
+	switch name {
+	case "total_views", "total_purchases", "total_revenue":
+		return true
+	}
+	for _, prefix := range []string{"views_", "purchases_", "revenue_", "conversion_rate_", "recommendation_confidence_"} {
+		if id, ok := strings.CutPrefix(name, prefix); ok {
+			return id != ""
+		}
+	}
+	id, ok := strings.CutPrefix(name, "session_")
+	return ok && strings.HasSuffix(id, "_views") && id != "_views"
+}
+
+func unknownMetric(location, name string) error {
+	return &rest.Problem{Status: http.StatusUnprocessableEntity, Code: "unknown_metric", Detail: "There is no metric of this name.",
+		Errors: []rest.Fault{{Location: location, Message: "must be one of " + metricNames, Value: name}}}
+}
+
+// window reads a window's name, which huma has checked.
+func window(name string) metric.Window {
+	w, err := metric.ParseWindow(name)
+	if err != nil {
+		return metric.Minute
+	}
+	return w
+}
+
+type metricInput struct {
+	Name   string `query:"name" required:"true" maxLength:"200" example:"total_views"`
+	Window string `query:"window" enum:"1m,5m,1h" default:"1m"`
+}
+
+type metricOutput struct{ Body metricView }
+
+type metricView struct {
+	Name   string    `json:"name"`
+	Window string    `json:"window" enum:"1m,5m,1h"`
+	From   time.Time `json:"from" doc:"The window's start, included."`
+	To     time.Time `json:"to" doc:"The window's end, not included."`
+	Count  int64     `json:"count"`
+	Sum    float64   `json:"sum"`
+	Mean   float64   `json:"mean"`
+	Median float64   `json:"median"`
+	StdDev float64   `json:"stddev"`
+	Min    float64   `json:"min"`
+	Max    float64   `json:"max"`
+	P95    float64   `json:"p95"`
+	P99    float64   `json:"p99"`
+}
+
+func viewOf(s metric.Statistics) metricView {
+	return metricView{
+		Name: s.Name, Window: s.Window.String(), From: s.From, To: s.To, Count: s.Count, Sum: s.Sum, Mean: s.Mean, Median: s.Median,
+		StdDev: s.StdDev, Min: s.Min, Max: s.Max, P95: s.P95, P99: s.P99,
+	}
+}
+
+func (a *API) metric(_ context.Context, in *metricInput) (*metricOutput, error) {
+	if !known(in.Name) {
+		return nil, unknownMetric("query.name", in.Name)
+	}
+	return &metricOutput{viewOf(a.Windows.Statistics(in.Name, window(in.Window)))}, nil
+}
+
+type topInput struct {
+	By     store.Rank `query:"by" enum:"views,purchases,revenue" default:"views"`
+	Window string     `query:"window" enum:"1m,5m,1h" default:"1h"`
+	Limit  int        `query:"limit" minimum:"1" maximum:"1000" default:"10"`
+}
+
+type topOutput struct{ Body topView }
+
+type topView struct {
+	By    store.Rank    `json:"by"`
+	From  time.Time     `json:"from"`
+	To    time.Time     `json:"to"`
+	Items []productView `json:"items" nullable:"false"`
+}
+
+type productView struct {
+	ProductID string  `json:"product_id"`
+	Views     int64   `json:"views"`
+	Purchases int64   `json:"purchases"`
+	Revenue   float64 `json:"revenue"`
+}
+
+func (a *API) top(ctx context.Context, in *topInput) (*topOutput, error) {
+	from, to := window(in.Window).Bounds(time.Now())
+	products, err := a.History.TopProducts(ctx, store.TopQuery{From: from, To: to, By: in.By, Limit: in.Limit})
+	if err != nil {
+		return nil, a.stored(ctx, err)
+	}
+	out := &topOutput{topView{By: in.By, From: from, To: to, Items: make([]productView, len(products))}}
+	for i, p := range products {
+		out.Body.Items[i] = productView{ProductID: p.ID, Views: p.Views, Purchases: p.Purchases, Revenue: p.Revenue}
+	}
+	return out, nil
+}
+
+type seriesInput struct {
+	Name   string    `query:"name" required:"true" maxLength:"200" example:"total_views"`
+	Window string    `query:"window" enum:"1m,5m,1h" default:"1m"`
+	From   time.Time `query:"from" doc:"Included; an hour before to when not given."`
+	To     time.Time `query:"to" doc:"Not included; now when not given."`
+	Limit  int       `query:"limit" minimum:"1" maximum:"1000" default:"1000"`
+}
+
+type seriesOutput struct{ Body seriesView }
+
+type seriesView struct {
+	Name   string       `json:"name"`
+	Window string       `json:"window" enum:"1m,5m,1h"`
+	From   time.Time    `json:"from"`
+	To     time.Time    `json:"to"`
+	Points []metricView `json:"points" nullable:"false"`
+}
+
+func (a *API) series(ctx context.Context, in *seriesInput) (*seriesOutput, error) {
+	if !known(in.Name) {
+		return nil, unknownMetric("query.name", in.Name)
+	}
+	w := window(in.Window)
+	if in.To.IsZero() {
+		// A window is recorded under its end: the one that has just ended shall be among them.
+		in.To = time.Now().Add(time.Second)
+	}
+	if in.From.IsZero() {
+		in.From = in.To.Add(-time.Hour)
+	}
+	if !in.From.Before(in.To) {
+		return nil, &rest.Problem{Status: http.StatusUnprocessableEntity, Code: "invalid_request", Detail: "The range is empty.",
+			Errors: []rest.Fault{{Location: "query.from", Message: "must be before to"}}}
+	}
+	metrics, err := a.History.Series(ctx, store.SeriesQuery{Name: in.Name, Window: w.String(), From: in.From, To: in.To, Limit: in.Limit})
+	if err != nil {
+		return nil, a.stored(ctx, err)
+	}
+	out := &seriesOutput{seriesView{Name: in.Name, Window: w.String(), From: in.From.UTC(), To: in.To.UTC(), Points: make([]metricView, len(metrics))}}
+	for i, m := range metrics {
+		out.Body.Points[i] = metricView{
+			Name: m.Name, Window: m.Window, From: m.Timestamp.Add(-w.Length()), To: m.Timestamp, Count: m.Count, Sum: m.Sum, Mean: m.Mean,
+			Median: m.Median, StdDev: m.StdDev, Min: m.Min, Max: m.Max, P95: m.P95, P99: m.P99,
+		}
+	}
+	return out, nil
+}
+
+type anomaliesInput struct {
+	ProductID string `query:"product_id" maxLength:"128" example:"PROD-001"`
+	Kind      string `query:"kind" enum:"unusual_purchase_amount,view_spike"`
+	Limit     int    `query:"limit" minimum:"1" maximum:"1000" default:"50"`
+	Cursor    string `query:"cursor" doc:"The next_cursor of the page before." maxLength:"400"`
+}
+
+type anomaliesOutput struct{ Body anomaliesView }
+
+type anomaliesView struct {
+	Items      []anomalyView `json:"items" nullable:"false"`
+	NextCursor string        `json:"next_cursor,omitempty" doc:"Leads to the next page; absent on the last."`
+}
+
+type anomalyView struct {
+	AnomalyID  string    `json:"anomaly_id"`
+	Kind       string    `json:"kind" enum:"unusual_purchase_amount,view_spike"`
+	ProductID  string    `json:"product_id"`
+	Expected   float64   `json:"expected"`
+	Observed   float64   `json:"observed"`
+	Score      float64   `json:"score" doc:"By how many standard deviations the observed differs from the expected."`
+	Message    string    `json:"message"`
+	OccurredAt time.Time `json:"occurred_at"`
+}
+
+func (a *API) anomalies(ctx context.Context, in *anomaliesInput) (*anomaliesOutput, error) {
+	after, ok := placeOf(in.Cursor)
+	if !ok {
+		return nil, &rest.Problem{Status: http.StatusUnprocessableEntity, Code: "invalid_cursor", Detail: "The cursor is not one of this API.",
+			Errors: []rest.Fault{{Location: "query.cursor", Message: "must be the next_cursor of the page before"}}}
+	}
+	// One more than asked for tells whether there is a next page; the store answers at most so many.
+	found, err := a.History.Anomalies(ctx, store.AnomalyQuery{ProductID: in.ProductID, Type: in.Kind, After: after, Limit: min(in.Limit+1, store.MaxRows)})
+	if err != nil {
+		return nil, a.stored(ctx, err)
+	}
+	out := &anomaliesOutput{}
+	if len(found) > in.Limit || len(found) == store.MaxRows {
+		found = found[:min(in.Limit, len(found))]
+		out.Body.NextCursor = cursorOf(found[len(found)-1])
+	}
+	out.Body.Items = make([]anomalyView, len(found))
+	for i, f := range found {
+		out.Body.Items[i] = anomalyView{f.ID, f.Type, f.ProductID, f.Expected, f.Seen, f.Score, f.Sentence, f.Timestamp}
+	}
+	return out, nil
+}
+
+func cursorOf(last store.Anomaly) string {
+	return base64.RawURLEncoding.EncodeToString([]byte(strconv.FormatInt(last.Timestamp.UnixMicro(), 10) + " " + last.ID))
+}
+
+// placeOf reads a cursor; nil stands for the first page.
+func placeOf(cursor string) (place *store.Place, ok bool) {
+	if cursor == "" {
+		return nil, true
+	}
+	text, err := base64.RawURLEncoding.DecodeString(cursor)
+	if err != nil {
+		return nil, false
+	}
+	at, id, ok := strings.Cut(string(text), " ")
+	micros, err := strconv.ParseInt(at, 10, 64)
+	if !ok || err != nil || id == "" {
+		return nil, false
+	}
+	return &store.Place{Timestamp: time.UnixMicro(micros).UTC(), ID: id}, true
+}

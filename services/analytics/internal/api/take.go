@@ -1,0 +1,256 @@
+package api
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"reflect"
+	"strings"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/go-chi/chi/v5"
+
+	"waybill/platform/rest"
+	"waybill/services/analytics/internal/event"
+)
+
+const (
+	// MaxEvents is how many events an array may have.
+	MaxEvents = 1000
+	// maxBody bounds an array in bytes. It leaves room for events that are too large, so that they are named and not the body.
+	maxBody = MaxEvents*event.MaxSize + 1<<20
+	// maxFaults is how many faults an answer lists.
+	maxFaults = 100
+	// chunk is how many events of a stream are passed on together.
+	chunk = 500
+	// progress is how long a stream may take for one chunk.
+	progress = 30 * time.Second
+
+	ndjson = "application/x-ndjson"
+)
+
+// taken says what became of the events of a request.
+type taken struct {
+	Accepted int `json:"accepted" doc:"Events that the broker has."`
+	Rejected int `json:"rejected" doc:"Events that are faulty and were not taken."`
+}
+
+// mountTake adds the routes that take events.
+func (a *API) mountTake(router chi.Router, surface huma.API) {
+	schemas := surface.OpenAPI().Components.Schemas
+	one := schemas.Schema(reflect.TypeFor[eventBody](), true, "AnalyticsEvent")
+	most := MaxEvents
+	body := &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{
+		"application/json": {Schema: &huma.Schema{OneOf: []*huma.Schema{one, {Type: huma.TypeArray, Items: one, MaxItems: &most}}}},
+		ndjson:             {Schema: &huma.Schema{Type: huma.TypeString, Description: "An event a line, as many as there are."}},
+	}}
+	answer := &huma.Response{Description: "The broker has all of the events.", Content: map[string]*huma.MediaType{
+		"application/json": {Schema: schemas.Schema(reflect.TypeFor[taken](), true, "Taken")},
+	}}
+	problems := map[string]string{
+		"400": "The body is neither an event nor an array of events; nothing was taken.", "413": "The body is too large.", "415": "The body is neither JSON nor NDJSON.",
+		"422": "At least one event is faulty. Each is named by its place; the others were taken, as related says.",
+		"503": "The events cannot be passed on at the moment; Retry-After says when to send them again.",
+	}
+	for path, route := range map[string]struct {
+		id, summary, doc string
+		lenient          bool
+	}{
+		"/v1/analytics/events": {"send-events", "Send events", "One event, an array of up to 1,000, or NDJSON as a stream of any length. Sending an event again is safe: it is counted once by its event_id.", false},
+		"/analytics/event":     {"send-event", "Send events, as the former API took them", "Like /v1/analytics/events, but a time without a zone is UTC, and an event without event_id gets one that follows from its content.", true},
+	} {
+		operation := &huma.Operation{
+			OperationID: route.id, Method: http.MethodPost, Path: path, Tags: []string{"events"}, Summary: route.summary, Description: route.doc,
+			RequestBody: body, Responses: map[string]*huma.Response{"202": answer},
+		}
+		for status, says := range problems {
+			operation.Responses[status] = &huma.Response{Description: says, Content: map[string]*huma.MediaType{"application/problem+json": {}}}
+		}
+		surface.OpenAPI().AddOperation(operation)
+		router.Post(path, func(w http.ResponseWriter, r *http.Request) { a.take(w, r, route.lenient) })
+	}
+}
+
+// eventBody describes an event to clients; event.Decode is what reads it.
+type eventBody struct {
+	EventID    string         `json:"event_id" maxLength:"128" doc:"Names the fact; whoever tells it again uses the same one." example:"0197-example"`
+	EventType  string         `json:"event_type" enum:"analytics.product_viewed,analytics.product_purchased,analytics.recommendation_generated,Analytics.ProductViewed"`
+	Timestamp  time.Time      `json:"timestamp" doc:"When it happened, with a zone."`
+	UserID     string         `json:"user_id,omitempty" maxLength:"128" example:"CUST-123"`
+	SessionID  string         `json:"session_id,omitempty" maxLength:"128" doc:"Events of a session keep their order."`
+	ProductID  string         `json:"product_id,omitempty" maxLength:"128" doc:"Required for views and purchases." example:"PROD-001"`
+	Value      float64        `json:"value,omitempty" minimum:"0" doc:"What was paid, all pieces together, with at most two decimals. Required for purchases." example:"49.99"`
+	Currency   string         `json:"currency,omitempty" pattern:"^[A-Z]{3}$" doc:"USD when not given."`
+	Quantity   int            `json:"quantity,omitempty" minimum:"1" maximum:"1000000"`
+	OrderID    string         `json:"order_id,omitempty" maxLength:"128" example:"ORD-1001"`
+	Algorithm  string         `json:"algorithm,omitempty" maxLength:"128" doc:"Required for recommendations."`
+	Scores     []float64      `json:"confidence_scores,omitempty" maxItems:"1000" doc:"From 0 to 1. Required for recommendations."`
+	Properties map[string]any `json:"properties,omitempty" doc:"Whatever else is to be kept, up to 8 KiB."`
+}
+
+// batch is a request's events while they are read.
+type batch struct {
+	api    *API
+	rules  event.Rules
+	events []event.Event
+	taken  taken
+	faults []rest.Fault
+}
+
+func (a *API) take(w http.ResponseWriter, r *http.Request, lenient bool) {
+	b := &batch{api: a, rules: event.Rules{Now: time.Now(), MaxAhead: a.MaxAhead, NaiveIsUTC: lenient, DeriveID: lenient}}
+	var problem *rest.Problem
+	switch media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); {
+	case err == nil && media == ndjson:
+		problem = b.lines(w, r)
+	case err == nil && (media == "application/json" || strings.HasSuffix(media, "+json")), r.Header.Get("Content-Type") == "":
+		problem = b.array(w, r)
+	default:
+		problem = &rest.Problem{Status: http.StatusUnsupportedMediaType, Code: "unsupported_media_type", Detail: "Send application/json or " + ndjson + "."}
+	}
+	if problem == nil && b.taken.Rejected > 0 {
+		problem = &rest.Problem{Status: http.StatusUnprocessableEntity, Code: event.CodeInvalid, Errors: b.faults,
+			Detail: fmt.Sprintf("%d of the events are faulty and were not taken; the %d others were.", b.taken.Rejected, b.taken.Accepted)}
+	}
+	if problem != nil {
+		problem.Related = b.taken
+		rest.Write(w, r, problem)
+		return
+	}
+	writeJSON(w, http.StatusAccepted, b.taken)
+}
+
+// add reads one event, whose place in the request is named at.
+func (b *batch) add(text []byte, at string) {
+	e, err := event.Decode(text, b.rules)
+	if err == nil {
+		b.events = append(b.events, e)
+		return
+	}
+	b.reject(at, err)
+}
+
+func (b *batch) reject(at string, err error) {
+	b.taken.Rejected++
+	refused, ok := errors.AsType[*event.Error](err)
+	if !ok {
+		refused = &event.Error{Faults: []event.Fault{{Path: "", Expectation: err.Error()}}}
+	}
+	for _, fault := range refused.Faults {
+		if len(b.faults) == maxFaults {
+			return
+		}
+		location := at
+		if fault.Path != "" {
+			location += "." + fault.Path
+		}
+		b.faults = append(b.faults, rest.Fault{Location: location, Message: fault.Expectation})
+	}
+}
+
+// pass hands over what was read so far.
+func (b *batch) pass(ctx context.Context) *rest.Problem {
+	events, err := published(b.events)
+	if err == nil {
+		waiting, cancel := context.WithTimeout(ctx, b.api.Wait)
+		defer cancel()
+		err = b.api.Ingest.Add(waiting, events)
+	}
+	if err != nil {
+		return b.api.problem(ctx, err)
+	}
+	b.taken.Accepted += len(events)
+	b.events = b.events[:0]
+	return nil
+}
+
+// array takes one event or an array of them.
+func (b *batch) array(w http.ResponseWriter, r *http.Request) *rest.Problem {
+	text, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	if err != nil {
+		return unread(err)
+	}
+	switch first := space(text, 0); {
+	case first < len(text) && text[first] == '{':
+		b.add(text, "body")
+	case first < len(text) && text[first] == '[':
+		elements, err := split(text, MaxEvents)
+		if err != nil {
+			return malformed(err)
+		}
+		for i, element := range elements {
+			b.add(element, fmt.Sprintf("body[%d]", i))
+		}
+	default:
+		return malformed(errNotEvents)
+	}
+	return b.pass(r.Context())
+}
+
+func malformed(err error) *rest.Problem {
+	return &rest.Problem{Status: http.StatusBadRequest, Code: "malformed_request", Detail: "The body cannot be read: " + err.Error() + "."}
+}
+
+func unread(err error) *rest.Problem {
+	if _, large := errors.AsType[*http.MaxBytesError](err); large {
+		return &rest.Problem{Status: http.StatusRequestEntityTooLarge, Code: "body_too_large", Detail: fmt.Sprintf("The body must not be larger than %d bytes; send fewer events at a time, or NDJSON.", maxBody)}
+	}
+	return &rest.Problem{Status: http.StatusBadRequest, Code: "malformed_request", Detail: "The body broke off."}
+}
+
+// lines takes a stream of events, which may be of any length: it goes on as fast as the broker takes them. What it took
+// stays taken when it breaks off.
+func (b *batch) lines(w http.ResponseWriter, r *http.Request) *rest.Problem {
+	deadlines := http.NewResponseController(w)
+	in := bufio.NewReaderSize(r.Body, 2*event.MaxSize)
+	for line, done := 0, false; !done; {
+		// The server's own deadlines are those of a request that comes at once. Where they cannot be moved they hold.
+		_ = deadlines.SetReadDeadline(time.Now().Add(progress))
+		_ = deadlines.SetWriteDeadline(time.Now().Add(2 * progress))
+		b.rules.Now = time.Now()
+		for len(b.events) < chunk && !done {
+			text, err := readLine(in)
+			if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, errLongLine) {
+				if problem := b.pass(r.Context()); problem != nil {
+					return problem
+				}
+				return unread(err)
+			}
+			done = errors.Is(err, io.EOF)
+			switch at := fmt.Sprintf("lines[%d]", line); {
+			case errors.Is(err, errLongLine):
+				b.reject(at, err)
+			case space(text, 0) < len(text):
+				b.add(text, at)
+			}
+			line++
+		}
+		if problem := b.pass(r.Context()); problem != nil {
+			return problem
+		}
+	}
+	return nil
+}
+
+var errLongLine = errors.New("must not be larger than 16 KiB")
+
+// readLine reads up to the end of a line, and skips one that is too long for any event.
+func readLine(in *bufio.Reader) ([]byte, error) {
+	line, err := in.ReadSlice('\n')
+	if !errors.Is(err, bufio.ErrBufferFull) {
+		return bytes.TrimRight(line, "\r\n"), err
+	}
+	for errors.Is(err, bufio.ErrBufferFull) {
+		_, err = in.ReadSlice('\n')
+	}
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, err
+	}
+	return nil, errLongLine
+}
