@@ -1,0 +1,125 @@
+// Command analytics takes what customers look at and buy, counts it once, keeps it, finds what is unusual, and answers
+// queries. This file only puts the parts together.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"waybill/contracts"
+	"waybill/platform/deadletter"
+	"waybill/platform/eventing"
+	"waybill/platform/rest"
+	"waybill/platform/service"
+	"waybill/platform/state"
+	"waybill/services/analytics/internal/anomaly"
+	"waybill/services/analytics/internal/api"
+	"waybill/services/analytics/internal/ingest"
+	"waybill/services/analytics/internal/stream"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx, os.Environ(), os.Stdout)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "analytics:", err)
+		os.Exit(1)
+	}
+}
+
+// statePatience is how long a call waits for a sidecar or a state store that is away for a moment.
+const statePatience = 4 * time.Second
+
+// run is the service from its start until ctx ends.
+func run(ctx context.Context, environ []string, stdout io.Writer) (err error) {
+	c, err := parse(environ)
+	if err != nil {
+		return err
+	}
+	svc, err := service.Start(ctx, contracts.AppAnalytics, c.Service, stdout)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, svc.Stop(ctx)) }()
+	dapr, logger := svc.Sidecar, svc.Logger
+	publisher, err := eventing.NewPublisher(dapr.Client, contracts.TelemetryBus)
+	if err != nil {
+		return err
+	}
+	rows, err := c.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+
+	toBroker := c.ingest()
+	toBroker.Publish = func(ctx context.Context, events []eventing.Event) error {
+		return publisher.PublishAll(ctx, contracts.TopicAnalyticsEvents, events)
+	}
+	buffer, err := ingest.New(toBroker)
+	if err != nil {
+		return err
+	}
+	counting := c.stream()
+	counting.Store, counting.Announce, counting.Logger = rows, announce(publisher), logger
+	windows, err := stream.New(counting)
+	if err != nil {
+		return err
+	}
+
+	group, ctx := errgroup.WithContext(ctx)
+	edge := &api.API{
+		Ingest: buffer, Windows: windows, History: rows, MaxAhead: time.Duration(c.MaxAhead), Wait: time.Duration(c.IngestWait),
+		Delivery:     api.Delivery{Together: int(c.DeliveryEvents), Await: time.Duration(c.DeliveryAwait)},
+		LiveInterval: time.Duration(c.LiveInterval), LiveStreams: int(c.LiveStreams), Stopping: ctx.Done(), Logger: logger,
+	}
+	stateStore := state.NewDapr(dapr.Client, contracts.StateStore)
+	letters := deadletter.New(state.NewPatient(state.NewLimited(stateStore, int(c.StateCalls)), statePatience), logger)
+	receiver, err := eventing.NewReceiver(eventing.ReceiverOptions{
+		App: contracts.AppAnalytics, Token: string(c.APIToken), Publisher: publisher, Logger: logger,
+	}, letters.Watch(edge.Subscriptions()...)...)
+	if err != nil {
+		return err
+	}
+	router, surface := rest.New(api.Info(), logger)
+	edge.Mount(router, surface)
+	letters.Register(surface, receiver)
+	receiver.Mount(router)
+	svc.Server.MountHealth(router, dapr.Healthy, stateStore.Reachable, windows.Ready)
+
+	// Events are published until the last request has its answer; then nobody waits for them.
+	publishing, enough := context.WithCancel(context.WithoutCancel(ctx))
+	defer enough()
+	group.Go(func() error {
+		defer enough()
+		defer buffer.Close()
+		return svc.Server.Run(ctx, router)
+	})
+	group.Go(func() error { buffer.Run(publishing); return nil })
+	group.Go(func() error { windows.Run(ctx); return nil })
+	return group.Wait()
+}
+
+// announce publishes anomalies.
+func announce(publisher *eventing.Publisher) func(context.Context, []anomaly.Anomaly) error {
+	return func(ctx context.Context, found []anomaly.Anomaly) error {
+		events := make([]eventing.Event, len(found))
+		for i, a := range found {
+			e, err := eventing.New(a.ID, api.Source, contracts.Version, a.At, a.Payload())
+			if err != nil {
+				return err
+			}
+			events[i] = e
+		}
+		return publisher.PublishAll(ctx, contracts.TopicAlerts, events)
+	}
+}
