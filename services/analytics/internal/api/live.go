@@ -2,11 +2,11 @@ package api
 
 import (
 	"context"
-	"encoding/json"
 	"net/http"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humachi"
 	"github.com/danielgtaylor/huma/v2/sse"
 
 	"waybill/platform/rest"
@@ -39,13 +39,9 @@ func (a *API) admit(ctx huma.Context, next func(huma.Context)) {
 		defer func() { <-a.streams }()
 		next(ctx)
 	default:
-		ctx.SetHeader("Content-Type", "application/problem+json")
-		ctx.SetHeader("Retry-After", "10")
-		ctx.SetStatus(http.StatusServiceUnavailable)
-		_ = json.NewEncoder(ctx.BodyWriter()).Encode(&rest.Problem{ // it fails when the client is gone
-			Title: http.StatusText(http.StatusServiceUnavailable), Status: http.StatusServiceUnavailable, Code: "too_many_streams",
-			Detail: "As many live streams as there may be are open.",
-		})
+		r, w := humachi.Unwrap(ctx)
+		rest.Write(w, r, &rest.Problem{Status: http.StatusServiceUnavailable, Code: "too_many_streams", RetryAfter: 10,
+			Detail: "As many live streams as there may be are open."})
 	}
 }
 

@@ -3,7 +3,6 @@ package api
 import (
 	"context"
 	"encoding/base64"
-	"encoding/json"
 	"net/http"
 	"strconv"
 	"strings"
@@ -13,12 +12,6 @@ import (
 	"waybill/services/analytics/internal/metric"
 	"waybill/services/analytics/internal/store"
 )
-
-func writeJSON(w http.ResponseWriter, status int, body any) {
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(body) // it fails when the client is gone, and then there is nobody left to tell
-}
 
 // metricNames tells people which metrics there are.
 const metricNames = "total_views, total_purchases, total_revenue, views_<product>, purchases_<product>, revenue_<product>, " +

@@ -231,7 +231,7 @@ func TestARestartCountsOn(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "a.sqlite")
 	before := replica(t, open(t, path), nil)
-	var events []eventing.Event
+	events := make([]eventing.Event, 0, 1001)
 	for i := range 500 {
 		events = append(events, view(fmt.Sprintf("v%d", i), fmt.Sprintf("PROD-%d", i%7), start.Add(time.Duration(i)*time.Millisecond)))
 		events = append(events, purchase(fmt.Sprintf("p%d", i), fmt.Sprintf("PROD-%d", i%7), 1000, start))
