@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"waybill/contracts"
 	"waybill/services/analytics/internal/anomaly"
 	"waybill/services/analytics/internal/event"
 	"waybill/services/analytics/internal/metric"
@@ -108,9 +109,15 @@ func (s *Stream) rebuild(ctx context.Context) error {
 	var found []anomaly.Anomaly
 	var recent []finding
 	var newest time.Time
-	for row, err := range s.options.Store.Events(ctx, s.options.Now().Add(-s.options.Rebuild)) {
+	now := s.options.Now()
+	// Beyond every window only purchases are of use, for their histories.
+	windowed := now.Add(-metric.Hour.Length() - s.options.Pipeline.Lateness - time.Minute)
+	for row, err := range s.options.Store.Events(ctx, now.Add(-s.options.Rebuild)) {
 		if err != nil {
 			return err
+		}
+		if row.Timestamp.Before(windowed) && row.Type != contracts.TypeProductPurchased {
+			continue
 		}
 		e, ok := s.stored(ctx, &row)
 		if !ok {

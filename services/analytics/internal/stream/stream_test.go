@@ -337,6 +337,27 @@ func TestWhatWasNotAnnouncedIsAnnouncedAfterARestart(t *testing.T) {
 	}
 }
 
+// The windows hold an hour, the histories of purchases as much as they are made again from.
+func TestHistoriesReachFurtherBackThanWindows(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "a.sqlite")
+	before := replica(t, open(t, path), nil)
+	usual, odd := unusual()
+	before.done(append(usual, view("v1", "PROD-001", start))...)
+
+	after := replica(t, open(t, path), func(o *Options) { o.Now = func() time.Time { return start.Add(3 * time.Hour) } })
+	if stats := after.Stats(); stats.Purchases != 20 || stats.Views != 0 {
+		t.Errorf("made from %d purchases and %d views, want the purchases only", stats.Purchases, stats.Views)
+	}
+	after.counts("total_purchases", 0)
+	odd = purchase("odd", "PROD-001", 999_900, start.Add(3*time.Hour))
+	after.done(odd)
+	after.counts("total_purchases", 1)
+	if told := after.told(); len(told) != 1 {
+		t.Errorf("announced %v, want what the event odd showed", told)
+	}
+}
+
 // Replicas share one store: each takes its part of the events and answers for the whole.
 func TestReplicasAnswerForTheWhole(t *testing.T) {
 	t.Parallel()
