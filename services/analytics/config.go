@@ -49,7 +49,8 @@ type Config struct {
 	// of the clock it may be.
 	Lateness config.Duration `env:"LATENESS" envDefault:"5m"`
 	MaxAhead config.Duration `env:"MAX_AHEAD" envDefault:"1m"`
-	// What is kept in memory at most. What has to make room is counted.
+	// What is kept in memory at most. What has to make room is counted. Where replicas follow each other, MAX_EVENT_IDS must be
+	// more than the events that happen within LATENESS.
 	MaxProducts   config.Count    `env:"MAX_PRODUCTS" envDefault:"20000"`
 	MaxSessions   config.Count    `env:"MAX_SESSIONS" envDefault:"100000"`
 	MaxAlgorithms config.Count    `env:"MAX_ALGORITHMS" envDefault:"1000"`

@@ -36,6 +36,9 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("database/sql.(*DB).connectionOpener"))
 }
 
+// deadline is how long the tests' server gives a request and its answer.
+const deadline = 500 * time.Millisecond
+
 // world is the edge on real windows and a real store, with a bus that delivers at once, by a call.
 type world struct {
 	t      *testing.T
@@ -95,7 +98,10 @@ func newWorld(t *testing.T) *world {
 	}
 	router, surface := rest.New(api.Info(), slog.New(slog.DiscardHandler))
 	w.edge.Mount(router, surface)
-	w.server = httptest.NewServer(router)
+	w.server = httptest.NewUnstartedServer(router)
+	// A real server's are longer, and so are its streams.
+	w.server.Config.ReadTimeout, w.server.Config.WriteTimeout = deadline, deadline
+	w.server.Start()
 	t.Cleanup(func() {
 		close(stopping)
 		w.server.Close()
@@ -523,6 +529,40 @@ func TestLive(t *testing.T) {
 	}
 	if status, header, _ := w.watch(""); status != http.StatusServiceUnavailable || header.Get("Retry-After") == "" {
 		t.Errorf("a third stream: %d", status)
+	}
+}
+
+// Streams may last longer than the server gives any other request.
+func TestStreamsOutlastTheServersDeadlines(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	over := time.After(3 * deadline)
+	_, _, live := w.watch("")
+	body, writer := io.Pipe()
+	answered := make(chan string, 1)
+	go func() { // owned: the test reads answered
+		status, _, text := w.send(events, lines, body)
+		answered <- fmt.Sprint(status, string(text))
+	}()
+	sent := 0
+	for waiting := true; waiting; sent++ {
+		select {
+		case <-over:
+			waiting = false
+		default:
+		}
+		if !live.Scan() {
+			t.Fatalf("the live stream ended: %v", live.Err())
+		}
+		if _, err := io.WriteString(writer, view(fmt.Sprintf("s%d", sent), "PROD-001")+"\n"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := writer.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if got := <-answered; !strings.HasPrefix(got, "202") || w.count("total_views") != float64(sent) {
+		t.Errorf("%s, %v counted of %d", got, w.count("total_views"), sent)
 	}
 }
 

@@ -156,6 +156,19 @@ func TestEachEventCountsOnce(t *testing.T) {
 	}
 }
 
+// The windows remember ids for a while and up to a number; the store remembers all.
+func TestWhatTheWindowsForgotTheStoreKnows(t *testing.T) {
+	t.Parallel()
+	w := replica(t, open(t, filepath.Join(t.TempDir(), "a.sqlite")), func(o *Options) { o.Pipeline.MaxIDs = 2 })
+	events := make([]eventing.Event, 20)
+	for i := range events {
+		events[i] = view(fmt.Sprintf("v%d", i), "PROD-001", start)
+	}
+	w.done(events...)
+	w.done(events...)
+	w.counts("total_views", 20)
+}
+
 func TestBadEventsAreRejectedAndThoseBesideThemCount(t *testing.T) {
 	t.Parallel()
 	w := replica(t, open(t, filepath.Join(t.TempDir(), "a.sqlite")), nil)
