@@ -355,7 +355,7 @@ func TestHistoriesReachFurtherBackThanWindows(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "a.sqlite")
 	before := replica(t, open(t, path), nil)
-	usual, odd := unusual()
+	usual, _ := unusual()
 	before.done(append(usual, view("v1", "PROD-001", start))...)
 
 	after := replica(t, open(t, path), func(o *Options) { o.Now = func() time.Time { return start.Add(3 * time.Hour) } })
@@ -363,8 +363,7 @@ func TestHistoriesReachFurtherBackThanWindows(t *testing.T) {
 		t.Errorf("made from %d purchases and %d views, want the purchases only", stats.Purchases, stats.Views)
 	}
 	after.counts("total_purchases", 0)
-	odd = purchase("odd", "PROD-001", 999_900, start.Add(3*time.Hour))
-	after.done(odd)
+	after.done(purchase("odd", "PROD-001", 999_900, start.Add(3*time.Hour)))
 	after.counts("total_purchases", 1)
 	if told := after.told(); len(told) != 1 {
 		t.Errorf("announced %v, want what the event odd showed", told)
