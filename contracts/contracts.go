@@ -70,6 +70,8 @@ var (
 	NotificationsReadsNotifications = Subscription{App: AppNotifications, Topic: TopicNotifications}
 	NotificationsReadsFulfillment   = Subscription{App: AppNotifications, Topic: TopicFulfillment}
 	NotificationsReadsInventory     = Subscription{App: AppNotifications, Topic: TopicInventory}
+	AnalyticsReadsEvents            = Subscription{App: AppAnalytics, Topic: TopicAnalyticsEvents}
+	AnalyticsReadsOrders            = Subscription{App: AppAnalytics, Topic: TopicOrders}
 )
 
 // Subscriptions lists every subscription of the system.
@@ -78,6 +80,7 @@ func Subscriptions() []Subscription {
 		OrdersReadsOrders, OrdersReadsFulfillment,
 		FulfillmentReadsOrders,
 		NotificationsReadsNotifications, NotificationsReadsFulfillment, NotificationsReadsInventory,
+		AnalyticsReadsEvents, AnalyticsReadsOrders,
 	}
 }
 
@@ -89,9 +92,19 @@ func EventTopics() []string {
 	}
 }
 
-// Topics lists every topic of OrderBus, the dead-letter topics included, sorted. All of them must exist before any
-// service starts.
-func Topics() []string { return TopicsOf(OrderBus) }
+// Buses lists the pub/sub components.
+func Buses() []string { return []string{OrderBus, TelemetryBus} }
+
+// Topics lists every topic of every bus, the dead-letter topics included, sorted. All of them must exist before any service
+// starts.
+func Topics() []string {
+	var topics []string
+	for _, bus := range Buses() {
+		topics = append(topics, TopicsOf(bus)...)
+	}
+	slices.Sort(topics)
+	return topics
+}
 
 // TopicsOf lists every topic of a bus, the dead-letter topics included, sorted.
 func TopicsOf(bus string) []string {

@@ -34,17 +34,24 @@ func TestStockChangedTypes(t *testing.T) {
 
 func TestTopics(t *testing.T) {
 	t.Parallel()
-	want := []string{
-		"fulfillment", "fulfillment.notifications.dead", "fulfillment.orders.dead",
-		"inventory", "inventory.notifications.dead",
-		"notification-outcomes", "notifications", "notifications.notifications.dead",
-		"orders", "orders.fulfillment.dead", "orders.orders.dead",
-	}
-	if got := contracts.Topics(); !slices.Equal(got, want) {
-		t.Errorf("topics are %q, want %q", got, want)
-	}
-	if got, want := contracts.TopicsOf(contracts.TelemetryBus), []string{"alerts", "analytics-events"}; !slices.Equal(got, want) {
-		t.Errorf("topics of telemetrybus are %q, want %q", got, want)
+	for bus, want := range map[string][]string{
+		contracts.OrderBus: {
+			"fulfillment", "fulfillment.notifications.dead", "fulfillment.orders.dead",
+			"inventory", "inventory.notifications.dead",
+			"notification-outcomes", "notifications", "notifications.notifications.dead",
+			"orders", "orders.analytics.dead", "orders.fulfillment.dead", "orders.orders.dead",
+		},
+		contracts.TelemetryBus: {"alerts", "analytics-events", "analytics-events.analytics.dead"},
+	} {
+		got := contracts.TopicsOf(bus)
+		if !slices.Equal(got, want) {
+			t.Errorf("topics of %s are %q, want %q", bus, got, want)
+		}
+		for _, topic := range got {
+			if !slices.Contains(contracts.Topics(), topic) {
+				t.Errorf("%s is not among all topics", topic)
+			}
+		}
 	}
 	for _, topic := range contracts.EventTopics() {
 		if contracts.Owner(topic) == "" {

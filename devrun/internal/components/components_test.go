@@ -85,11 +85,21 @@ func TestCopyReplacesTheDefaults(t *testing.T) {
 	}
 }
 
-// TestTheOrderBusKnowsTheContracts keeps orderbus.yaml's topics and scopes equal to what contracts says.
-func TestTheOrderBusKnowsTheContracts(t *testing.T) {
+// TestTheBusesKnowTheContracts keeps the topics and scopes of each pub/sub component equal to what contracts says.
+func TestTheBusesKnowTheContracts(t *testing.T) {
 	t.Parallel()
-	bus := read(t, filepath.Join(local, "orderbus.yaml"))
-	if bus.Metadata.Name != contracts.OrderBus {
+	for _, name := range contracts.Buses() {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			busKnowsTheContracts(t, name)
+		})
+	}
+}
+
+func busKnowsTheContracts(t *testing.T, name string) {
+	t.Helper()
+	bus := read(t, filepath.Join(local, name+".yaml"))
+	if bus.Metadata.Name != name {
 		t.Errorf("component is named %q", bus.Metadata.Name)
 	}
 	list := func(text string) []string {
@@ -97,9 +107,9 @@ func TestTheOrderBusKnowsTheContracts(t *testing.T) {
 		slices.Sort(all)
 		return all
 	}
-	for _, name := range []string{"allowedTopics", "protectedTopics"} {
-		if got, want := list(bus.value(name)), contracts.Topics(); !slices.Equal(got, want) {
-			t.Errorf("%s: %v, want %v", name, got, want)
+	for _, field := range []string{"allowedTopics", "protectedTopics"} {
+		if got, want := list(bus.value(field)), contracts.TopicsOf(name); !slices.Equal(got, want) {
+			t.Errorf("%s: %v, want %v", field, got, want)
 		}
 	}
 	scopes := func(text string) map[string][]string {
@@ -112,6 +122,9 @@ func TestTheOrderBusKnowsTheContracts(t *testing.T) {
 	}
 	reads, parks := map[string][]string{}, map[string][]string{}
 	for _, s := range contracts.Subscriptions() {
+		if contracts.Bus(s.Topic) != name {
+			continue
+		}
 		// An app reads its dead-letter topics too, for whoever asks what was parked.
 		reads[s.App] = append(reads[s.App], s.Topic, s.DeadLetter())
 		parks[s.App] = append(parks[s.App], s.DeadLetter())

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"waybill/devrun/internal/broker"
@@ -203,7 +204,9 @@ func (p *plan) pair(a runfile.App) (app, sidecar supervise.Spec) {
 		"DAPR_HTTP_PORT": strconv.Itoa(side.http),
 		"DAPR_GRPC_PORT": strconv.Itoa(side.grpc),
 	}
-	maps.Copy(env, a.Env)
+	for name, value := range a.Env {
+		env[name] = p.inData(value)
+	}
 	app = supervise.Spec{
 		Name: a.ID, Kind: kindApp,
 		Path: p.apps[a.ID],
@@ -253,6 +256,15 @@ func (p *plan) pair(a runfile.App) (app, sidecar supervise.Spec) {
 		StopWithin: 10 * time.Second,
 	}
 	return app, sidecar
+}
+
+// inData is the value of a variable with the run's data folder in place of the usual one.
+func (p *plan) inData(value string) string {
+	const usual = "../../.waybill/" // seen from the working directory of an app, services/<app>
+	if rest, ok := strings.CutPrefix(value, usual); ok {
+		return filepath.Join(string(p.data), rest)
+	}
+	return value
 }
 
 func sidecarName(appID string) string { return appID + "-sidecar" }

@@ -109,22 +109,18 @@ func (a *API) Mount(router chi.Router, surface huma.API) {
 	}, map[string]any{"metrics": liveMetrics{}, "anomaly": anomalyView{}}, a.live)
 }
 
-// The subscriptions of this service.
-var (
-	readsEvents = contracts.Subscription{App: contracts.AppAnalytics, Topic: contracts.TopicAnalyticsEvents}
-	readsOrders = contracts.Subscription{App: contracts.AppAnalytics, Topic: contracts.TopicOrders}
-)
-
 // Subscriptions are the events that this service takes.
 func (a *API) Subscriptions() []eventing.Subscription {
 	return []eventing.Subscription{
-		{
-			Component: contracts.Bus(readsEvents.Topic), Topic: readsEvents.Topic, DeadLetter: readsEvents.DeadLetter(),
-			Bulk: &eventing.Bulk{MaxMessages: a.Delivery.Together, MaxAwait: a.Delivery.Await, Handle: a.Windows.Handle},
-		}, {
-			Component: contracts.Bus(readsOrders.Topic), Topic: readsOrders.Topic, DeadLetter: readsOrders.DeadLetter(),
-			Bulk: &eventing.Bulk{MaxMessages: a.Delivery.Together, MaxAwait: a.Delivery.Await, Handle: a.fulfilled},
-		},
+		a.subscription(contracts.AnalyticsReadsEvents, a.Windows.Handle),
+		a.subscription(contracts.AnalyticsReadsOrders, a.fulfilled),
+	}
+}
+
+func (a *API) subscription(s contracts.Subscription, handle eventing.BulkHandler) eventing.Subscription {
+	return eventing.Subscription{
+		Component: contracts.Bus(s.Topic), Topic: s.Topic, DeadLetter: s.DeadLetter(),
+		Bulk: &eventing.Bulk{MaxMessages: a.Delivery.Together, MaxAwait: a.Delivery.Await, Handle: handle},
 	}
 }
 
