@@ -55,7 +55,7 @@ test-chaos: runtime ## Kill every process at every step of the saga and write do
 	@cd tests && go test -count=1 -timeout 90m -run 'TestFailureMatrix$$' ./e2e -matrix all -matrix.page $(CURDIR)/docs/failure-matrix.md -v
 
 .PHONY: bench
-bench: runtime ## Measure orders beside a bare Dapr workflow, turn by turn (ARGS=-quick: one minute instead of five)
+bench: runtime ## Measure orders and events beside bare Dapr, turn by turn (ARGS=-quick: two minutes instead of eight)
 	@cd tests && go build -o ../$(BIN)/bench ./bench && cd .. && exec $(BIN)/bench $(ARGS)
 
 .PHONY: runtime

@@ -248,7 +248,7 @@ func freePorts(n int) ([]int, error) {
 	return found, nil
 }
 
-// child is a process of the bare workflow.
+// child is a process of what ours is compared with.
 type child struct {
 	name  string
 	cmd   *exec.Cmd
@@ -295,9 +295,9 @@ func (c *child) waitReady(ctx context.Context, url string) error {
 		}
 		select {
 		case <-c.ended:
-			return fmt.Errorf("%s of the bare workflow ended: %w", c.name, errors.Join(c.exit, errors.New("bare.log says why")))
+			return fmt.Errorf("the bare %s ended: %w", c.name, errors.Join(c.exit, errors.New("bare.log says why")))
 		case <-ctx.Done():
-			return fmt.Errorf("%s of the bare workflow: %w", c.name, context.Cause(ctx))
+			return fmt.Errorf("the bare %s: %w", c.name, context.Cause(ctx))
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
@@ -313,7 +313,7 @@ func (c *child) stop() error {
 	case <-time.After(stopWithin):
 		err := c.cmd.Process.Kill()
 		<-c.ended
-		return errors.Join(fmt.Errorf("%s of the bare workflow did not stop and was killed", c.name), err)
+		return errors.Join(fmt.Errorf("the bare %s did not stop and was killed", c.name), err)
 	}
 }
 

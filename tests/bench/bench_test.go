@@ -89,11 +89,12 @@ func TestARestartedProcessIsNotMeasured(t *testing.T) {
 func TestOnlyTheMeasuredPartIsReplaced(t *testing.T) {
 	t.Parallel()
 	page := filepath.Join(t.TempDir(), "page.md")
-	if err := os.WriteFile(page, []byte("before\n"+measuredBegin+"old\n"+measuredEnd+"after\n"), 0o600); err != nil {
+	begin, end := marks(partAnalytics)
+	if err := os.WriteFile(page, []byte("before\n"+begin+"old\n"+end+"after\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for range 2 {
-		if err := replaceMeasured(page, "new\n"); err != nil {
+		if err := replaceMeasured(page, partAnalytics, "new\n"); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -101,13 +102,13 @@ func TestOnlyTheMeasuredPartIsReplaced(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff("before\n"+measuredBegin+"\nnew\n\n"+measuredEnd+"after\n", string(got)); diff != "" {
+	if diff := cmp.Diff("before\n"+begin+"\nnew\n\n"+end+"after\n", string(got)); diff != "" {
 		t.Error(diff)
 	}
 	if err := os.WriteFile(page, []byte("no marks"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := replaceMeasured(page, "new\n"); err == nil || !strings.Contains(err.Error(), "measured: begin") {
+	if err := replaceMeasured(page, partAnalytics, "new\n"); err == nil || !strings.Contains(err.Error(), "measured analytics: begin") {
 		t.Errorf("a page without marks: %v, want an error that names them", err)
 	}
 }

@@ -14,13 +14,12 @@ import (
 
 // subject is what is measured: something that takes pieces of work and says when each is done.
 type subject interface {
+	measured
 	name() string
 	// begin hands in one piece and returns when it is accepted; finished is told of its end.
 	begin(ctx context.Context, id string) error
 	// pieces is where finished pieces are told.
 	pieces() *pieces
-	// processes are those that work on the pieces, and their ids.
-	processes() ([]process, error)
 }
 
 // pieces are the pieces of work in flight.

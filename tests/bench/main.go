@@ -2,7 +2,9 @@
 // what each process spends on it. In the same run, turn by turn, it measures a bare Dapr workflow of the same shape on the
 // same components, which is the most that any saga could reach here.
 //
-//	go run ./bench [-quick] [-write docs/benchmarks.md]
+// Then it measures how many analytics events a second are stored, beside a bare Dapr subscription that only acknowledges them.
+//
+//	go run ./bench [-quick] [-only orders|analytics] [-write docs/benchmarks.md]
 package main
 
 import (
@@ -47,23 +49,31 @@ type plan struct {
 	warm     time.Duration // before each measurement of the most
 	window   time.Duration // of each measurement of the most
 	rounds   int           // how often ours and bare take turns
+	only     string        // the one part to measure, empty for both
+
+	eventsWarm   time.Duration // of events, before each measurement of them
+	eventsWindow time.Duration // in which events are handed in
+	eventsRounds int           // how often analytics and the bare subscriber take turns
 }
 
 var (
 	full = plan{
 		alone: 50, rates: []int{5, 10, 20, 30, 40, 50, 60, 80}, step: 12 * time.Second,
 		inFlight: 64, warm: 4 * time.Second, window: 15 * time.Second, rounds: 3,
+		eventsWarm: 2 * time.Second, eventsWindow: 10 * time.Second, eventsRounds: 3,
 	}
 	quick = plan{
 		alone: 10, rates: []int{5, 20, 40}, step: 4 * time.Second,
 		inFlight: 64, warm: 2 * time.Second, window: 5 * time.Second, rounds: 1,
+		eventsWarm: time.Second, eventsWindow: 4 * time.Second, eventsRounds: 1,
 	}
 )
 
 func run(ctx context.Context, args []string, out, progress io.Writer) (err error) {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
-	short := flags.Bool("quick", false, "measure for a minute instead of five: good for a look, not for a comparison")
-	write := flags.String("write", "", "replace the measured part of this Markdown `file` by what was measured")
+	short := flags.Bool("quick", false, "measure for a minute and a half instead of seven: good for a look, not for a comparison")
+	write := flags.String("write", "", "replace the measured parts of this Markdown `file` by what was measured")
+	only := flags.String("only", "", "measure one `part` only: "+partOrders+" or "+partAnalytics)
 	rates := flags.String("rates", "", "orders a second, rising, separated by commas (\"none\" for no rates)")
 	inFlight := flags.Int("in-flight", 0, "orders at once when measuring the most")
 	rounds := flags.Int("rounds", 0, "how often ours and bare take turns when measuring the most")
@@ -74,6 +84,9 @@ func run(ctx context.Context, args []string, out, progress io.Writer) (err error
 	if *short {
 		p = quick
 	}
+	if p.only = *only; p.only != "" && p.only != partOrders && p.only != partAnalytics {
+		return fmt.Errorf("-only %s: there are the parts %s and %s", p.only, partOrders, partAnalytics)
+	}
 	if p.rates, err = chosen(*rates, p.rates); err != nil {
 		return err
 	}
@@ -81,7 +94,7 @@ func run(ctx context.Context, args []string, out, progress io.Writer) (err error
 		p.inFlight = *inFlight
 	}
 	if *rounds > 0 {
-		p.rounds = *rounds
+		p.rounds, p.eventsRounds = *rounds, *rounds
 	}
 
 	work, err := os.MkdirTemp("", "waybill-bench-")
@@ -102,12 +115,21 @@ func run(ctx context.Context, args []string, out, progress io.Writer) (err error
 		}
 		return err
 	}
-	text := r.markdown()
-	if *write != "" {
-		return errors.Join(replaceMeasured(*write, text), say(out, text))
+	var errs []error
+	for _, part := range r.parts() {
+		if *write != "" {
+			errs = append(errs, replaceMeasured(*write, part.name, part.text))
+		}
+		errs = append(errs, say(out, part.text))
 	}
-	return say(out, text)
+	return errors.Join(errs...)
 }
+
+// The parts of a run and of the page.
+const (
+	partOrders    = "orders"
+	partAnalytics = "analytics"
+)
 
 func say(out io.Writer, text string) error {
 	_, err := io.WriteString(out, text)
@@ -147,25 +169,71 @@ func measure(ctx context.Context, p plan, work string, progress io.Writer) (r *r
 		return nil, fmt.Errorf("%w\nthe runner said:\n%s", err, said)
 	}
 	defer func() { err = errors.Join(err, waybill.Stop()) }()
+
+	r = &report{plan: p, machine: thisMachine(ctx), at: time.Now().UTC()}
+	if p.only != partAnalytics {
+		if err := r.measureOrders(ctx, waybill, filepath.Join(work, "bare"), note); err != nil {
+			return nil, err
+		}
+	}
+	if p.only != partOrders {
+		if err := r.measureEvents(ctx, waybill, filepath.Join(work, "bare-events"), note); err != nil {
+			return nil, err
+		}
+	}
+	note("stopping")
+	return r, nil
+}
+
+// measureEvents comes after the orders, for what it stores keeps analytics busy for a while.
+func (r *report) measureEvents(ctx context.Context, waybill *system.System, folder string, note func(string, ...any)) (err error) {
+	ours, err := newCounting(waybill)
+	if err != nil {
+		return err
+	}
+	defer ours.close()
+	note("starting the bare subscriber")
+	bare, err := newBareFeed(ctx, waybill, folder)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, bare.close()) }()
+	for round := range r.plan.eventsRounds {
+		for _, f := range []feed{ours, bare} {
+			note("%s: as many events as it can, round %d of %d", f.name(), round+1, r.plan.eventsRounds)
+			if _, err := flow(ctx, f, r.plan.eventsWarm); err != nil {
+				return err
+			}
+			a, err := flow(ctx, f, r.plan.eventsWindow)
+			if err != nil {
+				return err
+			}
+			r.events = append(r.events, a)
+		}
+	}
+	return nil
+}
+
+func (r *report) measureOrders(ctx context.Context, waybill *system.System, folder string, note func(string, ...any)) (err error) {
+	p := r.plan
 	ours, err := newOurs(ctx, waybill)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer ours.close()
 
 	note("starting the bare workflow")
-	bare, err := newBare(ctx, filepath.Join(work, "bare"))
+	bare, err := newBare(ctx, folder)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer func() { err = errors.Join(err, bare.close()) }()
 
-	r = &report{plan: p, machine: thisMachine(ctx), at: time.Now().UTC()}
 	for _, s := range []subject{ours, bare} {
 		note("%s: %d one after the other", s.name(), p.alone)
 		a, err := closed(ctx, s, 1, load{count: p.alone, warmCount: 5})
 		if err != nil {
-			return nil, err
+			return err
 		}
 		r.alone = append(r.alone, a)
 	}
@@ -173,7 +241,7 @@ func measure(ctx context.Context, p plan, work string, progress io.Writer) (r *r
 		note("orders: %d a second for %s", rate, p.step)
 		a, err := open(ctx, ours, rate, p.step)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		r.rates = append(r.rates, a)
 		if !a.keptUp() {
@@ -185,37 +253,35 @@ func measure(ctx context.Context, p plan, work string, progress io.Writer) (r *r
 			note("%s: as many as it can, round %d of %d", s.name(), round+1, p.rounds)
 			a, err := closed(ctx, s, p.inFlight, load{warm: p.warm, window: p.window})
 			if err != nil {
-				return nil, err
+				return err
 			}
 			r.most = append(r.most, a)
 		}
 	}
 	note("orders: as many as it can, all for one product")
 	ours.oneProduct = true
-	if r.hot, err = closed(ctx, ours, p.inFlight, load{warm: p.warm, window: p.window}); err != nil {
-		return nil, err
-	}
-	note("stopping")
-	return r, nil
+	r.hot, err = closed(ctx, ours, p.inFlight, load{warm: p.warm, window: p.window})
+	return err
 }
 
-const (
-	measuredBegin = "<!-- measured: begin (make bench writes this part) -->\n"
-	measuredEnd   = "<!-- measured: end -->\n"
-)
+// marks are the lines around what a run writes into a page.
+func marks(part string) (begin, end string) {
+	return "<!-- measured " + part + ": begin (make bench writes this part) -->\n", "<!-- measured " + part + ": end -->\n"
+}
 
-// replaceMeasured puts text between the marks of a page whose other parts are written by hand.
-func replaceMeasured(path, text string) error {
+// replaceMeasured puts text between a part's marks in a page whose other parts are written by hand.
+func replaceMeasured(path, part, text string) error {
+	begin, end := marks(part)
 	page, err := os.ReadFile(path) //nolint:gosec // the page that the caller named
 	if err != nil {
 		return err
 	}
-	before, rest, ok := bytes.Cut(page, []byte(measuredBegin))
-	_, after, ok2 := bytes.Cut(rest, []byte(measuredEnd))
+	before, rest, ok := bytes.Cut(page, []byte(begin))
+	_, after, ok2 := bytes.Cut(rest, []byte(end))
 	if !ok || !ok2 {
-		return fmt.Errorf("%s lacks the lines %q and %q", path, strings.TrimSpace(measuredBegin), strings.TrimSpace(measuredEnd))
+		return fmt.Errorf("%s lacks the lines %q and %q", path, strings.TrimSpace(begin), strings.TrimSpace(end))
 	}
-	return os.WriteFile(path, bytes.Join([][]byte{before, []byte(measuredBegin + "\n" + text + "\n" + measuredEnd), after}, nil), 0o644) //nolint:gosec // a page for everybody
+	return os.WriteFile(path, bytes.Join([][]byte{before, []byte(begin + "\n" + text + "\n" + end), after}, nil), 0o644) //nolint:gosec // a page for everybody
 }
 
 // output keeps the end of what the runner prints, to be shown when it did not start.

@@ -23,12 +23,86 @@ type report struct {
 	rates   []result
 	most    []result // ours, bare, ours, bare, ...
 	hot     result
+	events  []result // analytics, bare subscriber, analytics, ...
+}
+
+// part is what one part of a run measured, as Markdown.
+type part struct{ name, text string }
+
+func (r *report) parts() []part {
+	var all []part
+	if len(r.most) > 0 {
+		all = append(all, part{partOrders, r.orders()})
+	}
+	if len(r.events) > 0 {
+		all = append(all, part{partAnalytics, r.analytics()})
+	}
+	return all
+}
+
+func (r *report) head(b *strings.Builder) {
+	fmt.Fprintf(b, "Measured on %s. %s.\n", r.at.Format("2 January 2006, 15:04 MST"), strings.Join(r.machine, "; "))
+}
+
+// disturbed says so when others took much of the machine.
+func disturbed(b *strings.Builder, of ...result) {
+	taken := 0.0
+	for _, one := range of {
+		taken = max(taken, one.others())
+	}
+	if taken > 0.1 {
+		fmt.Fprintf(b, "\n**Something else ran on this machine** and took up to %.0f %% of it: these figures compare with each other, not with those of another run.\n", 100*taken)
+	}
+}
+
+// analytics is what was measured of events.
+func (r *report) analytics() string {
+	var b strings.Builder
+	r.head(&b)
+	ours, bare := total(r.events, "analytics"), total(r.events, "bare subscriber")
+	fmt.Fprintf(&b, "\n**As many events as it can** (%d clients, %d events a request; handed in for %s, measured %d times in turns):\n\n",
+		clients, together, r.plan.eventsWindow, r.plan.eventsRounds)
+	t := table{"", "events a second", "events", "last one after the last answer", "each round, a second"}.begin()
+	for _, one := range []result{ours, bare} {
+		var rounds []string
+		for _, round := range r.events {
+			if round.subject == one.subject {
+				rounds = append(rounds, fmt.Sprintf("%.0f", round.rate()))
+			}
+		}
+		t.row(one.subject, fmt.Sprintf("%.0f", one.rate()), strconv.Itoa(one.done), ms(one.took.quantile(1)), strings.Join(rounds, ", "))
+	}
+	b.WriteString(t.String())
+	if bare.rate() > 0 {
+		fmt.Fprintf(&b, "\nAnalytics reaches **%.0f %%** of the bare subscriber.\n", 100*ours.rate()/bare.rate())
+	}
+	disturbed(&b, ours, bare)
+	for _, one := range []result{ours, bare} {
+		if len(one.usage.of) == 0 {
+			fmt.Fprintf(&b, "\nProcessor time and memory are measured on Linux only, not on %s.\n", runtime.GOOS)
+			break
+		}
+		fmt.Fprintf(&b, "\n**What %s cost** (100 %% is one processor of %d):\n\n", article(one.subject), runtime.NumCPU())
+		t = table{"process", "at the most", "ms per 1,000 events", "peak memory, MiB"}.begin()
+		var sum time.Duration
+		for _, p := range one.usage.of {
+			if p.name == everythingElse {
+				t.row(p.name, share(p.cpu, one.span), "", "")
+				continue
+			}
+			sum += p.cpu
+			t.row(p.name, share(p.cpu, one.span), each(1000*p.cpu, one.done), mebibytes(p.peak))
+		}
+		t.row("together, without everything else", share(sum, one.span), each(1000*sum, one.done), "")
+		b.WriteString(t.String())
+	}
+	return b.String()
 }
 
 // total adds up the rounds of one subject.
-func (r *report) total(subject string) result {
-	t := result{subject: subject, inFlight: r.plan.inFlight}
-	for _, one := range r.most {
+func total(rounds []result, subject string) result {
+	t := result{subject: subject}
+	for _, one := range rounds {
 		if one.subject == subject {
 			t.window += one.window
 			t.done += one.done
@@ -64,11 +138,12 @@ func (u usage) and(v usage) usage {
 	return sum
 }
 
-func (r *report) markdown() string {
+// orders is what was measured of orders.
+func (r *report) orders() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "Measured on %s. %s.\n", r.at.Format("2 January 2006, 15:04 MST"), strings.Join(r.machine, "; "))
+	r.head(&b)
 
-	ours, bare := r.total("orders"), r.total("bare workflow")
+	ours, bare := total(r.most, "orders"), total(r.most, "bare workflow")
 	fmt.Fprintf(&b, "\n**As many as it can** (%d in flight; %s, measured %d times in turns):\n\n", r.plan.inFlight, r.plan.window, r.plan.rounds)
 	t := table{"", "a second", "a minute", "p50", "p95", "p99", "each round, a second"}.begin()
 	for _, one := range []result{ours, bare} {
@@ -86,9 +161,7 @@ func (r *report) markdown() string {
 	if bare.rate() > 0 {
 		fmt.Fprintf(&b, "\nOrders reach **%.0f %%** of the bare workflow.\n", 100*ours.rate()/bare.rate())
 	}
-	if taken := max(ours.others(), bare.others()); taken > 0.1 {
-		fmt.Fprintf(&b, "\n**Something else ran on this machine** and took up to %.0f %% of it: these figures compare with each other, not with those of another run.\n", 100*taken)
-	}
+	disturbed(&b, ours, bare)
 
 	if len(r.rates) > 0 {
 		fmt.Fprintf(&b, "\n**Rising rates** (%s each; a time counts from when the order was due):\n\n", r.plan.step)
@@ -166,7 +239,7 @@ func mebibytes(n int64) string {
 }
 
 func article(subject string) string {
-	if subject == "orders" {
+	if subject == "orders" || subject == "analytics" {
 		return subject
 	}
 	return "the " + subject

@@ -11,6 +11,12 @@ import (
 	"time"
 )
 
+// measured is something with processes of its own.
+type measured interface {
+	// processes are those that work on what is measured, and their ids.
+	processes() ([]process, error)
+}
+
 // process is one that is measured.
 type process struct {
 	name string
@@ -31,14 +37,14 @@ type processUsage struct {
 	peak int64 // bytes, of memory that was resident at once since the process started
 }
 
-// self is this program, which hands in the work and is the bare workflow's worker.
+// self is this program, which hands in the work, and is the bare workflow's worker and the bare subscriber.
 const self = "this program"
 
 // everythingElse is what others on the machine used.
 const everythingElse = "everything else"
 
 // takeUsage looks at the subject's processes and at this one.
-func takeUsage(s subject) (usage, error) {
+func takeUsage(s measured) (usage, error) {
 	if runtime.GOOS != "linux" {
 		return usage{}, nil
 	}
