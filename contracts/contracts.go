@@ -98,10 +98,7 @@ func Buses() []string { return []string{OrderBus, TelemetryBus} }
 // Topics lists every topic of every bus, the dead-letter topics included, sorted. All of them must exist before any service
 // starts.
 func Topics() []string {
-	var topics []string
-	for _, bus := range Buses() {
-		topics = append(topics, TopicsOf(bus)...)
-	}
+	topics := slices.Concat(TopicsOf(OrderBus), TopicsOf(TelemetryBus))
 	slices.Sort(topics)
 	return topics
 }
