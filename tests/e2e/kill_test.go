@@ -17,7 +17,7 @@ import (
 // would need.
 func TestKillAnyProcess(t *testing.T) {
 	const orders = 50
-	for _, victim := range []string{"orders", "orders-sidecar", "fulfillment", "fulfillment-sidecar", "placement", "scheduler", "broker"} {
+	for _, victim := range []string{"orders", "orders-sidecar", "fulfillment", "fulfillment-sidecar", "notifications", "notifications-sidecar", "placement", "scheduler", "broker"} {
 		t.Run(victim, func(t *testing.T) {
 			ctx := impatient(t)
 			run := rand.Text()[:8] // the test can run again on the same system
