@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -260,7 +261,7 @@ func TestEveryEventTwiceAndOutOfOrder(t *testing.T) {
 	topics := []string{"orders", "fulfillment", "inventory", "notifications"}
 	client := foreign(t)
 	events := recorded(ctx, t, topics, func(value []byte) bool {
-		return slices.ContainsFunc(slices.Collect(keys(ids)), func(id string) bool { return strings.Contains(string(value), id) })
+		return slices.ContainsFunc(slices.Collect(maps.Keys(ids)), func(id string) bool { return strings.Contains(string(value), id) })
 	})
 	if len(events) < 20 {
 		t.Fatalf("only %d events tell of the orders", len(events))
@@ -285,16 +286,6 @@ func TestEveryEventTwiceAndOutOfOrder(t *testing.T) {
 	}
 	if diff := cmp.Diff(stock{OnHand: 8, Shipped: 2}, stockOf(t, waybill, "PROD-TWICE")); diff != "" {
 		t.Errorf("stock (-want +got):\n%s", diff)
-	}
-}
-
-func keys[K comparable, V any](m map[K]V) func(func(K) bool) {
-	return func(yield func(K) bool) {
-		for k := range m {
-			if !yield(k) {
-				return
-			}
-		}
 	}
 }
 

@@ -97,7 +97,7 @@ func moments(s *system.System) []moment {
 		{step: "UpdateOrderStatus", how: "when a message is asked for", arrived: ofType("Notification.Requested"),
 			status: "fulfilled", books: fulfilledBooks, told: "order_shipped"},
 		{step: "CancelShipment", how: "when the carrier booked and did not answer until the retries were used up", zip: "X-LOST",
-			arrived: func(e busEvent) bool { return false }, // see atTheLastAttempt
+			arrived: func(e busEvent) bool { return false }, // no event tells of it: see undoing
 			status:  "fulfillment_failed", books: books{Charges: 1, Refunds: 1, Parcels: 1, Reservation: "released"}, told: "order_failed"},
 		{step: "ReleaseInventory", how: "when the carrier's refusal is announced", zip: "X-REFUSED",
 			arrived: func(e busEvent) bool { return e.Data.Step == "ProcessShipment" && e.Data.Outcome == "refused" },
@@ -115,10 +115,11 @@ var processes = []string{
 // result is one row of the matrix.
 type result struct {
 	process, step string
-	// states is where the orders' sagas stood when the process was killed.
+	// back is the time until every process was ready again, whole until the last order had its status.
 	back, whole time.Duration
 	status      string
-	resent      int
+	// resent is how many messages came twice.
+	resent int
 }
 
 // Each process is killed at each step of the saga, with several orders at that step. Whatever was killed, every order comes
@@ -245,7 +246,7 @@ func killAt(ctx context.Context, s *system.System, follow *bus, process string, 
 		if err := placing.Wait(); err != nil {
 			return row, err
 		}
-		if err := atTheLastAttempt(ctx, s, ids[0]); err != nil {
+		if err := undoing(ctx, s, ids[0], m.step); err != nil {
 			return row, err
 		}
 	} else if err := follow.await(ctx, ids, m.arrived); err != nil {
@@ -281,15 +282,15 @@ func killAt(ctx context.Context, s *system.System, follow *bus, process string, 
 	return row, errors.Join(balanced(ctx, s, ids, product, m), once(ctx, s, ids, m, &row))
 }
 
-// atTheLastAttempt returns when the carrier has failed the order so often that the saga is about to give up.
-func atTheLastAttempt(ctx context.Context, s *system.System, id string) error {
+// undoing returns when the saga has given up its order and begun to undo a step.
+func undoing(ctx context.Context, s *system.System, id, undo string) error {
 	for {
 		code, _, answer, err := call(ctx, http.MethodGet, s.App("fulfillment").URL+"/v1/fulfillments/"+id, nil)
-		if err == nil && code == http.StatusOK && strings.Contains(string(answer), `"step":"CancelShipment"`) {
+		if err == nil && code == http.StatusOK && strings.Contains(string(answer), `"step":"`+undo+`"`) {
 			return nil
 		}
 		if !wait(ctx, 10*time.Millisecond) {
-			return errors.Join(fmt.Errorf("the saga of %s does not give up: %s", id, answer), err)
+			return errors.Join(fmt.Errorf("the saga of %s does not come to its undoing: %s", id, answer), err)
 		}
 	}
 }
