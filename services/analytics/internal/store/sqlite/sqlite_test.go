@@ -108,16 +108,24 @@ func TestKilledWriters(t *testing.T) {
 				lines := bufio.NewScanner(out)
 				for seen := 0; lines.Scan(); {
 					who, n, _ := strings.Cut(lines.Text(), " ")
-					last, _ := strconv.Atoi(n)
+					last, err := strconv.Atoi(n)
+					if err != nil {
+						t.Errorf("the writer says %q", lines.Text())
+					}
 					mu.Lock()
 					stored[who] = last + 1
 					mu.Unlock()
 					// The batch that follows is on its way by now.
 					if seen++; seen == 3+2*w {
-						_ = cmd.Process.Kill()
+						if err := cmd.Process.Kill(); err != nil {
+							t.Errorf("kill the writer: %v", err)
+						}
 					}
 				}
-				_ = cmd.Wait()
+				// A writer that ended by itself was not killed in the middle of anything.
+				if err := cmd.Wait(); cmd.ProcessState.ExitCode() != -1 {
+					t.Errorf("the writer was to be killed, and ended with %v", err)
+				}
 			})
 		}
 		wait.Wait()
