@@ -54,6 +54,19 @@ test-e2e: runtime ## Run the end-to-end tests: the real processes, killed one af
 test-chaos: runtime ## Kill every process at every step of the saga and write docs/failure-matrix.md (a quarter of an hour)
 	@cd tests && go test -count=1 -timeout 90m -run 'TestFailureMatrix$$' ./e2e -matrix all -matrix.page $(CURDIR)/docs/failure-matrix.md -v
 
+# What the tests of the Azure Data Explorer adapter need beside Go; without it they skip.
+AZURITE_VERSION        := 3.35.0
+KUSTO_LANGUAGE_VERSION := 12.4.1
+NPM := $(CURDIR)/.waybill/npm
+
+.PHONY: test-kusto
+test-kusto: export AZURITE := $(NPM)/node_modules/.bin/azurite
+test-kusto: export KUSTO_LANGUAGE := $(NPM)/node_modules/@kusto/language-service-next
+test-kusto: ## Test the Azure Data Explorer adapter with Azurite and Microsoft's KQL parser (needs npm)
+	@mkdir -p $(NPM)
+	@npm install --prefix $(NPM) --no-audit --no-fund --silent azurite@$(AZURITE_VERSION) @kusto/language-service-next@$(KUSTO_LANGUAGE_VERSION)
+	@cd services/analytics && go test -count=1 ./internal/store/kusto
+
 .PHONY: bench
 bench: runtime ## Measure orders and events beside bare Dapr, turn by turn (ARGS=-quick: two minutes instead of eight)
 	@cd tests && go build -o ../$(BIN)/bench ./bench && cd .. && exec $(BIN)/bench $(ARGS)
