@@ -22,6 +22,9 @@ type Service struct {
 	APIToken sidecar.Secret `env:"APP_API_TOKEN"`
 	Sidecar  sidecar.Config
 
+	// EventRetries says who delivers an event again that this service gives back.
+	EventRetries EventRetries `env:"EVENT_RETRIES" envDefault:"sidecar"`
+
 	// StateCalls is how many calls to the state store may be under way at a time, none or 0 for any number.
 	StateCalls uint `env:"STATE_CALLS"`
 
@@ -48,6 +51,8 @@ type (
 	Port uint16
 	// LogFormat is json or text.
 	LogFormat string
+	// EventRetries is SidecarRetries or BrokerRetries.
+	EventRetries string
 	// Duration is a length of time that is longer than nothing.
 	Duration time.Duration
 	// Count is a number of at least one.
@@ -69,6 +74,22 @@ func (f *LogFormat) UnmarshalText(text []byte) error {
 	*f = LogFormat(text)
 	if *f != "json" && *f != "text" {
 		return errors.New("the log format is json or text")
+	}
+	return nil
+}
+
+const (
+	// SidecarRetries is for a sidecar with a resiliency policy that retries without end.
+	SidecarRetries EventRetries = "sidecar"
+	// BrokerRetries is for a sidecar without one, which gives an event back to the broker.
+	BrokerRetries EventRetries = "broker"
+)
+
+// UnmarshalText reads who retries.
+func (r *EventRetries) UnmarshalText(text []byte) error {
+	*r = EventRetries(text)
+	if *r != SidecarRetries && *r != BrokerRetries {
+		return errors.New("events are retried by the sidecar or by the broker")
 	}
 	return nil
 }

@@ -81,7 +81,7 @@ func (r *Receiver) receiveBulk(s Subscription) http.HandlerFunc {
 				statuses[i].Status = r.settle(ctx, s, Event{Data: jsonOrText(entry.Event)}, notCloudEvent(err))
 				continue
 			}
-			e.Key = entry.Metadata["__key"]
+			e.Key = keyOf(func(name string) string { return entry.Metadata[name] })
 			if err := identified(e); err != nil {
 				statuses[i].Status = r.settle(e.Trace(ctx), s, e, err)
 				continue
@@ -90,6 +90,12 @@ func (r *Receiver) receiveBulk(s Subscription) http.HandlerFunc {
 		}
 		for i, err := range r.processBulk(ctx, s, events) {
 			statuses[index[i]].Status = r.settle(events[i].Trace(ctx), s, events[i], err)
+		}
+		for _, status := range statuses {
+			if status.Status == retry {
+				r.hold(ctx, retry)
+				break
+			}
 		}
 		r.answer(w, req, map[string][]bulkStatus{"statuses": statuses})
 	}

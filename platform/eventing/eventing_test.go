@@ -2,6 +2,7 @@ package eventing
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -92,23 +93,34 @@ func TestPublish(t *testing.T) {
 	published[0].Data = nil
 	wantSent := fakedapr.Published{
 		Component: "orderbus", Topic: "orders", ContentType: "application/cloudevents+json",
-		Metadata: map[string]string{"partitionKey": "CUST-123", "SessionId": "CUST-123"},
+		Metadata: map[string]string{"partitionKey": "CUST-123", "SessionId": "CUST-123", "MessageId": "e1"},
 	}
 	if diff := cmp.Diff(wantSent, published[0]); diff != "" {
 		t.Errorf("what goes with the event differs (-want +got):\n%s", diff)
 	}
 }
 
-func TestPublishWithoutKey(t *testing.T) {
+func TestTransportMetadata(t *testing.T) {
 	t.Parallel()
-	var server fakedapr.Server
-	e := newEvent(t, "e1")
-	e.Key = ""
-	if err := newPublisher(t, &server).Publish(t.Context(), "orders", e); err != nil {
-		t.Fatal(err)
-	}
-	if got := server.Published()[0].Metadata; len(got) != 0 {
-		t.Errorf("metadata is %v", got)
+	long := strings.Repeat("x", 129)
+	hashed := fmt.Sprintf("%x", sha256.Sum256([]byte(long)))
+	for name, c := range map[string]struct {
+		id, key string
+		want    map[string]string
+	}{
+		"no key":    {"e1", "", map[string]string{"SessionId": "e1", "MessageId": "e1"}},
+		"long":      {long, long, map[string]string{"partitionKey": long, "SessionId": hashed, "MessageId": hashed}},
+		"long, cut": {long[:128], long[:128], map[string]string{"partitionKey": long[:128], "SessionId": long[:128], "MessageId": long[:128]}},
+	} {
+		var server fakedapr.Server
+		e := newEvent(t, c.id)
+		e.Key = c.key
+		if err := newPublisher(t, &server).Publish(t.Context(), "orders", e); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(c.want, server.Published()[0].Metadata); diff != "" {
+			t.Errorf("%s: the metadata differs (-want +got):\n%s", name, diff)
+		}
 	}
 }
 
@@ -218,7 +230,7 @@ func TestPublishAll(t *testing.T) {
 	}
 	for i, p := range published {
 		batches[p.Bulk]++
-		if id := attributes(t, p.Data)["id"]; id != events[i].ID || p.Metadata["partitionKey"] != events[i].Key || p.ContentType != CloudEventType {
+		if id := attributes(t, p.Data)["id"]; id != events[i].ID || p.Metadata["partitionKey"] != events[i].Key || p.Metadata["MessageId"] != events[i].ID || p.ContentType != CloudEventType {
 			t.Fatalf("event %d is %v with %v as %s", i, id, p.Metadata, p.ContentType)
 		}
 	}

@@ -2,6 +2,7 @@ package eventing
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -70,7 +71,7 @@ func (p *Publisher) Publish(ctx context.Context, topic string, e Event) error {
 	}
 	return p.retry(ctx, topic, 1, func(ctx context.Context) error {
 		return p.client.PublishEvent(ctx, p.component, topic, body,
-			dapr.PublishEventWithContentType(CloudEventType), dapr.PublishEventWithMetadata(transport(e.Key)))
+			dapr.PublishEventWithContentType(CloudEventType), dapr.PublishEventWithMetadata(transport(e)))
 	})
 }
 
@@ -100,7 +101,7 @@ func (p *Publisher) PublishAll(ctx context.Context, topic string, events []Event
 			}
 		}
 		entries, size = append(entries, dapr.PublishEventsEvent{
-			EntryID: strconv.Itoa(i), Data: body, ContentType: CloudEventType, Metadata: transport(e.Key),
+			EntryID: strconv.Itoa(i), Data: body, ContentType: CloudEventType, Metadata: transport(e),
 		}), size+len(body)
 	}
 	return flush()
@@ -118,12 +119,23 @@ func encode(e Event) ([]byte, error) {
 	return body, nil
 }
 
-// transport is the metadata by which Kafka and Event Hubs (partitionKey) and Service Bus (SessionId) keep a key's order.
-func transport(key string) map[string]string {
-	if key == "" {
-		return nil
+// transport is the metadata by which Kafka and Event Hubs (partitionKey) and Service Bus (SessionId) keep a key's order, and
+// by which Service Bus knows an event that it has already (MessageId). An event without a key is a session of its own:
+// a subscription with sessions takes none that has no session.
+func transport(e Event) map[string]string {
+	id := serviceBusID(e.ID)
+	if e.Key == "" {
+		return map[string]string{"SessionId": id, "MessageId": id}
 	}
-	return map[string]string{"partitionKey": key, "SessionId": key}
+	return map[string]string{"partitionKey": e.Key, "SessionId": serviceBusID(e.Key), "MessageId": id}
+}
+
+// serviceBusID is text, or its hash where it is longer than Service Bus takes.
+func serviceBusID(text string) string {
+	if len(text) <= 128 {
+		return text
+	}
+	return fmt.Sprintf("%x", sha256.Sum256([]byte(text)))
 }
 
 func (p *Publisher) retry(ctx context.Context, topic string, events int64, publish func(context.Context) error) error {

@@ -26,7 +26,7 @@ func (r *Receiver) receiveRaw(s Subscription) http.HandlerFunc {
 			return
 		}
 		ctx := req.Context()
-		m := Message{Data: unwrapped(body), Key: req.Header.Get("__key")}
+		m := Message{Data: unwrapped(body), Key: keyOf(req.Header.Get)}
 		outcome, v := "done", success
 		if err := r.call(ctx, func(ctx context.Context) error { return s.Raw(ctx, m) }); err != nil {
 			outcome, v = "retry", retry

@@ -1,6 +1,7 @@
 package eventing
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
@@ -12,6 +13,7 @@ import (
 	"net"
 	"net/http"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"time"
 
@@ -54,6 +56,8 @@ type Receiver struct {
 	subscriptions []Subscription
 	attempts      int
 	firstDelay    time.Duration
+	brokerRetries bool
+	retryPause    time.Duration
 	outcomes      metric.Int64Counter
 }
 
@@ -66,7 +70,9 @@ type ReceiverOptions struct {
 	Publisher *Publisher
 	// OnParked, when set, is told of every parked event before it is acknowledged; its error makes the event come again.
 	OnParked func(ctx context.Context, topic string, e Event) error
-	Logger   *slog.Logger
+	// BrokerRetries says that no policy makes the sidecar retry, and that the broker delivers again what comes back.
+	BrokerRetries bool
+	Logger        *slog.Logger
 }
 
 const (
@@ -74,6 +80,9 @@ const (
 	// first failure, doubled after each further one.
 	attemptsPerDelivery = 4
 	firstRetryDelay     = 50 * time.Millisecond
+	// brokerPause is how long an event is held before it goes back to a broker, which delivers it again at once and counts
+	// how often it did.
+	brokerPause = 5 * time.Second
 	// attemptTimeout bounds one attempt of one handler.
 	attemptTimeout = 30 * time.Second
 	// maxDelivery bounds the body of one delivery, in bytes.
@@ -100,10 +109,15 @@ func NewReceiver(o ReceiverOptions, subscriptions ...Subscription) (*Receiver, e
 	if err != nil {
 		return nil, fmt.Errorf("count received events: %w", err)
 	}
-	return &Receiver{
+	r := &Receiver{
 		app: o.App, token: o.Token, publisher: o.Publisher, onParked: o.OnParked, logger: o.Logger,
-		subscriptions: subscriptions, attempts: attemptsPerDelivery, firstDelay: firstRetryDelay, outcomes: outcomes,
-	}, nil
+		subscriptions: subscriptions, attempts: attemptsPerDelivery, firstDelay: firstRetryDelay,
+		brokerRetries: o.BrokerRetries, outcomes: outcomes,
+	}
+	if o.BrokerRetries {
+		r.retryPause = brokerPause
+	}
+	return r, nil
 }
 
 // Mount adds the routes that the sidecar calls: /dapr/subscribe and one below /events for each subscription and type.
@@ -164,7 +178,20 @@ func (r *Receiver) answer(w http.ResponseWriter, req *http.Request, body any) {
 }
 
 func (r *Receiver) answerVerdict(w http.ResponseWriter, req *http.Request, v verdict) {
+	r.hold(req.Context(), v)
 	r.answer(w, req, map[string]verdict{"status": v})
+}
+
+// hold delays an answer that has something delivered again, where that would happen at once.
+func (r *Receiver) hold(ctx context.Context, verdicts ...verdict) {
+	if r.retryPause > 0 && slices.Contains(verdicts, retry) {
+		sleep(ctx, r.retryPause)
+	}
+}
+
+// keyOf is the key that orders events, from a delivery's metadata: Kafka calls it so, and Service Bus otherwise.
+func keyOf(metadata func(name string) string) string {
+	return cmp.Or(metadata("__key"), metadata("metadata.SessionId"))
 }
 
 // receive takes the deliveries of one route. The event's own type decides who handles it, not the route on which the
@@ -197,7 +224,7 @@ func (r *Receiver) read(w http.ResponseWriter, req *http.Request, s Subscription
 		r.answerVerdict(w, req, r.settle(req.Context(), s, Event{Data: jsonOrText(body)}, notCloudEvent(err)))
 		return Event{}, false
 	}
-	e.Key = req.Header.Get("__key")
+	e.Key = keyOf(req.Header.Get)
 	return e, true
 }
 

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -14,6 +15,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/go-chi/chi/v5"
@@ -129,12 +131,14 @@ func TestReceiverRefusesSubscriptions(t *testing.T) {
 	good := Subscription{Component: "orderbus", Topic: "orders", DeadLetter: deadLetter}
 	noDeadLetter, noTopic, noComponent, circle, bulk := good, good, good, good, good
 	rawAndDeadLetter, rawAndHandlers := good, Subscription{Component: "orderbus", Topic: "orders", Handlers: map[string]Handler{}}
+	rawWithSessions := Subscription{Component: "orderbus", Topic: "orders", Sessions: true, Raw: func(context.Context, Message) error { return nil }}
 	rawAndDeadLetter.Raw = func(context.Context, Message) error { return nil }
 	rawAndHandlers.Raw = rawAndDeadLetter.Raw
 	noDeadLetter.DeadLetter, noTopic.Topic, noComponent.Component, circle.DeadLetter, bulk.Bulk = "", "", "", "orders", &Bulk{}
 	for name, subscriptions := range map[string][]Subscription{
 		"no dead letter": {noDeadLetter}, "no topic": {noTopic}, "no component": {noComponent}, "a circle": {circle},
 		"no bulk handler": {bulk}, "twice": {good, good}, "raw with dead letters": {rawAndDeadLetter}, "raw with handlers": {rawAndHandlers},
+		"raw with sessions": {rawWithSessions},
 	} {
 		if _, err := NewReceiver(ReceiverOptions{}, subscriptions...); err == nil {
 			t.Errorf("%s: no error", name)
@@ -144,13 +148,60 @@ func TestReceiverRefusesSubscriptions(t *testing.T) {
 
 func TestDescription(t *testing.T) {
 	t.Parallel()
+	match := func(eventType string) map[string]any {
+		return map[string]any{"match": `has(event.type) && event.type == "` + eventType + `"`, "path": "/events/orders/" + eventType}
+	}
+	bulk := func(messages float64) map[string]any {
+		return map[string]any{"enabled": true, "maxMessagesCount": messages, "maxAwaitDurationMs": 1500.0}
+	}
+	sessions := map[string]any{"requireSessions": "true", "sessionIdleTimeoutInSec": "1", "maxConcurrentSessions": "64"}
+	raw := map[string]any{
+		"pubsubname": "orderbus", "topic": deadLetter, "route": "/events/" + deadLetter, "metadata": map[string]any{"rawPayload": "true"},
+	}
+	orders := map[string]any{
+		"pubsubname": "orderbus", "topic": "orders",
+		"routes": map[string]any{"rules": []any{match("A"), match("B"), match("C")}, "default": "/events/orders"},
+	}
+	inventory := map[string]any{
+		"pubsubname": "orderbus", "topic": "inventory", "metadata": sessions, "route": "/events/inventory/bulk", "bulkSubscribe": bulk(100),
+	}
+	views := map[string]any{"pubsubname": "telemetrybus", "topic": "views", "route": "/events/views/bulk", "bulkSubscribe": bulk(100)}
+	with := func(described map[string]any, name string, value any) map[string]any {
+		described = maps.Clone(described)
+		described[name] = value
+		return described
+	}
+	for name, c := range map[string]struct {
+		broker bool
+		want   []any
+	}{
+		"the sidecar retries": {false, []any{
+			with(orders, "deadLetterTopic", deadLetter), with(inventory, "deadLetterTopic", "inventory.app.dead"),
+			with(views, "deadLetterTopic", "views.app.dead"), raw,
+		}},
+		// Without a dead-letter topic, and a session's batches are small.
+		"the broker retries": {true, []any{orders, with(inventory, "bulkSubscribe", bulk(10)), views, raw}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			described(t, c.broker, c.want)
+		})
+	}
+}
+
+func described(t *testing.T, broker bool, want []any) {
+	t.Helper()
 	none := func(context.Context, Event) error { return nil }
-	r, err := NewReceiver(ReceiverOptions{Logger: slog.New(slog.DiscardHandler)},
+	together := func(context.Context, []Event) []error { return nil }
+	r, err := NewReceiver(ReceiverOptions{Logger: slog.New(slog.DiscardHandler), BrokerRetries: broker},
 		Subscription{Component: "orderbus", Topic: "orders", DeadLetter: deadLetter, Handlers: map[string]Handler{"B": none, "C": none, "A": none}},
-		Subscription{Component: "orderbus", Topic: "inventory", DeadLetter: "inventory.app.dead"},
+		Subscription{
+			Component: "orderbus", Topic: "inventory", DeadLetter: "inventory.app.dead", Sessions: true,
+			Bulk: &Bulk{MaxMessages: 100, MaxAwait: 1500 * time.Millisecond, Handle: together},
+		},
 		Subscription{
 			Component: "telemetrybus", Topic: "views", DeadLetter: "views.app.dead",
-			Bulk: &Bulk{MaxMessages: 100, MaxAwait: 1500 * time.Millisecond, Handle: func(context.Context, []Event) []error { return nil }},
+			Bulk: &Bulk{MaxMessages: 100, MaxAwait: 1500 * time.Millisecond, Handle: together},
 		},
 		Subscription{Component: "orderbus", Topic: deadLetter, Raw: func(context.Context, Message) error { return nil }})
 	if err != nil {
@@ -159,26 +210,6 @@ func TestDescription(t *testing.T) {
 	x := &receiving{routes: chi.NewMux()}
 	r.Mount(x.routes)
 	w := x.do(t.Context(), http.MethodGet, "/dapr/subscribe", "", nil)
-	match := func(eventType string) map[string]any {
-		return map[string]any{"match": `has(event.type) && event.type == "` + eventType + `"`, "path": "/events/orders/" + eventType}
-	}
-	want := []any{
-		map[string]any{
-			"pubsubname": "orderbus", "topic": "orders", "deadLetterTopic": deadLetter,
-			"routes": map[string]any{"rules": []any{match("A"), match("B"), match("C")}, "default": "/events/orders"},
-		},
-		map[string]any{
-			"pubsubname": "orderbus", "topic": "inventory", "deadLetterTopic": "inventory.app.dead",
-			"routes": map[string]any{"rules": []any{}, "default": "/events/inventory"},
-		},
-		map[string]any{
-			"pubsubname": "telemetrybus", "topic": "views", "deadLetterTopic": "views.app.dead", "route": "/events/views/bulk",
-			"bulkSubscribe": map[string]any{"enabled": true, "maxMessagesCount": 100.0, "maxAwaitDurationMs": 1500.0},
-		},
-		map[string]any{
-			"pubsubname": "orderbus", "topic": deadLetter, "route": "/events/" + deadLetter, "metadata": map[string]any{"rawPayload": "true"},
-		},
-	}
 	var got []any
 	if err := json.Unmarshal(w.Body.Bytes(), &got); err != nil {
 		t.Fatal(err)
@@ -188,6 +219,79 @@ func TestDescription(t *testing.T) {
 	}
 	if got := w.Header().Get("Content-Type"); got != "application/json" {
 		t.Errorf("it is answered as %s", got)
+	}
+}
+
+// TestTheBrokerIsNotHurried holds back what a broker would deliver again at once, and nothing else.
+func TestTheBrokerIsNotHurried(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		subscription Subscription
+		path, body   string
+		fails        error
+		held         bool
+	}{
+		"one event":          {handling(nil), placedPath, cloudEventOf("e1"), ErrUnavailable, true},
+		"one that is taken":  {handling(nil), placedPath, cloudEventOf("e1"), nil, false},
+		"one that is parked": {handling(nil), placedPath, cloudEventOf("e1"), Reject(ErrUnavailable), false},
+		"a batch": {
+			Subscription{Bulk: &Bulk{MaxMessages: 10}}, "/events/orders/bulk",
+			`{"entries":[{"entryId":"1","event":` + cloudEventOf("e1") + `}]}`, ErrUnavailable, true,
+		},
+		"a batch that is taken": {
+			Subscription{Bulk: &Bulk{MaxMessages: 10}}, "/events/orders/bulk",
+			`{"entries":[{"entryId":"1","event":` + cloudEventOf("e1") + `}]}`, nil, false,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				handler := func(context.Context, Event) error { return c.fails }
+				c.subscription.Component, c.subscription.Topic, c.subscription.DeadLetter = "orderbus", "orders", deadLetter
+				c.subscription.Handlers = map[string]Handler{"Order.Placed": handler}
+				x := &receiving{routes: chi.NewMux()}
+				x.publish = newPublisher(t, &x.sidecar)
+				r, err := NewReceiver(ReceiverOptions{
+					App: "app", Publisher: x.publish, Logger: slog.New(slog.DiscardHandler), BrokerRetries: true,
+				}, c.subscription)
+				if err != nil {
+					t.Fatal(err)
+				}
+				r.attempts = 1
+				r.Mount(x.routes)
+				began := time.Now()
+				if w := x.do(t.Context(), http.MethodPost, c.path, c.body, nil); w.Code != http.StatusOK {
+					t.Errorf("answered %d %s", w.Code, w.Body)
+				}
+				want := time.Duration(0)
+				if c.held {
+					want = brokerPause
+				}
+				if got := time.Since(began); got != want {
+					t.Errorf("answered after %v, want %v", got, want)
+				}
+			})
+		})
+	}
+}
+
+// TestServiceBusSessionsAreKeys checks that an event keeps the key that Service Bus calls a session.
+func TestServiceBusSessionsAreKeys(t *testing.T) {
+	t.Parallel()
+	var got []string
+	take := func(_ context.Context, e Event) error {
+		got = append(got, e.Key)
+		return nil
+	}
+	single := receive(t, "", handling(take))
+	single.do(t.Context(), http.MethodPost, placedPath, cloudEventOf("e1"), map[string]string{"metadata.SessionId": "CUST-1"})
+	together := handling(take)
+	together.Bulk = &Bulk{MaxMessages: 10}
+	bulk := receive(t, "", together)
+	bulk.do(t.Context(), http.MethodPost, "/events/orders/bulk",
+		`{"entries":[{"entryId":"1","event":`+cloudEventOf("e2")+`,"metadata":{"metadata.SessionId":"CUST-2"}}]}`, nil)
+	if want := []string{"CUST-1", "CUST-2"}; !slices.Equal(got, want) {
+		t.Errorf("the keys are %v, want %v", got, want)
 	}
 }
 

@@ -15,6 +15,9 @@ type Subscription struct {
 	DeadLetter string
 	// Handlers are the event types this app takes from the topic; others are acknowledged unseen.
 	Handlers map[string]Handler
+	// Sessions, when set, has Service Bus deliver the events of one key to one replica at a time. Kafka, whose partitions do
+	// as much, is not told.
+	Sessions bool
 	// Bulk, when set, has the events delivered in batches, and then takes them itself if it has a handler.
 	Bulk *Bulk
 	// Raw, when set, takes every message of the topic as it came, and neither Handlers nor Bulk are used.
@@ -26,8 +29,8 @@ func (s Subscription) fault() error {
 	switch {
 	case s.Component == "" || s.Topic == "":
 		return fmt.Errorf("subscription to %q on %q: both must be named", s.Topic, s.Component)
-	case s.Raw != nil && (s.DeadLetter != "" || s.Bulk != nil || s.Handlers != nil):
-		return fmt.Errorf("raw subscription to %q: it parks nothing and has no other handlers", s.Topic)
+	case s.Raw != nil && (s.DeadLetter != "" || s.Bulk != nil || s.Handlers != nil || s.Sessions):
+		return fmt.Errorf("raw subscription to %q: it parks nothing, has no other handlers and no sessions", s.Topic)
 	case s.Raw == nil && (s.DeadLetter == "" || s.DeadLetter == s.Topic):
 		return fmt.Errorf("subscription to %q with dead letters to %q: they must be named, and differ", s.Topic, s.DeadLetter)
 	case s.Bulk != nil && (s.Bulk.Handle == nil) == (len(s.Handlers) == 0):
@@ -48,13 +51,26 @@ type subscriptionDescription struct {
 	Routes          *routes          `json:"routes,omitempty"`
 	DeadLetterTopic string           `json:"deadLetterTopic,omitempty"`
 	BulkSubscribe   *bulkDescription `json:"bulkSubscribe,omitempty"`
-	Metadata        rawDescription   `json:"metadata,omitzero"`
+	Metadata        transportOptions `json:"metadata,omitzero"`
 }
 
-// rawDescription makes the sidecar pass a message on without looking into it, so that what is no CloudEvent arrives too.
-type rawDescription struct {
-	RawPayload string `json:"rawPayload"`
+// transportOptions are what the sidecar and its pub/sub component are told about a subscription.
+type transportOptions struct {
+	// RawPayload makes the sidecar pass a message on without looking into it, so that what is no CloudEvent arrives too.
+	RawPayload string `json:"rawPayload,omitempty"`
+	// The others are read by the Service Bus component alone.
+	RequireSessions         string `json:"requireSessions,omitempty"`
+	SessionIdleTimeoutInSec string `json:"sessionIdleTimeoutInSec,omitempty"`
+	MaxConcurrentSessions   string `json:"maxConcurrentSessions,omitempty"`
 }
+
+// withSessions says how many keys' events are taken at a time. A session is let go when nothing has come for it for a
+// second, the least that can be asked for: with the component's defaults, eight keys a minute would get their turn.
+var withSessions = transportOptions{RequireSessions: "true", SessionIdleTimeoutInSec: "1", MaxConcurrentSessions: "64"}
+
+// maxSessionBatch is the largest batch of a session. The component has room for so many batches as go into its
+// maxActiveMessages, 1,000, and a session takes that room while it waits, so the batches must leave room for all sessions.
+const maxSessionBatch = 10
 
 type routes struct {
 	Rules   []rule `json:"rules"`
@@ -78,12 +94,23 @@ func (r *Receiver) describe(w http.ResponseWriter, req *http.Request) {
 	described := make([]subscriptionDescription, 0, len(r.subscriptions))
 	for _, s := range r.subscriptions {
 		d := subscriptionDescription{PubsubName: s.Component, Topic: s.Topic, DeadLetterTopic: s.DeadLetter}
+		if s.Sessions {
+			d.Metadata = withSessions
+		}
+		if r.brokerRetries {
+			// A sidecar without a resiliency policy would put an event there at the first failure.
+			d.DeadLetterTopic = ""
+		}
 		switch {
 		case s.Raw != nil:
-			d.Route, d.Metadata = otherPath(s), rawDescription{"true"}
+			d.Route, d.Metadata = otherPath(s), transportOptions{RawPayload: "true"}
 		case s.Bulk != nil:
+			together := s.Bulk.MaxMessages
+			if s.Sessions && r.brokerRetries {
+				together = min(together, maxSessionBatch)
+			}
 			d.Route = bulkPath(s)
-			d.BulkSubscribe = &bulkDescription{Enabled: true, MaxMessagesCount: s.Bulk.MaxMessages, MaxAwaitDurationMs: s.Bulk.MaxAwait.Milliseconds()}
+			d.BulkSubscribe = &bulkDescription{Enabled: true, MaxMessagesCount: together, MaxAwaitDurationMs: s.Bulk.MaxAwait.Milliseconds()}
 		default:
 			d.Routes = &routes{Rules: []rule{}, Default: otherPath(s)}
 			for eventType := range s.Handlers {

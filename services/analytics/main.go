@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"waybill/contracts"
+	"waybill/platform/config"
 	"waybill/platform/deadletter"
 	"waybill/platform/eventing"
 	"waybill/platform/rest"
@@ -86,6 +87,7 @@ func run(ctx context.Context, environ []string, stdout io.Writer) (err error) {
 	letters := deadletter.New(state.NewPatient(state.NewLimited(stateStore, int(c.StateCalls)), statePatience), logger)
 	receiver, err := eventing.NewReceiver(eventing.ReceiverOptions{
 		App: contracts.AppAnalytics, Token: string(c.APIToken), Publisher: publisher, Logger: logger,
+		BrokerRetries: c.EventRetries == config.BrokerRetries,
 	}, letters.Watch(edge.Subscriptions()...)...)
 	if err != nil {
 		return err

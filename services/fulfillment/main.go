@@ -80,6 +80,7 @@ func run(ctx context.Context, environ []string, stdout io.Writer) (err error) {
 	letters := deadletter.New(state.NewPatient(store, letterPatience), logger, "payment_token")
 	receiver, err := eventing.NewReceiver(eventing.ReceiverOptions{
 		App: contracts.AppFulfillment, Token: string(c.APIToken), Publisher: publisher, Logger: logger,
+		BrokerRetries: c.EventRetries == config.BrokerRetries,
 	}, letters.Watch(edge.Subscriptions()...)...)
 	if err != nil {
 		return err

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"waybill/contracts"
+	"waybill/platform/config"
 	"waybill/platform/deadletter"
 	"waybill/platform/eventing"
 	"waybill/platform/rest"
@@ -90,6 +91,7 @@ func run(ctx context.Context, environ []string, stdout io.Writer) (err error) {
 	letters := deadletter.New(documents, logger, "email", "phone", "push", "payment_token")
 	receiver, err := eventing.NewReceiver(eventing.ReceiverOptions{
 		App: contracts.AppNotifications, Token: string(c.APIToken), Publisher: publisher, Logger: logger,
+		BrokerRetries: c.EventRetries == config.BrokerRetries,
 	}, letters.Watch(edge.Subscriptions()...)...)
 	if err != nil {
 		return err

@@ -86,6 +86,7 @@ func run(ctx context.Context, environ []string, stdout io.Writer) (err error) {
 	letters := deadletter.New(documents, logger, "payment_token")
 	receiver, err := eventing.NewReceiver(eventing.ReceiverOptions{
 		App: contracts.AppOrders, Token: string(c.APIToken), Publisher: publisher, OnParked: edge.Parked, Logger: logger,
+		BrokerRetries: c.EventRetries == config.BrokerRetries,
 	}, letters.Watch(edge.Subscriptions()...)...)
 	if err != nil {
 		return err

@@ -120,7 +120,8 @@ func (a *API) Subscriptions() []eventing.Subscription {
 func (a *API) subscription(s contracts.Subscription, handle eventing.BulkHandler) eventing.Subscription {
 	return eventing.Subscription{
 		Component: contracts.Bus(s.Topic), Topic: s.Topic, DeadLetter: s.DeadLetter(),
-		Bulk: &eventing.Bulk{MaxMessages: a.Delivery.Together, MaxAwait: a.Delivery.Await, Handle: handle},
+		Sessions: contracts.Bus(s.Topic) == contracts.OrderBus,
+		Bulk:     &eventing.Bulk{MaxMessages: a.Delivery.Together, MaxAwait: a.Delivery.Await, Handle: handle},
 	}
 }
 

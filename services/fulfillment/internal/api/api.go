@@ -93,6 +93,7 @@ func (a API) Subscriptions() []eventing.Subscription {
 		Component:  contracts.OrderBus,
 		Topic:      contracts.FulfillmentReadsOrders.Topic,
 		DeadLetter: contracts.FulfillmentReadsOrders.DeadLetter(),
+		Sessions:   true,
 		Handlers: map[string]eventing.Handler{
 			contracts.TypeOrderConfirmed:             a.orderConfirmed,
 			contracts.TypeOrderCancellationRequested: a.cancellationRequested,

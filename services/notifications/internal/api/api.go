@@ -118,7 +118,7 @@ const (
 
 func subscription(s contracts.Subscription, await time.Duration, handlers map[string]eventing.Handler) eventing.Subscription {
 	return eventing.Subscription{
-		Component: contracts.OrderBus, Topic: s.Topic, DeadLetter: s.DeadLetter(), Handlers: handlers,
+		Component: contracts.OrderBus, Topic: s.Topic, DeadLetter: s.DeadLetter(), Sessions: true, Handlers: handlers,
 		Bulk: &eventing.Bulk{MaxMessages: together, MaxAwait: await},
 	}
 }

@@ -113,7 +113,9 @@ func (s *Service) Subscriptions() []eventing.Subscription {
 }
 
 func subscription(s contracts.Subscription, handlers map[string]eventing.Handler) eventing.Subscription {
-	return eventing.Subscription{Component: contracts.OrderBus, Topic: s.Topic, DeadLetter: s.DeadLetter(), Handlers: handlers}
+	return eventing.Subscription{
+		Component: contracts.OrderBus, Topic: s.Topic, DeadLetter: s.DeadLetter(), Sessions: true, Handlers: handlers,
+	}
 }
 
 // Remind publishes again what of the order waits for an answer.
