@@ -41,6 +41,18 @@ type taken struct {
 	Rejected int `json:"rejected" doc:"Events that are faulty and were not taken."`
 }
 
+// says tells a person what became of events of which at least one is faulty.
+func (t taken) says() string {
+	switch {
+	case t.Rejected == 1 && t.Accepted == 0:
+		return "The event is faulty and was not taken."
+	case t.Accepted == 0:
+		return fmt.Sprintf("All %d events are faulty and were not taken.", t.Rejected)
+	default:
+		return fmt.Sprintf("Faulty and not taken: %d. Taken: %d.", t.Rejected, t.Accepted)
+	}
+}
+
 // mountTake adds the routes that take events.
 func (a *API) mountTake(router chi.Router, surface huma.API) {
 	schemas := surface.OpenAPI().Components.Schemas
@@ -116,7 +128,7 @@ func (a *API) take(w http.ResponseWriter, r *http.Request, lenient bool) {
 	}
 	if problem == nil && b.taken.Rejected > 0 {
 		problem = &rest.Problem{Status: http.StatusUnprocessableEntity, Code: event.CodeInvalid, Errors: b.faults,
-			Detail: fmt.Sprintf("%d of the events are faulty and were not taken; the %d others were.", b.taken.Rejected, b.taken.Accepted)}
+			Detail: b.taken.says()}
 	}
 	if problem != nil {
 		problem.Related = b.taken
