@@ -28,6 +28,9 @@ type Config struct {
 	// The watchdog looks at every saga that has not ended, but not at those younger than the grace period.
 	WatchdogInterval config.Duration `env:"WATCHDOG_INTERVAL" envDefault:"30s"`
 	WatchdogGrace    config.Duration `env:"WATCHDOG_GRACE" envDefault:"30s"`
+	// LostAfter is how long something that a saga waits for may be overdue until the engine counts as having lost it, and the
+	// saga is run anew. An activity takes half a minute at most, and waits for its turn where there are many.
+	LostAfter config.Duration `env:"LOST_AFTER" envDefault:"2m"`
 	// StuckAfter is how long a saga may run without waiting for anybody until it is reported as stuck. Steps retry for some
 	// eleven minutes.
 	StuckAfter config.Duration `env:"STUCK_AFTER" envDefault:"15m"`

@@ -108,7 +108,7 @@ func run(ctx context.Context, environ []string, stdout io.Writer) (err error) {
 	})
 	group.Go(func() error {
 		if dapr.WaitHealthy(ctx) == nil { // else ctx ended first
-			saga.NewWatchdog(control, time.Duration(c.WatchdogGrace)).Run(ctx, time.Duration(c.WatchdogInterval))
+			saga.NewWatchdog(control, time.Duration(c.WatchdogGrace), time.Duration(c.LostAfter)).Run(ctx, time.Duration(c.WatchdogInterval))
 		}
 		return nil
 	})

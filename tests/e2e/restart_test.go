@@ -4,6 +4,9 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -75,5 +78,96 @@ func TestASecondStartContinuesTheFirst(t *testing.T) {
 			}
 			t.Logf("stopped in %s", time.Since(before).Round(time.Millisecond))
 		})
+	}
+}
+
+// The scheduler keeps the workflow engine's reminders on its disk. Where that disk goes with its container, as on Azure
+// Container Apps, every saga looks as if it were at work and would stand still for ever. The watchdog runs them anew, wherever
+// they were: paying, shipping, waiting for a person, giving money back.
+func TestASchedulerThatLosesItsDataLosesNoOrder(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+	defer cancel()
+	out := &output{}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("the runner said:\n%s", out)
+		}
+	})
+	quickWatchdog := []string{"WATCHDOG_INTERVAL=1s", "WATCHDOG_GRACE=1s", "LOST_AFTER=5s"}
+	data := t.TempDir()
+	first, err := system.Start(ctx, runner, data, out, quickWatchdog...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const each = 4
+	setStock(t, first, "PROD-LOST", 3*each)
+	large := aLargeOrder(ctx, t, first, "lost-large")
+	type kind struct {
+		name, token, zip string
+		status           string
+		books            books
+	}
+	placed := map[string]kind{large: {name: "waiting", status: "fulfilled", books: fulfilledBooks}}
+	last := ""
+	for _, k := range []kind{
+		{name: "refunding", token: "tok_refund_slow", zip: "X-REFUSED", status: "fulfillment_failed", books: refunded},
+		{name: "shipping", zip: "X-SLOW", status: "fulfilled", books: fulfilledBooks},
+		{name: "paying", token: "tok_slow", zip: "12345", status: "fulfilled", books: fulfilledBooks},
+	} {
+		for i := range each {
+			body := orderBody(fmt.Sprintf("CUST-LOST-%d", i), 10, line("PROD-LOST", 1, 10))
+			body["payment_token"] = k.token
+			body["shipping_address"] = map[string]any{"street": "123 Test St", "city": "Test City", "state": "TS", "zip": k.zip}
+			if last, err = place(ctx, first, fmt.Sprintf("lost-%s-%d", k.name, i), body); err != nil {
+				t.Fatal(err)
+			}
+			placed[last] = k
+		}
+	}
+	for begun := false; !begun; {
+		code, _, answer, err := call(ctx, http.MethodGet, first.App("fulfillment").URL+"/v1/fulfillments/"+last, nil)
+		begun = err == nil && code == http.StatusOK && strings.Contains(string(answer), "ValidatePayment")
+		if !begun && !wait(ctx, 10*time.Millisecond) {
+			t.Fatalf("the saga of %s does not begin in time: %d %s %v", last, code, answer, err)
+		}
+	}
+	if err := first.KillRunner(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.RemoveAll(filepath.Join(data, "scheduler")); err != nil {
+		t.Fatal(err)
+	}
+	second, err := system.Start(ctx, runner, data, out, quickWatchdog...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ask(t, second, http.MethodPost, "fulfillment", "/v1/approvals/"+large, decision(true, "approver@example.com"), 202)
+	restarts := map[string]int{}
+	for id, k := range placed {
+		if _, err := await(ctx, second, id, k.status); err != nil {
+			t.Errorf("%s: %v", k.name, err)
+			continue
+		}
+		got, err := booksOf(ctx, second, id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n, ok := ask(t, second, http.MethodGet, "fulfillment", "/v1/fulfillments/"+id, nil, 200)["restarts"].(float64); ok {
+			restarts[k.name] += int(n)
+		}
+		if diff := cmp.Diff(k.books, got); diff != "" {
+			t.Errorf("books of %s, %s (-want +got):\n%s", id, k.name, diff)
+		}
+	}
+	t.Logf("sagas that were run anew: %v", restarts)
+	if restarts["paying"] == 0 {
+		t.Error("no saga lost anything, so nothing was tested")
+	}
+	if diff := cmp.Diff(stock{OnHand: each, Shipped: 2 * each}, stockOf(t, second, "PROD-LOST")); diff != "" {
+		t.Errorf("stock (-want +got):\n%s", diff)
+	}
+	if err := second.Stop(); err != nil {
+		t.Error(err)
 	}
 }

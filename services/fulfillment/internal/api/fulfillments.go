@@ -30,6 +30,7 @@ type fulfillmentBody struct {
 	Approval     *approvalBody     `json:"approval,omitempty"`
 	NotUndone    []string          `json:"not_undone,omitempty" doc:"The undo that could not be done, and those behind it."`
 	Repairs      []repairBody      `json:"repairs,omitempty" doc:"Every repair that was ordered, oldest first."`
+	Restarts     int               `json:"restarts,omitempty" doc:"How often the saga was run anew because the workflow engine had lost it."`
 	Steps        []stepBody        `json:"steps,omitempty" doc:"In the order in which they began, as long as the workflow engine remembers them: a week from the end."`
 }
 
@@ -65,6 +66,7 @@ func (a API) shownSaga(e *journal.Entry, steps []journal.Step) fulfillmentBody {
 	body := fulfillmentBody{
 		OrderID: e.Order.OrderID, CustomerID: e.Order.CustomerID, Total: e.Order.TotalAmount, Currency: e.Order.Currency,
 		State: state, StartedAt: e.StartedAt, EndedAt: e.EndedAt, Outcome: e.Outcome,
+		Restarts: e.Restarts,
 	}
 	if wait != nil {
 		body.Waits = &waitBody{For: wait.For, Since: wait.Since, Until: wait.Until, MovedBy: wait.MovedBy}

@@ -161,6 +161,8 @@ type Reservation struct {
 	State   State           `json:"state"`
 	Lines   Quantities      `json:"lines,omitempty"`
 	Refused *partner.Reason `json:"refused,omitempty"`
+	// Never says that a release was asked for and no reservation before it.
+	Never bool `json:"never,omitempty"`
 }
 
 // State is where a reservation stands.

@@ -21,9 +21,12 @@ type Entry struct {
 	Approval     *Approval     `json:"approval,omitempty"`
 	Halt         *Halt         `json:"halt,omitempty"`
 	// Repairs are all that were ever ordered; the n-th answers the n-th halt.
-	Repairs []Repair  `json:"repairs,omitempty"`
-	EndedAt time.Time `json:"ended_at,omitzero"`
-	Outcome Outcome   `json:"outcome,omitempty"`
+	Repairs []Repair `json:"repairs,omitempty"`
+	// Restarts is how often the saga was run anew because the engine had lost it, RestartedAt when it was last.
+	Restarts    int       `json:"restarts,omitempty"`
+	RestartedAt time.Time `json:"restarted_at,omitzero"`
+	EndedAt     time.Time `json:"ended_at,omitzero"`
+	Outcome     Outcome   `json:"outcome,omitempty"`
 	// Announced is the event that told the outcome, to be told again to whoever missed it.
 	Announced *Announcement `json:"announced,omitempty"`
 }
@@ -98,6 +101,14 @@ type Announcement struct {
 // Started reports whether the order's saga was asked for.
 func (e *Entry) Started() bool { return !e.StartedAt.IsZero() }
 
+// LastStarted is when the saga was started, for the last time if it was started again.
+func (e *Entry) LastStarted() time.Time {
+	if e.RestartedAt.After(e.StartedAt) {
+		return e.RestartedAt
+	}
+	return e.StartedAt
+}
+
 // Ended reports whether the saga has ended.
 func (e *Entry) Ended() bool { return !e.EndedAt.IsZero() }
 
@@ -115,6 +126,15 @@ func (e *Entry) Begin(order contracts.Order, now time.Time) bool {
 		return false
 	}
 	e.Order, e.StartedAt = order, now.UTC()
+	return true
+}
+
+// Restart records that the saga is run anew.
+func (e *Entry) Restart(now time.Time) bool {
+	if !e.Started() || e.Ended() {
+		return false
+	}
+	e.Restarts, e.RestartedAt = e.Restarts+1, now.UTC()
 	return true
 }
 
@@ -173,7 +193,8 @@ func (d *Decision) sentence() string {
 	}
 }
 
-// Settle ends the approval if it can be: by the decision that stands, by a cancellation, or because the time is up.
+// Settle ends the approval if it can be: by the decision that stands, by a cancellation, or because the time is up, which the
+// saga may know before this clock does.
 func (e *Entry) Settle(expired bool, now time.Time) bool {
 	if e.Approval == nil || e.Approval.Decision != nil {
 		return false
@@ -181,7 +202,7 @@ func (e *Entry) Settle(expired bool, now time.Time) bool {
 	switch {
 	case e.Cancellation != nil:
 		e.Approval.Decision = &Decision{Code: CodeCancelled, Reason: e.Cancellation.Reason, At: now.UTC()}
-	case expired:
+	case expired || !now.Before(e.Approval.ExpiresAt):
 		e.Approval.Decision = &Decision{Code: CodeTimedOut, At: now.UTC()}
 	default:
 		return false

@@ -61,7 +61,7 @@ func (e *Entry) State(now time.Time, stuckAfter time.Duration) State {
 
 // lastMoved is the last time at which something happened that the journal knows of.
 func (e *Entry) lastMoved() time.Time {
-	moved := e.StartedAt
+	moved := e.LastStarted()
 	if e.Approval != nil && e.Approval.Decision != nil && e.Approval.Decision.At.After(moved) {
 		moved = e.Approval.Decision.At
 	}
@@ -87,7 +87,7 @@ func (e *Entry) Wait(now time.Time, stuckAfter time.Duration) *Wait {
 	case Stuck:
 		return &Wait{
 			For: "the workflow engine", Since: e.lastMoved(),
-			MovedBy: "a partner that answers again, or the watchdog, which wakes the saga and restarts one that ended without an outcome",
+			MovedBy: "a partner that answers again, or the watchdog, which wakes the saga and runs one anew that the engine lost or ended without an outcome",
 		}
 	case Running:
 		return &Wait{For: "its next step", Since: e.lastMoved(), MovedBy: "the saga itself; a step that fails is retried"}

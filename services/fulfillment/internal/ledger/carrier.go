@@ -90,7 +90,7 @@ func (c *Carrier) Book(ctx context.Context, o contracts.Order, key string) (part
 		return partner.Shipment{}, nil, fmt.Errorf("book: %w", err)
 	}
 	if p.Cancelled {
-		return partner.Shipment{}, &partner.Reason{Code: "shipment_cancelled", Message: "The shipment was cancelled already, so nothing is booked any more."}, nil
+		return partner.Shipment{}, &partner.Reason{Code: "shipment_cancelled", Message: "The shipment was cancelled already, so nothing is booked any more.", Undone: true}, nil
 	}
 	if o.ShipTo.Zip == zipLost {
 		return partner.Shipment{}, nil, errors.New("the carrier did not answer")
@@ -127,6 +127,15 @@ func (c *Carrier) fail(ctx context.Context, o contracts.Order) error {
 		return fmt.Errorf("the carrier failed, attempt %d", p.Attempts)
 	}
 	return nil
+}
+
+// Booked reports whether a parcel of the order is under way.
+func (c *Carrier) Booked(ctx context.Context, orderID string) (bool, error) {
+	var p parcels
+	if _, err := c.store.Get(ctx, shipmentKey(orderID), &p); err != nil && !errors.Is(err, state.ErrNotFound) {
+		return false, fmt.Errorf("ask for the shipment: %w", err)
+	}
+	return len(p.Booked) > 0 && !p.Cancelled, nil
 }
 
 // Cancel takes the order's parcel back and lets nothing more be booked. It reports whether there was a parcel.

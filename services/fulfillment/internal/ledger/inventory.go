@@ -103,7 +103,7 @@ func (i *Inventory) Reserve(ctx context.Context, o contracts.Order) (*partner.Re
 func reserved(r inventory.Reservation) *partner.Reason {
 	switch r.State {
 	case inventory.Releasing, inventory.Released:
-		return &partner.Reason{Code: inventory.CodeReleased, Message: "The reservation was released already, so nothing is held any more."}
+		return &partner.Reason{Code: inventory.CodeReleased, Message: "The reservation was released already, so nothing is held any more.", Undone: true}
 	default:
 		return r.Refused
 	}
@@ -176,19 +176,18 @@ func (i *Inventory) giveBack(ctx context.Context, order string, lines inventory.
 // reports whether there was a reservation to release.
 func (i *Inventory) Release(ctx context.Context, o contracts.Order) (bool, error) {
 	order, lines := o.OrderID, inventory.Wanted(o.Items)
-	refused := false
-	_, err := state.Update(ctx, i.store, reservationKey(order), func(r *inventory.Reservation, _ bool) error {
-		refused = r.State == inventory.Refused
+	released, err := state.Update(ctx, i.store, reservationKey(order), func(r *inventory.Reservation, exists bool) error {
 		if r.State.Ended() {
 			return state.Keep
 		}
-		*r = inventory.Reservation{OrderID: order, State: inventory.Releasing, Lines: lines}
+		never := !exists || r.Never
+		*r = inventory.Reservation{OrderID: order, State: inventory.Releasing, Lines: lines, Never: never}
 		return nil
 	})
 	if err != nil {
 		return false, fmt.Errorf("record release: %w", err)
 	}
-	if refused {
+	if released.State == inventory.Refused {
 		return false, nil
 	}
 	if err := i.giveBack(ctx, order, lines); err != nil {
@@ -201,7 +200,7 @@ func (i *Inventory) Release(ctx context.Context, o contracts.Order) (bool, error
 	if err != nil {
 		return false, fmt.Errorf("record release: %w", err)
 	}
-	return true, nil
+	return !released.Never, nil
 }
 
 // Ship takes what the order holds out of the warehouse.
@@ -219,15 +218,46 @@ func (i *Inventory) Ship(ctx context.Context, o contracts.Order) error {
 	default:
 		return fmt.Errorf("the reservation is %s, not %s", r.State, inventory.Reserved)
 	}
+	var shipped []string
 	for _, product := range r.Lines.Products() {
-		_, err := i.change(ctx, product, func(s *inventory.Stock) (bool, error) { return s.Ship(order), nil })
+		_, err := i.change(ctx, product, func(s *inventory.Stock) (bool, error) {
+			if s.Ship(order) {
+				shipped = append(shipped, product)
+				return true, nil
+			}
+			return false, nil
+		})
 		if err != nil {
 			return err
 		}
 	}
 	r.State = inventory.Shipped
-	if err := i.store.Replace(ctx, reservationKey(order), r, etag); err != nil {
+	err = i.store.Replace(ctx, reservationKey(order), r, etag)
+	if errors.Is(err, state.ErrConflict) {
+		err = errors.Join(err, i.takeBack(ctx, order, r.Lines, shipped))
+	}
+	if err != nil {
 		return fmt.Errorf("record shipping: %w", err)
+	}
+	return nil
+}
+
+// takeBack puts back what a Ship took out while the reservation was released, which nobody else will do.
+func (i *Inventory) takeBack(ctx context.Context, order string, lines inventory.Quantities, shipped []string) error {
+	var now inventory.Reservation
+	if _, err := i.store.Get(ctx, reservationKey(order), &now); err != nil {
+		return fmt.Errorf("read reservation: %w", err)
+	}
+	if !now.State.Ended() {
+		return nil // the next attempt ships it, or Unship puts it back
+	}
+	for _, product := range shipped {
+		_, err := i.change(ctx, product, func(s *inventory.Stock) (bool, error) {
+			return s.Unship(order, lines[product]) && s.GiveBack(order, i.now()), nil
+		})
+		if err != nil {
+			return err
+		}
 	}
 	return nil
 }

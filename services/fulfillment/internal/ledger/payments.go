@@ -100,7 +100,7 @@ func (p *Payments) Charge(ctx context.Context, o contracts.Order, key string) (t
 		return "", nil, fmt.Errorf("charge: %w", err)
 	}
 	if a.Closed {
-		return "", &partner.Reason{Code: "payment_refunded", Message: "A refund was asked for already, so nothing is charged any more."}, nil
+		return "", &partner.Reason{Code: "payment_refunded", Message: "A refund was asked for already, so nothing is charged any more.", Undone: true}, nil
 	}
 	return a.Charges[len(a.Charges)-1].TransactionID, nil, nil
 }

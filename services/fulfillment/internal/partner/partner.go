@@ -12,6 +12,8 @@ import (
 type Reason struct {
 	Code    string `json:"code"`
 	Message string `json:"message"`
+	// Undone says that the refusal follows from an undo: what was asked for was given back, or called off, before.
+	Undone bool `json:"undone,omitempty"`
 }
 
 func (r *Reason) Error() string { return r.Message }

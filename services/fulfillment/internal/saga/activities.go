@@ -54,6 +54,8 @@ type Inventory interface {
 type Carrier interface {
 	// Book books the order's parcel. A refusal comes as a Reason.
 	Book(ctx context.Context, order contracts.Order, key string) (shipment partner.Shipment, refused *partner.Reason, err error)
+	// Booked reports whether a parcel of the order is under way.
+	Booked(ctx context.Context, orderID string) (bool, error)
 	// Cancel calls the parcel back; false says that there was none.
 	Cancel(ctx context.Context, order contracts.Order) (bool, error)
 }
@@ -98,6 +100,11 @@ type ApprovalInput struct {
 	ExpiresAt   time.Time       `json:"expires_at,omitzero"`
 	// Expired says that the time is up.
 	Expired bool `json:"expired,omitempty"`
+}
+
+// Asked is until when a person has to decide, as it was first asked for.
+type Asked struct {
+	ExpiresAt time.Time `json:"expires_at,omitzero"`
 }
 
 // Message is what a customer is told.

@@ -31,11 +31,12 @@ type Control struct {
 	now        func() time.Time
 }
 
-// Engine is the part of the workflow client that is needed to start sagas and to wake them.
+// Engine is the part of the workflow client that is needed to start sagas, to wake them, and to end what cannot go on.
 type Engine interface {
 	ScheduleWorkflow(ctx context.Context, name string, options ...workflow.NewWorkflowOptions) (string, error)
 	FetchWorkflowMetadata(ctx context.Context, id string, options ...workflow.FetchWorkflowMetadataOptions) (*workflow.WorkflowMetadata, error)
 	RaiseEvent(ctx context.Context, id, name string, options ...workflow.RaiseEventOptions) error
+	TerminateWorkflow(ctx context.Context, id string, options ...workflow.TerminateOptions) error
 	GetInstanceHistory(ctx context.Context, id string, options ...workflow.GetInstanceHistoryOptions) (*workflow.GetInstanceHistoryResponse, error)
 }
 
@@ -144,23 +145,31 @@ func decoded[T contracts.Payload](data []byte) (payload T, err error) {
 func (c *Control) schedule(ctx context.Context, e *journal.Entry) error {
 	ctx, cancel := context.WithTimeout(ctx, engineTimeout)
 	defer cancel()
+	in := Input{Order: e.Order, Limits: c.limits, Decided: e.Cancellation != nil, Restart: e.Restarts}
+	if e.Halt != nil {
+		in.Failure = &e.Halt.Failure
+	}
 	_, err := c.engine.ScheduleWorkflow(ctx, workflowFulfillOrder, workflow.WithInstanceID(e.Order.OrderID),
-		workflow.WithInput(Input{Order: e.Order, Limits: c.limits, Decided: e.Cancellation != nil}), workflow.WithStartTime(c.now()))
+		workflow.WithInput(in), workflow.WithStartTime(c.now()))
 	if err != nil && !alreadyRuns(err) {
 		return fmt.Errorf("start the saga of %s: %w: %w", e.Order.OrderID, ErrEngine, err)
 	}
 	return nil
 }
 
-// revive starts a saga that the engine does not know, because the process that began it died before it got there, and one
-// that ended without an outcome; every step finds what it did before. It reports whether there was something to do.
+// revive runs a saga anew that the engine does not know, because the process that began it died before it got there or because
+// the engine's own state is gone, and one that ended without an outcome; every step finds what it did before. It reports
+// whether there was something to do.
 func (c *Control) revive(ctx context.Context, e *journal.Entry) (bool, error) {
 	if runs, err := c.runs(ctx, e.Order.OrderID); err != nil || runs {
 		return false, err
 	}
-	// It may have ended properly since the entry was read.
-	now, err := c.journal.Get(ctx, e.Order.OrderID)
-	if err != nil || now.Ended() {
+	restarted := false
+	now, err := c.journal.Change(ctx, e.Order.OrderID, func(e *journal.Entry) (bool, error) {
+		restarted = e.Restart(c.now()) // false when it has ended properly since the entry was read
+		return restarted, nil
+	})
+	if err != nil || !restarted {
 		return false, err
 	}
 	return true, c.schedule(ctx, &now)

@@ -21,19 +21,27 @@ func cancelled(c *journal.Cancellation) *partner.Reason {
 	return &partner.Reason{Code: journal.CodeCancelled, Message: message}
 }
 
-// readDecisions says whether the customer cancelled the order.
+// readDecisions says whether the customer cancelled the order, while that could still be done: a restarted saga may find that
+// the parcel is under way.
 func (a activities) readDecisions(ctx context.Context, in StepInput) (d Decisions, err error) {
 	e, err := a.Journal.Get(ctx, in.Order.OrderID)
 	if err != nil {
 		return d, fmt.Errorf("read decisions: %w", err)
 	}
-	if e.Cancellation != nil {
+	if e.Cancellation == nil {
+		return d, nil
+	}
+	booked, err := a.Carrier.Booked(ctx, in.Order.OrderID)
+	if err != nil {
+		return d, fmt.Errorf("read decisions: %w", err)
+	}
+	if !booked {
 		d.Refused = cancelled(e.Cancellation)
 	}
 	return d, nil
 }
 
-func (a activities) requestApproval(ctx context.Context, in ApprovalInput) (result StepResult, err error) {
+func (a activities) requestApproval(ctx context.Context, in ApprovalInput) (asked Asked, err error) {
 	order := in.Order
 	err = traced(ctx, activityRequestApproval, order.OrderID, func(ctx context.Context) error {
 		// On the list first: a request that nobody finds would wait in vain.
@@ -46,9 +54,13 @@ func (a activities) requestApproval(ctx context.Context, in ApprovalInput) (resu
 		if err != nil {
 			return fmt.Errorf("request the approval: %w", err)
 		}
+		asked.ExpiresAt = e.Approval.ExpiresAt
+		if e.Approval.Decision != nil {
+			return nil // a restarted saga asked, and was answered
+		}
 		return askForApproval(ctx, a.Events, order, e.Approval)
 	})
-	return result, err
+	return asked, err
 }
 
 func askForApproval(ctx context.Context, events Events, order contracts.Order, approval *journal.Approval) error {

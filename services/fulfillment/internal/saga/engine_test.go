@@ -130,9 +130,27 @@ func newWorld(t *testing.T, limits saga.Limits) *world {
 		Journal:   faultyJournal{w.sagas, &w.faults}, Events: w, Logger: logger, Now: time.Now,
 	})
 	w.starts = saga.NewControl(saga.ControlOptions{
-		Engine: w.client, Journal: w.sagas, Events: w, Limits: limits, StuckAfter: time.Minute, Logger: logger, Now: time.Now,
+		Engine: reusing{w.client}, Journal: w.sagas, Events: w, Limits: limits, StuckAfter: time.Minute, Logger: logger, Now: time.Now,
 	})
 	return w
+}
+
+// reusing runs the id of an ended workflow again, as Dapr does; the engine in this process has to forget it first.
+type reusing struct{ *workflow.Client }
+
+func (r reusing) TerminateWorkflow(ctx context.Context, id string, options ...workflow.TerminateOptions) error {
+	if err := r.Client.TerminateWorkflow(ctx, id, options...); err != nil {
+		return err
+	}
+	if _, err := r.WaitForWorkflowCompletion(ctx, id); err != nil {
+		return err
+	}
+	return r.PurgeWorkflowState(ctx, id, workflow.WithRecursivePurge(true))
+}
+
+// lose makes the engine forget the order's saga.
+func (w *world) lose(order contracts.Order) error {
+	return reusing{w.client}.TerminateWorkflow(w.t.Context(), order.OrderID, workflow.WithRecursiveTerminate(true))
 }
 
 // Publish keeps the event once, as a consumer would that tells repetitions by the id.

@@ -39,12 +39,15 @@ const (
 	signal = "Signal"
 )
 
-// compensationID is the instance id of an order's compensation; after a repair there is a further one. Order ids hold no
-// colon.
-func compensationID(orderID string, round int) string {
+// compensationID is the instance id of an order's compensation; after a repair, and after a restart, there is a further one.
+// Order ids hold no colon.
+func compensationID(orderID string, round, restart int) string {
 	id := orderID + ":compensation"
 	if round > 1 {
 		id += ":" + strconv.Itoa(round)
+	}
+	if restart > 0 {
+		id += ":restart:" + strconv.Itoa(restart)
 	}
 	return id
 }

@@ -15,8 +15,9 @@ import (
 	"waybill/services/fulfillment/internal/saga"
 )
 
-// Whatever partners do, whatever fails before or after its effect, whenever the customer cancels, whoever decides what, and
-// however often the order is started: the saga ends, its books balance, and its customer is told one thing once.
+// Whatever partners do, whatever fails before or after its effect, whenever the customer cancels, whoever decides what,
+// however often the order is started, and wherever the engine loses its saga: the saga ends, its books balance, and its customer
+// is told one thing once.
 func TestWhateverHappensTheBooksBalance(t *testing.T) {
 	t.Parallel()
 	limits := quick
@@ -25,7 +26,7 @@ func TestWhateverHappensTheBooksBalance(t *testing.T) {
 	// so here a workflow must not fail.
 	limits.LastingAttempts = 16
 	w := newWorld(t, limits)
-	watchdog := saga.NewWatchdog(w.starts, 0)
+	watchdog := saga.NewWatchdog(w.starts, 0, time.Minute)
 	n := 0
 	rapid.Check(t, func(r *rapid.T) {
 		n++
@@ -49,6 +50,10 @@ func TestWhateverHappensTheBooksBalance(t *testing.T) {
 			}
 		default:
 			w.faults.hook(of(order.OrderID, cancels), func() error { return w.cancel(order) })
+		}
+		if lost := rapid.SampledFrom([]string{"", "", "Charge", "Reserve", "Book", "Ship", "Cancel", "Release", "Refund", "Publish", "Change"}).Draw(r, "lost during"); lost != "" && lost != cancels {
+			// The engine loses the saga while this call is at work; the watchdog finds it.
+			w.faults.hook(of(order.OrderID, lost), func() error { return w.lose(order) })
 		}
 		starts := rapid.IntRange(1, 3).Draw(r, "starts")
 		for range starts {

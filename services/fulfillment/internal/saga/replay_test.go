@@ -61,6 +61,13 @@ func scenarios() map[string]scenario {
 			w.t.Fatal(err)
 		}
 	}
+	// The engine loses the saga, something is decided meanwhile, and the saga is run anew.
+	lost := func(w *world, o contracts.Order, decide func(e *journal.Entry) (bool, error)) {
+		must(w, w.lose(o))
+		_, err := w.sagas.Change(w.t.Context(), o.OrderID, decide)
+		must(w, err)
+		must(w, saga.NewWatchdog(w.starts, 0, time.Minute).Look(w.t.Context()))
+	}
 	short := quick
 	short.Approval = 20 * time.Millisecond
 	return map[string]scenario{
@@ -112,6 +119,29 @@ func scenarios() map[string]scenario {
 			must(w, err)
 			w.end(o)
 		}},
+		"lost-and-approved": {quick, large, func(w *world, o contracts.Order) {
+			waiting(w, o)
+			lost(w, o, func(e *journal.Entry) (bool, error) {
+				return e.Decide(true, "approver@example.com", "Known customer.", time.Now())
+			})
+			w.end(o)
+		}},
+		"lost-and-cancelled": {quick, large, func(w *world, o contracts.Order) {
+			waiting(w, o)
+			lost(w, o, func(e *journal.Entry) (bool, error) { return e.Cancel("Ordered twice.", time.Now()), nil })
+			w.end(o)
+		}},
+		"lost-and-repaired": {quick, small, func(w *world, o contracts.Order) {
+			w.faults.set("Ship", -1, false)
+			w.faults.set("Release", -1, false)
+			w.start(o)
+			w.until(o, "a halt", (*journal.Entry).Halted)
+			lost(w, o, func(e *journal.Entry) (bool, error) {
+				w.faults.set("Release", 8, false) // as often as it is tried once more
+				return e.Repair("operator@example.com", "The warehouse answers again.", time.Now())
+			})
+			w.end(o)
+		}},
 	}
 }
 
@@ -125,7 +155,7 @@ func TestRecordHistories(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, s.limits)
 			s.play(w, s.order)
-			for _, instance := range []string{s.order.OrderID, s.order.OrderID + ":compensation"} {
+			for _, instance := range []string{s.order.OrderID, s.order.OrderID + ":compensation", s.order.OrderID + ":compensation:restart:1"} {
 				file := filepath.Join("testdata", "1.0", name+strings.TrimPrefix(strings.ReplaceAll(instance, ":", "."), s.order.OrderID)+".json")
 				if _, err := os.Stat(file); err == nil {
 					continue

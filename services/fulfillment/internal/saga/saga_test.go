@@ -191,7 +191,7 @@ func TestFaultsThatStayAreUndone(t *testing.T) {
 		{"Charge", false, books{reservation: ""}, []string{"Fulfillment.Failed"}},
 		{"Charge", true, books{charges: 1, refunds: 1}, []string{"RefundPayment done", "Fulfillment.Failed"}},
 		{"Reserve", false, books{charges: 1, refunds: 1, reservation: inventory.Released}, []string{
-			"ValidatePayment done", "ReleaseInventory done", "RefundPayment done", "Fulfillment.Failed"}},
+			"ValidatePayment done", "RefundPayment done", "Fulfillment.Failed"}},
 		{"Reserve", true, books{charges: 1, refunds: 1, reservation: inventory.Released}, []string{
 			"ValidatePayment done", "ReleaseInventory done", "RefundPayment done", "Fulfillment.Failed"}},
 		{"Book", false, books{charges: 1, refunds: 1, cancelled: true, reservation: inventory.Released}, []string{
@@ -598,7 +598,7 @@ func TestTheWatchdogRestartsWhatEndedWithoutAnOutcome(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			watchdog := saga.NewWatchdog(w.starts, 0)
+			watchdog := saga.NewWatchdog(w.starts, 0, time.Minute)
 			if err := watchdog.Look(t.Context()); err != nil {
 				t.Fatal(err)
 			}
@@ -607,7 +607,7 @@ func TestTheWatchdogRestartsWhatEndedWithoutAnOutcome(t *testing.T) {
 				if result.Outcome != journal.Failed {
 					t.Errorf("result %+v, want a failure", result)
 				}
-				w.wantBooks(order, books{charges: 1, refunds: 1, reservation: inventory.Released})
+				w.wantBooks(order, books{charges: 1, refunds: 1, cancelled: true, reservation: inventory.Released})
 				w.wantStock("PROD-001", 0)
 			} else {
 				w.wantFulfilled(order, result)
@@ -624,6 +624,165 @@ func TestTheWatchdogRestartsWhatEndedWithoutAnOutcome(t *testing.T) {
 	}
 }
 
+// What a saga waits for can be lost with the scheduler's data: the engine goes on showing it at work, and it would never end.
+// The watchdog runs it anew, whatever it waited for, and the step that was at work may still come to its end.
+func TestTheWatchdogRunsAnewWhatTheEngineLost(t *testing.T) {
+	t.Parallel()
+	shipped := books{charges: 1, parcels: 1, reservation: inventory.Shipped}
+	// Every undo runs, for nobody knows how far the saga came; so the carrier is told that there will be no parcel.
+	undone := books{charges: 1, refunds: 1, cancelled: true, reservation: inventory.Released}
+	for _, c := range []struct {
+		during string // the call that is at work when the engine loses the saga
+		zip    string
+		cancel bool // the customer cancels then
+		want   books
+		result journal.Outcome
+	}{
+		{during: "Charge", want: shipped, result: journal.Completed},
+		{during: "Reserve", want: shipped, result: journal.Completed},
+		{during: "Book", want: shipped, result: journal.Completed},
+		{during: "Ship", want: shipped, result: journal.Completed},
+		{during: "Release", zip: "X-REFUSED", want: undone, result: journal.Failed},
+		{during: "Refund", zip: "X-REFUSED", want: undone, result: journal.Failed},
+		{during: "Charge", cancel: true, want: books{cancelled: true, reservation: inventory.Released}, result: journal.Cancelled},
+		{during: "Reserve", cancel: true, want: undone, result: journal.Cancelled},
+		// The parcel was under way before the customer cancelled.
+		{during: "Ship", cancel: true, want: shipped, result: journal.Completed},
+	} {
+		t.Run(fmt.Sprintf("%s %s cancel=%v", c.during, c.zip, c.cancel), func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, quick)
+			order := anOrder("ORDER-1")
+			if c.zip != "" {
+				order.ShipTo.Zip = c.zip
+			}
+			held, goOn := make(chan struct{}), make(chan struct{})
+			w.faults.hook(c.during, func() error {
+				close(held)
+				<-goOn
+				return nil
+			})
+			w.start(order)
+			<-held
+			watchdog := saga.NewWatchdog(w.starts, 0, time.Minute)
+			if err := watchdog.Look(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if e, _ := w.sagas.Get(t.Context(), order.OrderID); e.Restarts > 0 {
+				t.Fatal("a step that is at work for a moment counts as lost")
+			}
+			if c.cancel {
+				if err := w.cancel(order); err != nil {
+					t.Fatal(err)
+				}
+			}
+			// An hour later the step has still not ended.
+			watchdog = saga.NewWatchdog(w.starts, 0, -time.Hour)
+			for range 2 { // the first look ends it, the second starts it again
+				if err := watchdog.Look(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if result := w.end(order); result.Outcome != c.result {
+				t.Errorf("result %+v, want %s", result, c.result)
+			}
+			if e := w.until(order, "an end", (*journal.Entry).Ended); e.Restarts != 1 {
+				t.Errorf("started again %d times, want once", e.Restarts)
+			}
+			w.wantBooks(order, c.want)
+			close(goOn)
+			w.wantBooks(order, c.want)
+		})
+	}
+}
+
+// A restarted saga finds the decision that its former run had waited for, whose signal is gone, and keeps the time that was
+// first given for it.
+func TestAnApprovalOutlastsALostSaga(t *testing.T) {
+	t.Parallel()
+	for _, decided := range []bool{true, false} {
+		t.Run(fmt.Sprintf("decided=%v", decided), func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, quick)
+			order := aLargeOrder("ORDER-1")
+			w.start(order)
+			first := w.until(order, "an approval", (*journal.Entry).AwaitsApproval)
+			if err := w.lose(order); err != nil {
+				t.Fatal(err)
+			}
+			_, err := w.sagas.Change(t.Context(), order.OrderID, func(e *journal.Entry) (bool, error) {
+				if decided {
+					return e.Decide(true, "approver@example.com", "Known customer.", time.Now())
+				}
+				e.Approval.ExpiresAt = time.Now()
+				return true, nil
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := saga.NewWatchdog(w.starts, 0, time.Minute).Look(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			result := w.end(order)
+			if want := map[bool]journal.Outcome{true: journal.Completed, false: journal.Failed}[decided]; result.Outcome != want {
+				t.Errorf("result %+v, want %s", result, want)
+			}
+			e := w.until(order, "an end", (*journal.Entry).Ended)
+			if !e.Approval.RequestedAt.Equal(first.Approval.RequestedAt) {
+				t.Errorf("the approval was asked for anew at %v, first at %v", e.Approval.RequestedAt, first.Approval.RequestedAt)
+			}
+		})
+	}
+}
+
+// The timer of an approval can be lost too, while the engine has the saga: the watchdog wakes it when the time is up.
+func TestAnApprovalRunsOutWithoutItsTimer(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, quick)
+	order := aLargeOrder("ORDER-1")
+	w.start(order)
+	w.until(order, "an approval", (*journal.Entry).AwaitsApproval)
+	_, err := w.sagas.Change(t.Context(), order.OrderID, func(e *journal.Entry) (bool, error) {
+		e.Approval.ExpiresAt = time.Now().Add(-time.Second)
+		return true, nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := saga.NewWatchdog(w.starts, 0, time.Minute).Look(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if result := w.end(order); result.Code != journal.CodeTimedOut {
+		t.Errorf("result %+v, want %s", result, journal.CodeTimedOut)
+	}
+}
+
+// A saga that stood still for a repair stands still again, for the same repair.
+func TestAHaltOutlastsALostSaga(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, quick)
+	w.faults.set("Release", -1, false)
+	order := anOrder("ORDER-1")
+	order.ShipTo.Zip = "X-REFUSED"
+	w.start(order)
+	w.until(order, "a halt", (*journal.Entry).Halted)
+	if err := w.lose(order); err != nil {
+		t.Fatal(err)
+	}
+	watchdog := saga.NewWatchdog(w.starts, 0, time.Minute)
+	if err := watchdog.Look(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	w.faults.set("Release", 0, false)
+	if _, err := w.starts.Repair(t.Context(), order.OrderID, "operator@example.com", "The warehouse answers again."); err != nil {
+		t.Fatal(err)
+	}
+	if result := w.end(order); result.Outcome != journal.Failed || result.Code != "undeliverable" {
+		t.Errorf("result %+v, want the failure for which it was undone", result)
+	}
+	w.wantBooks(order, books{charges: 1, refunds: 1, cancelled: true, reservation: inventory.Released})
+}
+
 // A decision whose signal was lost is found by the watchdog.
 func TestTheWatchdogWakesASagaThatWasDecidedAbout(t *testing.T) {
 	t.Parallel()
@@ -637,7 +796,7 @@ func TestTheWatchdogWakesASagaThatWasDecidedAbout(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := saga.NewWatchdog(w.starts, 0).Look(t.Context()); err != nil {
+	if err := saga.NewWatchdog(w.starts, 0, time.Minute).Look(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if result := w.end(order); result.Outcome != journal.Completed {

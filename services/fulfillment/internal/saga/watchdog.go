@@ -9,18 +9,21 @@ import (
 	"waybill/services/fulfillment/internal/journal"
 )
 
-// Watchdog finds sagas that the engine has lost or that ended without an outcome, and starts them anew; wakes those that
-// somebody decided about; and reports those that should have ended. All of it is safe at any time, for every activity is
-// idempotent.
+// Watchdog finds sagas that the engine has lost, or that ended without an outcome, and runs them anew; wakes those that
+// somebody decided about, or whose time is up; and reports those that should have ended. All of it is safe at any time, for
+// every activity is idempotent and refuses what was undone.
 type Watchdog struct {
 	control *Control
 	// grace is how long a saga is left alone after its start.
 	grace time.Duration
+	// lostAfter is how long something that a saga waits for may be overdue until it counts as lost.
+	lostAfter time.Duration
 }
 
-// NewWatchdog returns a Watchdog over all sagas of control that were started longer ago than grace.
-func NewWatchdog(control *Control, grace time.Duration) *Watchdog {
-	return &Watchdog{control, grace}
+// NewWatchdog returns a Watchdog over all sagas of control that were started longer ago than grace. What a saga waits for
+// counts as lost when it is overdue by lostAfter, which is to be some times as long as an activity may take.
+func NewWatchdog(control *Control, grace, lostAfter time.Duration) *Watchdog {
+	return &Watchdog{control, grace, lostAfter}
 }
 
 // Run looks at every open saga now and at every interval, until ctx ends.
@@ -56,6 +59,7 @@ func (w *Watchdog) Look(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("tidy the approvals: %w", err)
 	}
+	ending := 0
 	return c.journal.Open(ctx, func(ctx context.Context, entries []journal.Entry) (ended []string, err error) {
 		for i := range entries {
 			e := &entries[i]
@@ -63,7 +67,7 @@ func (w *Watchdog) Look(ctx context.Context) error {
 				ended = append(ended, e.Order.OrderID)
 				continue
 			}
-			if err := w.see(ctx, e); err != nil {
+			if err := w.see(ctx, e, &ending); err != nil {
 				return ended, fmt.Errorf("watch %s: %w", e.Order.OrderID, err)
 			}
 		}
@@ -71,26 +75,43 @@ func (w *Watchdog) Look(ctx context.Context) error {
 	})
 }
 
-func (w *Watchdog) see(ctx context.Context, e *journal.Entry) error {
+// maxEnding bounds how many lost sagas one look ends: where a busy engine is taken for one that lost them, they must not become
+// its load.
+const maxEnding = 100
+
+func (w *Watchdog) see(ctx context.Context, e *journal.Entry, ending *int) error {
 	c := w.control
 	now := c.now()
-	if !e.Started() || now.Sub(e.StartedAt) < w.grace {
+	if !e.Started() || now.Sub(e.LastStarted()) < w.grace {
 		return nil
 	}
+	id := slog.String("order_id", e.Order.OrderID)
 	started, err := c.revive(ctx, e)
 	if err != nil {
 		return err
 	}
-	id := slog.String("order_id", e.Order.OrderID)
 	if started {
 		c.logger.WarnContext(ctx, "a saga that had not ended was not at work and was started again", id)
 		return nil
+	}
+	if *ending < maxEnding {
+		lost, err := c.lost(ctx, e.Order.OrderID, e.LastStarted(), now.Add(-w.lostAfter))
+		if err != nil {
+			return err
+		}
+		if lost != "" {
+			*ending++
+			// Once it has ended, which takes the engine a moment, a later look starts it again.
+			c.logger.WarnContext(ctx, "the engine has lost what a saga waits for; it is ended, and will be started again", id, slog.String("lost", lost))
+			return c.end(ctx, e.Order.OrderID)
+		}
 	}
 	stuck := e.State(now, c.stuckAfter) == journal.Stuck
 	if stuck {
 		c.logger.ErrorContext(ctx, "a saga should have ended by now", id, slog.Time("since", e.Wait(now, c.stuckAfter).Since))
 	}
-	if stuck || decided(e) {
+	overdue := e.AwaitsApproval() && now.Sub(e.Approval.ExpiresAt) > w.grace
+	if stuck || overdue || decided(e) {
 		return c.wake(ctx, e.Order.OrderID)
 	}
 	return nil

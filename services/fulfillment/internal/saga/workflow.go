@@ -20,6 +20,11 @@ type Input struct {
 	Limits Limits `json:"limits"`
 	// Decided says that somebody decided about the order before its saga began.
 	Decided bool `json:"decided,omitempty"`
+	// Restart is how often the saga was run before and lost by the engine. Partners answer what was done as they did then, and
+	// refuse what was undone.
+	Restart int `json:"restart,omitempty"`
+	// Failure is why a restarted saga was undoing what it had done, where that is known.
+	Failure *partner.Reason `json:"failure,omitempty"`
 }
 
 // Result is what FulfillOrder ends with.
@@ -39,7 +44,11 @@ func fulfillOrder(ctx *workflow.WorkflowContext) (any, error) {
 	if err := ctx.GetInput(&in); err != nil {
 		return nil, fmt.Errorf("read the order: %w", err)
 	}
-	r := run{ctx: ctx, order: in.Order, limits: in.Limits}
+	r := run{ctx: ctx, order: in.Order, limits: in.Limits, restart: in.Restart, failure: in.Failure}
+	if r.restart > 0 {
+		// Nobody knows how far it came. An undo of what was never done does nothing.
+		r.undos = []string{activityRefundPayment, activityReleaseInventory, activityCancelShipment}
+	}
 
 	r.look(in.Decided)
 	r.step(activityValidatePayment, activityRefundPayment, r.limits.step())
@@ -63,6 +72,7 @@ type run struct {
 	// undos are the activities that undo what was done so far, oldest first.
 	undos   []string
 	failure *partner.Reason
+	restart int
 }
 
 const (
@@ -70,6 +80,8 @@ const (
 	codeTechnical = "technical_failure"
 	// codeReservationTimeout says that the stock could not be asked for as long as a reservation may take.
 	codeReservationTimeout = "reservation_timeout"
+	// codeInterrupted says that a restarted saga found that it had been undoing what it did, and no longer knows why.
+	codeInterrupted = "interrupted"
 )
 
 // step runs an activity unless the saga has failed already. Its undo is recorded before it runs, for a lost answer may
@@ -79,16 +91,22 @@ func (r *run) step(activity, undo string, policy *workflow.RetryPolicy) StepResu
 	if r.failure != nil {
 		return result
 	}
-	r.undos = append(r.undos, undo)
+	if r.restart == 0 {
+		r.undos = append(r.undos, undo)
+	}
 	err := r.call(activity, StepInput{Order: r.order}, policy, &result)
 	switch {
 	case err != nil && activity == activityReserveInventory:
 		r.failure = &partner.Reason{Code: codeReservationTimeout, Message: fmt.Sprintf("The stock could not be reserved within %s.", r.limits.Reservation)}
 	case err != nil:
 		r.technical(activity)
+	case result.Refused != nil && result.Refused.Undone:
+		r.failure = &partner.Reason{Code: codeInterrupted, Message: "The order could not be fulfilled; undoing it was interrupted, and is now completed."}
 	case result.Refused != nil:
-		r.undos = r.undos[:len(r.undos)-1]
 		r.failure = result.Refused
+		if r.restart == 0 {
+			r.undos = r.undos[:len(r.undos)-1]
+		}
 	}
 	return result
 }
@@ -126,14 +144,20 @@ func (r *run) approval() {
 	if r.failure != nil || r.order.TotalAmount <= r.limits.ApprovalAbove {
 		return
 	}
-	asked := r.ctx.CurrentTimeUTC()
-	until := asked.Add(r.limits.Approval)
-	if r.call(activityRequestApproval, ApprovalInput{Order: r.order, RequestedAt: asked, ExpiresAt: until}, r.limits.lasting(), nil) != nil {
+	now := r.ctx.CurrentTimeUTC()
+	asked := ApprovalInput{Order: r.order, RequestedAt: now, ExpiresAt: now.Add(r.limits.Approval)}
+	var first Asked // a restarted saga asked before
+	if r.call(activityRequestApproval, asked, r.limits.lasting(), &first) != nil {
 		r.technical(activityRequestApproval)
 		return
 	}
-	for {
-		expired := r.wait(max(0, until.Sub(r.ctx.CurrentTimeUTC()))) // a negative wait would never end
+	until := asked.ExpiresAt
+	if !first.ExpiresAt.IsZero() {
+		until = first.ExpiresAt
+	}
+	// After a restart the signal of a decision may be gone.
+	for news := r.restart > 0; ; news = false {
+		expired := !news && r.wait(max(0, until.Sub(r.ctx.CurrentTimeUTC()))) // a negative wait would never end
 		var d Decisions
 		if r.call(activitySettleApproval, ApprovalInput{Order: r.order, Expired: expired}, r.limits.lasting(), &d) != nil {
 			r.technical(activitySettleApproval)
@@ -209,7 +233,7 @@ func (r *run) undo() (undone []string, refunded bool, err error) {
 		var c Compensation
 		if r.ctx.CallChildWorkflow(workflowCompensateOrder,
 			workflow.WithChildWorkflowInput(CompensationInput{Order: r.order, Undos: left, Limits: r.limits}),
-			workflow.WithChildWorkflowInstanceID(compensationID(r.order.OrderID, round))).Await(&c) != nil {
+			workflow.WithChildWorkflowInstanceID(compensationID(r.order.OrderID, round, r.restart))).Await(&c) != nil {
 			c = Compensation{NotUndone: left}
 		}
 		undone, left, refunded = append(undone, c.Undone...), c.NotUndone, refunded || c.Refunded
@@ -220,8 +244,10 @@ func (r *run) undo() (undone []string, refunded bool, err error) {
 		if err := r.call(activityAskForRepair, halt, r.limits.lasting(), nil); err != nil {
 			return nil, false, fmt.Errorf("ask for a repair: %w", err)
 		}
-		for repaired := false; !repaired; {
-			r.wait(-1)
+		for repaired, news := false, r.restart > 0; !repaired; news = false {
+			if !news {
+				r.wait(-1)
+			}
 			if err := r.call(activityTakeRepair, halt, r.limits.lasting(), &repaired); err != nil {
 				return nil, false, fmt.Errorf("take the repair: %w", err)
 			}
