@@ -2,10 +2,14 @@
 package config
 
 import (
+	"encoding"
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/url"
+	"reflect"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/caarlos0/env/v11"
@@ -17,7 +21,7 @@ import (
 type Service struct {
 	Host string `env:"APP_HOST" envDefault:"127.0.0.1"`
 	// Port has no default: Dapr gives it, and two services that share one would be hard to tell apart.
-	Port Port `env:"APP_PORT,required"`
+	Port Port `env:"APP_PORT,required,notEmpty"`
 	// APIToken is what the sidecar shows when it delivers events.
 	APIToken sidecar.Secret `env:"APP_API_TOKEN"`
 	Sidecar  sidecar.Config
@@ -31,18 +35,111 @@ type Service struct {
 	LogFormat LogFormat  `env:"LOG_FORMAT" envDefault:"json"`
 	LogLevel  slog.Level `env:"LOG_LEVEL" envDefault:"info"`
 
+	// Collector is where traces and metrics go; OpenTelemetry reads it by itself, and goes on without it when it is no address.
+	Collector Address `env:"OTEL_EXPORTER_OTLP_ENDPOINT"`
+
 	// DebugPort shows Go's profiles on this port of the loopback interface, 0 being any free one; unset, which is usual, not
 	// at all.
 	DebugPort *Port `env:"DEBUG_PORT"`
 }
 
-// Parse reads T, a struct with env tags, from an environment such as os.Environ gives it.
+// Parse reads T, a struct with env tags, from an environment such as os.Environ gives it. The error has a line for each
+// variable that is missing or wrong, which says what is expected of it. T then has those variables' defaults, so that its own
+// checks find nothing but their own faults.
 func Parse[T any](environ []string) (T, error) {
-	c, err := env.ParseAsWithOptions[T](env.Options{Environment: env.ToMap(environ)})
-	if err != nil {
-		return c, fmt.Errorf("read the configuration: %w", err)
+	variables := env.ToMap(environ)
+	c, err := env.ParseAsWithOptions[T](env.Options{Environment: variables})
+	var all env.AggregateError
+	if !errors.As(err, &all) {
+		return c, err
 	}
-	return c, nil
+	fields := fieldsOf(reflect.TypeFor[T]())
+	faults := make([]error, 0, len(all.Errors))
+	for _, err := range all.Errors {
+		var wrong env.ParseError
+		var missing env.VarIsNotSetError
+		var empty env.EmptyVarError
+		switch {
+		case errors.As(err, &wrong):
+			name := fields.variable(wrong.Name, wrong.Type)
+			faults = append(faults, fmt.Errorf("%s is %q: %s", name, variables[name], expected(wrong.Type, wrong.Err)))
+			delete(variables, name)
+		case errors.As(err, &missing):
+			faults = append(faults, fmt.Errorf("%s is missing: %s", missing.Key, fields.expectation(missing.Key)))
+		case errors.As(err, &empty):
+			faults = append(faults, fmt.Errorf("%s is empty: %s", empty.Key, fields.expectation(empty.Key)))
+		default:
+			faults = append(faults, err)
+		}
+	}
+	c, _ = env.ParseAsWithOptions[T](env.Options{Environment: variables}) // what is missing still is
+	return c, errors.Join(faults...)
+}
+
+// fields are those of a configuration, those of its parts included.
+type fields []field
+
+type field struct {
+	name, variable string
+	kind           reflect.Type
+}
+
+func fieldsOf(t reflect.Type) fields {
+	var all fields
+	for _, f := range reflect.VisibleFields(t) {
+		variable, _, _ := strings.Cut(f.Tag.Get("env"), ",")
+		switch {
+		case variable != "":
+			all = append(all, field{f.Name, variable, f.Type})
+		case f.Type.Kind() == reflect.Struct && !f.Anonymous:
+			all = append(all, fieldsOf(f.Type)...)
+		}
+	}
+	return all
+}
+
+func (all fields) variable(name string, kind reflect.Type) string {
+	for _, f := range all {
+		if f.name == name && f.kind == kind {
+			return f.variable
+		}
+	}
+	return name
+}
+
+// expectation is what the variable's type says of a value that it does not take.
+func (all fields) expectation(variable string) string {
+	for _, f := range all {
+		if text, ok := reflect.New(f.kind).Interface().(encoding.TextUnmarshaler); ok && f.variable == variable {
+			if err := text.UnmarshalText(nil); err != nil {
+				return err.Error()
+			}
+		}
+	}
+	return "it must be set"
+}
+
+// expected is what a value of that type looks like.
+func expected(kind reflect.Type, err error) string {
+	if kind.Kind() == reflect.Pointer {
+		kind = kind.Elem()
+	}
+	switch kind {
+	case reflect.TypeFor[time.Duration]():
+		return "a duration has a unit, such as 5m or 24h"
+	case reflect.TypeFor[slog.Level]():
+		return "the log level is debug, info, warn or error"
+	}
+	switch kind.Kind() {
+	case reflect.Bool:
+		return "it is true or false"
+	case reflect.Uint:
+		if _, checksItself := reflect.New(kind).Interface().(encoding.TextUnmarshaler); !checksItself {
+			return "it is a whole number that is not negative"
+		}
+	default:
+	}
+	return err.Error()
 }
 
 // The types below check themselves, so that all faults come out of one parse.
@@ -57,6 +154,8 @@ type (
 	Duration time.Duration
 	// Count is a number of at least one.
 	Count int
+	// Address is an http or https URL, or empty.
+	Address string
 )
 
 // UnmarshalText reads a port.
@@ -101,6 +200,15 @@ func (d *Duration) UnmarshalText(text []byte) error {
 		return errors.New("a duration is positive and has a unit, such as 5m or 24h")
 	}
 	*d = Duration(parsed)
+	return nil
+}
+
+// UnmarshalText reads an address.
+func (a *Address) UnmarshalText(text []byte) error {
+	*a = Address(text)
+	if u, err := url.Parse(string(text)); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+		return errors.New("an address begins with http:// or https:// and names a host, such as http://127.0.0.1:4318")
+	}
 	return nil
 }
 

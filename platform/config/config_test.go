@@ -2,9 +2,12 @@ package config_test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"waybill/platform/config"
 )
@@ -31,13 +34,25 @@ func TestDefaults(t *testing.T) {
 
 func TestEveryFaultIsNamed(t *testing.T) {
 	t.Parallel()
-	_, err := config.Parse[own]([]string{"LOG_FORMAT=xml", "LOG_LEVEL=loud", "WAIT=-1s", "TRIES=0", "DAPR_GRPC_PORT=x"})
+	c, err := config.Parse[own]([]string{"LOG_FORMAT=xml", "LOG_LEVEL=loud", "WAIT=-1s", "TRIES=0", "DAPR_GRPC_PORT=x", "STATE_CALLS=many"})
 	if err == nil {
 		t.Fatal("no error")
 	}
-	for _, want := range []string{"APP_PORT", "json or text", "LogLevel", "positive", "at least 1", "GRPCPort"} {
-		if !strings.Contains(err.Error(), want) {
-			t.Errorf("%q does not name %s", err, want)
-		}
+	want := []string{
+		`APP_PORT is missing: a port is a number from 0 (any free one) to 65535`,
+		`DAPR_GRPC_PORT is "x": the sidecar's port is a number from 1 to 65535`,
+		`LOG_FORMAT is "xml": the log format is json or text`,
+		`LOG_LEVEL is "loud": the log level is debug, info, warn or error`,
+		`STATE_CALLS is "many": it is a whole number that is not negative`,
+		`TRIES is "0": a count is a whole number of at least 1`,
+		`WAIT is "-1s": a duration is positive and has a unit, such as 5m or 24h`,
+	}
+	got := strings.Split(err.Error(), "\n")
+	slices.Sort(got)
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("the faults differ (-want +got):\n%s", diff)
+	}
+	if time.Duration(c.Wait) != 5*time.Minute || c.Tries != 3 || c.Sidecar.GRPCPort != 50001 {
+		t.Errorf("what is wrong has not its default: %+v", c)
 	}
 }

@@ -5,6 +5,7 @@ package service
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -35,7 +36,7 @@ func Start(ctx context.Context, name string, c config.Service, stdout io.Writer)
 	}
 	s := &Service{Logger: tel.Logger, telemetry: tel}
 	if s.Server, err = serve.Listen(ctx, net.JoinHostPort(c.Host, strconv.Itoa(int(c.Port))), s.Logger); err != nil {
-		return nil, errors.Join(err, s.Stop(ctx))
+		return nil, errors.Join(fmt.Errorf("APP_HOST and APP_PORT, %s and %d: an address of this machine is expected that nobody listens on: %w", c.Host, c.Port, err), s.Stop(ctx))
 	}
 	if s.Sidecar, err = sidecar.Dial(c.Sidecar); err != nil {
 		return nil, errors.Join(err, s.Stop(ctx))

@@ -22,10 +22,23 @@ import (
 // Config is where a sidecar listens, by the names that Dapr itself gives these variables.
 type Config struct {
 	Host     string `env:"DAPR_HOST" envDefault:"127.0.0.1"`
-	GRPCPort int    `env:"DAPR_GRPC_PORT" envDefault:"50001"`
-	HTTPPort int    `env:"DAPR_HTTP_PORT" envDefault:"3500"`
+	GRPCPort Port   `env:"DAPR_GRPC_PORT" envDefault:"50001"`
+	HTTPPort Port   `env:"DAPR_HTTP_PORT" envDefault:"3500"`
 	// APIToken goes with every call to the sidecar when it is set.
 	APIToken Secret `env:"DAPR_API_TOKEN"`
+}
+
+// Port is a port that somebody listens on.
+type Port int
+
+// UnmarshalText reads a port.
+func (p *Port) UnmarshalText(text []byte) error {
+	n, err := strconv.ParseUint(string(text), 10, 16)
+	if err != nil || n == 0 {
+		return errors.New("the sidecar's port is a number from 1 to 65535")
+	}
+	*p = Port(n)
+	return nil
 }
 
 // Secret is a value that prints as ***.
@@ -75,14 +88,14 @@ func Dial(c Config) (*Sidecar, error) {
 			return stream(withToken(ctx, c.APIToken), desc, cc, method, opts...)
 		}))
 	}
-	conn, err := grpc.NewClient("passthrough:///"+net.JoinHostPort(c.Host, strconv.Itoa(c.GRPCPort)), options...)
+	conn, err := grpc.NewClient("passthrough:///"+net.JoinHostPort(c.Host, strconv.Itoa(int(c.GRPCPort))), options...)
 	if err != nil {
 		return nil, fmt.Errorf("connect to the sidecar: %w", err)
 	}
 	return &Sidecar{
 		Conn:   conn,
 		Client: dapr.NewClientWithConnection(conn),
-		api:    "http://" + net.JoinHostPort(c.Host, strconv.Itoa(c.HTTPPort)) + "/v1.0",
+		api:    "http://" + net.JoinHostPort(c.Host, strconv.Itoa(int(c.HTTPPort))) + "/v1.0",
 		token:  c.APIToken,
 		http:   http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{}}, // no proxy stands between a service and its sidecar
 	}, nil

@@ -87,7 +87,7 @@ func TestWaitHealthy(t *testing.T) {
 			w.WriteHeader(http.StatusNoContent)
 		}
 	})
-	s := dial(t, sidecar.Config{HTTPPort: port, GRPCPort: 1})
+	s := dial(t, sidecar.Config{HTTPPort: sidecar.Port(port), GRPCPort: 1})
 	if err := s.Healthy(t.Context()); err == nil {
 		t.Error("a sidecar that answers 500 is healthy")
 	}
@@ -104,7 +104,7 @@ func TestWaitHealthyEndsWithItsContext(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := dial(t, sidecar.Config{HTTPPort: healthPort(t, handler), GRPCPort: 1})
+			s := dial(t, sidecar.Config{HTTPPort: sidecar.Port(healthPort(t, handler)), GRPCPort: 1})
 			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 			defer cancel()
 			began := time.Now()
@@ -119,7 +119,7 @@ func TestReconnects(t *testing.T) {
 	t.Parallel()
 	var fake fakedapr.Server
 	port, stop := serve(t, "127.0.0.1:0", fake.GRPC())
-	s := dial(t, sidecar.Config{GRPCPort: port})
+	s := dial(t, sidecar.Config{GRPCPort: sidecar.Port(port)})
 	publish := func() error { return s.Client.PublishEvent(t.Context(), "orderbus", "orders", []byte("{}")) }
 	if err := publish(); err != nil {
 		t.Fatal(err)
@@ -163,7 +163,7 @@ func TestAPIToken(t *testing.T) {
 	for _, token := range []sidecar.Secret{"", "the-token"} {
 		var fake fakedapr.Server
 		port, stop := serve(t, "127.0.0.1:0", fake.GRPC())
-		s := dial(t, sidecar.Config{GRPCPort: port, APIToken: token})
+		s := dial(t, sidecar.Config{GRPCPort: sidecar.Port(port), APIToken: token})
 		if err := s.Client.PublishEvent(t.Context(), "orderbus", "orders", []byte("{}")); err != nil {
 			t.Fatal(err)
 		}
@@ -183,7 +183,7 @@ func TestLargeAnswers(t *testing.T) {
 	var fake fakedapr.Server
 	port, stop := serve(t, "127.0.0.1:0", fake.GRPC())
 	defer stop()
-	s := state.NewDapr(dial(t, sidecar.Config{GRPCPort: port}).Client, "statestore")
+	s := state.NewDapr(dial(t, sidecar.Config{GRPCPort: sidecar.Port(port)}).Client, "statestore")
 	keys := []string{"1", "2", "3", "4"}
 	for _, key := range keys {
 		if err := s.Create(t.Context(), key, strings.Repeat("x", 1_500_000)); err != nil {

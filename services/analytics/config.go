@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"time"
 
 	"waybill/platform/config"
@@ -78,36 +79,45 @@ type Config struct {
 // parse reads and checks the environment and names everything that is wrong with it.
 func parse(environ []string) (Config, error) {
 	c, err := config.Parse[Config](environ)
-	if err != nil {
-		return c, err
-	}
-	var faults []error
-	fault := func(wrong bool, text string) {
+	faults := []error{err}
+	fault := func(wrong bool, format string, args ...any) {
 		if wrong {
-			faults = append(faults, errors.New(text))
+			faults = append(faults, fmt.Errorf(format, args...))
 		}
 	}
-	fault(c.Store != "sqlite" && c.Store != "kusto", "ANALYTICS_STORE must be sqlite or kusto")
-	fault(c.Store == "sqlite" && c.SQLiteFile == "", "SQLITE_FILE must name a file")
+	fault(c.Store != "sqlite" && c.Store != "kusto", "ANALYTICS_STORE is %q: the store is sqlite or kusto", c.Store)
 	if c.Store == "kusto" {
-		if err := c.kusto().Check(); err != nil {
-			faults = append(faults, fmt.Errorf("KUSTO_ENDPOINT, KUSTO_INGEST_ENDPOINT, KUSTO_DATABASE: %w", err))
-		}
+		const expected = "the https address of an Azure Data Explorer cluster is expected, such as https://waybill.westeurope.kusto.windows.net"
+		fault(!kusto.ValidAddress(c.KustoEndpoint), "KUSTO_ENDPOINT is %q: %s", c.KustoEndpoint, expected)
+		fault(c.KustoIngestEndpoint != "" && !kusto.ValidAddress(c.KustoIngestEndpoint), "KUSTO_INGEST_ENDPOINT is %q: %s", c.KustoIngestEndpoint, expected)
+		fault(c.KustoDatabase == "", "KUSTO_DATABASE is missing: the name of a database is expected")
+		fault(c.AzureClientID != "" && !clientID.MatchString(c.AzureClientID),
+			"AZURE_CLIENT_ID is %q: the client id of a managed identity is expected, such as 00112233-4455-6677-8899-aabbccddeeff", c.AzureClientID)
 	}
-	fault(c.BufferEvents < api.MaxEvents || c.BufferEvents < c.BatchSize, fmt.Sprintf("INGEST_BUFFER_EVENTS must be at least %d and INGEST_BATCH_SIZE", api.MaxEvents))
-	fault(c.BufferBytes < 32<<20, "INGEST_BUFFER_BYTES must be at least 33554432, so that the largest array of events fits")
-	fault(c.BatchSize > 500, "INGEST_BATCH_SIZE must not be more than 500, which is what one request to the sidecar carries")
-	if err := c.pipeline().Check(); err != nil {
-		faults = append(faults, fmt.Errorf("LATENESS, MAX_PRODUCTS, MAX_SESSIONS, MAX_ALGORITHMS, MAX_EVENT_IDS, SPIKE_FLOOR, SPIKE_WARM_UP, CURRENCY: %w", err))
-	}
-	fault(c.MaxAhead > c.Lateness, "MAX_AHEAD must not be more than LATENESS")
-	fault(time.Duration(c.Rebuild) < time.Hour+time.Duration(c.Lateness), "REBUILD must be at least 1h and LATENESS")
-	fault(c.KeepEvents < c.Rebuild, "KEEP_EVENTS must not be less than REBUILD")
+	fault(c.BufferEvents < api.MaxEvents || c.BufferEvents < c.BatchSize, "INGEST_BUFFER_EVENTS is %d: at least %d are expected, and INGEST_BATCH_SIZE", c.BufferEvents, api.MaxEvents)
+	fault(c.BufferBytes < 32<<20, "INGEST_BUFFER_BYTES is %d: at least 33554432 are expected, so that the largest array of events fits", c.BufferBytes)
+	fault(c.BatchSize > maxBatch, "INGEST_BATCH_SIZE is %d: not more than %d are expected, which is what one request to the sidecar carries", c.BatchSize, maxBatch)
+	lateness := time.Duration(c.Lateness)
+	fault(lateness > pipeline.MaxLateness, "LATENESS is %v: not more than %v is expected", lateness, pipeline.MaxLateness)
+	fault(c.MaxAhead > c.Lateness, "MAX_AHEAD is %v: not more than LATENESS is expected", time.Duration(c.MaxAhead))
+	fault(c.MaxEventIDs > pipeline.MaxIDs, "MAX_EVENT_IDS is %d: not more than %d are expected", c.MaxEventIDs, pipeline.MaxIDs)
+	fault(time.Duration(c.SpikeWarmUp) > pipeline.MaxWarmUp, "SPIKE_WARM_UP is %v: not more than %v is expected", time.Duration(c.SpikeWarmUp), pipeline.MaxWarmUp)
+	fault(!currency.MatchString(c.Currency), "CURRENCY is %q: an ISO 4217 code is expected, such as USD", c.Currency)
+	fault(time.Duration(c.Rebuild) < time.Hour+lateness, "REBUILD is %v: at least 1h and LATENESS is expected", time.Duration(c.Rebuild))
+	fault(c.KeepEvents < c.Rebuild, "KEEP_EVENTS is %v: not less than REBUILD is expected", time.Duration(c.KeepEvents))
 	record := time.Duration(c.RecordInterval)
-	fault(record < time.Minute || record%time.Minute != 0 || time.Hour%record != 0, "RECORD_INTERVAL must be a whole number of minutes that divides an hour")
-	fault(c.FollowInterval < 0, "FOLLOW_INTERVAL must not be negative")
+	fault(record < time.Minute || record%time.Minute != 0 || time.Hour%record != 0, "RECORD_INTERVAL is %v: a whole number of minutes is expected that divides an hour", record)
+	fault(c.FollowInterval < 0, "FOLLOW_INTERVAL is %v: 0 or a duration such as 5s is expected", c.FollowInterval)
 	return c, errors.Join(faults...)
 }
+
+// maxBatch is how many events one request to the sidecar carries.
+const maxBatch = 500
+
+var (
+	clientID = regexp.MustCompile(`^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$`)
+	currency = regexp.MustCompile(`^[A-Z]{3}$`)
+)
 
 func (c Config) pipeline() pipeline.Config {
 	return pipeline.Config{
@@ -125,7 +135,11 @@ func (c Config) open(ctx context.Context) (store.Store, error) {
 	if c.Store == "kusto" {
 		return kusto.Open(c.kusto())
 	}
-	return sqlite.Open(ctx, c.SQLiteFile)
+	rows, err := sqlite.Open(ctx, c.SQLiteFile)
+	if err != nil {
+		return nil, fmt.Errorf("SQLITE_FILE is %q: a file is expected that can be written, in a folder that exists: %w", c.SQLiteFile, err)
+	}
+	return rows, nil
 }
 
 func (c Config) ingest() ingest.Options {

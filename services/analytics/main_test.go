@@ -1,77 +1,35 @@
 package main
 
 import (
-	"bufio"
-	"context"
-	"encoding/json"
-	"errors"
 	"io"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"waybill/platform/service/servicetest"
 )
+
+func TestMain(m *testing.M) {
+	servicetest.Main(main)
+	os.Exit(m.Run())
+}
 
 // The service starts without a sidecar, is alive and not ready, answers what needs none, and stops cleanly although somebody
 // watches.
 func TestRunWithoutASidecar(t *testing.T) {
 	t.Parallel()
-	ctx, stop := context.WithCancel(t.Context())
-	defer stop()
-	logs, stdout := io.Pipe()
-	ended := make(chan error, 1)
-	go func() { // owned: the test waits for ended
-		err := run(ctx, []string{
-			"APP_PORT=0", "DAPR_HTTP_PORT=1", "DAPR_GRPC_PORT=1", "INGEST_WAIT=100ms", "SQLITE_FILE=" + filepath.Join(t.TempDir(), "a.sqlite"),
-		}, stdout)
-		ended <- errors.Join(err, stdout.Close())
-	}()
-	lines := bufio.NewScanner(logs)
-	var listening struct{ Msg, Address string }
-	if !lines.Scan() || json.Unmarshal(lines.Bytes(), &listening) != nil || listening.Msg != "listening" {
-		t.Fatalf("the first line of the log is %q", lines.Text())
-	}
-	drained := make(chan struct{})
-	go func() { // owned: the test waits for drained
-		defer close(drained)
-		for lines.Scan() {
-			continue
-		}
-	}()
-	do := func(method, path, body string) *http.Response {
-		t.Helper()
-		req, err := http.NewRequestWithContext(t.Context(), method, "http://"+listening.Address+path, strings.NewReader(body))
-		if err != nil {
-			t.Fatal(err)
-		}
-		resp, err := http.DefaultClient.Do(req)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return resp
-	}
+	service := servicetest.Start(t, run, "INGEST_WAIT=100ms", "SQLITE_FILE="+filepath.Join(t.TempDir(), "a.sqlite"))
 	event := `{"event_id":"e1","event_type":"analytics.product_viewed","product_id":"PROD-001","timestamp":"` + time.Now().UTC().Format(time.RFC3339) + `"}`
-	for _, c := range []struct {
-		method, path, body string
-		status             int
-	}{
-		{http.MethodGet, "/healthz", "", http.StatusOK},
-		{http.MethodGet, "/readyz", "", http.StatusServiceUnavailable},
-		{http.MethodGet, "/openapi.json", "", http.StatusOK},
-		{http.MethodGet, "/docs", "", http.StatusOK},
-		{http.MethodGet, "/v1/analytics/metrics?name=total_views", "", http.StatusOK},
-		{http.MethodGet, "/v1/analytics/anomalies", "", http.StatusOK},
-		{http.MethodPost, "/v1/analytics/events", "{}", http.StatusUnprocessableEntity},
-		{http.MethodPost, "/v1/analytics/events", event, http.StatusServiceUnavailable},
-	} {
-		resp := do(c.method, c.path, c.body)
-		resp.Body.Close()
-		if resp.StatusCode != c.status {
-			t.Errorf("%s %s: %d, want %d", c.method, c.path, resp.StatusCode, c.status)
-		}
-	}
-	resp := do(http.MethodGet, "/dapr/subscribe", "")
+	service.Answers(t,
+		servicetest.Answer{Method: http.MethodGet, Path: "/v1/analytics/metrics?name=total_views", Status: http.StatusOK},
+		servicetest.Answer{Method: http.MethodGet, Path: "/v1/analytics/anomalies", Status: http.StatusOK},
+		servicetest.Answer{Method: http.MethodPost, Path: "/v1/analytics/events", Body: "{}", Status: http.StatusUnprocessableEntity},
+		servicetest.Answer{Method: http.MethodPost, Path: "/v1/analytics/events", Body: event, Status: http.StatusServiceUnavailable},
+	)
+	resp := service.Do(t, http.MethodGet, "/dapr/subscribe", "")
 	described, err := io.ReadAll(resp.Body)
 	resp.Body.Close()
 	for _, want := range []string{
@@ -83,18 +41,9 @@ func TestRunWithoutASidecar(t *testing.T) {
 			t.Errorf("it subscribes to %s, %v, which lacks %s", described, err, want)
 		}
 	}
-	watching := do(http.MethodGet, "/v1/analytics/live", "")
+	watching := service.Do(t, http.MethodGet, "/v1/analytics/live", "")
 	defer watching.Body.Close()
-	stop()
-	select {
-	case err := <-ended:
-		if err != nil {
-			t.Errorf("run ended with %v", err)
-		}
-	case <-time.After(25 * time.Second):
-		t.Fatal("run does not end")
-	}
-	<-drained
+	service.Stop(t)
 }
 
 func TestConfig(t *testing.T) {
@@ -116,33 +65,54 @@ func TestConfig(t *testing.T) {
 	}
 }
 
-func TestEveryFaultOfTheConfigurationIsNamed(t *testing.T) {
+func TestEveryMistakeInTheConfigurationIsNamed(t *testing.T) {
 	t.Parallel()
-	for _, c := range []struct{ environ, names []string }{
-		{
-			[]string{"INGEST_BATCH_SIZE=0", "LATENESS=soon", "FOLLOW_INTERVAL=often", "LIVE_STREAMS=many"},
-			[]string{"APP_PORT", "BatchSize", "Lateness", "FollowInterval", "LiveStreams"},
-		}, {
-			[]string{
-				"APP_PORT=0", "ANALYTICS_STORE=paper", "INGEST_BUFFER_EVENTS=10", "INGEST_BUFFER_BYTES=1", "INGEST_BATCH_SIZE=501", "LATENESS=2h",
-				"MAX_AHEAD=3h", "REBUILD=1h", "KEEP_EVENTS=1m", "RECORD_INTERVAL=7m", "FOLLOW_INTERVAL=-1s", "CURRENCY=dollars",
-			},
-			[]string{
-				"ANALYTICS_STORE", "INGEST_BUFFER_EVENTS", "INGEST_BUFFER_BYTES", "INGEST_BATCH_SIZE", "LATENESS", "MAX_AHEAD", "REBUILD",
-				"KEEP_EVENTS", "RECORD_INTERVAL", "FOLLOW_INTERVAL", "CURRENCY",
+	const (
+		duration = "a duration is positive and has a unit, such as 5m or 24h"
+		count    = "a count is a whole number of at least 1"
+		cluster  = "the https address of an Azure Data Explorer cluster is expected"
+	)
+	wrong := []string{"FOLLOW_INTERVAL=often"}
+	says := []string{"APP_PORT is missing", `FOLLOW_INTERVAL is "often": a duration has a unit`}
+	for _, name := range []string{
+		"INGEST_BATCH_SIZE", "INGEST_LANES", "INGEST_BUFFER_EVENTS", "INGEST_BUFFER_BYTES", "DELIVERY_EVENTS", "MAX_PRODUCTS", "MAX_SESSIONS",
+		"MAX_ALGORITHMS", "MAX_EVENT_IDS", "SPIKE_FLOOR", "LIVE_STREAMS",
+	} {
+		wrong, says = append(wrong, name+"=0"), append(says, name+` is "0": `+count)
+	}
+	for _, name := range []string{
+		"INGEST_BATCH_INTERVAL", "INGEST_WAIT", "DELIVERY_AWAIT", "LATENESS", "MAX_AHEAD", "SPIKE_WARM_UP", "REBUILD", "RECORD_INTERVAL",
+		"KEEP_EVENTS", "KEEP_METRICS", "KEEP_ANOMALIES", "LIVE_INTERVAL",
+	} {
+		wrong, says = append(wrong, name+"=soon"), append(says, name+` is "soon": `+duration)
+	}
+	servicetest.Exits(t)
+	servicetest.Mistakes(t, run, append(servicetest.Shared(), servicetest.Mistake{Environ: wrong, Says: says}, servicetest.Mistake{
+		Environ: []string{
+			"APP_PORT=0", "ANALYTICS_STORE=paper", "INGEST_BUFFER_EVENTS=10", "INGEST_BUFFER_BYTES=1", "INGEST_BATCH_SIZE=501", "LATENESS=2h",
+			"MAX_AHEAD=3h", "MAX_EVENT_IDS=268435457", "SPIKE_WARM_UP=51m", "CURRENCY=dollars", "REBUILD=1h", "KEEP_EVENTS=1m",
+			"RECORD_INTERVAL=7m", "FOLLOW_INTERVAL=-1s",
+		},
+		Says: []string{
+			`ANALYTICS_STORE is "paper": the store is sqlite or kusto`, "INGEST_BUFFER_EVENTS is 10: at least 1000 are expected",
+			"INGEST_BUFFER_BYTES is 1: at least 33554432 are expected", "INGEST_BATCH_SIZE is 501: not more than 500 are expected",
+			"LATENESS is 2h0m0s: not more than 1h0m0s is expected", "MAX_AHEAD is 3h0m0s: not more than LATENESS is expected",
+			"MAX_EVENT_IDS is 268435457: not more than 268435456 are expected", "SPIKE_WARM_UP is 51m0s: not more than 50m0s is expected",
+			`CURRENCY is "dollars": an ISO 4217 code is expected, such as USD`, "REBUILD is 1h0m0s: at least 1h and LATENESS is expected",
+			"KEEP_EVENTS is 1m0s: not less than REBUILD is expected", "RECORD_INTERVAL is 7m0s: a whole number of minutes is expected",
+			"FOLLOW_INTERVAL is -1s: 0 or a duration",
+		},
+	},
+		servicetest.Mistake{
+			Environ: []string{"APP_PORT=0", "ANALYTICS_STORE=kusto", "KUSTO_ENDPOINT=http://x", "KUSTO_INGEST_ENDPOINT=x", "AZURE_CLIENT_ID=waybill"},
+			Says: []string{
+				`KUSTO_ENDPOINT is "http://x": ` + cluster, `KUSTO_INGEST_ENDPOINT is "x": ` + cluster, "KUSTO_DATABASE is missing: the name of a database is expected",
+				`AZURE_CLIENT_ID is "waybill": the client id of a managed identity is expected`,
 			},
 		},
-		{[]string{"APP_PORT=0", "ANALYTICS_STORE=kusto", "KUSTO_ENDPOINT=http://x"}, []string{"KUSTO_ENDPOINT", "KUSTO_DATABASE"}},
-		{[]string{"APP_PORT=0", "SQLITE_FILE=/no/such/folder/a.sqlite"}, []string{"/no/such/folder/a.sqlite"}},
-	} {
-		err := run(t.Context(), c.environ, io.Discard)
-		if err == nil {
-			t.Fatalf("%v: no error", c.environ)
-		}
-		for _, want := range c.names {
-			if !strings.Contains(err.Error(), want) {
-				t.Errorf("%q does not name %s", err, want)
-			}
-		}
+	)...)
+	err := run(t.Context(), []string{"APP_PORT=0", "SQLITE_FILE=/no/such/folder/a.sqlite"}, io.Discard)
+	if err == nil || !strings.Contains(err.Error(), "SQLITE_FILE") || !strings.Contains(err.Error(), "/no/such/folder/a.sqlite") {
+		t.Errorf("a folder that is not there: %v", err)
 	}
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"time"
 
 	"waybill/contracts"
@@ -34,6 +35,16 @@ type Config struct {
 	// StuckAfter is how long a saga may run without waiting for anybody until it is reported as stuck. Steps retry for some
 	// eleven minutes.
 	StuckAfter config.Duration `env:"STUCK_AFTER" envDefault:"15m"`
+}
+
+// parse reads and checks the environment and names everything that is wrong with it.
+func parse(environ []string) (Config, error) {
+	c, err := config.Parse[Config](environ)
+	faults := []error{err}
+	if c.StepFirstRetry > c.StepLastRetry {
+		faults = append(faults, fmt.Errorf("STEP_FIRST_RETRY is %v: not more than STEP_LAST_RETRY is expected", time.Duration(c.StepFirstRetry)))
+	}
+	return c, errors.Join(faults...)
 }
 
 // Amount is an amount of money such as 5000.00.

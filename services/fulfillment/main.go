@@ -44,7 +44,7 @@ const letterPatience = 4 * time.Second
 
 // run is the service from its start until ctx ends.
 func run(ctx context.Context, environ []string, stdout io.Writer) (err error) {
-	c, err := config.Parse[Config](environ)
+	c, err := parse(environ)
 	if err != nil {
 		return err
 	}

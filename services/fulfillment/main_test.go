@@ -1,86 +1,49 @@
 package main
 
 import (
-	"bufio"
-	"context"
-	"encoding/json"
-	"errors"
-	"io"
 	"net/http"
-	"strings"
+	"os"
 	"testing"
-	"time"
+
+	"waybill/platform/service/servicetest"
 )
+
+func TestMain(m *testing.M) {
+	servicetest.Main(main)
+	os.Exit(m.Run())
+}
 
 // The service starts without a sidecar, is alive and not ready, and stops cleanly while its workflow worker still waits.
 func TestRunWithoutASidecar(t *testing.T) {
 	t.Parallel()
-	ctx, stop := context.WithCancel(t.Context())
-	defer stop()
-	logs, stdout := io.Pipe()
-	ended := make(chan error, 1)
-	go func() { // owned: the test waits for ended
-		err := run(ctx, []string{"APP_PORT=0", "DAPR_HTTP_PORT=1", "DAPR_GRPC_PORT=1"}, stdout)
-		ended <- errors.Join(err, stdout.Close())
-	}()
-	lines := bufio.NewScanner(logs)
-	var listening struct{ Msg, Address string }
-	if !lines.Scan() || json.Unmarshal(lines.Bytes(), &listening) != nil || listening.Msg != "listening" {
-		t.Fatalf("the first line of the log is %q", lines.Text())
-	}
-	drained := make(chan struct{})
-	go func() { // owned: the test waits for drained
-		defer close(drained)
-		for lines.Scan() {
-			continue
-		}
-	}()
-	for _, c := range []struct {
-		method, path, body string
-		status             int
-	}{
-		{http.MethodGet, "/healthz", "", http.StatusOK},
-		{http.MethodGet, "/readyz", "", http.StatusServiceUnavailable},
-		{http.MethodGet, "/openapi.json", "", http.StatusOK},
-		{http.MethodGet, "/docs", "", http.StatusOK},
-		{http.MethodGet, "/dapr/subscribe", "", http.StatusOK},
-		{http.MethodGet, "/v1/inventory/PROD-001", "", http.StatusServiceUnavailable},
-		{http.MethodPut, "/v1/inventory/PROD-001", `{"on_hand": 1}`, http.StatusServiceUnavailable},
-	} {
-		req, err := http.NewRequestWithContext(t.Context(), c.method, "http://"+listening.Address+c.path, strings.NewReader(c.body))
-		if err != nil {
-			t.Fatal(err)
-		}
-		resp, err := http.DefaultClient.Do(req)
-		if err != nil {
-			t.Fatal(err)
-		}
-		resp.Body.Close()
-		if resp.StatusCode != c.status {
-			t.Errorf("%s %s: %d, want %d", c.method, c.path, resp.StatusCode, c.status)
-		}
-	}
-	stop()
-	select {
-	case err := <-ended:
-		if err != nil {
-			t.Errorf("run ended with %v", err)
-		}
-	case <-time.After(20 * time.Second):
-		t.Fatal("run does not end")
-	}
-	<-drained
+	service := servicetest.Start(t, run)
+	service.Answers(t,
+		servicetest.Answer{Method: http.MethodGet, Path: "/v1/inventory/PROD-001", Status: http.StatusServiceUnavailable},
+		servicetest.Answer{Method: http.MethodPut, Path: "/v1/inventory/PROD-001", Body: `{"on_hand": 1}`, Status: http.StatusServiceUnavailable},
+	)
+	service.Stop(t)
 }
 
-func TestEveryFaultOfTheConfigurationIsNamed(t *testing.T) {
+func TestEveryMistakeInTheConfigurationIsNamed(t *testing.T) {
 	t.Parallel()
-	err := run(t.Context(), []string{"RESERVATION_TIMEOUT=soon", "STEP_ATTEMPTS=0"}, io.Discard)
-	if err == nil {
-		t.Fatal("no error")
-	}
-	for _, want := range []string{"APP_PORT", "ReservationTimeout", "StepAttempts"} {
-		if !strings.Contains(err.Error(), want) {
-			t.Errorf("%q does not name %s", err, want)
-		}
-	}
+	const (
+		duration = "a duration is positive and has a unit, such as 5m or 24h"
+		count    = "a count is a whole number of at least 1"
+	)
+	servicetest.Exits(t)
+	servicetest.Mistakes(t, run, append(servicetest.Shared(), servicetest.Mistake{
+		Environ: []string{
+			"APP_PORT=0", "APPROVAL_THRESHOLD=-1", "APPROVAL_TIMEOUT=0s", "RESERVATION_TIMEOUT=soon", "STEP_FIRST_RETRY=-1s", "STEP_LAST_RETRY=1",
+			"STEP_ATTEMPTS=0", "UNDO_ATTEMPTS=1.5", "WATCHDOG_INTERVAL=0", "WATCHDOG_GRACE=x", "STUCK_AFTER=-15m",
+		},
+		Says: []string{
+			`APPROVAL_THRESHOLD is "-1": an amount is a number that is not negative, with at most two places, such as 5000.00`,
+			`APPROVAL_TIMEOUT is "0s": ` + duration, `RESERVATION_TIMEOUT is "soon": ` + duration, `STEP_FIRST_RETRY is "-1s": ` + duration,
+			`STEP_LAST_RETRY is "1": ` + duration, `STEP_ATTEMPTS is "0": ` + count, `UNDO_ATTEMPTS is "1.5": ` + count,
+			`WATCHDOG_INTERVAL is "0": ` + duration, `WATCHDOG_GRACE is "x": ` + duration, `STUCK_AFTER is "-15m": ` + duration,
+		},
+	}, servicetest.Mistake{
+		Environ: []string{"APP_PORT=0", "STEP_FIRST_RETRY=1m"},
+		Says:    []string{"STEP_FIRST_RETRY is 1m0s: not more than STEP_LAST_RETRY is expected"},
+	})...)
 }

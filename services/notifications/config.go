@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"time"
 
@@ -42,7 +43,7 @@ type emailAddress string
 func (a *emailAddress) UnmarshalText(text []byte) error {
 	*a = emailAddress(text)
 	if !contact.ValidEmail(string(text)) {
-		return errors.New("must be an email address, such as operators@example.com")
+		return errors.New("an email address is expected, such as operators@example.com")
 	}
 	return nil
 }
@@ -50,16 +51,19 @@ func (a *emailAddress) UnmarshalText(text []byte) error {
 // parse reads and checks the environment and names everything that is wrong with it.
 func parse(environ []string) (Config, error) {
 	c, err := config.Parse[Config](environ)
-	errs := []error{err}
+	faults := []error{err}
 	if c.VAPIDPublicKey != "" || c.VAPIDPrivateKey != "" {
 		if _, err := vapid.Parse(c.VAPIDPublicKey, string(c.VAPIDPrivateKey)); err != nil {
-			errs = append(errs, errors.New("VAPID_PUBLIC_KEY and VAPID_PRIVATE_KEY: "+err.Error()))
+			faults = append(faults, fmt.Errorf("VAPID_PUBLIC_KEY and VAPID_PRIVATE_KEY: both or neither are expected, a pair of P-256 keys in base64url: %w", err))
 		}
 	}
-	if c.VAPIDSubject != "" && !strings.HasPrefix(c.VAPIDSubject, "mailto:") && !strings.HasPrefix(c.VAPIDSubject, "https://") {
-		errs = append(errs, errors.New("VAPID_SUBJECT must begin with mailto: or https://"))
+	if !strings.HasPrefix(c.VAPIDSubject, "mailto:") && !strings.HasPrefix(c.VAPIDSubject, "https://") {
+		faults = append(faults, fmt.Errorf("VAPID_SUBJECT is %q: an address that begins with mailto: or https:// is expected", c.VAPIDSubject))
 	}
-	return c, errors.Join(errs...)
+	if c.SendFirstRetry > c.SendLastRetry {
+		faults = append(faults, fmt.Errorf("SEND_FIRST_RETRY is %v: not more than SEND_LAST_RETRY is expected", time.Duration(c.SendFirstRetry)))
+	}
+	return c, errors.Join(faults...)
 }
 
 func (c Config) policy() message.Policy {

@@ -1,81 +1,34 @@
 package main
 
 import (
-	"bufio"
-	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
 	"time"
 
+	"waybill/platform/service/servicetest"
 	"waybill/platform/state"
 	"waybill/services/notifications/internal/message"
 	"waybill/services/notifications/internal/vapid"
 )
 
+func TestMain(m *testing.M) {
+	servicetest.Main(main)
+	os.Exit(m.Run())
+}
+
 // The service starts without a sidecar, is alive and not ready, and stops cleanly while its couriers still wait.
 func TestRunWithoutASidecar(t *testing.T) {
 	t.Parallel()
-	ctx, stop := context.WithCancel(t.Context())
-	defer stop()
-	logs, stdout := io.Pipe()
-	ended := make(chan error, 1)
-	go func() { // owned: the test waits for ended
-		err := run(ctx, []string{"APP_PORT=0", "DAPR_HTTP_PORT=1", "DAPR_GRPC_PORT=1"}, stdout)
-		ended <- errors.Join(err, stdout.Close())
-	}()
-	lines := bufio.NewScanner(logs)
-	var listening struct{ Msg, Address string }
-	if !lines.Scan() || json.Unmarshal(lines.Bytes(), &listening) != nil || listening.Msg != "listening" {
-		t.Fatalf("the first line of the log is %q", lines.Text())
-	}
-	drained := make(chan struct{})
-	go func() { // owned: the test waits for drained
-		defer close(drained)
-		for lines.Scan() {
-			continue
-		}
-	}()
-	for _, c := range []struct {
-		method, path, body string
-		status             int
-	}{
-		{http.MethodGet, "/healthz", "", http.StatusOK},
-		{http.MethodGet, "/readyz", "", http.StatusServiceUnavailable},
-		{http.MethodGet, "/openapi.json", "", http.StatusOK},
-		{http.MethodGet, "/docs", "", http.StatusOK},
-		{http.MethodGet, "/dapr/subscribe", "", http.StatusOK},
-		{http.MethodGet, "/v1/notifications", "", http.StatusUnprocessableEntity},
-		{http.MethodGet, "/v1/notifications?order_id=ORD-1001", "", http.StatusServiceUnavailable},
-	} {
-		req, err := http.NewRequestWithContext(t.Context(), c.method, "http://"+listening.Address+c.path, strings.NewReader(c.body))
-		if err != nil {
-			t.Fatal(err)
-		}
-		resp, err := http.DefaultClient.Do(req)
-		if err != nil {
-			t.Fatal(err)
-		}
-		resp.Body.Close()
-		if resp.StatusCode != c.status {
-			t.Errorf("%s %s: %d, want %d", c.method, c.path, resp.StatusCode, c.status)
-		}
-	}
-	stop()
-	select {
-	case err := <-ended:
-		if err != nil {
-			t.Errorf("run ended with %v", err)
-		}
-	case <-time.After(20 * time.Second):
-		t.Fatal("run does not end")
-	}
-	<-drained
+	service := servicetest.Start(t, run)
+	service.Answers(t,
+		servicetest.Answer{Method: http.MethodGet, Path: "/v1/notifications", Status: http.StatusUnprocessableEntity},
+		servicetest.Answer{Method: http.MethodGet, Path: "/v1/notifications?order_id=ORD-1001", Status: http.StatusServiceUnavailable},
+	)
+	service.Stop(t)
 }
 
 func TestConfig(t *testing.T) {
@@ -109,17 +62,30 @@ func TestKeysOutliveTheProcess(t *testing.T) {
 	}
 }
 
-func TestEveryFaultOfTheConfigurationIsNamed(t *testing.T) {
+func TestEveryMistakeInTheConfigurationIsNamed(t *testing.T) {
 	t.Parallel()
-	err := run(t.Context(), []string{
-		"OPERATORS_EMAIL=nobody", "VAPID_PRIVATE_KEY=x", "VAPID_SUBJECT=operators", "SEND_ATTEMPTS=0", "SEND_TIMEOUT=soon", "ALLOW_LOOPBACK_PUSH=perhaps",
-	}, io.Discard)
-	if err == nil {
-		t.Fatal("no error")
+	const (
+		duration = "a duration is positive and has a unit, such as 5m or 24h"
+		pair     = "VAPID_PUBLIC_KEY and VAPID_PRIVATE_KEY: both or neither are expected, a pair of P-256 keys in base64url"
+	)
+	keys, err := vapid.Generate()
+	if err != nil {
+		t.Fatal(err)
 	}
-	for _, want := range []string{"APP_PORT", "OperatorsEmail", "VAPID_PUBLIC_KEY", "VAPID_SUBJECT", "SendAttempts", "SendTimeout", "AllowLoopbackPush"} {
-		if !strings.Contains(err.Error(), want) {
-			t.Errorf("%q does not name %s", err, want)
-		}
-	}
+	servicetest.Exits(t)
+	servicetest.Mistakes(t, run, append(servicetest.Shared(), servicetest.Mistake{
+		Environ: []string{
+			"OPERATORS_EMAIL=nobody", "VAPID_PRIVATE_KEY=x", "VAPID_SUBJECT=operators", "ALLOW_LOOPBACK_PUSH=perhaps",
+			"SEND_ATTEMPTS=0", "SEND_FIRST_RETRY=0s", "SEND_LAST_RETRY=never", "SEND_TIMEOUT=10",
+		},
+		Says: []string{
+			"APP_PORT is missing", `OPERATORS_EMAIL is "nobody": an email address is expected, such as operators@example.com`, pair,
+			`VAPID_SUBJECT is "operators": an address that begins with mailto: or https:// is expected`,
+			`ALLOW_LOOPBACK_PUSH is "perhaps": it is true or false`, `SEND_ATTEMPTS is "0": a count is a whole number of at least 1`,
+			`SEND_FIRST_RETRY is "0s": ` + duration, `SEND_LAST_RETRY is "never": ` + duration, `SEND_TIMEOUT is "10": ` + duration,
+		},
+	},
+		servicetest.Mistake{Environ: []string{"APP_PORT=0", "VAPID_PUBLIC_KEY=" + keys.Public}, Says: []string{pair}},
+		servicetest.Mistake{Environ: []string{"APP_PORT=0", "SEND_FIRST_RETRY=1h"}, Says: []string{"SEND_FIRST_RETRY is 1h0m0s: not more than SEND_LAST_RETRY is expected"}},
+	)...)
 }

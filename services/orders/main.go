@@ -41,6 +41,22 @@ type Config struct {
 	SweepPatience config.Duration `env:"SWEEP_PATIENCE" envDefault:"15s"`
 }
 
+// parse reads and checks the environment and names everything that is wrong with it.
+func parse(environ []string) (Config, error) {
+	c, err := config.Parse[Config](environ)
+	faults := []error{err}
+	// The store counts whole seconds.
+	for _, ttl := range []struct {
+		name  string
+		value config.Duration
+	}{{"IDEMPOTENCY_TTL", c.IdempotencyTTL}, {"RECEIVED_TTL", c.ReceivedTTL}} {
+		if time.Duration(ttl.value) < time.Second {
+			faults = append(faults, fmt.Errorf("%s is %v: at least 1s is expected", ttl.name, time.Duration(ttl.value)))
+		}
+	}
+	return c, errors.Join(faults...)
+}
+
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	err := run(ctx, os.Environ(), os.Stdout)
@@ -57,7 +73,7 @@ const statePatience = 4 * time.Second
 
 // run is the service from its start until ctx ends.
 func run(ctx context.Context, environ []string, stdout io.Writer) (err error) {
-	c, err := config.Parse[Config](environ)
+	c, err := parse(environ)
 	if err != nil {
 		return err
 	}

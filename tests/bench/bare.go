@@ -110,7 +110,7 @@ func (b *bare) start(ctx context.Context, folder string) error {
 			return err
 		}
 	}
-	if b.sidecar, err = sidecar.Dial(sidecar.Config{Host: "127.0.0.1", GRPCPort: free[10], HTTPPort: free[9]}); err != nil {
+	if b.sidecar, err = sidecar.Dial(sidecar.Config{Host: "127.0.0.1", GRPCPort: sidecar.Port(free[10]), HTTPPort: sidecar.Port(free[9])}); err != nil {
 		return err
 	}
 	return b.work(ctx)

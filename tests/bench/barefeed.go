@@ -103,7 +103,7 @@ func (b *bareFeed) start(ctx context.Context, s *system.System, folder string) e
 	if err := b.child.waitReady(ctx, "http://"+net.JoinHostPort("127.0.0.1", port(0))+"/v1.0/healthz"); err != nil {
 		return err
 	}
-	if b.sidecar, err = sidecar.Dial(sidecar.Config{Host: "127.0.0.1", GRPCPort: free[1], HTTPPort: free[0]}); err != nil {
+	if b.sidecar, err = sidecar.Dial(sidecar.Config{Host: "127.0.0.1", GRPCPort: sidecar.Port(free[1]), HTTPPort: sidecar.Port(free[0])}); err != nil {
 		return err
 	}
 	b.publisher, err = eventing.NewPublisher(b.sidecar.Client, contracts.TelemetryBus)

@@ -19,7 +19,7 @@ func TestStateStore(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dapr, err := sidecar.Dial(sidecar.Config{Host: host, GRPCPort: number})
+	dapr, err := sidecar.Dial(sidecar.Config{Host: host, GRPCPort: sidecar.Port(number)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -32,16 +32,24 @@ func DefaultConfig() Config {
 	}
 }
 
+// The most that a Config may ask for.
+const (
+	MaxLateness = time.Hour
+	MaxIDs      = 1 << 28
+	// MaxWarmUp leaves something of the hour of history that a spike is measured by.
+	MaxWarmUp = 50 * time.Minute
+)
+
 // Check says everything that is wrong with the configuration.
 func (c Config) Check() error {
 	var faults []error
-	if c.Lateness < 0 || c.Lateness > time.Hour {
+	if c.Lateness < 0 || c.Lateness > MaxLateness {
 		faults = append(faults, errors.New("the lateness must be from 0 to 1h"))
 	}
-	if c.MaxProducts < 1 || c.MaxSessions < 1 || c.MaxAlgorithms < 1 || c.MaxIDs < 1 || c.MaxIDs > 1<<28 {
+	if c.MaxProducts < 1 || c.MaxSessions < 1 || c.MaxAlgorithms < 1 || c.MaxIDs < 1 || c.MaxIDs > MaxIDs {
 		faults = append(faults, errors.New("at least one product, session, algorithm and event id must be kept, and not more than 2^28 event ids"))
 	}
-	if c.SpikeFloor < 1 || c.SpikeWarmUp < 0 || c.SpikeWarmUp > 50*time.Minute {
+	if c.SpikeFloor < 1 || c.SpikeWarmUp < 0 || c.SpikeWarmUp > MaxWarmUp {
 		faults = append(faults, errors.New("a spike must have at least one view, and a warm-up of not more than 50m"))
 	}
 	if len(c.Currency) != 3 {

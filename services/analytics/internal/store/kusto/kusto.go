@@ -61,6 +61,12 @@ type Config struct {
 	Patience time.Duration
 }
 
+// ValidAddress reports whether a cluster can be at that address. The client would take more: connection strings, for one.
+func ValidAddress(address string) bool {
+	u, err := url.Parse(address)
+	return err == nil && u.Scheme == "https" && u.Host != "" && !strings.ContainsAny(address, ";= ")
+}
+
 // Check says everything that is wrong.
 func (c Config) Check() error {
 	var faults []error
@@ -68,8 +74,7 @@ func (c Config) Check() error {
 		if address == "" && name != "endpoint" {
 			continue
 		}
-		u, err := url.Parse(address)
-		if err != nil || u.Scheme != "https" || u.Host == "" || strings.ContainsAny(address, ";= ") {
+		if !ValidAddress(address) {
 			faults = append(faults, fmt.Errorf("the %s of Azure Data Explorer is an https address, and not %q", name, address))
 		}
 	}
