@@ -86,7 +86,7 @@ vuln: ## Look for known vulnerabilities in what is built (asks the Go vulnerabil
 	@for m in $(MODULES); do echo "== vuln $$m"; (cd $$m && go run golang.org/x/vuln/cmd/govulncheck@$(GOVULNCHECK) ./...) || exit 1; done
 
 .PHONY: generate
-generate: ## Write the files that follow from contracts: schemas, samples, docs/events.md
+generate: ## Write the files that follow from contracts: schemas, samples, docs/events.md, the emulators' topics
 	@cd contracts && go generate ./...
 
 .PHONY: tidy

@@ -80,7 +80,7 @@ func wantScopes() map[string][]string {
 // and so those of the folders equal to each other.
 func TestTheComponentsKnowTheContracts(t *testing.T) {
 	t.Parallel()
-	for _, name := range []string{"local", "azure"} {
+	for _, name := range []string{"local", "azure", "emulators"} {
 		f := readFolder(t, name)
 		want := wantScopes()
 		users := map[string][]string{} // of secret stores

@@ -1,5 +1,5 @@
-// Command generate writes what follows from the catalogue of events: a JSON Schema and a sample of each type, and the page
-// docs/events.md. It is run in the contracts folder, by go generate.
+// Command generate writes what follows from the catalogue of events: a JSON Schema and a sample of each type, the page
+// docs/events.md, and the topics as Microsoft's emulators want to be told them. It is run in the contracts folder, by go generate.
 package main
 
 import (

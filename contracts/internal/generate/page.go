@@ -23,8 +23,9 @@ Money is a number with two decimals, times are RFC 3339. The JSON Schema of each
 [contracts/schemas](../contracts/schemas), the samples below are in [contracts/samples](../contracts/samples).
 
 Only a topic's owner publishes to it. Events of one ordering key arrive in the order in which they were published; the key
-travels beside the event as ` + "`partitionKey`" + ` (Kafka, Event Hubs) and ` + "`SessionId`" + ` (Service Bus). An event that a subscriber
-can never process is set aside on the subscription's dead-letter topic, with the reason in its attributes ` + "`parkedby`" + `,
+travels beside the event as ` + "`partitionKey`" + ` (Kafka, Event Hubs) and ` + "`SessionId`" + ` (Service Bus, where two events of a key
+may still overtake each other). On Service Bus every event needs a ` + "`SessionId`" + `, and its ` + "`MessageId`" + ` is the event's id. An event
+that a subscriber can never process is set aside on the subscription's dead-letter topic, with the reason in its attributes ` + "`parkedby`" + `,
 ` + "`parkedreason`" + ` and ` + "`parkedat`" + `.
 `
 

@@ -7,6 +7,7 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"maps"
 	"path/filepath"
 	"strings"
 	"time"
@@ -43,6 +44,11 @@ func render(root string) (map[string][]byte, error) {
 		return nil, err
 	}
 	files[filepath.Join(root, "..", "docs", "events.md")] = page
+	configs, err := emulators(root)
+	if err != nil {
+		return nil, err
+	}
+	maps.Copy(files, configs)
 	return files, nil
 }
 
