@@ -110,7 +110,7 @@ func (all fields) variable(name string, kind reflect.Type) string {
 // expectation is what the variable's type says of a value that it does not take.
 func (all fields) expectation(variable string) string {
 	for _, f := range all {
-		if text, ok := reflect.New(f.kind).Interface().(encoding.TextUnmarshaler); ok && f.variable == variable {
+		if text, ok := reflect.TypeAssert[encoding.TextUnmarshaler](reflect.New(f.kind)); ok && f.variable == variable {
 			if err := text.UnmarshalText(nil); err != nil {
 				return err.Error()
 			}
@@ -134,7 +134,7 @@ func expected(kind reflect.Type, err error) string {
 	case reflect.Bool:
 		return "it is true or false"
 	case reflect.Uint:
-		if _, checksItself := reflect.New(kind).Interface().(encoding.TextUnmarshaler); !checksItself {
+		if _, checksItself := reflect.TypeAssert[encoding.TextUnmarshaler](reflect.New(kind)); !checksItself {
 			return "it is a whole number that is not negative"
 		}
 	default:

@@ -72,20 +72,22 @@ func TestEveryMistakeInTheConfigurationIsNamed(t *testing.T) {
 		count    = "a count is a whole number of at least 1"
 		cluster  = "the https address of an Azure Data Explorer cluster is expected"
 	)
-	wrong := []string{"FOLLOW_INTERVAL=often"}
-	says := []string{"APP_PORT is missing", `FOLLOW_INTERVAL is "often": a duration has a unit`}
-	for _, name := range []string{
+	counts := []string{
 		"INGEST_BATCH_SIZE", "INGEST_LANES", "INGEST_BUFFER_EVENTS", "INGEST_BUFFER_BYTES", "DELIVERY_EVENTS", "MAX_PRODUCTS", "MAX_SESSIONS",
 		"MAX_ALGORITHMS", "MAX_EVENT_IDS", "SPIKE_FLOOR", "LIVE_STREAMS",
-	} {
-		wrong, says = append(wrong, name+"=0"), append(says, name+` is "0": `+count)
 	}
-	for _, name := range []string{
+	durations := []string{
 		"INGEST_BATCH_INTERVAL", "INGEST_WAIT", "DELIVERY_AWAIT", "LATENESS", "MAX_AHEAD", "SPIKE_WARM_UP", "REBUILD", "RECORD_INTERVAL",
 		"KEEP_EVENTS", "KEEP_METRICS", "KEEP_ANOMALIES", "LIVE_INTERVAL",
-	} {
+	}
+	wrong, says := make([]string, 0, 24), make([]string, 0, 25)
+	for _, name := range counts {
+		wrong, says = append(wrong, name+"=0"), append(says, name+` is "0": `+count)
+	}
+	for _, name := range durations {
 		wrong, says = append(wrong, name+"=soon"), append(says, name+` is "soon": `+duration)
 	}
+	wrong, says = append(wrong, "FOLLOW_INTERVAL=often"), append(says, "APP_PORT is missing", `FOLLOW_INTERVAL is "often": a duration has a unit`)
 	servicetest.Exits(t)
 	servicetest.Mistakes(t, run, append(servicetest.Shared(), servicetest.Mistake{Environ: wrong, Says: says}, servicetest.Mistake{
 		Environ: []string{

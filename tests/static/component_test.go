@@ -250,7 +250,7 @@ func (d definitions) authentication(def definition, set map[string]*string) stri
 		title  string
 		fields []field
 	}
-	var profiles []profile
+	profiles := make([]profile, 0, len(def.Profiles)+len(def.BuiltinProfiles))
 	for _, p := range def.Profiles {
 		profiles = append(profiles, profile{p.Title, p.Metadata})
 	}

@@ -84,8 +84,9 @@ func subscription(app string, sessions bool, deadLetter string) object {
 
 // eventHubs has an event hub for each topic of the telemetry bus. Kafka's consumer groups need not be named.
 func eventHubs() object {
-	hubs := []object{}
-	for _, topic := range contracts.TopicsOf(contracts.TelemetryBus) {
+	topics := contracts.TopicsOf(contracts.TelemetryBus)
+	hubs := make([]object, 0, len(topics))
+	for _, topic := range topics {
 		hubs = append(hubs, object{{"Name", topic}, {"PartitionCount", "4"}, {"ConsumerGroups", []object{}}})
 	}
 	return object{{"UserConfig", object{

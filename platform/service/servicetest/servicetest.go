@@ -48,7 +48,10 @@ func Start(t *testing.T, run Run, environ ...string) *Service {
 		s.ended <- errors.Join(err, stdout.Close())
 	})
 	lines := bufio.NewScanner(logs)
-	var listening struct{ Msg, Address string }
+	var listening struct {
+		Msg     string `json:"msg"`
+		Address string `json:"address"`
+	}
 	if !lines.Scan() || json.Unmarshal(lines.Bytes(), &listening) != nil || listening.Msg != "listening" {
 		stop()
 		t.Fatalf("the first line of the log is %q: %v", lines.Text(), <-s.ended)
