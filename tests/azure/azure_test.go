@@ -1,0 +1,277 @@
+// Package azure runs what can be run of the Azure components without Azure: the telemetry bus, on a broker that speaks the Kafka
+// protocol and asks for the name and password that Event Hubs asks for.
+package azure
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/go-chi/chi/v5"
+	"github.com/twmb/franz-go/pkg/kfake"
+
+	"waybill/contracts"
+	"waybill/platform/eventing"
+	"waybill/platform/sidecar"
+)
+
+const (
+	root = "../.."
+	// connection is what Event Hubs' Kafka endpoint takes as the password of the user $ConnectionString.
+	connection = "Endpoint=sb://localhost;SharedAccessKeyName=send-and-listen;SharedAccessKey=of-a-test"
+	token      = "the app api token of this test"
+	patience   = time.Minute
+)
+
+// app is analytics, as far as the bus sees it: the platform's own receiver with a handler that can be told to fail.
+type app struct {
+	away     atomic.Bool
+	attempts atomic.Int64
+	parked   atomic.Int64
+	mu       sync.Mutex
+	taken    map[string]int
+}
+
+func (a *app) take(_ context.Context, events []eventing.Event) []error {
+	errs := make([]error, len(events))
+	a.attempts.Add(1)
+	for i, e := range events {
+		if a.away.Load() {
+			errs[i] = eventing.ErrUnavailable
+			continue
+		}
+		a.mu.Lock()
+		a.taken[e.ID]++
+		a.mu.Unlock()
+	}
+	return errs
+}
+
+func (a *app) takenOf() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return len(a.taken)
+}
+
+// TestNothingIsLostWithoutAPolicy: with EVENT_RETRIES=broker and no resiliency policy, as on managed Dapr, events that their
+// service cannot take stay on the bus, over a regular stop of the sidecar between two attempts too, and none becomes a dead
+// letter. Dapr's Event Hubs component would move its checkpoint past them at that stop (docs/adr/0015).
+func TestNothingIsLostWithoutAPolicy(t *testing.T) {
+	t.Parallel()
+	broker := startBroker(t)
+	a := &app{taken: map[string]int{}}
+	a.away.Store(true)
+	port := a.serve(t)
+	dapr := startSidecar(t, broker, port)
+
+	const events = 60
+	publish(t, dapr, events)
+	// A delivery is four attempts, and there is one partition: the fifth attempt is the second delivery.
+	eventually(t, "a second delivery", func() bool { return a.attempts.Load() > 4 })
+	dapr.stop(t)
+	a.away.Store(false)
+	if a.takenOf() > 0 {
+		t.Fatal("events were taken while nobody could")
+	}
+
+	dapr = startSidecar(t, broker, port)
+	eventually(t, "every event after the restart", func() bool { return a.takenOf() == events })
+	// The dead-letter topic is read by the same sidecar, so a dead letter would be here by now, or comes before this one.
+	client := dapr.dial(t)
+	dead := contracts.AnalyticsReadsEvents.DeadLetter()
+	if err := newPublisher(t, client).Publish(t.Context(), dead, event(-1)); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the dead letter of this test", func() bool { return a.parked.Load() > 0 })
+	if got := a.parked.Load(); got != 1 {
+		t.Errorf("there are %d dead letters, want the one that this test published", got)
+	}
+	dapr.stop(t)
+}
+
+func eventually(t *testing.T, what string, condition func() bool) {
+	t.Helper()
+	timeout, tick := time.After(patience), time.NewTicker(20*time.Millisecond)
+	defer tick.Stop()
+	for !condition() {
+		select {
+		case <-timeout:
+			t.Fatalf("waited in vain for %s", what)
+		case <-tick.C:
+		}
+	}
+}
+
+func startBroker(t *testing.T) string {
+	t.Helper()
+	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.EnableSASL(), kfake.Superuser("PLAIN", "$ConnectionString", connection),
+		kfake.SeedTopics(1, contracts.TopicsOf(contracts.TelemetryBus)...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(cluster.Close)
+	return cluster.ListenAddrs()[0]
+}
+
+// serve answers the sidecar on a port of its own.
+func (a *app) serve(t *testing.T) int {
+	t.Helper()
+	s := contracts.AnalyticsReadsEvents
+	receiver, err := eventing.NewReceiver(eventing.ReceiverOptions{
+		App: s.App, Token: token, Logger: slog.New(slog.DiscardHandler), BrokerRetries: true,
+	}, eventing.Subscription{
+		Component: contracts.TelemetryBus, Topic: s.Topic, DeadLetter: s.DeadLetter(),
+		Bulk: &eventing.Bulk{MaxMessages: 10, MaxAwait: 50 * time.Millisecond, Handle: a.take},
+	}, eventing.Subscription{
+		Component: contracts.TelemetryBus, Topic: s.DeadLetter(),
+		Raw: func(context.Context, eventing.Message) error {
+			a.parked.Add(1)
+			return nil
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	router := chi.NewRouter()
+	receiver.Mount(router)
+	server := httptest.NewServer(router)
+	t.Cleanup(server.Close)
+	return server.Listener.Addr().(*net.TCPAddr).Port
+}
+
+// daprd is a running sidecar.
+type daprd struct {
+	cmd  *exec.Cmd
+	http int
+	grpc int
+	log  *bytes.Buffer
+	once sync.Once
+}
+
+// startSidecar starts daprd with the component file for the emulators, which is that for Azure with another way in, and with
+// no resiliency policy.
+func startSidecar(t *testing.T, broker string, appPort int) *daprd {
+	t.Helper()
+	components := t.TempDir()
+	const file = "telemetrybus.yaml"
+	text, err := os.ReadFile(filepath.Join(root, "components", "emulators", file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(components, file), text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	binary, err := filepath.Abs(filepath.Join(root, ".waybill", "bin", "daprd"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ports := freePorts(t, 4)
+	d := &daprd{http: ports[0], grpc: ports[1], log: &bytes.Buffer{}}
+	d.cmd = exec.Command(binary, "--app-id", contracts.AppAnalytics, "--app-port", strconv.Itoa(appPort), "--app-protocol", "http",
+		"--app-channel-address", "127.0.0.1", "--dapr-listen-addresses", "127.0.0.1",
+		"--dapr-http-port", strconv.Itoa(ports[0]), "--dapr-grpc-port", strconv.Itoa(ports[1]),
+		"--dapr-internal-grpc-port", strconv.Itoa(ports[2]), "--dapr-internal-grpc-listen-address", "127.0.0.1",
+		"--metrics-port", strconv.Itoa(ports[3]), "--metrics-listen-address", "127.0.0.1",
+		"--resources-path", components, "--config", filepath.Join(root, "components", "azure", "config.yaml"),
+		"--dapr-graceful-shutdown-seconds", "5")
+	d.cmd.Env = append(os.Environ(), "DAPR_HOST_IP=127.0.0.1", "APP_API_TOKEN="+token, "EVENTHUBS_BROKER="+broker, "EVENTHUBS_CONNECTION_STRING="+connection)
+	d.cmd.Stdout, d.cmd.Stderr = d.log, d.log
+	if err := d.cmd.Start(); err != nil {
+		t.Fatalf("%v; make runtime builds daprd", err)
+	}
+	t.Cleanup(func() {
+		d.stop(t)
+		if t.Failed() {
+			t.Logf("daprd said:\n%s", d.log)
+		}
+	})
+	eventually(t, "the sidecar", func() bool {
+		resp, err := http.Get(fmt.Sprintf("http://127.0.0.1:%d/v1.0/healthz", d.http))
+		if err != nil {
+			return false
+		}
+		return resp.Body.Close() == nil && resp.StatusCode == http.StatusNoContent
+	})
+	return d
+}
+
+// stop stops the sidecar as a deployment does.
+func (d *daprd) stop(t *testing.T) {
+	t.Helper()
+	d.once.Do(func() {
+		if err := d.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+			t.Error(err)
+		}
+		if err := d.cmd.Wait(); err != nil {
+			t.Errorf("daprd ended with %v", err)
+		}
+	})
+}
+
+func (d *daprd) dial(t *testing.T) *sidecar.Sidecar {
+	t.Helper()
+	s, err := sidecar.Dial(sidecar.Config{Host: "127.0.0.1", GRPCPort: sidecar.Port(d.grpc), HTTPPort: sidecar.Port(d.http)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+func newPublisher(t *testing.T, s *sidecar.Sidecar) *eventing.Publisher {
+	t.Helper()
+	publisher, err := eventing.NewPublisher(s.Client, contracts.TelemetryBus)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return publisher
+}
+
+func publish(t *testing.T, d *daprd, events int) {
+	t.Helper()
+	all := make([]eventing.Event, events)
+	for i := range all {
+		all[i] = event(i)
+	}
+	if err := newPublisher(t, d.dial(t)).PublishAll(t.Context(), contracts.TopicAnalyticsEvents, all); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func event(i int) eventing.Event {
+	return eventing.Event{
+		ID: fmt.Sprintf("event-%d", i), Type: contracts.TypeProductViewed, Source: "/waybill/test", Subject: "sessions/1",
+		DataVersion: contracts.Version, Key: fmt.Sprintf("session-%d", i%7), Time: time.Now(), Data: []byte(`{}`),
+	}
+}
+
+func freePorts(t *testing.T, n int) []int {
+	t.Helper()
+	ports := make([]int, 0, n)
+	for range n {
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer listener.Close()
+		ports = append(ports, listener.Addr().(*net.TCPAddr).Port)
+	}
+	return ports
+}
