@@ -15,7 +15,7 @@ export CGO_ENABLED ?= 0
 
 .PHONY: help
 help: ## List these targets
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: up
 up: $(DEVRUN) ## Run the whole system on this machine until Ctrl-C (the first time builds Dapr: minutes)
@@ -32,6 +32,22 @@ inbox: $(DEVRUN) ## Show the mail, SMS and push messages that customers got (ARG
 .PHONY: demo
 demo: $(DEVRUN) ## Place orders that end in every way on a running `make up`, and show how they get there
 	@exec $(DEVRUN) demo
+
+.PHONY: images
+images: $(DEVRUN) ## Make the container images, each with its SBOM (needs Docker, and no registry)
+	@exec $(DEVRUN) images $(ARGS)
+
+.PHONY: compose-up
+compose-up: $(DEVRUN) ## Run the whole system in containers, with the images of `make images`
+	@exec $(DEVRUN) compose up
+
+.PHONY: compose-down
+compose-down: $(DEVRUN) ## Stop the containers and remove them, their networks and what they stored
+	@exec $(DEVRUN) compose down
+
+.PHONY: compose-inbox
+compose-inbox: ## Show the mail and SMS that customers of the system in containers got (ARGS="--order <id>")
+	@docker exec "$$(docker ps -q --filter label=com.docker.compose.project=waybill --filter label=com.docker.compose.service=inbox)" /devrun inbox --data /data $(ARGS)
 
 .PHONY: test
 test: test-unit test-e2e ## Run all tests: every module's own, then the whole system on real Dapr, on free ports

@@ -9,7 +9,6 @@ import (
 
 	"waybill/contracts"
 	"waybill/devrun/internal/broker"
-	"waybill/devrun/internal/datadir"
 	"waybill/devrun/internal/inbox"
 	"waybill/devrun/internal/local"
 	"waybill/devrun/internal/ports"
@@ -20,17 +19,15 @@ import (
 func runBroker(ctx context.Context, args []string, out io.Writer) (err error) {
 	flags := flag.NewFlagSet("devrun broker", flag.ContinueOnError)
 	data := flags.String("data", "", "`folder` for topics, offsets and messages (default .waybill beside dapr.yaml)")
-	port := flags.Int("port", 9092, "`port` to listen on, on 127.0.0.1")
+	host := flags.String("host", inbox.Loopback, "`address` to listen on")
+	port := flags.Int("port", 9092, "`port` to listen on")
+	advertise := flags.String("advertise", "", "`host:port` to tell clients, when they reach the broker under another one than it listens on")
 	withInbox := flags.Bool("inbox", true, "run the inbox too, on its usual ports")
 	quiet := flags.Bool("quiet", false, "say nothing but warnings")
 	if err := flags.Parse(args); err != nil {
 		return flag.ErrHelp
 	}
-	root, err := runfile.Root(".")
-	if err != nil {
-		return err
-	}
-	dir, err := datadir.Open(dataFolder(root, *data))
+	dir, err := openData(*data)
 	if err != nil {
 		return err
 	}
@@ -46,7 +43,7 @@ func runBroker(ctx context.Context, args []string, out io.Writer) (err error) {
 	if _, err := ports.Choose(needs); err != nil {
 		return err
 	}
-	b, err := broker.Start(dir.Broker(), *port, contracts.Topics(), os.Stderr)
+	b, err := broker.Start(dir.Broker(), broker.Listen{Host: *host, Port: *port, Advertised: *advertise}, contracts.Topics(), os.Stderr)
 	if err != nil {
 		return err
 	}
@@ -54,14 +51,18 @@ func runBroker(ctx context.Context, args []string, out io.Writer) (err error) {
 	var in *inbox.Inbox
 	if *withInbox {
 		var release func()
-		if in, release, err = openInbox(dir, local.InboxMailPort, local.InboxHTTPPort); err != nil {
+		if in, release, err = openInbox(dir, *host, local.InboxMailPort, local.InboxHTTPPort); err != nil {
 			return err
 		}
 		defer release()
 		defer func() { err = errors.Join(err, in.Close()) }()
 	}
 	if !*quiet {
-		err := say(out, `The embedded broker listens on %s and keeps its data in %s.
+		root, err := runfile.Root(".")
+		if err != nil {
+			return err
+		}
+		err = say(out, `The embedded broker listens on %s and keeps its data in %s.
 `, b.Addr(), dir.Broker())
 		if err == nil && in != nil {
 			err = say(out, `The inbox takes mail on %s, SMS and push on %s; "make inbox" shows what came.

@@ -8,37 +8,32 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"time"
 
 	"waybill/devrun/internal/datadir"
 	"waybill/devrun/internal/inbox"
 	"waybill/devrun/internal/local"
 	"waybill/devrun/internal/ports"
-	"waybill/devrun/internal/runfile"
 )
 
 // receive runs the inbox until ctx ends.
 func receive(ctx context.Context, args []string) (err error) {
 	flags := flag.NewFlagSet("devrun receive", flag.ContinueOnError)
 	data := flags.String("data", "", "`folder` for messages (default .waybill beside dapr.yaml)")
-	smtpPort := flags.Int("smtp-port", local.InboxMailPort, "`port` for mail, on 127.0.0.1")
-	httpPort := flags.Int("http-port", local.InboxHTTPPort, "`port` for SMS and push, on 127.0.0.1")
+	host := flags.String("host", inbox.Loopback, "`address` to listen on")
+	smtpPort := flags.Int("smtp-port", local.InboxMailPort, "`port` for mail")
+	httpPort := flags.Int("http-port", local.InboxHTTPPort, "`port` for SMS and push")
 	if err := flags.Parse(args); err != nil {
 		return flag.ErrHelp
 	}
-	root, err := runfile.Root(".")
-	if err != nil {
-		return err
-	}
-	dir, err := datadir.Open(dataFolder(root, *data))
+	dir, err := openData(*data)
 	if err != nil {
 		return err
 	}
 	if _, err := ports.Choose(inboxNeeds(*smtpPort, *httpPort)); err != nil {
 		return err
 	}
-	in, release, err := openInbox(dir, *smtpPort, *httpPort)
+	in, release, err := openInbox(dir, *host, *smtpPort, *httpPort)
 	if err != nil {
 		return err
 	}
@@ -55,12 +50,12 @@ func inboxNeeds(smtpPort, httpPort int) []ports.Need {
 }
 
 // openInbox starts the inbox of dir, which no other process may be receiving into until release is called.
-func openInbox(dir datadir.Dir, smtpPort, httpPort int) (_ *inbox.Inbox, release func(), err error) {
+func openInbox(dir datadir.Dir, host string, smtpPort, httpPort int) (_ *inbox.Inbox, release func(), err error) {
 	release, err = dir.Lock("inbox.lock", "the inbox")
 	if err != nil {
 		return nil, nil, err
 	}
-	in, err := inbox.Start(dir.Inbox(), smtpPort, httpPort, os.Stderr)
+	in, err := inbox.Start(dir.Inbox(), host, smtpPort, httpPort, os.Stderr)
 	if err != nil {
 		release()
 		return nil, nil, err
@@ -81,11 +76,7 @@ func showInbox(ctx context.Context, args []string, out io.Writer) error {
 	if flags.NArg() > 0 {
 		return fmt.Errorf("devrun inbox takes flags only, not %q", flags.Arg(0))
 	}
-	root, err := runfile.Root(".")
-	if err != nil {
-		return err
-	}
-	folder, err := filepath.Abs(dataFolder(root, *data))
+	folder, err := dataPath(*data)
 	if err != nil {
 		return err
 	}

@@ -4,6 +4,8 @@
 //	devrun build     builds the same and stops
 //	devrun inbox     shows the mail, SMS and push messages that customers got
 //	devrun demo      places orders on a running system and shows how each of them ends
+//	devrun images    packs the container images and has Docker make them
+//	devrun compose   starts or removes the system in containers
 //	devrun broker    runs the embedded broker and the inbox alone, for `dapr run -f .` with the Dapr CLI
 package main
 
@@ -22,6 +24,7 @@ import (
 
 	"waybill/contracts"
 	"waybill/devrun/internal/console"
+	"waybill/devrun/internal/datadir"
 	"waybill/devrun/internal/local"
 	"waybill/devrun/internal/runfile"
 )
@@ -77,6 +80,8 @@ const usage = `devrun runs Waybill on this machine.
   devrun build [flags]    build what "up" runs (the pinned Dapr runtime, the services), say where it is, and stop
   devrun inbox [flags]    show the mail, SMS and push messages that customers got
   devrun demo [flags]     place orders on a running system and show how each of them ends
+  devrun images [flags]   pack the container images and have Docker make them
+  devrun compose up|down  start the system in containers and wait for it, or remove it with its data
   devrun broker [flags]   run the embedded broker and the inbox alone, for the Dapr CLI
 
 Flags: devrun up -h, devrun build -h, devrun inbox -h, devrun demo -h, devrun broker -h
@@ -95,8 +100,16 @@ func run(ctx context.Context, hurry <-chan struct{}, args []string, out io.Write
 		return showInbox(ctx, args[1:], out)
 	case "demo":
 		return runDemo(ctx, args[1:], out)
+	case "images":
+		return makeImages(ctx, args[1:], out)
+	case "compose":
+		return runCompose(ctx, args[1:], out)
 	case "broker":
 		return runBroker(ctx, args[1:], out)
+	case "samples": // not for people: containers run it once the services are ready
+		return loadSamples(ctx, args[1:], out)
+	case "check": // not for people: the health check of a container
+		return check(ctx, args[1:])
 	case "receive": // not for people: "up" runs the inbox with it, as a process of its own
 		return receive(ctx, args[1:])
 	default:
@@ -149,6 +162,26 @@ func runBuild(ctx context.Context, args []string, out io.Writer) error {
 		return err
 	}
 	return local.Build(ctx, root, dataFolder(root, *data), out, coloured(out, *plain))
+}
+
+// openData opens the folder a --data flag means. Only without the flag must this be a clone of the repository.
+func openData(flagged string) (datadir.Dir, error) {
+	path, err := dataPath(flagged)
+	if err != nil {
+		return "", err
+	}
+	return datadir.Open(path)
+}
+
+func dataPath(flagged string) (string, error) {
+	if flagged != "" {
+		return filepath.Abs(flagged)
+	}
+	root, err := runfile.Root(".")
+	if err != nil {
+		return "", err
+	}
+	return dataFolder(root, ""), nil
 }
 
 // dataFolder is the folder a --data flag means: relative to the working directory if given, else the usual one.

@@ -1,5 +1,6 @@
 // Package broker runs the embedded broker: one node that speaks the Kafka protocol, keeps its topics and offsets on disk,
-// and listens on the loopback interface only. It is for development: no replicas, no authentication.
+// and listens on the loopback interface unless it is told another one, as in a container. It is for development: no
+// replicas, no authentication.
 package broker
 
 import (
@@ -31,17 +32,32 @@ type Broker struct {
 	cluster *kfake.Cluster
 }
 
-// Start opens the data in dir, listens on 127.0.0.1:port (0 is any free port) and makes sure that every topic exists.
+// Listen is where a broker listens.
+type Listen struct {
+	// Host is the address of one interface; none is the loopback interface.
+	Host string
+	// Port may be 0, for any free one.
+	Port int
+	// Advertised is the host:port at which the broker tells its clients to find it; none is where it listens. Clients on
+	// other machines need one that they can reach: a client knows the address it was given only until the first answer.
+	Advertised string
+}
+
+// Start opens the data in dir, listens, and makes sure that every topic exists.
 // Topics are created here and never by a client: the broker forgets a topic that a client's mere mention created when it is
 // killed. What was produced before a kill -9 is there again after the next Start.
-func Start(dir string, port int, topics []string, log io.Writer) (*Broker, error) {
+func Start(dir string, at Listen, topics []string, log io.Writer) (*Broker, error) {
+	if err := at.check(); err != nil {
+		return nil, fmt.Errorf("start broker: %w", err)
+	}
 	cluster, err := kfake.NewCluster(
-		kfake.Ports(port),
+		kfake.Ports(at.Port),
+		kfake.ListenFn(at.listen),
 		kfake.DataDir(dir),
 		kfake.WithLogger(kfake.BasicLogger(log, kfake.LogLevelWarn)),
 	)
 	if err != nil {
-		return nil, fmt.Errorf("start broker on port %d: %w", port, err)
+		return nil, fmt.Errorf("start broker on port %d: %w", at.Port, err)
 	}
 	for _, topic := range topics {
 		if err := ensure(cluster, topic); err != nil {
@@ -59,7 +75,51 @@ func ensure(cluster *kfake.Cluster, topic string) error {
 	return cluster.CreateTopic(topic, Partitions, retention)
 }
 
-// Addr is the broker's host:port.
+func (l Listen) check() error {
+	if l.Advertised == "" {
+		return nil
+	}
+	_, port, err := net.SplitHostPort(l.Advertised)
+	if err != nil {
+		return fmt.Errorf("the advertised address is a host:port: %w", err)
+	}
+	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+		return fmt.Errorf("the advertised address %q has no port number", l.Advertised)
+	}
+	return nil
+}
+
+// listen is asked by kfake for a listener on address, a port of the loopback interface. kfake tells its clients whatever
+// address the listener names.
+func (l Listen) listen(network, address string) (net.Listener, error) {
+	if l.Host != "" {
+		address = net.JoinHostPort(l.Host, strconv.Itoa(l.Port))
+	}
+	listener, err := new(net.ListenConfig).Listen(context.Background(), network, address)
+	if err != nil || l.Advertised == "" {
+		return listener, err
+	}
+	return advertised{listener, name(l.Advertised)}, nil
+}
+
+// advertised is a listener under another name.
+type advertised struct {
+	net.Listener
+	name name
+}
+
+// Addr implements net.Listener.
+func (a advertised) Addr() net.Addr { return a.name }
+
+// name is a host:port that need not be this machine's own.
+type name string
+
+// Network implements net.Addr.
+func (name) Network() string { return "tcp" }
+
+func (n name) String() string { return string(n) }
+
+// Addr is the broker's host:port, as its clients are told it.
 func (b *Broker) Addr() string { return b.cluster.ListenAddrs()[0] }
 
 // Close writes everything to disk and stops.

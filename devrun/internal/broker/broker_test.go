@@ -20,7 +20,7 @@ func TestMain(m *testing.M) {
 	if dir == "" {
 		os.Exit(m.Run())
 	}
-	b, err := Start(dir, 0, strings.Split(os.Getenv("WAYBILL_TOPICS"), ","), os.Stderr)
+	b, err := Start(dir, Listen{}, strings.Split(os.Getenv("WAYBILL_TOPICS"), ","), os.Stderr)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)

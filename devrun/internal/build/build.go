@@ -112,7 +112,8 @@ func (b *Builder) program(ctx context.Context, source string, p program, key str
 	}
 	b.Progress("building Dapr's %s %s from source: minutes the first time, never again for this version", p.name, RuntimeVersion)
 	// The pinned runtime is no part of the workspace: its hundreds of dependencies must not decide the services' versions.
-	env := []string{"GOWORK=off"}
+	// Without C they are static, and so the same programs go into images that hold nothing else.
+	env := []string{"GOWORK=off", "CGO_ENABLED=0"}
 	// The list comes first because it also downloads the modules, and because a build cannot say how long it will be.
 	var list strings.Builder
 	err := b.goRun(ctx, p.name, source, append([]string{"list", "-deps", "-tags", p.tags}, p.pkg), env, &buildWatch{doing: "finding its packages, "}, &list)
@@ -143,6 +144,13 @@ func (b *Builder) Service(ctx context.Context, name, dir string) (string, error)
 	target := filepath.Join(b.Services, name+suffix())
 	// The old program may be running; go build puts a new file in its place, or leaves it when nothing has changed.
 	return target, b.goRun(ctx, name, dir, []string{"build", "-v", "-o", target, "."}, nil, &buildWatch{}, nil)
+}
+
+// Release builds pkg of the module in dir into target as it is given away: static, without symbols, and without the paths of
+// this machine.
+func (b *Builder) Release(ctx context.Context, name, dir, pkg, target string) error {
+	args := []string{"build", "-v", "-trimpath", "-ldflags", "-s -w", "-o", target, pkg}
+	return b.goRun(ctx, name, dir, args, []string{"GOWORK=off", "CGO_ENABLED=0"}, &buildWatch{}, nil)
 }
 
 // lock keeps two runners from building into the same folder at once; the second waits for the first.
@@ -258,7 +266,7 @@ func (w *buildWatch) errors() string { return strings.TrimSuffix(w.faults.String
 func sourceKey(dir string) (string, error) {
 	sum := sha256.New()
 	add := func(format string, args ...any) { sum.Write(fmt.Appendf(nil, format, args...)) }
-	add("%s %s/%s %s\n", runtime.Version(), runtime.GOOS, runtime.GOARCH, RuntimeVersion)
+	add("%s %s/%s %s static\n", runtime.Version(), runtime.GOOS, runtime.GOARCH, RuntimeVersion)
 	source := os.DirFS(dir)
 	err := fs.WalkDir(source, ".", func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || !entry.Type().IsRegular() {

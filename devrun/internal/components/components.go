@@ -21,6 +21,8 @@ const (
 	DefaultData = "file:../../.waybill/"
 	// DefaultMail is the inbox's usual SMTP port, as the email component writes it.
 	DefaultMail = `value: "1025"`
+	// DefaultMailHost is the inbox's usual host, as the email component writes it.
+	DefaultMailHost = `value: "127.0.0.1"`
 	// DefaultCalls is the inbox's usual address for SMS.
 	DefaultCalls = "127.0.0.1:1026"
 )
@@ -28,7 +30,8 @@ const (
 // Run is what one run has in place of the defaults.
 type Run struct {
 	Broker    string // host:port
-	InboxMail int    // port, on the same host as in the file
+	InboxHost string // for mail; none is the loopback address
+	InboxMail int    // port
 	InboxHTTP string // host:port
 	Data      string // absolute path
 }
@@ -48,7 +51,12 @@ func Copy(to string, from []string, run Run) error {
 	if err := os.MkdirAll(to, 0o750); err != nil {
 		return fmt.Errorf("copy components: %w", err)
 	}
+	mailHost := run.InboxHost
+	if mailHost == "" {
+		mailHost = "127.0.0.1"
+	}
 	replace := strings.NewReplacer(
+		DefaultMailHost, fmt.Sprintf("value: %q", mailHost),
 		DefaultBroker, run.Broker,
 		DefaultMail, fmt.Sprintf("value: %q", strconv.Itoa(run.InboxMail)),
 		DefaultCalls, run.InboxHTTP,

@@ -28,16 +28,19 @@ func sample() contracts.Contact {
 
 // Load tells the notifications service behind base (http://host:port) how to reach the sample customer, unless it knows: a
 // contact that somebody has changed stays as it is. Only a push subscription of this inbox (http://host:port) is brought up
-// to date, because its address has the inbox's port in it, which may be another one in each run. It reports whether it
-// changed anything.
+// to date, because its address has the inbox's port in it, which may be another one in each run. No inbox, which is "",
+// makes for a contact without a push subscription. It reports whether it changed anything.
 func Load(ctx context.Context, client *http.Client, base, inbox string) (changed bool, err error) {
-	subscription, err := url.JoinPath(inbox, "subscriptions", Customer)
-	if err != nil {
-		return false, fmt.Errorf("address of the inbox: %w", err)
-	}
-	var push contracts.PushAddress
-	if code, err := call(ctx, client, http.MethodPut, subscription, nil, &push); err != nil || code/100 != 2 {
-		return false, failed("make a push subscription for "+Customer, code, err)
+	var push *contracts.PushAddress
+	if inbox != "" {
+		subscription, err := url.JoinPath(inbox, "subscriptions", Customer)
+		if err != nil {
+			return false, fmt.Errorf("address of the inbox: %w", err)
+		}
+		push = &contracts.PushAddress{}
+		if code, err := call(ctx, client, http.MethodPut, subscription, nil, push); err != nil || code/100 != 2 {
+			return false, failed("make a push subscription for "+Customer, code, err)
+		}
 	}
 	target, err := url.JoinPath(base, "v1", "customers", Customer, "contact")
 	if err != nil {
@@ -48,12 +51,13 @@ func Load(ctx context.Context, client *http.Client, base, inbox string) (changed
 	switch {
 	case err == nil && code == http.StatusNotFound:
 		known = sample()
+		known.Preferences.Push = push != nil
 	case err != nil || code != http.StatusOK:
 		return false, failed("look up the contact of "+Customer, code, err)
-	case known.Push == nil || *known.Push == push || !ours(known.Push.Endpoint):
+	case push == nil || known.Push == nil || *known.Push == *push || !ours(known.Push.Endpoint):
 		return false, nil
 	}
-	known.Push = &push
+	known.Push = push
 	if code, err = call(ctx, client, http.MethodPut, target, known, nil); err != nil || code/100 != 2 {
 		return false, failed("tell the contact of "+Customer, code, err)
 	}

@@ -50,7 +50,7 @@ func newWorld(t *testing.T) *world {
 
 func (w *world) open(t *testing.T, dir string) string {
 	t.Helper()
-	in, err := inbox.Start(dir, 0, 0, io.Discard)
+	in, err := inbox.Start(dir, inbox.Loopback, 0, 0, io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -94,6 +94,19 @@ func TestTheSampleCustomerBecomesReachable(t *testing.T) {
 	if want := w.inbox + "/push/CUST-123"; w.contact.Push.Endpoint != want || w.contact.Email != "other@example.com" {
 		t.Errorf("%+v, want push to %s", w.contact, want)
 	}
+}
+
+func TestWithoutAnInboxThereIsNoPushSubscription(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.inbox = ""
+	w.load(t, true)
+	want := sample()
+	want.Preferences.Push = false
+	if diff := cmp.Diff(&want, w.contact); diff != "" {
+		t.Error(diff)
+	}
+	w.load(t, false)
 }
 
 func TestAContactOfSomebodyElseStays(t *testing.T) {

@@ -1,6 +1,7 @@
 // Package inbox receives on this machine what notifications sends to customers, so that a person can read the mail that an
 // order sent: real SMTP, the calls of the local SMS component, and Web Push, where it plays the push service and the
-// browser behind it. It keeps every message before it says that it took it, and it listens on the loopback interface only.
+// browser behind it. It keeps every message before it says that it took it, and it listens on the loopback interface unless
+// it is told another one, as in a container.
 package inbox
 
 import (
@@ -33,9 +34,9 @@ type Inbox struct {
 	fault chan error
 }
 
-// Start opens the inbox in the folder dir and listens on the two ports of 127.0.0.1 (0 is any free port). What it cannot
-// do is written to faults.
-func Start(dir string, smtpPort, httpPort int, faults io.Writer) (_ *Inbox, err error) {
+// Start opens the inbox in the folder dir and listens on the two ports of host (0 is any free port). What it cannot do is
+// written to faults.
+func Start(dir, host string, smtpPort, httpPort int, faults io.Writer) (_ *Inbox, err error) {
 	push := filepath.Join(dir, "push")
 	if err := os.MkdirAll(push, 0o750); err != nil {
 		return nil, fmt.Errorf("open the inbox: %w", err)
@@ -54,7 +55,7 @@ func Start(dir string, smtpPort, httpPort int, faults io.Writer) (_ *Inbox, err 
 		}
 	}()
 	listen := func(port int, purpose string) (net.Listener, error) {
-		l, err := new(net.ListenConfig).Listen(context.Background(), "tcp", Address(port))
+		l, err := new(net.ListenConfig).Listen(context.Background(), "tcp", net.JoinHostPort(host, strconv.Itoa(port)))
 		if err != nil {
 			return nil, fmt.Errorf("listen for %s: %w", purpose, err)
 		}
@@ -190,5 +191,8 @@ func greet(conn net.Conn) error {
 	return client.Quit()
 }
 
-// Address is the host:port an inbox on port listens on.
-func Address(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
+// Loopback is the host that an inbox for this machine alone listens on.
+const Loopback = "127.0.0.1"
+
+// Address is the host:port an inbox on port listens on, on this machine.
+func Address(port int) string { return net.JoinHostPort(Loopback, strconv.Itoa(port)) }

@@ -17,7 +17,7 @@ import (
 
 func start(t *testing.T, dir string) *Inbox {
 	t.Helper()
-	in, err := Start(dir, 0, 0, io.Discard)
+	in, err := Start(dir, Loopback, 0, 0, io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}

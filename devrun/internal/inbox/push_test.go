@@ -169,7 +169,7 @@ func TestPushMessages(t *testing.T) {
 func TestASubscriptionSurvivesARestart(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	first, err := Start(dir, 0, 0, t.Output())
+	first, err := Start(dir, Loopback, 0, 0, t.Output())
 	if err != nil {
 		t.Fatal(err)
 	}

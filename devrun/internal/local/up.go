@@ -372,8 +372,15 @@ func (s *system) summary() string {
 		"inbox", ShowInbox(s.plan.file.Root, s.plan.data), inbox.Address(s.plan.inbox.mail), s.plan.inboxURL())
 	fmt.Fprintf(&b, "  %-13s %s\n", "logs", s.plan.data.Logs())
 	if s.plan.app["orders"] != nil {
-		base := s.plan.appURL("orders")
-		fmt.Fprintf(&b, `
+		b.WriteString(Invitation(s.plan.appURL("orders")))
+	}
+	b.WriteString("Ctrl-C stops everything.\n\n")
+	return b.String()
+}
+
+// Invitation says how to place an order with the service behind orders (http://host:port).
+func Invitation(orders string) string {
+	return fmt.Sprintf(`
 Place an order:
 
   curl -i -X POST %s/v1/orders -H 'Content-Type: application/json' -d '{"customer_id":"CUST-123","items":[{"product_id":"PROD-001","name":"Test Product","quantity":2,"price":49.99}],"total_amount":99.98,"shipping_address":{"street":"123 Test St","city":"Test City","state":"TS","zip":"12345"}}'
@@ -382,10 +389,7 @@ and follow it, with the path from the answer's Location header:
 
   curl %s/v1/orders/<id>
 
-`, base, base)
-	}
-	b.WriteString("Ctrl-C stops everything.\n\n")
-	return b.String()
+`, orders, orders)
 }
 
 // ShowInbox is the command that shows what the inbox of data received, for a person in the folder root.
