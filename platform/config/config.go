@@ -76,6 +76,21 @@ func Parse[T any](environ []string) (T, error) {
 	return c, errors.Join(faults...)
 }
 
+// Checked names the variables of T that are checked when they are read, because not every text is a value of their type.
+func Checked[T any]() []string {
+	var names []string
+	for _, f := range fieldsOf(reflect.TypeFor[T]()) {
+		kind := f.kind
+		if kind.Kind() == reflect.Pointer {
+			kind = kind.Elem()
+		}
+		if _, checksItself := reflect.TypeAssert[encoding.TextUnmarshaler](reflect.New(kind)); checksItself || kind.Kind() != reflect.String {
+			names = append(names, f.variable)
+		}
+	}
+	return names
+}
+
 // fields are those of a configuration, those of its parts included.
 type fields []field
 

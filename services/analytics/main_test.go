@@ -89,7 +89,7 @@ func TestEveryMistakeInTheConfigurationIsNamed(t *testing.T) {
 	}
 	wrong, says = append(wrong, "FOLLOW_INTERVAL=often"), append(says, "APP_PORT is missing", `FOLLOW_INTERVAL is "often": a duration has a unit`)
 	servicetest.Exits(t)
-	servicetest.Mistakes(t, run, append(servicetest.Shared(), servicetest.Mistake{Environ: wrong, Says: says}, servicetest.Mistake{
+	servicetest.Mistakes[Config](t, run, append(servicetest.Shared(), servicetest.Mistake{Environ: wrong, Says: says}, servicetest.Mistake{
 		Environ: []string{
 			"APP_PORT=0", "ANALYTICS_STORE=paper", "INGEST_BUFFER_EVENTS=10", "INGEST_BUFFER_BYTES=1", "INGEST_BATCH_SIZE=501", "LATENESS=2h",
 			"MAX_AHEAD=3h", "MAX_EVENT_IDS=268435457", "SPIKE_WARM_UP=51m", "CURRENCY=dollars", "REBUILD=1h", "KEEP_EVENTS=1m",

@@ -31,16 +31,17 @@ func TestEveryMistakeInTheConfigurationIsNamed(t *testing.T) {
 		count    = "a count is a whole number of at least 1"
 	)
 	servicetest.Exits(t)
-	servicetest.Mistakes(t, run, append(servicetest.Shared(), servicetest.Mistake{
+	servicetest.Mistakes[Config](t, run, append(servicetest.Shared(), servicetest.Mistake{
 		Environ: []string{
 			"APP_PORT=0", "APPROVAL_THRESHOLD=-1", "APPROVAL_TIMEOUT=0s", "RESERVATION_TIMEOUT=soon", "STEP_FIRST_RETRY=-1s", "STEP_LAST_RETRY=1",
-			"STEP_ATTEMPTS=0", "UNDO_ATTEMPTS=1.5", "WATCHDOG_INTERVAL=0", "WATCHDOG_GRACE=x", "STUCK_AFTER=-15m",
+			"STEP_ATTEMPTS=0", "UNDO_ATTEMPTS=1.5", "WATCHDOG_INTERVAL=0", "WATCHDOG_GRACE=x", "STUCK_AFTER=-15m", "LOST_AFTER=2",
 		},
 		Says: []string{
 			`APPROVAL_THRESHOLD is "-1": an amount is a number that is not negative, with at most two places, such as 5000.00`,
 			`APPROVAL_TIMEOUT is "0s": ` + duration, `RESERVATION_TIMEOUT is "soon": ` + duration, `STEP_FIRST_RETRY is "-1s": ` + duration,
 			`STEP_LAST_RETRY is "1": ` + duration, `STEP_ATTEMPTS is "0": ` + count, `UNDO_ATTEMPTS is "1.5": ` + count,
 			`WATCHDOG_INTERVAL is "0": ` + duration, `WATCHDOG_GRACE is "x": ` + duration, `STUCK_AFTER is "-15m": ` + duration,
+			`LOST_AFTER is "2": ` + duration,
 		},
 	}, servicetest.Mistake{
 		Environ: []string{"APP_PORT=0", "STEP_FIRST_RETRY=1m"},

@@ -73,7 +73,7 @@ func TestEveryMistakeInTheConfigurationIsNamed(t *testing.T) {
 		t.Fatal(err)
 	}
 	servicetest.Exits(t)
-	servicetest.Mistakes(t, run, append(servicetest.Shared(), servicetest.Mistake{
+	servicetest.Mistakes[Config](t, run, append(servicetest.Shared(), servicetest.Mistake{
 		Environ: []string{
 			"OPERATORS_EMAIL=nobody", "VAPID_PRIVATE_KEY=x", "VAPID_SUBJECT=operators", "ALLOW_LOOPBACK_PUSH=perhaps",
 			"SEND_ATTEMPTS=0", "SEND_FIRST_RETRY=0s", "SEND_LAST_RETRY=never", "SEND_TIMEOUT=10",

@@ -62,7 +62,7 @@ func TestConfig(t *testing.T) {
 func TestEveryMistakeInTheConfigurationIsNamed(t *testing.T) {
 	const duration = "a duration is positive and has a unit, such as 5m or 24h"
 	servicetest.Exits(t)
-	servicetest.Mistakes(t, run, append(servicetest.Shared(), servicetest.Mistake{
+	servicetest.Mistakes[Config](t, run, append(servicetest.Shared(), servicetest.Mistake{
 		Environ: []string{"IDEMPOTENCY_TTL=-1h", "RECEIVED_TTL=soon", "SWEEP_INTERVAL=0", "SWEEP_PATIENCE=15"},
 		Says: []string{
 			"APP_PORT is missing", `IDEMPOTENCY_TTL is "-1h": ` + duration, `RECEIVED_TTL is "soon": ` + duration,

@@ -15,6 +15,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"waybill/platform/config"
 )
 
 // Run is a service from its start until ctx ends, as every service's main has it.
@@ -160,9 +162,19 @@ type Mistake struct {
 	Says    []string
 }
 
-// Mistakes checks that run refuses each environment at once, and that the error names everything that is wrong with it.
-func Mistakes(t *testing.T, run Run, mistakes ...Mistake) {
+// Mistakes checks that run refuses each environment at once, and that the error names everything that is wrong with it. The
+// mistakes must cover every variable of Config that can be wrong by itself.
+func Mistakes[Config any](t *testing.T, run Run, mistakes ...Mistake) {
 	t.Helper()
+	var says strings.Builder
+	for _, m := range mistakes {
+		says.WriteString(strings.Join(m.Says, "\n") + "\n")
+	}
+	for _, name := range config.Checked[Config]() {
+		if !strings.Contains(says.String(), name+" is ") {
+			t.Errorf("no mistake is made with %s", name)
+		}
+	}
 	for _, m := range mistakes {
 		err := run(t.Context(), m.Environ, io.Discard)
 		if err == nil {
