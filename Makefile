@@ -1,6 +1,6 @@
 # Waybill. `make help` lists what can be done.
 
-MODULES := contracts platform services/orders services/fulfillment services/notifications services/analytics devrun tests
+MODULES := contracts platform services/orders services/fulfillment services/notifications services/analytics devrun tests tests/containers
 BIN     := .waybill/bin
 DEVRUN  := $(BIN)/devrun
 
@@ -54,18 +54,24 @@ test: test-unit test-e2e ## Run all tests: every module's own, then the whole sy
 
 .PHONY: test-unit
 test-unit: ## Run every module's own tests, the saga on the real durable engine among them
-	@for m in $(filter-out tests,$(MODULES)); do echo "== $$m"; (cd $$m && go test ./...) || exit 1; done
+	@for m in $(filter-out tests%,$(MODULES)); do echo "== $$m"; (cd $$m && go test ./...) || exit 1; done
 	@echo "== tests/static"; cd tests && go test -count=1 ./static/... # what it reads lies outside its module, which the cache of tests does not see
 
 .PHONY: test-race
 test-race: export CGO_ENABLED = 1
 test-race: ## Run every module's own tests under the race detector (needs a C compiler)
-	@for m in $(filter-out tests,$(MODULES)); do echo "== $$m"; (cd $$m && go test -race ./...) || exit 1; done
+	@for m in $(filter-out tests%,$(MODULES)); do echo "== $$m"; (cd $$m && go test -race ./...) || exit 1; done
 
 .PHONY: test-e2e
 test-e2e: runtime ## Run the end-to-end tests: the real processes, killed one after the other
 	@echo "== tests"
 	@cd tests && go test -count=1 -timeout 20m ./...
+
+.PHONY: test-containers
+test-containers: $(DEVRUN) ## Make the images and run the whole system in containers, broken on purpose (needs Docker)
+	@$(DEVRUN) images
+	@echo "== tests/containers"
+	@cd tests/containers && go test -count=1 -timeout 15m ./...
 
 .PHONY: test-chaos
 test-chaos: runtime ## Kill every process at every step of the saga and write docs/failure-matrix.md (a quarter of an hour)

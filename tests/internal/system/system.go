@@ -268,7 +268,12 @@ func left(status Status) error {
 // State reads a document from an app's state store through its sidecar, as the app itself would; false says that there
 // is none.
 func (s *System) State(ctx context.Context, app, store, key string, doc any) (bool, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.App(app).DaprHTTP+"/v1.0/state/"+store+"/"+key, nil)
+	return ReadState(ctx, s.App(app).DaprHTTP, store, key, doc)
+}
+
+// ReadState is State through the sidecar that listens at dapr (http://host:port).
+func ReadState(ctx context.Context, dapr, store, key string, doc any) (bool, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, dapr+"/v1.0/state/"+store+"/"+key, nil)
 	if err != nil {
 		return false, err
 	}

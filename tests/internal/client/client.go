@@ -1,0 +1,183 @@
+// Package client is a running Waybill as its customers and its auditors see it: it places orders over REST, waits for what
+// becomes of them, and reads the books of payment provider, warehouse and carrier. It does not care how the system runs.
+package client
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"time"
+
+	"waybill/tests/internal/system"
+)
+
+// System tells where a service and its sidecar listen.
+type System interface {
+	App(name string) system.App
+}
+
+// Order is what tests read of GET /v1/orders/{id}.
+type Order struct {
+	OrderID        string `json:"order_id"`
+	CustomerID     string `json:"customer_id"`
+	Status         string
+	ProcessedAt    string `json:"processed_at"`
+	TrackingNumber string `json:"tracking_number"`
+	Failure        *struct{ Code, Message string }
+}
+
+// Line is a line of an order's body.
+func Line(product string, quantity int, price float64) map[string]any {
+	return map[string]any{"product_id": product, "name": "Test Product", "quantity": quantity, "price": price}
+}
+
+// Body is the body of a POST /v1/orders, with the fields of the seed's orders.
+func Body(customer string, total float64, items ...map[string]any) map[string]any {
+	return map[string]any{
+		"customer_id": customer, "items": items, "total_amount": total,
+		"shipping_address": map[string]any{"street": "123 Test St", "city": "Test City", "state": "TS", "zip": "12345"},
+	}
+}
+
+// Call sends a request and returns status, header and body; any answer is fine with it.
+func Call(ctx context.Context, method, url string, body any, header ...string) (int, http.Header, []byte, error) {
+	var reader io.Reader
+	switch b := body.(type) {
+	case nil:
+	case []byte:
+		reader = bytes.NewReader(b)
+	default:
+		encoded, err := json.Marshal(body)
+		if err != nil {
+			return 0, nil, nil, err
+		}
+		reader = bytes.NewReader(encoded)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, url, reader)
+	if err != nil {
+		return 0, nil, nil, err
+	}
+	if reader != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	for i := 0; i+1 < len(header); i += 2 {
+		req.Header.Set(header[i], header[i+1])
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return 0, nil, nil, err
+	}
+	defer resp.Body.Close()
+	answer, err := io.ReadAll(resp.Body)
+	return resp.StatusCode, resp.Header, answer, err
+}
+
+// Place posts an order until it is accepted, as a client does that never gives up: with one Idempotency-Key for all its
+// attempts. It returns the order's id.
+func Place(ctx context.Context, s System, key string, body any) (string, error) {
+	for {
+		status, header, answer, err := Call(ctx, http.MethodPost, s.App("orders").URL+"/v1/orders", body, "Idempotency-Key", key)
+		var accepted Order
+		switch {
+		case err == nil && status == http.StatusAccepted:
+			if err := json.Unmarshal(answer, &accepted); err != nil {
+				return "", err
+			}
+			if want := "/v1/orders/" + accepted.OrderID; header.Get("Location") != want {
+				return "", fmt.Errorf("Location %q, want %q", header.Get("Location"), want)
+			}
+			return accepted.OrderID, nil
+		case err == nil && status != http.StatusServiceUnavailable && status != http.StatusConflict:
+			return "", fmt.Errorf("place an order: %d %s", status, answer)
+		}
+		if !Wait(ctx, 100*time.Millisecond) {
+			return "", errors.Join(fmt.Errorf("place an order: %d %s", status, answer), err, ctx.Err())
+		}
+	}
+}
+
+// Wait is the pause between two looks at a condition; false says that ctx has ended.
+func Wait(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(d):
+		return true
+	}
+}
+
+// Await polls an order until it has one of the statuses.
+func Await(ctx context.Context, s System, id string, statuses ...string) (Order, error) {
+	for {
+		o, code, err := Read(ctx, s, id)
+		if err == nil && code == http.StatusOK && slices.Contains(statuses, o.Status) {
+			return o, nil
+		}
+		if !Wait(ctx, 10*time.Millisecond) {
+			return o, fmt.Errorf("order %s is %q, not %q, in time: %w", id, o.Status, statuses, errors.Join(err, ctx.Err()))
+		}
+	}
+}
+
+// Read gets an order, and the status of the answer.
+func Read(ctx context.Context, s System, id string) (Order, int, error) {
+	var o Order
+	code, _, answer, err := Call(ctx, http.MethodGet, s.App("orders").URL+"/v1/orders/"+id, nil)
+	if err == nil && code == http.StatusOK {
+		err = json.Unmarshal(answer, &o)
+	}
+	return o, code, err
+}
+
+// Books is what payment provider, warehouse and carrier recorded of an order.
+type Books struct {
+	Charges, Refunds, Parcels int
+	Reservation               string
+}
+
+// Fulfilled is what the books hold of every order that was fulfilled.
+var Fulfilled = Books{Charges: 1, Parcels: 1, Reservation: "shipped"}
+
+// BooksOf reads an order's books from fulfilment's state store.
+func BooksOf(ctx context.Context, s System, id string) (Books, error) {
+	var payment struct{ Charges, Refunds []json.RawMessage }
+	var shipment struct{ Booked []json.RawMessage }
+	var reservation struct{ State string }
+	for key, doc := range map[string]any{"payment:": &payment, "shipment:": &shipment, "reservation:": &reservation} {
+		if _, err := system.ReadState(ctx, s.App("fulfillment").DaprHTTP, "statestore", key+id, doc); err != nil {
+			return Books{}, err
+		}
+	}
+	return Books{len(payment.Charges), len(payment.Refunds), len(shipment.Booked), reservation.State}, nil
+}
+
+// Stock is a product's stock.
+type Stock struct {
+	OnHand   int `json:"on_hand"`
+	Reserved int
+	Shipped  int
+}
+
+// SetStock puts a product into the warehouse.
+func SetStock(ctx context.Context, s System, product string, onHand int) error {
+	code, _, answer, err := Call(ctx, http.MethodPut, s.App("fulfillment").URL+"/v1/inventory/"+product, map[string]int{"on_hand": onHand})
+	if err != nil || code != http.StatusOK {
+		return fmt.Errorf("set stock of %s: %d %s: %w", product, code, answer, err)
+	}
+	return nil
+}
+
+// StockOf counts a product.
+func StockOf(ctx context.Context, s System, product string) (Stock, error) {
+	var got Stock
+	code, _, answer, err := Call(ctx, http.MethodGet, s.App("fulfillment").URL+"/v1/inventory/"+product, nil)
+	if err != nil || code != http.StatusOK {
+		return got, fmt.Errorf("stock of %s: %d %s: %w", product, code, answer, err)
+	}
+	return got, json.Unmarshal(answer, &got)
+}
