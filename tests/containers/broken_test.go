@@ -156,7 +156,7 @@ func TestRollingRestartUnderLoad(t *testing.T) {
 				}
 				clients[c] = append(clients[c], id)
 				load.accepted.Add(1)
-				if !client.Wait(ctx, 100*time.Millisecond) {
+				if !client.Wait(ctx, 250*time.Millisecond) {
 					return ctx.Err()
 				}
 			}

@@ -20,8 +20,8 @@ import (
 	"waybill/devrun/internal/stock"
 )
 
-// Project is the name under which Compose keeps containers, networks and volumes.
-const Project = "waybill"
+// usualProject is the name under which Compose keeps containers, networks and volumes, unless COMPOSE_PROJECT_NAME is set.
+const usualProject = "waybill"
 
 // profiles are all of docker-compose.yml; containers of each are removed.
 const profiles = "telemetry,emulators"
@@ -85,7 +85,11 @@ func (s *System) State(ctx context.Context) string {
 }
 
 func (s *System) run(ctx context.Context, env []string, args ...string) error {
-	args = slices.Concat(s.command[1:], []string{"--project-name", Project}, args)
+	project := os.Getenv("COMPOSE_PROJECT_NAME")
+	if project == "" {
+		project = usualProject
+	}
+	args = slices.Concat(s.command[1:], []string{"--project-name", project}, args)
 	cmd := exec.CommandContext(ctx, s.command[0], args...) //nolint:gosec // Compose, with arguments of this package
 	cmd.Dir = s.Root
 	cmd.Env = append(os.Environ(), env...)

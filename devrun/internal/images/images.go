@@ -153,11 +153,29 @@ func (p *Packer) pack(ctx context.Context, i image, program, probe string) error
 		t.folder("data/"+folder, 0o750)
 	}
 	if i.name == "daprd" {
-		to := filepath.Join(out, "root", "components", "local")
-		err := components.Copy(to, []string{filepath.Join(p.Root, "components", "local")}, components.Run{
-			Broker: brokerAddress, InboxHost: inboxHost, InboxMail: inboxMail, InboxHTTP: inboxHTTP, Data: dataFolder,
-		})
-		t.err = errors.Join(t.err, err, readable(filepath.Join(out, "root", "components")))
+		t.err = errors.Join(t.err, p.packComponents(filepath.Join(out, "root", "components")))
 	}
 	return t.err
+}
+
+// packComponents writes every folder of component files to the folder to: the local ones with the addresses of containers,
+// the others, which take theirs from the environment, as they are.
+func (p *Packer) packComponents(to string) error {
+	from := filepath.Join(p.Root, "components")
+	folders, err := os.ReadDir(from)
+	if err != nil {
+		return err
+	}
+	for _, folder := range folders {
+		if !folder.IsDir() {
+			continue
+		}
+		run := components.Run{
+			Broker: brokerAddress, InboxHost: inboxHost, InboxMail: inboxMail, InboxHTTP: inboxHTTP, Data: dataFolder,
+		}
+		if err := components.Copy(filepath.Join(to, folder.Name()), []string{filepath.Join(from, folder.Name())}, run); err != nil {
+			return err
+		}
+	}
+	return readable(to)
 }
