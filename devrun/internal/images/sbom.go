@@ -28,11 +28,11 @@ func sbom(name, path string) ([]byte, error) {
 	goVersion := strings.TrimPrefix(info.GoVersion, "go")
 	parts := []cyclonedx.Component{library("std", goVersion)}
 	for _, module := range info.Deps {
-		if module.Replace != nil && module.Replace.Version != "" {
+		if module.Replace != nil && !strings.HasPrefix(module.Replace.Path, ".") {
 			module = module.Replace
 		}
 		version := module.Version
-		if module.Replace != nil { // a module of this repository
+		if version == "(devel)" || module.Replace != nil { // a module of this repository
 			version = ""
 		}
 		parts = append(parts, library(module.Path, version))
