@@ -56,3 +56,17 @@ func TestEveryFaultIsNamed(t *testing.T) {
 		t.Errorf("what is wrong has not its default: %+v", c)
 	}
 }
+
+// What is set to nothing is not set: compose files and templates hand on variables that nobody gave a value.
+func TestNothingIsNoValue(t *testing.T) {
+	t.Parallel()
+	c, err := config.Parse[own]([]string{
+		"APP_PORT=8001", "OTEL_EXPORTER_OTLP_ENDPOINT=", "DEBUG_PORT=", "EVENT_RETRIES=", "LOG_LEVEL=", "WAIT=", "TRIES=", "STATE_CALLS=", "DAPR_GRPC_PORT=",
+	})
+	if err != nil || c.Collector != "" || c.EventRetries != config.SidecarRetries || c.Tries != 3 || c.Sidecar.GRPCPort != 50001 {
+		t.Errorf("got %+v, %v", c, err)
+	}
+	if c.DebugPort != nil {
+		t.Errorf("there is a debug port, %d", *c.DebugPort)
+	}
+}
