@@ -1,8 +1,8 @@
 package eventing
 
 import (
+	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -49,14 +49,6 @@ func (r *Receiver) oneByOne(s Subscription) BulkHandler {
 	}
 }
 
-type bulkRequest struct {
-	Entries []struct {
-		EntryID  string            `json:"entryId"`
-		Event    json.RawMessage   `json:"event"`
-		Metadata map[string]string `json:"metadata"`
-	} `json:"entries"`
-}
-
 type bulkStatus struct {
 	EntryID string  `json:"entryId"`
 	Status  verdict `json:"status"`
@@ -65,31 +57,39 @@ type bulkStatus struct {
 func (r *Receiver) receiveBulk(s Subscription) http.HandlerFunc {
 	return func(w http.ResponseWriter, req *http.Request) {
 		ctx := req.Context()
-		var batch bulkRequest
-		if err := json.NewDecoder(http.MaxBytesReader(w, req.Body, maxDelivery)).Decode(&batch); err != nil {
+		entries, err := readDelivery(w, req)
+		if err != nil {
 			r.logger.WarnContext(ctx, "a bulk delivery could not be read", slog.Any("error", err))
 			http.Error(w, "unreadable", http.StatusInternalServerError)
 			return
 		}
-		statuses := make([]bulkStatus, len(batch.Entries))
-		events := make([]Event, 0, len(batch.Entries))
-		index := make([]int, 0, len(batch.Entries))
-		for i, entry := range batch.Entries {
-			statuses[i].EntryID = entry.EntryID
-			var e Event
-			if err := json.Unmarshal(entry.Event, &e); err != nil {
-				statuses[i].Status = r.settle(ctx, s, Event{Data: jsonOrText(entry.Event)}, notCloudEvent(err))
+		statuses := make([]bulkStatus, len(entries))
+		events := make([]Event, 0, len(entries))
+		index := make([]int, 0, len(entries))
+		for i, one := range entries {
+			statuses[i].EntryID = one.id
+			err := one.err
+			if err == nil {
+				err = identified(one.event)
+			}
+			if err != nil {
+				statuses[i].Status = r.settle(one.event.Trace(ctx), s, one.event, err)
 				continue
 			}
-			e.Key = keyOf(func(name string) string { return entry.Metadata[name] })
-			if err := identified(e); err != nil {
-				statuses[i].Status = r.settle(e.Trace(ctx), s, e, err)
-				continue
-			}
-			events, index = append(events, e), append(index, i)
+			events, index = append(events, one.event), append(index, i)
 		}
+		done := map[string]int64{} // by type
+		each := r.logger.Enabled(ctx, slog.LevelDebug)
 		for i, err := range r.processBulk(ctx, s, events) {
+			if err == nil && !each {
+				statuses[index[i]].Status = success
+				done[events[i].Type]++
+				continue
+			}
 			statuses[index[i]].Status = r.settle(events[i].Trace(ctx), s, events[i], err)
+		}
+		for eventType, n := range done {
+			r.count(ctx, eventType, outcomeDone, n)
 		}
 		for _, status := range statuses {
 			if status.Status == retry {
@@ -101,19 +101,45 @@ func (r *Receiver) receiveBulk(s Subscription) http.HandlerFunc {
 	}
 }
 
+func readDelivery(w http.ResponseWriter, req *http.Request) ([]entry, error) {
+	var body bytes.Buffer
+	if n := req.ContentLength; n > 0 && n <= maxDelivery {
+		body.Grow(int(n) + bytes.MinRead)
+	}
+	if _, err := body.ReadFrom(http.MaxBytesReader(w, req.Body, maxDelivery)); err != nil {
+		return nil, err
+	}
+	return readBatch(body.Bytes())
+}
+
+// maxLinks is how many links a span keeps (OpenTelemetry's own limit); it would drop the others one by one.
+const maxLinks = 128
+
+// links are those to the events' traces.
+func links(ctx context.Context, events []Event) []trace.Link {
+	var found []trace.Link
+	before := ""
+	for i := range events {
+		if events[i].traceParent == before {
+			continue // published together
+		}
+		before = events[i].traceParent
+		if link := trace.LinkFromContext(events[i].Trace(ctx)); link.SpanContext.IsValid() {
+			if found = append(found, link); len(found) == maxLinks {
+				break
+			}
+		}
+	}
+	return found
+}
+
 // processBulk runs the bulk handler under a span of its own, which links to the events' traces.
 func (r *Receiver) processBulk(ctx context.Context, s Subscription, events []Event) []error {
 	if len(events) == 0 {
 		return nil
 	}
-	var links []trace.Link
-	for _, e := range events {
-		if link := trace.LinkFromContext(e.Trace(ctx)); link.SpanContext.IsValid() {
-			links = append(links, link)
-		}
-	}
 	ctx, span := otel.Tracer("waybill/platform/eventing").Start(ctx, "process "+s.Topic, trace.WithSpanKind(trace.SpanKindConsumer),
-		trace.WithLinks(links...), trace.WithAttributes(attribute.Int("messaging.batch.message_count", len(events)),
+		trace.WithLinks(links(ctx, events)...), trace.WithAttributes(attribute.Int("messaging.batch.message_count", len(events)),
 			attribute.String("messaging.destination.name", s.Topic)))
 	defer span.End()
 	errs := r.attemptBulk(ctx, s, events)

@@ -3,10 +3,12 @@
 package eventing
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"go.opentelemetry.io/otel/propagation"
@@ -30,15 +32,37 @@ type Event struct {
 	Parked *Parked
 	// traceParent and traceState are the W3C trace context under which the event was published.
 	traceParent, traceState string
-	// rest are the attributes of a received event that have no field here, so that parking it loses nothing.
-	rest map[string]json.RawMessage
+	// received is the text of a received event. It has the attributes that have no field here, so that parking it loses
+	// nothing.
+	received string
 }
 
 // Trace returns ctx in the trace under which the event was published. A Handler's context is in it already; a BulkHandler
 // gets one context for all its events and asks here for that of each.
 func (e Event) Trace(ctx context.Context) context.Context {
-	return propagation.TraceContext{}.Extract(ctx, propagation.MapCarrier{"traceparent": e.traceParent, "tracestate": e.traceState})
+	return propagation.TraceContext{}.Extract(ctx, traceHeaders{e.traceParent, e.traceState})
 }
+
+// traceHeaders shows an event's trace context to a propagator.
+type traceHeaders struct{ parent, state string }
+
+// Get is that of a propagation.TextMapCarrier.
+func (h traceHeaders) Get(name string) string {
+	switch name {
+	case "traceparent":
+		return h.parent
+	case "tracestate":
+		return h.state
+	default:
+		return ""
+	}
+}
+
+// Set does nothing, for nobody writes into an event that was received.
+func (h traceHeaders) Set(string, string) {}
+
+// Keys are the headers' names.
+func (h traceHeaders) Keys() []string { return []string{"traceparent", "tracestate"} }
 
 // Parked is why an event lies on a dead-letter topic.
 type Parked struct {
@@ -84,54 +108,94 @@ const (
 	CloudEventType = "application/cloudevents+json"
 )
 
-// cloudEvent is the structured JSON form. Extension names are lower case without separators, as the specification asks.
+// cloudEvent is what is read of the structured JSON form. Extension names are lower case without separators, as the
+// specification asks.
 type cloudEvent struct {
 	SpecVersion     string          `json:"specversion"`
 	ID              string          `json:"id"`
 	Type            string          `json:"type"`
 	Source          string          `json:"source"`
-	Subject         string          `json:"subject,omitempty"`
-	Time            string          `json:"time,omitempty"`
-	DataContentType string          `json:"datacontenttype,omitempty"`
-	DataVersion     string          `json:"dataversion,omitempty"`
-	TraceParent     string          `json:"traceparent,omitempty"`
-	TraceState      string          `json:"tracestate,omitempty"`
-	ParkedBy        string          `json:"parkedby,omitempty"`
-	ParkedReason    string          `json:"parkedreason,omitempty"`
-	ParkedAt        string          `json:"parkedat,omitempty"`
-	Data            json.RawMessage `json:"data,omitempty"`
+	Subject         string          `json:"subject"`
+	Time            string          `json:"time"`
+	DataContentType string          `json:"datacontenttype"`
+	DataVersion     string          `json:"dataversion"`
+	TraceParent     string          `json:"traceparent"`
+	TraceState      string          `json:"tracestate"`
+	ParkedBy        string          `json:"parkedby"`
+	ParkedReason    string          `json:"parkedreason"`
+	ParkedAt        string          `json:"parkedat"`
+	Data            json.RawMessage `json:"data"`
 }
 
 // MarshalJSON writes the event as a CloudEvent in structured JSON.
 func (e Event) MarshalJSON() ([]byte, error) {
-	ce := cloudEvent{
-		SpecVersion: specVersion, ID: e.ID, Type: e.Type, Source: e.Source, Subject: e.Subject,
-		DataContentType: jsonContentType, DataVersion: e.DataVersion, Data: e.Data,
+	if len(e.Data) > 0 && !json.Valid(e.Data) {
+		return nil, errors.New("the event's data is no JSON")
 	}
-	if !e.Time.IsZero() {
-		ce.Time = e.Time.Format(time.RFC3339Nano)
+	b := e.appendTo(make([]byte, 0, len(e.Data)+envelope))
+	if e.received == "" {
+		return b, nil
 	}
-	if e.Parked != nil {
-		ce.ParkedBy, ce.ParkedReason, ce.ParkedAt = e.Parked.By, e.Parked.Reason, e.Parked.At.UTC().Format(time.RFC3339Nano)
-	}
-	if len(e.rest) == 0 {
-		return json.Marshal(ce)
-	}
-	return ce.with(e.rest)
+	return e.withRest(b)
 }
 
-// with is the event with further attributes, which do not replace any it has, but for the media type of the data.
-func (ce cloudEvent) with(rest map[string]json.RawMessage) ([]byte, error) {
-	b, err := json.Marshal(ce)
-	if err != nil {
+// envelope is about how long a CloudEvent is without its data, in bytes.
+const envelope = 384
+
+// appendTo writes the event without what has no field in it. It does by hand what encoding/json would do with cloudEvent,
+// for every event that anybody publishes goes through here.
+func (e *Event) appendTo(b []byte) []byte {
+	b = append(b, `{"specversion":"`+specVersion+`"`...)
+	text := func(name, value string, always bool) {
+		if value != "" || always {
+			b = append(append(append(b, `,"`...), name...), `":`...)
+			b = appendQuoted(b, value)
+		}
+	}
+	instant := func(name string, at time.Time) {
+		b = append(append(append(b, `,"`...), name...), `":"`...)
+		b = append(at.AppendFormat(b, time.RFC3339Nano), '"')
+	}
+	text("id", e.ID, true)
+	text("type", e.Type, true)
+	text("source", e.Source, true)
+	text("subject", e.Subject, false)
+	if !e.Time.IsZero() {
+		instant("time", e.Time)
+	}
+	text("datacontenttype", jsonContentType, true)
+	text("dataversion", e.DataVersion, false)
+	if e.Parked != nil {
+		text("parkedby", e.Parked.By, false)
+		text("parkedreason", e.Parked.Reason, false)
+		instant("parkedat", e.Parked.At.UTC())
+	}
+	if len(e.Data) > 0 {
+		b = append(append(b, `,"data":`...), e.Data...)
+	}
+	return append(b, '}')
+}
+
+// appendQuoted writes a JSON string.
+func appendQuoted(b []byte, text string) []byte {
+	for i := range len(text) {
+		if c := text[i]; c < ' ' || c > '~' || c == '"' || c == '\\' || c == '<' || c == '>' || c == '&' {
+			quoted, _ := json.Marshal(text) //nolint:errchkjson // a string always encodes
+			return append(b, quoted...)
+		}
+	}
+	return append(append(append(b, '"'), text...), '"')
+}
+
+// withRest is the written event with the attributes that have no field here. They do not replace any it has, but for the
+// media type of the data.
+func (e *Event) withRest(written []byte) ([]byte, error) {
+	all, received := map[string]json.RawMessage{}, map[string]json.RawMessage{}
+	if err := errors.Join(json.Unmarshal(written, &all), json.Unmarshal([]byte(e.received), &received)); err != nil {
 		return nil, err
 	}
-	all := map[string]json.RawMessage{}
-	if err := json.Unmarshal(b, &all); err != nil {
-		return nil, err
-	}
-	for name, value := range rest {
-		if _, ok := all[name]; !ok || name == "datacontenttype" {
+	for name, value := range received {
+		if _, ok := all[name]; !slices.Contains(notKept, name) && (!ok || name == "datacontenttype") {
 			all[name] = value
 		}
 	}
@@ -147,14 +211,24 @@ var notKept = []string{
 // UnmarshalJSON reads a CloudEvent leniently: unknown attributes are ignored and a time that cannot be read is left out,
 // for another system's slip in what nobody here uses is no reason to refuse its event.
 func (e *Event) UnmarshalJSON(b []byte) error {
-	rest := map[string]json.RawMessage{}
-	if err := json.Unmarshal(b, &rest); err != nil {
+	text := string(b)
+	if read, ok := scanEvent(text, bytes.Clone(b)); ok {
+		*e = read
+		return nil
+	}
+	return e.decode(text, b)
+}
+
+// decode reads what scanEvent leaves to encoding/json.
+func (e *Event) decode(text string, b []byte) error {
+	members := map[string]json.RawMessage{}
+	if err := json.Unmarshal(b, &members); err != nil {
 		return err
 	}
-	if _, ok := rest["time"]; ok && !isString(rest["time"]) {
-		delete(rest, "time")
+	if _, ok := members["time"]; ok && !isString(members["time"]) {
+		delete(members, "time")
 		var err error
-		if b, err = json.Marshal(rest); err != nil {
+		if b, err = json.Marshal(members); err != nil {
 			return err
 		}
 	}
@@ -162,12 +236,16 @@ func (e *Event) UnmarshalJSON(b []byte) error {
 	if err := json.Unmarshal(b, &ce); err != nil {
 		return err
 	}
-	for _, name := range notKept {
-		delete(rest, name)
-	}
-	*e = Event{
+	*e = ce.event()
+	e.received = text
+	return nil
+}
+
+// event is the event of what was received.
+func (ce *cloudEvent) event() Event {
+	e := Event{
 		ID: ce.ID, Type: ce.Type, Source: ce.Source, Subject: ce.Subject, DataVersion: ce.DataVersion,
-		Data: ce.Data, traceParent: ce.TraceParent, traceState: ce.TraceState, rest: rest,
+		Data: ce.Data, traceParent: ce.TraceParent, traceState: ce.TraceState,
 	}
 	if at, err := time.Parse(time.RFC3339Nano, ce.Time); err == nil {
 		e.Time = at
@@ -178,7 +256,7 @@ func (e *Event) UnmarshalJSON(b []byte) error {
 			e.Parked.At = at
 		}
 	}
-	return nil
+	return e
 }
 
 func isString(value json.RawMessage) bool { return len(value) > 0 && value[0] == '"' }

@@ -290,6 +290,32 @@ func TestEventKeepsWhatItDoesNotKnow(t *testing.T) {
 	}
 }
 
+// The event is written by hand; encoding/json reads it as it is.
+func TestTextsAreWrittenAsTheyAre(t *testing.T) {
+	t.Parallel()
+	for _, text := range []string{"plain", `a "b" \ c`, "line\nbreak\x00", "é ü 漢 🙂", "<&>", strings.Repeat("long ", 200)} {
+		e := newEvent(t, text)
+		e.Type, e.Source, e.Subject, e.DataVersion = text+"1", text+"2", text+"3", text+"4"
+		e.Parked = &Parked{By: text, Reason: text + "5", At: e.Time.Add(time.Second)}
+		b, err := json.Marshal(e)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var again Event
+		if err := json.Unmarshal(b, &again); err != nil {
+			t.Fatalf("%s: %v", b, err)
+		}
+		again.received = ""
+		e.Key = ""
+		if diff := cmp.Diff(e, again, cmp.AllowUnexported(Event{})); diff != "" {
+			t.Errorf("%s differs (-want +got):\n%s", b, diff)
+		}
+	}
+	if _, err := json.Marshal(Event{ID: "1", Type: "T", Source: "s", Data: json.RawMessage(`{"a":`)}); err == nil {
+		t.Error("an event is written whose data is no JSON")
+	}
+}
+
 func TestDecodeRejects(t *testing.T) {
 	t.Parallel()
 	for _, data := range []string{``, `{"order_id":7}`, `"text"`} {

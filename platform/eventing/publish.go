@@ -3,7 +3,6 @@ package eventing
 import (
 	"context"
 	"crypto/sha256"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strconv"
@@ -109,7 +108,7 @@ func (p *Publisher) PublishAll(ctx context.Context, topic string, events []Event
 
 // encode refuses an event that no sidecar takes, so that nobody retries it.
 func encode(e Event) ([]byte, error) {
-	body, err := json.Marshal(e)
+	body, err := e.MarshalJSON()
 	if err != nil {
 		return nil, fmt.Errorf("encode event %s: %w", e.ID, err)
 	}

@@ -32,7 +32,7 @@ func (r *Receiver) receiveRaw(s Subscription) http.HandlerFunc {
 			outcome, v = "retry", retry
 			r.logger.WarnContext(ctx, "message will be retried", slog.String("topic", s.Topic), slog.Any("error", err))
 		}
-		r.count(ctx, "raw", outcome)
+		r.count(ctx, "raw", outcome, 1)
 		r.answerVerdict(w, req, v)
 	}
 }

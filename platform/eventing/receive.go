@@ -189,9 +189,15 @@ func (r *Receiver) hold(ctx context.Context, verdicts ...verdict) {
 	}
 }
 
-// keyOf is the key that orders events, from a delivery's metadata: Kafka calls it so, and Service Bus otherwise.
+// What a delivery's metadata calls the key that orders events.
+const (
+	kafkaKey      = "__key"
+	serviceBusKey = "metadata.SessionId"
+)
+
+// keyOf is the key that orders events, from a delivery's metadata.
 func keyOf(metadata func(name string) string) string {
-	return cmp.Or(metadata("__key"), metadata("metadata.SessionId"))
+	return cmp.Or(metadata(kafkaKey), metadata(serviceBusKey))
 }
 
 // receive takes the deliveries of one route. The event's own type decides who handles it, not the route on which the
@@ -263,7 +269,7 @@ func (r *Receiver) process(ctx context.Context, s Subscription, e Event) verdict
 	handle, ok := s.Handlers[e.Type]
 	if !ok {
 		r.logger.DebugContext(ctx, "event taken", eventAttrs(s, e), slog.String("outcome", "ignored"))
-		r.count(ctx, "other", "ignored")
+		r.count(ctx, "other", "ignored", 1)
 		return success
 	}
 	ctx, span := otel.Tracer("waybill/platform/eventing").Start(ctx, "process "+e.Type, processing(s, e)...)
@@ -354,7 +360,7 @@ func unreachable(err error) bool {
 
 // settle turns a handler's outcome into a verdict, parking the event where no retry can help.
 func (r *Receiver) settle(ctx context.Context, s Subscription, e Event, err error) verdict {
-	outcome, v := "done", success
+	outcome, v := outcomeDone, success
 	switch {
 	case err == nil:
 	case Passing(err):
@@ -368,12 +374,15 @@ func (r *Receiver) settle(ctx context.Context, s Subscription, e Event, err erro
 		}
 	}
 	r.logger.DebugContext(ctx, "event taken", eventAttrs(s, e), slog.String("outcome", outcome))
-	r.count(ctx, e.Type, outcome)
+	r.count(ctx, e.Type, outcome, 1)
 	return v
 }
 
-func (r *Receiver) count(ctx context.Context, eventType, outcome string) {
-	r.outcomes.Add(ctx, 1, metric.WithAttributes(attribute.String("type", eventType), attribute.String("outcome", outcome)))
+// outcomeDone is the outcome of an event that was processed.
+const outcomeDone = "done"
+
+func (r *Receiver) count(ctx context.Context, eventType, outcome string, n int64) {
+	r.outcomes.Add(ctx, n, metric.WithAttributes(attribute.String("type", eventType), attribute.String("outcome", outcome)))
 }
 
 func eventAttrs(s Subscription, e Event) slog.Attr {

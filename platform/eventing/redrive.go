@@ -53,6 +53,6 @@ func (r *Receiver) Redrive(ctx context.Context, topic string, e Event) error {
 		outcome, err = "parked", r.final(err)
 	}
 	r.logger.InfoContext(ctx, "event redriven", eventAttrs(s, e), slog.String("outcome", outcome), slog.Any("error", err))
-	r.count(ctx, e.Type, outcome)
+	r.count(ctx, e.Type, outcome, 1)
 	return err
 }

@@ -10,6 +10,7 @@ import (
 	"unicode"
 
 	"waybill/contracts"
+	"waybill/platform/jsontext"
 )
 
 // What an event may hold at most, in bytes.
@@ -169,40 +170,40 @@ func (d *decoding) need(f field) {
 
 // scan finds the members. It is false when the text is not one JSON object; then there is exactly one fault.
 func (d *decoding) scan(text string) bool {
-	s := scanner{src: text}
-	s.space()
-	ok := s.take('{')
-	if s.space(); ok && !s.take('}') {
+	s := jsontext.Scanner{Src: text}
+	s.Space()
+	ok := s.Take('{')
+	if s.Space(); ok && !s.Take('}') {
 		ok = d.members(&s)
 	}
-	if s.space(); ok && s.pos < len(s.src) {
+	if s.Space(); ok && s.Pos < len(s.Src) {
 		ok = false
 	}
 	if !ok && len(d.faults) == 0 {
-		d.faults = []Fault{{"", "must be one JSON object, and is none at byte " + strconv.Itoa(s.pos+1)}}
+		d.faults = []Fault{{"", "must be one JSON object, and is none at byte " + strconv.Itoa(s.Pos+1)}}
 	}
 	return ok
 }
 
-func (d *decoding) members(s *scanner) bool {
+func (d *decoding) members(s *jsontext.Scanner) bool {
 	var seen [fields]bool
 	for {
-		s.space()
-		start := s.pos
-		s.escaped = false
-		if !s.text() {
+		s.Space()
+		start := s.Pos
+		s.Escaped = false
+		if !s.Quoted() {
 			return false
 		}
-		f, known := fieldOf(unquote(s.src[start:s.pos], s.escaped))
-		s.space()
-		if !s.take(':') {
+		f, known := fieldOf(jsontext.Unquote(s.Src[start:s.Pos], s.Escaped))
+		s.Space()
+		if !s.Take(':') {
 			return false
 		}
-		s.space()
-		start, s.escaped, s.unusual = s.pos, false, false
-		text, ok := s.value(0)
+		s.Space()
+		start, s.Escaped, s.Unusual = s.Pos, false, false
+		text, ok := s.Value()
 		if !ok {
-			d.unreadable(s.src[start:], f, known)
+			d.unreadable(s.Src[start:], f, known)
 			return false
 		}
 		if known {
@@ -213,14 +214,14 @@ func (d *decoding) members(s *scanner) bool {
 			if seen[f] = true; text == "null" {
 				d.null[f] = true
 			} else {
-				d.raw[f], d.escaped[f], d.unusual[f] = text, s.escaped, s.unusual
+				d.raw[f], d.escaped[f], d.unusual[f] = text, s.Escaped, s.Unusual
 			}
 		}
-		s.space()
-		if s.take('}') {
+		s.Space()
+		if s.Take('}') {
 			return true
 		}
-		if !s.take(',') {
+		if !s.Take(',') {
 			return false
 		}
 	}
@@ -244,7 +245,7 @@ func (d *decoding) text(f field) string {
 		d.fault(f, "must be text")
 		return ""
 	}
-	return unquote(raw, d.escaped[f])
+	return jsontext.Unquote(raw, d.escaped[f])
 }
 
 func (d *decoding) id(f field, required bool) string {
@@ -394,17 +395,17 @@ func (d *decoding) scores() []float64 {
 	if d.need(fieldScores); d.raw[fieldScores] == "" {
 		return nil
 	}
-	s := scanner{src: d.raw[fieldScores]}
-	if !s.take('[') {
+	s := jsontext.Scanner{Src: d.raw[fieldScores]}
+	if !s.Take('[') {
 		d.fault(fieldScores, "must be a list of numbers")
 		return nil
 	}
 	var scores []float64
-	for s.space(); !s.take(']'); s.space() {
-		if s.take(',') {
-			s.space()
+	for s.Space(); !s.Take(']'); s.Space() {
+		if s.Take(',') {
+			s.Space()
 		}
-		text, _ := s.value(0) // scan has been over it
+		text, _ := s.Value() // scan has been over it
 		score, err := strconv.ParseFloat(text, 64)
 		if c := text[0]; err != nil || c != '-' && (c < '0' || c > '9') || score < 0 || score > 1 {
 			d.faults = append(d.faults, Fault{fmt.Sprintf("%s[%d]", fieldScores, len(scores)), "must be a number from 0 to 1"})
