@@ -42,9 +42,10 @@ type Config struct {
 	// IngestWait is how long a client waits for the broker at most.
 	IngestWait config.Duration `env:"INGEST_WAIT" envDefault:"15s"`
 
-	// The bus delivers so many events together, or what is there after so long.
+	// The bus delivers so many events together, or what is there after so long. The sidecar delivers one batch at a time, so a
+	// wait that is shorter than a round over all partitions makes batches small just when there is much to deliver.
 	DeliveryEvents config.Count    `env:"DELIVERY_EVENTS" envDefault:"500"`
-	DeliveryAwait  config.Duration `env:"DELIVERY_AWAIT" envDefault:"100ms"`
+	DeliveryAwait  config.Duration `env:"DELIVERY_AWAIT" envDefault:"500ms"`
 
 	// Lateness is how far an event may lie behind the newest one and still be counted in the windows, MaxAhead how far ahead
 	// of the clock it may be.

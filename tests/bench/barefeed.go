@@ -45,7 +45,7 @@ const (
 	// The partitions of the system's topics, and what analytics asks of its subscription.
 	feedPartitions = 8
 	feedDelivery   = 500
-	feedAwait      = 100 * time.Millisecond
+	feedAwait      = 500 * time.Millisecond
 )
 
 // newBareFeed starts it beside a running system, on data of its own in folder.
