@@ -1,0 +1,383 @@
+// fulfillment, with a sidecar of its own: managed Dapr has no workflows. One replica, four containers that reach each other on
+// the loopback interface. docs/adr/0018 says why, and what is lost with the replica.
+
+@description('Where the app runs.')
+param location string
+
+@description('Put on every resource.')
+param tags object
+
+@description('The environment of that region.')
+param environmentId string
+
+@description('Host name of the registry.')
+param registryServer string
+
+@description('The version of the images.')
+param imageTag string
+
+@description('Last part of the revision\'s name.')
+param release string
+
+@description('fulfillment\'s identity, by resource id.')
+param identityId string
+
+@description('The identity that pulls images. No container can use it.')
+param platformIdentityId string
+
+@description('What stands for each envRef of the components that fulfillment has.')
+param settings object
+
+@description('Settings of the service itself, beside those that it needs in any case.')
+param serviceSettings array
+
+@description('What the sidecar shows to the service when it delivers events.')
+@secure()
+@minLength(20)
+param appApiToken string
+
+@description('Address ranges that may call the service. Nobody else may: the service does not know its callers.')
+@minLength(1)
+param clientAddresses string[]
+
+var app = 'fulfillment'
+var port = 8002
+
+// Every process has ports of its own; the health ports are the only ones that answer beyond the loopback interface, for the
+// platform's probes.
+var daprHttpPort = 3500
+var daprGrpcPort = 50001
+var daprHealthPort = 3510
+var placementPort = 50005
+var placementHealthPort = 3520
+var schedulerPort = 50006
+var schedulerHealthPort = 3530
+
+// The files as they are: the sidecar takes each envRef from its own environment.
+var files = [
+  {
+    secret: 'orderbus'
+    path: 'orderbus.yaml'
+    text: loadTextContent('../../../components/azure/orderbus.yaml')
+  }
+  {
+    secret: 'statestore'
+    path: 'statestore.yaml'
+    text: loadTextContent('../../../components/azure/statestore.yaml')
+  }
+  {
+    secret: 'workflowstore'
+    path: 'workflowstore.yaml'
+    text: loadTextContent('../../../components/azure/workflowstore.yaml')
+  }
+]
+
+resource fulfillment 'Microsoft.App/containerApps@2025-07-01' = {
+  name: '${app}-${location}'
+  location: location
+  tags: tags
+  identity: {
+    type: 'UserAssigned'
+    userAssignedIdentities: {
+      '${identityId}': {}
+      '${platformIdentityId}': {}
+    }
+  }
+  properties: {
+    environmentId: environmentId
+    workloadProfileName: 'Consumption'
+    configuration: {
+      activeRevisionsMode: 'Single'
+      maxInactiveRevisions: 5
+      dapr: {
+        enabled: false
+      }
+      identitySettings: [
+        {
+          identity: platformIdentityId
+          lifecycle: 'None'
+        }
+      ]
+      ingress: {
+        external: true
+        targetPort: port
+        transport: 'auto'
+        allowInsecure: false
+        ipSecurityRestrictions: [for (range, i) in clientAddresses: {
+          name: 'client-${i}'
+          action: 'Allow'
+          ipAddressRange: range
+        }]
+      }
+      registries: [
+        {
+          server: registryServer
+          identity: platformIdentityId
+        }
+      ]
+      secrets: concat(map(files, f => {
+        name: f.secret
+        value: f.text
+      }), [
+        {
+          name: 'configuration'
+          value: loadTextContent('../../../components/local/config.yaml')
+        }
+        {
+          name: 'app-api-token'
+          value: appApiToken
+        }
+      ])
+    }
+    template: {
+      revisionSuffix: release
+      terminationGracePeriodSeconds: 60
+      volumes: [
+        {
+          name: 'components'
+          storageType: 'Secret'
+          secrets: map(files, f => {
+            secretRef: f.secret
+            path: f.path
+          })
+        }
+        {
+          name: 'configuration'
+          storageType: 'Secret'
+          secrets: [
+            {
+              secretRef: 'configuration'
+              path: 'config.yaml'
+            }
+          ]
+        }
+        {
+          // Outlives a container, and not the replica.
+          name: 'reminders'
+          storageType: 'EmptyDir'
+        }
+      ]
+      containers: [
+        {
+          name: app
+          image: '${registryServer}/${app}:${imageTag}'
+          resources: {
+            cpu: json('0.5')
+            memory: '1Gi'
+          }
+          env: concat([
+            {
+              name: 'APP_HOST'
+              value: '0.0.0.0'
+            }
+            {
+              name: 'APP_PORT'
+              value: string(port)
+            }
+            {
+              name: 'APP_API_TOKEN'
+              secretRef: 'app-api-token'
+            }
+            {
+              name: 'DAPR_HTTP_PORT'
+              value: string(daprHttpPort)
+            }
+            {
+              name: 'DAPR_GRPC_PORT'
+              value: string(daprGrpcPort)
+            }
+            {
+              name: 'EVENT_RETRIES'
+              value: 'broker'
+            }
+          ], serviceSettings)
+          probes: [
+            {
+              type: 'Startup'
+              httpGet: {
+                path: '/healthz'
+                port: port
+              }
+              periodSeconds: 1
+              failureThreshold: 60
+            }
+            {
+              type: 'Liveness'
+              httpGet: {
+                path: '/healthz'
+                port: port
+              }
+              periodSeconds: 10
+              timeoutSeconds: 5
+              failureThreshold: 3
+            }
+            {
+              type: 'Readiness'
+              httpGet: {
+                path: '/readyz'
+                port: port
+              }
+              periodSeconds: 5
+              timeoutSeconds: 4
+              failureThreshold: 3
+            }
+          ]
+        }
+        {
+          name: 'daprd'
+          image: '${registryServer}/daprd:${imageTag}'
+          resources: {
+            cpu: json('0.5')
+            memory: '1Gi'
+          }
+          args: [
+            '--app-id'
+            app
+            '--app-port'
+            string(port)
+            '--app-protocol'
+            'http'
+            '--dapr-http-port'
+            string(daprHttpPort)
+            '--dapr-grpc-port'
+            string(daprGrpcPort)
+            '--dapr-listen-addresses'
+            '127.0.0.1'
+            '--dapr-public-port'
+            string(daprHealthPort)
+            '--dapr-internal-grpc-listen-address'
+            '127.0.0.1'
+            '--placement-host-address'
+            '127.0.0.1:${placementPort}'
+            '--scheduler-host-address'
+            '127.0.0.1:${schedulerPort}'
+            '--resources-path'
+            '/components'
+            '--config'
+            '/configuration/config.yaml'
+            '--enable-metrics=false'
+            '--log-as-json'
+          ]
+          env: concat([
+            {
+              name: 'DAPR_HOST_IP'
+              value: '127.0.0.1'
+            }
+            {
+              name: 'APP_API_TOKEN'
+              secretRef: 'app-api-token'
+            }
+          ], map(items(settings), s => {
+            name: s.key
+            value: s.value
+          }))
+          volumeMounts: [
+            {
+              volumeName: 'components'
+              mountPath: '/components'
+            }
+            {
+              volumeName: 'configuration'
+              mountPath: '/configuration'
+            }
+          ]
+          probes: [
+            {
+              // Outbound: whether its own APIs can be used. Its other health waits for the service, which waits for it.
+              type: 'Liveness'
+              httpGet: {
+                path: '/v1.0/healthz/outbound'
+                port: daprHealthPort
+              }
+              initialDelaySeconds: 60
+              periodSeconds: 10
+              timeoutSeconds: 5
+              failureThreshold: 6
+            }
+          ]
+        }
+        {
+          name: 'placement'
+          image: '${registryServer}/placement:${imageTag}'
+          resources: {
+            cpu: json('0.25')
+            memory: '0.5Gi'
+          }
+          args: [
+            '--port'
+            string(placementPort)
+            '--listen-address'
+            '127.0.0.1'
+            '--healthz-port'
+            string(placementHealthPort)
+            '--enable-metrics=false'
+            '--log-as-json'
+          ]
+          probes: [
+            {
+              type: 'Liveness'
+              httpGet: {
+                path: '/healthz'
+                port: placementHealthPort
+              }
+              initialDelaySeconds: 20
+              periodSeconds: 10
+              timeoutSeconds: 5
+              failureThreshold: 3
+            }
+          ]
+        }
+        {
+          name: 'scheduler'
+          image: '${registryServer}/scheduler:${imageTag}'
+          resources: {
+            cpu: json('0.75')
+            memory: '1.5Gi'
+          }
+          args: [
+            '--port'
+            string(schedulerPort)
+            '--listen-address'
+            '127.0.0.1'
+            '--override-broadcast-host-port'
+            '127.0.0.1:${schedulerPort}'
+            '--healthz-port'
+            string(schedulerHealthPort)
+            '--etcd-data-dir'
+            '/reminders/etcd'
+            '--enable-metrics=false'
+            '--log-as-json'
+          ]
+          volumeMounts: [
+            {
+              volumeName: 'reminders'
+              mountPath: '/reminders'
+            }
+          ]
+          probes: [
+            {
+              type: 'Liveness'
+              httpGet: {
+                path: '/healthz'
+                port: schedulerHealthPort
+              }
+              initialDelaySeconds: 60
+              periodSeconds: 10
+              timeoutSeconds: 5
+              failureThreshold: 6
+            }
+          ]
+        }
+      ]
+      // Exactly one: a second replica would be a second workflow engine on the same state.
+      scale: {
+        minReplicas: 1
+        maxReplicas: 1
+      }
+    }
+  }
+}
+
+output id string = fulfillment.id
+output name string = fulfillment.name
+output url string = 'https://${fulfillment.properties.configuration.ingress.fqdn}'

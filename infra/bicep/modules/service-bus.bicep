@@ -1,0 +1,224 @@
+// The order bus: every topic and subscription of it, and who may send and receive where. Dapr makes none of them
+// (disableEntityManagement), so that sessions, lifetimes and duplicate detection are what stands here.
+
+var roles = loadJsonContent('../roles.json')
+
+@description('Last part of the names.')
+param suffix string
+
+@description('The regions, home first. The namespace stands in the first.')
+@minLength(1)
+param locations string[]
+
+@description('Put on every resource.')
+param tags object
+
+@description('Standard is enough for one region. Premium has memory of its own, and copies of itself in further regions.')
+@allowed([
+  'Standard'
+  'Premium'
+])
+param sku string
+
+@description('Object id of the identity that each sidecar uses, by app id.')
+param principalIds object
+
+@description('The identity that counts messages to decide how many replicas are needed.')
+param scalerPrincipalId string
+
+// Each topic and the apps that send to it. A test compares both lists with contracts and with the scopes of the component.
+var topics = [
+  {
+    name: 'orders'
+    senders: ['orders']
+  }
+  {
+    name: 'fulfillment'
+    senders: ['fulfillment']
+  }
+  {
+    name: 'inventory'
+    senders: ['fulfillment']
+  }
+  {
+    name: 'notifications'
+    senders: ['fulfillment']
+  }
+  {
+    name: 'notification-outcomes'
+    senders: ['notifications']
+  }
+]
+
+// Each app's reading of a topic. What the app sets aside goes to <topic>.<app>.dead, which it alone sends to and reads.
+var subscriptions = [
+  {
+    topic: 'orders'
+    app: 'orders'
+  }
+  {
+    topic: 'fulfillment'
+    app: 'orders'
+  }
+  {
+    topic: 'orders'
+    app: 'fulfillment'
+  }
+  {
+    topic: 'notifications'
+    app: 'notifications'
+  }
+  {
+    topic: 'fulfillment'
+    app: 'notifications'
+  }
+  {
+    topic: 'inventory'
+    app: 'notifications'
+  }
+  {
+    topic: 'orders'
+    app: 'analytics'
+  }
+]
+
+var deadLetters = map(subscriptions, s => {
+  name: '${s.topic}.${s.app}.dead'
+  senders: [s.app]
+})
+var allTopics = concat(topics, deadLetters)
+var topicNames = map(allTopics, t => t.name)
+var sendings = flatten(map(allTopics, t => map(t.senders, app => {
+  topic: t.name
+  app: app
+})))
+
+// A message waits for its app as long as the app is away, so its lifetime bounds an outage. What its app gives back is delivered
+// again at once, and counted; the apps hold such a message for five seconds first (docs/adr/0016), so 2,000 deliveries, the most
+// that the portal lets one ask for, are more than two hours. The component renews a lock three times a minute.
+var lifetime = 'P7D'
+var lock = 'PT1M'
+var maxDeliveries = 2000
+
+// A publish is repeated for ten seconds. A longer window would swallow the reminders of docs/adr/0009.
+var duplicateWindow = 'PT1M'
+
+var replicated = sku == 'Premium' && length(locations) > 1
+
+resource namespace 'Microsoft.ServiceBus/namespaces@2024-01-01' = {
+  name: 'sb-waybill-${suffix}'
+  location: locations[0]
+  tags: tags
+  sku: {
+    name: sku
+    tier: sku
+    capacity: sku == 'Premium' ? 1 : null
+  }
+  properties: {
+    disableLocalAuth: true
+    minimumTlsVersion: '1.2'
+    premiumMessagingPartitions: sku == 'Premium' ? 1 : null
+    // One copy, in the second region: with more than one location every message is in both before it counts as sent.
+    geoDataReplication: replicated ? {
+      maxReplicationLagDurationInSeconds: 0
+      locations: [
+        {
+          locationName: locations[0]
+          roleType: 'Primary'
+        }
+        {
+          locationName: locations[1]
+          roleType: 'Secondary'
+        }
+      ]
+    } : null
+  }
+}
+
+resource topic 'Microsoft.ServiceBus/namespaces/topics@2024-01-01' = [for t in allTopics: {
+  parent: namespace
+  name: t.name
+  properties: {
+    defaultMessageTimeToLive: endsWith(t.name, '.dead') ? 'P90D' : lifetime
+    // An event may be set aside twice.
+    requiresDuplicateDetection: !endsWith(t.name, '.dead')
+    duplicateDetectionHistoryTimeWindow: endsWith(t.name, '.dead') ? null : duplicateWindow
+    supportOrdering: true
+    maxSizeInMegabytes: 5120
+  }
+}]
+
+resource subscription 'Microsoft.ServiceBus/namespaces/topics/subscriptions@2024-01-01' = [for s in subscriptions: {
+  parent: topic[indexOf(topicNames, s.topic)]
+  name: s.app
+  properties: {
+    requiresSession: true
+    defaultMessageTimeToLive: lifetime
+    deadLetteringOnMessageExpiration: true
+    deadLetteringOnFilterEvaluationExceptions: true
+    lockDuration: lock
+    maxDeliveryCount: maxDeliveries
+    // What Service Bus gives up goes where the app looks for its dead letters, and not into a queue that nobody reads.
+    forwardDeadLetteredMessagesTo: topic[indexOf(topicNames, '${s.topic}.${s.app}.dead')].name
+  }
+}]
+
+resource deadSubscription 'Microsoft.ServiceBus/namespaces/topics/subscriptions@2024-01-01' = [for s in subscriptions: {
+  parent: topic[indexOf(topicNames, '${s.topic}.${s.app}.dead')]
+  name: s.app
+  properties: {
+    // What Dapr itself parks has no session.
+    requiresSession: false
+    defaultMessageTimeToLive: 'P90D'
+    deadLetteringOnMessageExpiration: true
+    lockDuration: lock
+    maxDeliveryCount: maxDeliveries
+  }
+}]
+
+resource sender 'Microsoft.Authorization/roleAssignments@2022-04-01' = [for s in sendings: {
+  name: guid(topic[indexOf(topicNames, s.topic)].id, principalIds[s.app], roles.serviceBusSender.id)
+  scope: topic[indexOf(topicNames, s.topic)]
+  properties: {
+    principalId: principalIds[s.app]
+    principalType: 'ServicePrincipal'
+    roleDefinitionId: subscriptionResourceId('Microsoft.Authorization/roleDefinitions', roles.serviceBusSender.id)
+  }
+}]
+
+resource receiver 'Microsoft.Authorization/roleAssignments@2022-04-01' = [for (s, i) in subscriptions: {
+  name: guid(subscription[i].id, principalIds[s.app], roles.serviceBusReceiver.id)
+  scope: subscription[i]
+  properties: {
+    principalId: principalIds[s.app]
+    principalType: 'ServicePrincipal'
+    roleDefinitionId: subscriptionResourceId('Microsoft.Authorization/roleDefinitions', roles.serviceBusReceiver.id)
+  }
+}]
+
+resource deadReceiver 'Microsoft.Authorization/roleAssignments@2022-04-01' = [for (s, i) in subscriptions: {
+  name: guid(deadSubscription[i].id, principalIds[s.app], roles.serviceBusReceiver.id)
+  scope: deadSubscription[i]
+  properties: {
+    principalId: principalIds[s.app]
+    principalType: 'ServicePrincipal'
+    roleDefinitionId: subscriptionResourceId('Microsoft.Authorization/roleDefinitions', roles.serviceBusReceiver.id)
+  }
+}]
+
+// Counting a subscription's messages needs the right to manage, which no narrower role has (kedacore/keda issue 806). No
+// container can use this identity (lifecycle None in the apps).
+resource scaler 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
+  name: guid(namespace.id, scalerPrincipalId, roles.serviceBusOwner.id)
+  scope: namespace
+  properties: {
+    principalId: scalerPrincipalId
+    principalType: 'ServicePrincipal'
+    roleDefinitionId: subscriptionResourceId('Microsoft.Authorization/roleDefinitions', roles.serviceBusOwner.id)
+  }
+}
+
+output id string = namespace.id
+output name string = namespace.name
+output hostName string = '${namespace.name}.servicebus.windows.net'
+output subscriptions array = subscriptions
