@@ -604,6 +604,7 @@ module workbook 'modules/workbook.bicep' = {
 output ordersUrls array = [for (location, i) in locations: orders[i].outputs.url]
 output notificationsUrls array = [for (location, i) in locations: notifications[i].outputs.url]
 output analyticsUrls array = [for (location, i) in locations: analytics[i].outputs.url]
+output fulfillmentName string = fulfillment.outputs.name
 output fulfillmentUrl string = fulfillment.outputs.url
 output vaultName string = vault.outputs.name
 output serviceBusName string = serviceBus.outputs.name

@@ -200,3 +200,15 @@ func fromYAML(path string, node *yaml.Node) (*Value, error) {
 		return nil, &Error{pos, "aliases are not known here"}
 	}
 }
+
+// Text is a string that is given from outside.
+func Text(s string) *Value { return text(Pos{"given", 1}, s) }
+
+// Texts is an array of them.
+func Texts(list ...string) *Value {
+	v := array(Pos{"given", 1}, nil)
+	for _, s := range list {
+		v.Items = append(v.Items, Text(s))
+	}
+	return v
+}
