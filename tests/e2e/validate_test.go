@@ -16,19 +16,19 @@ func TestTheValidationOfADeployment(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	validate := func(orders string) (string, error) {
+	validate := func(orders, patience string) (string, error) {
 		out, err := exec.CommandContext(t.Context(), filepath.Join(root, "infra", "validate.sh"),
 			"--orders", orders, "--fulfillment", waybill.App("fulfillment").URL, "--analytics", waybill.App("analytics").URL,
-			"--notifications", waybill.App("notifications").URL, "--patience", "60").CombinedOutput()
+			"--notifications", waybill.App("notifications").URL, "--patience", patience).CombinedOutput()
 		return string(out), err
 	}
-	if out, err := validate(waybill.App("orders").URL); err != nil {
+	if out, err := validate(waybill.App("orders").URL, "60"); err != nil {
 		t.Errorf("%v:\n%s", err, out)
 	} else if !strings.Contains(out, "is fulfilled") || !strings.HasSuffix(out, "ok: analytics counts it\n") {
 		t.Errorf("it said:\n%s", out)
 	}
 	// fulfillment takes no orders. What could be a fault that passes is asked for until patience ends.
-	if out, err := validate(waybill.App("fulfillment").URL); err == nil || !strings.Contains(out, "failed after 60 seconds: an order is accepted") {
+	if out, err := validate(waybill.App("fulfillment").URL, "3"); err == nil || !strings.Contains(out, "failed after 3 seconds: an order is accepted") {
 		t.Errorf("%v with orders at the wrong address:\n%s", err, out)
 	}
 }
