@@ -77,18 +77,35 @@ test-containers: $(DEVRUN) ## Make the images and run the whole system in contai
 test-chaos: runtime ## Kill every process at every step of the saga and write docs/failure-matrix.md (a quarter of an hour)
 	@cd tests && go test -count=1 -timeout 90m -run 'TestFailureMatrix$$' ./e2e -matrix all -matrix.page $(CURDIR)/docs/failure-matrix.md -v
 
-# What the tests of the Azure Data Explorer adapter need beside Go; without it they skip.
-AZURITE_VERSION        := 3.35.0
-KUSTO_LANGUAGE_VERSION := 12.4.1
-NPM := $(CURDIR)/.waybill/npm
+# What the tests of Azure Data Explorer and of the infrastructure need beside Go; without it those tests skip.
+AZURITE_VERSION         := 3.35.0
+KUSTO_LANGUAGE_VERSION  := 12.4.1
+TREE_SITTER_VERSION     := 0.25.10
+BICEP_GRAMMAR_VERSION   := 1.1.0
+NPM  := $(CURDIR)/.waybill/npm
+NPMS := azurite@$(AZURITE_VERSION) @kusto/language-service-next@$(KUSTO_LANGUAGE_VERSION) \
+	web-tree-sitter@$(TREE_SITTER_VERSION) tree-sitter-bicep@$(BICEP_GRAMMAR_VERSION)
+
+# Nothing of these packages runs at installation: tree-sitter-bicep would compile a parser that is not needed.
+.PHONY: npm
+npm:
+	@mkdir -p $(NPM)
+	@[ "$$(cat $(NPM)/installed 2>/dev/null)" = "$(NPMS)" ] || { \
+		npm install --prefix $(NPM) --ignore-scripts --no-audit --no-fund --silent $(NPMS) && echo "$(NPMS)" > $(NPM)/installed; }
 
 .PHONY: test-kusto
 test-kusto: export AZURITE := $(NPM)/node_modules/.bin/azurite
 test-kusto: export KUSTO_LANGUAGE := $(NPM)/node_modules/@kusto/language-service-next
-test-kusto: ## Test the Azure Data Explorer adapter with Azurite and Microsoft's KQL parser (needs npm)
-	@mkdir -p $(NPM)
-	@npm install --prefix $(NPM) --no-audit --no-fund --silent azurite@$(AZURITE_VERSION) @kusto/language-service-next@$(KUSTO_LANGUAGE_VERSION)
+test-kusto: npm ## Test the Azure Data Explorer adapter with Azurite and Microsoft's KQL parser (needs npm)
 	@cd services/analytics && go test -count=1 ./internal/store/kusto
+
+.PHONY: test-infra
+test-infra: export NODE_MODULES := $(NPM)/node_modules
+test-infra: export KUSTO_LANGUAGE := $(NPM)/node_modules/@kusto/language-service-next
+test-infra: npm ## Test the infrastructure without Azure: Bicep, KQL, shell scripts, and names (needs npm and shellcheck)
+	@shellcheck $$(git grep -lE '^#!/bin/(ba)?sh' -- ':!*_test.go')
+	@cd services/analytics && go test -count=1 -run 'TestSchema$$' ./internal/store/kusto
+	@cd tests && go test -count=1 ./internal/bicep ./static/infra
 
 .PHONY: bench
 bench: runtime ## Measure orders and events beside bare Dapr, turn by turn (ARGS=-quick: two minutes instead of eight)

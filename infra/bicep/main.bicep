@@ -33,7 +33,7 @@ param registryName string
 @maxLength(128)
 param imageTag string
 
-@description('Names this deployment in the names of revisions: another one each time, so that every deployment starts new revisions.')
+@description('Names this deployment: another one each time, so that every deployment starts new revisions, and a new database for the workflow engine.')
 @minLength(1)
 @maxLength(20)
 param release string
@@ -282,6 +282,7 @@ module postgres 'modules/postgres.bicep' = {
     suffix: fulfillmentLocation == home ? suffix : '${suffix}-${fulfillmentLocation}'
     location: fulfillmentLocation
     tags: tags
+    release: release
     size: postgresSize
     highAvailability: postgresHighAvailability
     backupDays: postgresBackupDays
@@ -606,5 +607,7 @@ output notificationsUrls array = [for (location, i) in locations: notifications[
 output analyticsUrls array = [for (location, i) in locations: analytics[i].outputs.url]
 output fulfillmentName string = fulfillment.outputs.name
 output fulfillmentUrl string = fulfillment.outputs.url
+output postgresName string = postgres.outputs.name
+output postgresDatabase string = postgres.outputs.databaseName
 output vaultName string = vault.outputs.name
 output serviceBusName string = serviceBus.outputs.name
