@@ -202,16 +202,6 @@ if [ -n "$stopped" ]; then
 	fi
 fi
 
-# Each deployment gives the workflow engine a new database (docs/adr/0018).
-step "old databases of the workflow engine"
-server=$(output postgresName.value)
-current=$(output postgresDatabase.value)
-for old in $(az postgres flexible-server db list --resource-group "$group" --server-name "$server" --query "[?starts_with(name, 'workflow-')].name" --output tsv); do
-	[ "$old" != "$current" ] || continue
-	echo "$old goes"
-	az postgres flexible-server db delete --resource-group "$group" --server-name "$server" --database-name "$old" --yes --output none
-done
-
 step "secrets in the vault"
 vault=$(output vaultName.value)
 have=$(az keyvault secret list --vault-name "$vault" --query '[].name' --output tsv) ||

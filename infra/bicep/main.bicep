@@ -33,7 +33,7 @@ param registryName string
 @maxLength(128)
 param imageTag string
 
-@description('Names this deployment: another one each time, so that every deployment starts new revisions, and a new database for the workflow engine.')
+@description('Names this deployment: another one each time, so that every deployment starts new revisions.')
 @minLength(1)
 @maxLength(20)
 param release string
@@ -282,7 +282,6 @@ module postgres 'modules/postgres.bicep' = {
     suffix: fulfillmentLocation == home ? suffix : '${suffix}-${fulfillmentLocation}'
     location: fulfillmentLocation
     tags: tags
-    release: release
     size: postgresSize
     highAvailability: postgresHighAvailability
     backupDays: postgresBackupDays
@@ -607,7 +606,5 @@ output notificationsUrls array = [for (location, i) in locations: notifications[
 output analyticsUrls array = [for (location, i) in locations: analytics[i].outputs.url]
 output fulfillmentName string = fulfillment.outputs.name
 output fulfillmentUrl string = fulfillment.outputs.url
-output postgresName string = postgres.outputs.name
-output postgresDatabase string = postgres.outputs.databaseName
 output vaultName string = vault.outputs.name
 output serviceBusName string = serviceBus.outputs.name

@@ -121,7 +121,7 @@ resource fulfillment 'Microsoft.App/containerApps@2025-07-01' = {
       }), [
         {
           name: 'configuration'
-          value: loadTextContent('../../../components/local/config.yaml')
+          value: loadTextContent('../../../components/azure/config.yaml')
         }
         {
           name: 'app-api-token'

@@ -9,11 +9,6 @@ param location string
 @description('Put on every resource.')
 param tags object
 
-@description('Names this deployment, in the name of its database.')
-@minLength(1)
-@maxLength(20)
-param release string
-
 @description('Size of the server.')
 @allowed([
   'Standard_B1ms'
@@ -77,12 +72,9 @@ resource administrator 'Microsoft.DBforPostgreSQL/flexibleServers/administrators
   }
 }
 
-// A new one for every deployment, because a deployment replaces fulfillment's replica, and with it the scheduler's reminders. A
-// workflow whose history is there and whose reminder is not waits for ever; one that the engine does not know is started anew
-// (docs/adr/0018).
 resource database 'Microsoft.DBforPostgreSQL/flexibleServers/databases@2024-08-01' = {
   parent: server
-  name: 'workflow-${release}'
+  name: 'workflow'
   properties: {
     charset: 'UTF8'
     collation: 'en_US.utf8'
@@ -107,6 +99,5 @@ resource fromAzure 'Microsoft.DBforPostgreSQL/flexibleServers/firewallRules@2024
 }
 
 output id string = server.id
-output name string = server.name
 output host string = server.properties.fullyQualifiedDomainName
 output databaseName string = database.name

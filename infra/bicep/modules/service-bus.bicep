@@ -94,11 +94,10 @@ var sendings = flatten(map(allTopics, t => map(t.senders, app => {
 })))
 
 // A message waits for its app as long as the app is away, so its lifetime bounds an outage. What its app gives back is delivered
-// again at once, and counted; the apps hold such a message for five seconds first (docs/adr/0016), so 2,000 deliveries, the most
-// that the portal lets one ask for, are more than two hours. The component renews a lock three times a minute.
+// again at once, and counted: docs/adr/0016 says why 100,000. The component renews a lock three times a minute.
 var lifetime = 'P7D'
 var lock = 'PT1M'
-var maxDeliveries = 2000
+var maxDeliveries = 100000
 
 // A publish is repeated for ten seconds. A longer window would swallow the reminders of docs/adr/0009.
 var duplicateWindow = 'PT1M'

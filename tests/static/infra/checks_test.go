@@ -427,7 +427,7 @@ func serviceBus(r repository) (faults []string) {
 			subscriptions[topic+"/"+app] = s
 			want := map[string]string{
 				"properties.lockDuration":     "PT1M",
-				"properties.maxDeliveryCount": "2000",
+				"properties.maxDeliveryCount": "100000",
 			}
 			if strings.HasSuffix(topic, ".dead") {
 				want["properties.requiresSession"] = "false"
@@ -526,7 +526,7 @@ func kusto(r repository) (faults []string) {
 	return faults
 }
 
-// componentFiles are the files of components/azure, by name of the file.
+// componentFiles are the components of components/azure, by name of the file.
 func (r repository) componentFiles() map[string]*bicep.Value {
 	paths, err := filepath.Glob(filepath.Join(r.root, "components/azure/*.yaml"))
 	if err != nil || len(paths) == 0 {
@@ -534,8 +534,12 @@ func (r repository) componentFiles() map[string]*bicep.Value {
 	}
 	files := map[string]*bicep.Value{}
 	for _, path := range paths {
-		if files[path], err = bicep.Load(path); err != nil {
+		file, err := bicep.Load(path)
+		if err != nil {
 			panic(err)
+		}
+		if file.At("kind").Text == "Component" {
+			files[path] = file
 		}
 	}
 	return files

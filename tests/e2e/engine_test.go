@@ -12,9 +12,9 @@ import (
 	"waybill/tests/internal/system"
 )
 
-// On Container Apps fulfillment's scheduler loses its data with its replica, and a deployment gives the workflow engine a new
-// database (docs/adr/0018). Here everything stops with sagas at work, in the pause before a retry, and waiting for a person; what
-// scheduler and engine kept is thrown away; and every order still ends, charged once and shipped once.
+// The workflow engine's database and the scheduler's data can both be lost (docs/adr/0018, docs/operations.md). Here everything
+// stops with sagas at work, in the pause before a retry, and waiting for a person; what scheduler and engine kept is thrown
+// away; and every order still ends, charged once and shipped once.
 func TestTheWorkflowEngineForgetsEverything(t *testing.T) {
 	t.Parallel()
 	const orders = 20
