@@ -6,7 +6,8 @@
 #   docker build --target orders .           builds from source, and so does `az acr build --target orders .`; the
 #                                            builder's image comes from a registry, and Dapr's images take minutes
 #
-# Docker's classic builder runs every stage up to the target, and that is why the packed ones stand first and Dapr's last.
+# Docker's classic builder, which `az acr build` uses, runs every stage up to the target. That is why `packed` stands before
+# the stages that need a registry, and Dapr's, which take long, stand last.
 
 # Which image the target `packed` makes.
 ARG IMAGE=orders
@@ -92,10 +93,13 @@ HEALTHCHECK --interval=3s --timeout=4s --retries=3 CMD ["/probe", "http://127.0.
 ENTRYPOINT ["/scheduler"]
 CMD ["--etcd-data-dir", "/data/scheduler"]
 
-# One packed folder as the context: .waybill/images/<image>.
+# The context is one packed folder, .waybill/images/<image>, with ROOT=root and DATA=data. The defaults are there for the
+# classic builder on its way to a later target: with the repository as the context it comes by here too, for nothing.
 FROM base-${IMAGE} AS packed
-COPY root/ /
-COPY --chown=65532:65532 data/ /data/
+ARG ROOT=LICENSE
+ARG DATA=LICENSE
+COPY ${ROOT} /
+COPY --chown=65532:65532 ${DATA} /data/
 
 # From source, from here on.
 FROM ${GO_IMAGE} AS services

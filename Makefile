@@ -71,7 +71,7 @@ test-e2e: runtime ## Run the end-to-end tests: the real processes, killed one af
 test-containers: $(DEVRUN) ## Make the images and run the whole system in containers, broken on purpose (needs Docker)
 	@$(DEVRUN) images
 	@echo "== tests/containers"
-	@cd tests/containers && go test -count=1 -timeout 15m ./...
+	@cd tests/containers && go test -count=1 -timeout 15m -v ./...
 
 .PHONY: test-chaos
 test-chaos: runtime ## Kill every process at every step of the saga and write docs/failure-matrix.md (a quarter of an hour)

@@ -78,7 +78,7 @@ func ready(ctx context.Context, compose description) error {
 		return fmt.Errorf("%w\n(%w)", errNoDocker, err)
 	}
 	for _, s := range compose.Services {
-		if _, err := docker.Client.ImageInspect(ctx, s.Image); err != nil {
+		if _, err := docker.ImageInspect(ctx, s.Image); err != nil {
 			return fmt.Errorf(`there is no image %s: "make images" makes it, and "make test-containers" does so first (%w)`, s.Image, err)
 		}
 	}

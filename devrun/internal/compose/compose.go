@@ -27,7 +27,7 @@ const usualProject = "waybill"
 const profiles = "telemetry,emulators"
 
 // ErrNoCompose says that there is no Compose, and how to get it.
-var ErrNoCompose = errors.New(`Docker is there, but Compose is not: install it and try again
+var ErrNoCompose = errors.New(`no Compose beside Docker: install it and try again
   Debian, Ubuntu: apt-get install docker-compose
   others:         https://docs.docker.com/compose/install/`)
 

@@ -55,7 +55,7 @@ func (t *tree) copy(name, source string, mode fs.FileMode) {
 
 func (t *tree) put(name string, text []byte, mode fs.FileMode) {
 	path := filepath.Join(t.dir, filepath.FromSlash(name))
-	if t.err = os.WriteFile(path, text, mode); t.err == nil {
+	if t.err = os.WriteFile(path, text, mode); t.err == nil { //nolint:gosec // the names are this package's own
 		t.err = os.Chmod(path, mode) // whatever the umask is
 	}
 }

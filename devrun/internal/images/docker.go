@@ -44,11 +44,12 @@ func Name(image string) string { return "waybill/" + image }
 
 // Build makes the image of that name and returns its size in bytes.
 func (d *Docker) Build(ctx context.Context, image string) (size int64, err error) {
-	args := []string{
-		"build", "--target", "packed", "--build-arg", "IMAGE=" + image,
-		"--build-arg", "VERSION=" + d.Version, "--build-arg", "REVISION=" + d.Revision, "--build-arg", "CREATED=" + d.Created,
+	args := make([]string, 0, 24)
+	args = append(args,
+		"build", "--target", "packed", "--build-arg", "IMAGE="+image, "--build-arg", "ROOT=root", "--build-arg", "DATA=data",
+		"--build-arg", "VERSION="+d.Version, "--build-arg", "REVISION="+d.Revision, "--build-arg", "CREATED="+d.Created,
 		"--file", filepath.Join(d.Root, "Dockerfile"),
-	}
+	)
 	for _, tag := range d.Tags {
 		args = append(args, "--tag", Name(image)+":"+tag)
 	}

@@ -18,7 +18,7 @@ import (
 
 // Names lists the images, services first.
 func Names() []string {
-	var names []string
+	names := make([]string, 0, len(all))
 	for _, i := range all {
 		names = append(names, i.name)
 	}

@@ -25,10 +25,13 @@ type System interface {
 type Order struct {
 	OrderID        string `json:"order_id"`
 	CustomerID     string `json:"customer_id"`
-	Status         string
+	Status         string `json:"status"`
 	ProcessedAt    string `json:"processed_at"`
 	TrackingNumber string `json:"tracking_number"`
-	Failure        *struct{ Code, Message string }
+	Failure        *struct {
+		Code    string `json:"code"`
+		Message string `json:"message"`
+	} `json:"failure"`
 }
 
 // Line is a line of an order's body.
@@ -72,7 +75,7 @@ func Call(ctx context.Context, method, url string, body any, header ...string) (
 	if err != nil {
 		return 0, nil, nil, err
 	}
-	defer resp.Body.Close()
+	defer func() { _ = resp.Body.Close() }()
 	answer, err := io.ReadAll(resp.Body)
 	return resp.StatusCode, resp.Header, answer, err
 }
@@ -89,7 +92,7 @@ func Place(ctx context.Context, s System, key string, body any) (string, error) 
 				return "", err
 			}
 			if want := "/v1/orders/" + accepted.OrderID; header.Get("Location") != want {
-				return "", fmt.Errorf("Location %q, want %q", header.Get("Location"), want)
+				return "", fmt.Errorf("the header Location is %q, want %q", header.Get("Location"), want)
 			}
 			return accepted.OrderID, nil
 		case err == nil && status != http.StatusServiceUnavailable && status != http.StatusConflict:
@@ -159,8 +162,8 @@ func BooksOf(ctx context.Context, s System, id string) (Books, error) {
 // Stock is a product's stock.
 type Stock struct {
 	OnHand   int `json:"on_hand"`
-	Reserved int
-	Shipped  int
+	Reserved int `json:"reserved"`
+	Shipped  int `json:"shipped"`
 }
 
 // SetStock puts a product into the warehouse.
