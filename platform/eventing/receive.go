@@ -225,6 +225,9 @@ func (r *Receiver) read(w http.ResponseWriter, req *http.Request, s Subscription
 	if !ok {
 		return Event{}, false
 	}
+	if r.brokerRetries {
+		body = unwrapped(body)
+	}
 	var e Event
 	if err := json.Unmarshal(body, &e); err != nil {
 		r.answerVerdict(w, req, r.settle(req.Context(), s, Event{Data: jsonOrText(body)}, notCloudEvent(err)))

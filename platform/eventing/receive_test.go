@@ -3,6 +3,7 @@ package eventing
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -33,13 +34,14 @@ const deadLetter = "orders.app.dead"
 
 // receiving is a Receiver behind its routes, with a sidecar that it publishes through.
 type receiving struct {
-	sidecar fakedapr.Server
-	publish *Publisher
-	routes  *chi.Mux
-	log     bytes.Buffer
-	mu      sync.Mutex
-	parked  []Event
-	onPark  error
+	sidecar  fakedapr.Server
+	publish  *Publisher
+	receiver *Receiver
+	routes   *chi.Mux
+	log      bytes.Buffer
+	mu       sync.Mutex
+	parked   []Event
+	onPark   error
 }
 
 func receive(t *testing.T, token string, s Subscription) *receiving {
@@ -64,6 +66,7 @@ func receive(t *testing.T, token string, s Subscription) *receiving {
 	}
 	r.firstDelay = time.Millisecond
 	r.Mount(x.routes)
+	x.receiver = r
 	return x
 }
 
@@ -155,9 +158,8 @@ func TestDescription(t *testing.T) {
 		return map[string]any{"enabled": true, "maxMessagesCount": messages, "maxAwaitDurationMs": 1500.0}
 	}
 	sessions := map[string]any{"requireSessions": "true", "sessionIdleTimeoutInSec": "1", "maxConcurrentSessions": "64"}
-	raw := map[string]any{
-		"pubsubname": "orderbus", "topic": deadLetter, "route": "/events/" + deadLetter, "metadata": map[string]any{"rawPayload": "true"},
-	}
+	unseen := map[string]any{"rawPayload": "true"}
+	raw := map[string]any{"pubsubname": "orderbus", "topic": deadLetter, "route": "/events/" + deadLetter, "metadata": unseen}
 	orders := map[string]any{
 		"pubsubname": "orderbus", "topic": "orders",
 		"routes": map[string]any{"rules": []any{match("A"), match("B"), match("C")}, "default": "/events/orders"},
@@ -179,8 +181,12 @@ func TestDescription(t *testing.T) {
 			with(orders, "deadLetterTopic", deadLetter), with(inventory, "deadLetterTopic", "inventory.app.dead"),
 			with(views, "deadLetterTopic", "views.app.dead"), raw,
 		}},
-		// Without a dead-letter topic, and a session's batches are small.
-		"the broker retries": {true, []any{orders, with(inventory, "bulkSubscribe", bulk(10)), views, raw}},
+		// Without a dead-letter topic and without a look into messages; and a session's batches are small.
+		"the broker retries": {true, []any{
+			map[string]any{"pubsubname": "orderbus", "topic": "orders", "route": "/events/orders", "metadata": unseen},
+			with(with(inventory, "bulkSubscribe", bulk(10)), "metadata", with(sessions, "rawPayload", "true")),
+			with(views, "metadata", unseen), raw,
+		}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -260,7 +266,7 @@ func TestTheBrokerIsNotHurried(t *testing.T) {
 				r.attempts = 1
 				r.Mount(x.routes)
 				began := time.Now()
-				if w := x.do(t.Context(), http.MethodPost, c.path, c.body, nil); w.Code != http.StatusOK {
+				if w := x.do(t.Context(), http.MethodPost, c.path, unseen(c.body), nil); w.Code != http.StatusOK {
 					t.Errorf("answered %d %s", w.Code, w.Body)
 				}
 				want := time.Duration(0)
@@ -271,6 +277,55 @@ func TestTheBrokerIsNotHurried(t *testing.T) {
 					t.Errorf("answered after %v, want %v", got, want)
 				}
 			})
+		})
+	}
+}
+
+// unseen is a message as a sidecar delivers it that was not asked to look into it; a bulk delivery stays what it is.
+func unseen(message string) string {
+	if strings.HasPrefix(message, `{"entries"`) {
+		return message
+	}
+	return `{"id":"random","type":"com.dapr.event.sent","data_base64":"` + base64.StdEncoding.EncodeToString([]byte(message)) + `"}`
+}
+
+// TestMessagesThatTheSidecarDidNotLookInto checks that the service itself parks what is no CloudEvent, with a reason, where the
+// sidecar passes on everything.
+func TestMessagesThatTheSidecarDidNotLookInto(t *testing.T) {
+	t.Parallel()
+	entry := func(id, message string) string {
+		return `{"entryId":"` + id + `","event":"` + base64.StdEncoding.EncodeToString([]byte(message)) + `","metadata":{"metadata.SessionId":"CUST-1"}}`
+	}
+	for name, c := range map[string]struct {
+		bulk   *Bulk
+		path   string
+		bodies []string
+	}{
+		"one by one": {nil, "/events/orders", []string{unseen(cloudEventOf("e1")), unseen("no JSON")}},
+		"a batch":    {&Bulk{MaxMessages: 10}, "/events/orders/bulk", []string{`{"entries":[` + entry("1", cloudEventOf("e1")) + `,` + entry("2", "no JSON") + `]}`}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var taken []string
+			s := handling(func(_ context.Context, e Event) error {
+				taken = append(taken, e.ID+" of "+e.Key+" in "+e.traceParent)
+				return nil
+			})
+			s.Bulk = c.bulk
+			x := receive(t, "", s)
+			x.receiver.brokerRetries = true
+			for _, body := range c.bodies {
+				if w := x.do(t.Context(), http.MethodPost, c.path, body, map[string]string{"metadata.SessionId": "CUST-1"}); w.Code != http.StatusOK || strings.Contains(w.Body.String(), "RETRY") {
+					t.Errorf("answered %d %s", w.Code, w.Body)
+				}
+			}
+			if want := []string{"e1 of CUST-1 in 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}; !slices.Equal(taken, want) {
+				t.Errorf("took %q, want %q", taken, want)
+			}
+			dead := x.dead(t)
+			if len(dead) != 1 || dead[0]["data"] != "no JSON" || !strings.Contains(fmt.Sprint(dead[0]["parkedreason"]), "not a CloudEvent") {
+				t.Errorf("parked %v", dead)
+			}
 		})
 	}
 }

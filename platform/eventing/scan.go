@@ -167,13 +167,31 @@ func decodeBatch(body []byte) ([]entry, error) {
 	entries := make([]entry, len(batch.Entries))
 	for i, one := range batch.Entries {
 		entries[i].id = one.EntryID
-		if err := json.Unmarshal(one.Event, &entries[i].event); err != nil {
-			entries[i].event, entries[i].err = Event{Data: jsonOrText(one.Event)}, notCloudEvent(err)
+		var err error
+		if entries[i].event, err = decodeEntry(one.Event); err != nil {
+			entries[i].err = notCloudEvent(err)
 			continue
 		}
 		entries[i].event.Key = keyOf(func(name string) string { return one.Metadata[name] })
 	}
 	return entries, nil
+}
+
+// decodeEntry reads the event of an entry, which a sidecar that was not asked to look into messages writes as base64. With the
+// error comes an event that holds what is none.
+func decodeEntry(text json.RawMessage) (Event, error) {
+	var message []byte
+	if len(text) > 0 && text[0] == '"' && json.Unmarshal(text, &message) == nil {
+		text = message
+		if e, ok := scanEvent(string(text), text); ok {
+			return e, nil
+		}
+	}
+	var e Event
+	if err := json.Unmarshal(text, &e); err != nil {
+		return Event{Data: jsonOrText(text)}, err
+	}
+	return e, nil
 }
 
 // usualEvent is how long an event in its entry usually is, in bytes.

@@ -98,8 +98,9 @@ func (r *Receiver) describe(w http.ResponseWriter, req *http.Request) {
 			d.Metadata = withSessions
 		}
 		if r.brokerRetries {
-			// A sidecar without a resiliency policy would put an event there at the first failure.
-			d.DeadLetterTopic = ""
+			// A sidecar without a resiliency policy would put an event there at the first failure. Without the topic it has
+			// nowhere to put what is no CloudEvent, and would fail on it for ever, so it is not asked to look.
+			d.DeadLetterTopic, d.Metadata.RawPayload = "", "true"
 		}
 		switch {
 		case s.Raw != nil:
@@ -111,6 +112,8 @@ func (r *Receiver) describe(w http.ResponseWriter, req *http.Request) {
 			}
 			d.Route = bulkPath(s)
 			d.BulkSubscribe = &bulkDescription{Enabled: true, MaxMessagesCount: together, MaxAwaitDurationMs: s.Bulk.MaxAwait.Milliseconds()}
+		case r.brokerRetries:
+			d.Route = otherPath(s)
 		default:
 			d.Routes = &routes{Rules: []rule{}, Default: otherPath(s)}
 			for eventType := range s.Handlers {

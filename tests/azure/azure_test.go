@@ -13,13 +13,16 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/dapr/go-sdk/client"
 	"github.com/go-chi/chi/v5"
 	"github.com/twmb/franz-go/pkg/kfake"
 
@@ -40,9 +43,9 @@ const (
 type app struct {
 	away     atomic.Bool
 	attempts atomic.Int64
-	parked   atomic.Int64
 	mu       sync.Mutex
 	taken    map[string]int
+	dead     []string
 }
 
 func (a *app) take(_ context.Context, events []eventing.Event) []error {
@@ -66,19 +69,36 @@ func (a *app) takenOf() int {
 	return len(a.taken)
 }
 
+func (a *app) deadLetters() []string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.Clone(a.dead)
+}
+
 // TestNothingIsLostWithoutAPolicy: with EVENT_RETRIES=broker and no resiliency policy, as on managed Dapr, events that their
 // service cannot take stay on the bus, over a regular stop of the sidecar between two attempts too, and none becomes a dead
-// letter. Dapr's Event Hubs component would move its checkpoint past them at that stop (docs/adr/0015).
+// letter. Dapr's Event Hubs component would move its checkpoint past them at that stop (docs/adr/0015). What is no CloudEvent
+// is parked by the service, with a reason, and blocks nothing.
 func TestNothingIsLostWithoutAPolicy(t *testing.T) {
 	t.Parallel()
 	broker := startBroker(t)
 	a := &app{taken: map[string]int{}}
 	a.away.Store(true)
-	port := a.serve(t)
-	dapr := startSidecar(t, broker, port)
+	ports := freePorts(t, 4)
+	connection := dial(t, ports)
+	publisher, err := eventing.NewPublisher(connection.Client, contracts.TelemetryBus)
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := a.serve(t, publisher)
+	dapr := startSidecar(t, broker, ports, port)
 
-	const events = 60
-	publish(t, dapr, events)
+	const events, noEvent = 60, "no event, says the test"
+	raw := client.PublishEventWithMetadata(map[string]string{"rawPayload": "true"})
+	if err := connection.Client.PublishEvent(t.Context(), contracts.TelemetryBus, contracts.TopicAnalyticsEvents, []byte(noEvent), raw); err != nil {
+		t.Fatal(err)
+	}
+	publish(t, publisher, events)
 	// A delivery is four attempts, and there is one partition: the fifth attempt is the second delivery.
 	eventually(t, "a second delivery", func() bool { return a.attempts.Load() > 4 })
 	dapr.stop(t)
@@ -87,17 +107,20 @@ func TestNothingIsLostWithoutAPolicy(t *testing.T) {
 		t.Fatal("events were taken while nobody could")
 	}
 
-	dapr = startSidecar(t, broker, port)
+	dapr = startSidecar(t, broker, ports, port)
 	eventually(t, "every event after the restart", func() bool { return a.takenOf() == events })
-	// The dead-letter topic is read by the same sidecar, so a dead letter would be here by now, or comes before this one.
-	client := dapr.dial(t)
-	dead := contracts.AnalyticsReadsEvents.DeadLetter()
-	if err := newPublisher(t, client).Publish(t.Context(), dead, event(-1)); err != nil {
+	eventually(t, "what is no event", func() bool { return len(a.deadLetters()) > 0 })
+	// The dead-letter topic has one partition, so a dead letter of an event would come before this one.
+	const last = -1
+	if err := publisher.Publish(t.Context(), contracts.AnalyticsReadsEvents.DeadLetter(), event(last)); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the dead letter of this test", func() bool { return a.parked.Load() > 0 })
-	if got := a.parked.Load(); got != 1 {
-		t.Errorf("there are %d dead letters, want the one that this test published", got)
+	eventually(t, "the dead letter of this test", func() bool { return strings.Contains(strings.Join(a.deadLetters(), " "), event(last).ID) })
+	dead := a.deadLetters()
+	for _, letter := range dead[:len(dead)-1] {
+		if !strings.Contains(letter, noEvent) || !strings.Contains(letter, "not a CloudEvent") {
+			t.Errorf("there is a dead letter %s", letter)
+		}
 	}
 	dapr.stop(t)
 }
@@ -127,18 +150,20 @@ func startBroker(t *testing.T) string {
 }
 
 // serve answers the sidecar on a port of its own.
-func (a *app) serve(t *testing.T) int {
+func (a *app) serve(t *testing.T, publisher *eventing.Publisher) int {
 	t.Helper()
 	s := contracts.AnalyticsReadsEvents
 	receiver, err := eventing.NewReceiver(eventing.ReceiverOptions{
-		App: s.App, Token: token, Logger: slog.New(slog.DiscardHandler), BrokerRetries: true,
+		App: s.App, Token: token, Publisher: publisher, Logger: slog.New(slog.DiscardHandler), BrokerRetries: true,
 	}, eventing.Subscription{
 		Component: contracts.TelemetryBus, Topic: s.Topic, DeadLetter: s.DeadLetter(),
 		Bulk: &eventing.Bulk{MaxMessages: 10, MaxAwait: 50 * time.Millisecond, Handle: a.take},
 	}, eventing.Subscription{
 		Component: contracts.TelemetryBus, Topic: s.DeadLetter(),
-		Raw: func(context.Context, eventing.Message) error {
-			a.parked.Add(1)
+		Raw: func(_ context.Context, m eventing.Message) error {
+			a.mu.Lock()
+			defer a.mu.Unlock()
+			a.dead = append(a.dead, string(m.Data))
 			return nil
 		},
 	})
@@ -155,15 +180,13 @@ func (a *app) serve(t *testing.T) int {
 // daprd is a running sidecar.
 type daprd struct {
 	cmd  *exec.Cmd
-	http int
-	grpc int
 	log  *bytes.Buffer
 	once sync.Once
 }
 
 // startSidecar starts daprd with the component file for the emulators, which is that for Azure with another way in, and with
 // no resiliency policy.
-func startSidecar(t *testing.T, broker string, appPort int) *daprd {
+func startSidecar(t *testing.T, broker string, ports []int, appPort int) *daprd {
 	t.Helper()
 	components := t.TempDir()
 	const file = "telemetrybus.yaml"
@@ -178,8 +201,7 @@ func startSidecar(t *testing.T, broker string, appPort int) *daprd {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ports := freePorts(t, 4)
-	d := &daprd{http: ports[0], grpc: ports[1], log: &bytes.Buffer{}}
+	d := &daprd{log: &bytes.Buffer{}}
 	d.cmd = exec.Command(binary, "--app-id", contracts.AppAnalytics, "--app-port", strconv.Itoa(appPort), "--app-protocol", "http",
 		"--app-channel-address", "127.0.0.1", "--dapr-listen-addresses", "127.0.0.1",
 		"--dapr-http-port", strconv.Itoa(ports[0]), "--dapr-grpc-port", strconv.Itoa(ports[1]),
@@ -199,7 +221,7 @@ func startSidecar(t *testing.T, broker string, appPort int) *daprd {
 		}
 	})
 	eventually(t, "the sidecar", func() bool {
-		resp, err := http.Get(fmt.Sprintf("http://127.0.0.1:%d/v1.0/healthz", d.http))
+		resp, err := http.Get(fmt.Sprintf("http://127.0.0.1:%d/v1.0/healthz", ports[0]))
 		if err != nil {
 			return false
 		}
@@ -221,9 +243,10 @@ func (d *daprd) stop(t *testing.T) {
 	})
 }
 
-func (d *daprd) dial(t *testing.T) *sidecar.Sidecar {
+// dial connects to the sidecar that will be on the ports.
+func dial(t *testing.T, ports []int) *sidecar.Sidecar {
 	t.Helper()
-	s, err := sidecar.Dial(sidecar.Config{Host: "127.0.0.1", GRPCPort: sidecar.Port(d.grpc), HTTPPort: sidecar.Port(d.http)})
+	s, err := sidecar.Dial(sidecar.Config{Host: "127.0.0.1", HTTPPort: sidecar.Port(ports[0]), GRPCPort: sidecar.Port(ports[1])})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -235,22 +258,13 @@ func (d *daprd) dial(t *testing.T) *sidecar.Sidecar {
 	return s
 }
 
-func newPublisher(t *testing.T, s *sidecar.Sidecar) *eventing.Publisher {
-	t.Helper()
-	publisher, err := eventing.NewPublisher(s.Client, contracts.TelemetryBus)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return publisher
-}
-
-func publish(t *testing.T, d *daprd, events int) {
+func publish(t *testing.T, publisher *eventing.Publisher, events int) {
 	t.Helper()
 	all := make([]eventing.Event, events)
 	for i := range all {
 		all[i] = event(i)
 	}
-	if err := newPublisher(t, d.dial(t)).PublishAll(t.Context(), contracts.TopicAnalyticsEvents, all); err != nil {
+	if err := publisher.PublishAll(t.Context(), contracts.TopicAnalyticsEvents, all); err != nil {
 		t.Fatal(err)
 	}
 }
