@@ -1,6 +1,6 @@
 # Waybill. `make help` lists what can be done.
 
-MODULES := contracts platform services/orders services/fulfillment services/notifications services/analytics devrun tests tests/containers
+MODULES := contracts platform services/orders services/fulfillment services/notifications services/analytics devrun tests tests/containers tests/truth
 BIN     := .waybill/bin
 DEVRUN  := $(BIN)/devrun
 
@@ -74,8 +74,12 @@ test-containers: $(DEVRUN) ## Make the images and run the whole system in contai
 	@cd tests/containers && go test -count=1 -timeout 15m -v ./...
 
 .PHONY: test-chaos
-test-chaos: runtime ## Kill every process at every step of the saga and write docs/failure-matrix.md (a quarter of an hour)
+test-chaos: runtime test-events ## Kill every process at every step of the saga and write docs/failure-matrix.md (a quarter of an hour)
 	@cd tests && go test -count=1 -timeout 90m -run 'TestFailureMatrix$$' ./e2e -matrix all -matrix.page $(CURDIR)/docs/failure-matrix.md -v
+
+.PHONY: test-events
+test-events: runtime ## Send analytics 200,000 events of which everything is known, and compare all it answers (a minute)
+	@cd tests && go test -count=1 -timeout 30m -run 'TestAStreamOfWhichEverythingIsKnown$$' ./e2e -analytics all -v
 
 # What the tests of Azure Data Explorer and of the infrastructure need beside Go; without it those tests skip.
 AZURITE_VERSION         := 3.35.0

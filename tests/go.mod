@@ -13,6 +13,7 @@ require (
 	gopkg.in/yaml.v3 v3.0.1
 	waybill/contracts v0.0.0
 	waybill/platform v0.0.0
+	waybill/tests/truth v0.0.0
 )
 
 require (
@@ -52,4 +53,5 @@ require (
 replace (
 	waybill/contracts => ../contracts
 	waybill/platform => ../platform
+	waybill/tests/truth => ./truth
 )

@@ -132,7 +132,7 @@ func TestFaultyAnalyticsEventsAreNamed(t *testing.T) {
 
 // analytics, its sidecar and the broker are killed in the middle of many events: each is counted once.
 func TestKilledWhileCounting(t *testing.T) {
-	const events, batch = 20_000, 500
+	const events, batch = 100_000, 500
 	for _, victim := range []string{"analytics", "analytics-sidecar", "broker"} {
 		t.Run(victim, func(t *testing.T) {
 			ctx := impatient(t)
@@ -151,7 +151,7 @@ func TestKilledWhileCounting(t *testing.T) {
 							return err
 						}
 					}
-					return send(ctx, lines.Bytes())
+					return send(ctx, waybill, lines.Bytes())
 				})
 			}
 			if err := work.Wait(); err != nil {
@@ -165,9 +165,9 @@ func TestKilledWhileCounting(t *testing.T) {
 }
 
 // send posts events as NDJSON until they are taken, as a client does that never gives up.
-func send(ctx context.Context, lines []byte) error {
+func send(ctx context.Context, s *system.System, lines []byte) error {
 	for {
-		code, _, answer, err := call(ctx, http.MethodPost, waybill.App("analytics").URL+"/v1/analytics/events", lines, "Content-Type", "application/x-ndjson")
+		code, _, answer, err := call(ctx, http.MethodPost, s.App("analytics").URL+"/v1/analytics/events", lines, "Content-Type", "application/x-ndjson")
 		switch {
 		case err == nil && code == http.StatusAccepted:
 			return nil

@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"encoding/base64"
+	"math"
 	"net/http"
 	"strconv"
 	"strings"
@@ -113,10 +114,13 @@ func (a *API) top(ctx context.Context, in *topInput) (*topOutput, error) {
 	}
 	out := &topOutput{topView{By: in.By, From: from, To: to, Items: make([]productView, len(products))}}
 	for i, p := range products {
-		out.Body.Items[i] = productView{ProductID: p.ID, Views: p.Views, Purchases: p.Purchases, Revenue: p.Revenue}
+		out.Body.Items[i] = productView{ProductID: p.ID, Views: p.Views, Purchases: p.Purchases, Revenue: cents(p.Revenue)}
 	}
 	return out, nil
 }
+
+// cents is an amount of money that was added up from fractions, which the machine has no exact numbers for.
+func cents(sum float64) float64 { return math.Round(sum*100) / 100 }
 
 type seriesInput struct {
 	Name   string    `query:"name" required:"true" maxLength:"200" example:"total_views"`

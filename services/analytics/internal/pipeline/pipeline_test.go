@@ -19,7 +19,7 @@ import (
 	"waybill/services/analytics/internal/event"
 	"waybill/services/analytics/internal/metric"
 	"waybill/services/analytics/internal/pipeline"
-	"waybill/services/analytics/internal/truth"
+	"waybill/tests/truth"
 )
 
 var nine = time.Date(2026, time.March, 14, 9, 0, 0, 0, time.UTC)

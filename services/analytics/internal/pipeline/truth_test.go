@@ -2,8 +2,6 @@ package pipeline_test
 
 import (
 	"fmt"
-	"math"
-	"slices"
 	"testing"
 	"time"
 
@@ -12,80 +10,14 @@ import (
 	"waybill/services/analytics/internal/event"
 	"waybill/services/analytics/internal/metric"
 	"waybill/services/analytics/internal/pipeline"
-	"waybill/services/analytics/internal/truth"
+	"waybill/tests/truth"
 )
-
-// naive is what a pipeline should know, kept as plain values.
-type naive map[string][]float64
-
-// windowOf collects the values of every metric from the facts that happened in a window.
-func windowOf(facts []truth.Fact, from, to time.Time) naive {
-	values := naive{}
-	add := func(name string, value float64) { values[name] = append(values[name], value) }
-	for _, f := range facts {
-		if f.At.Before(from) || !f.At.Before(to) {
-			continue
-		}
-		switch f.Type {
-		case contracts.TypeProductViewed:
-			add("total_views", 1)
-			add("views_"+f.Product, 1)
-			if f.Session != "" {
-				add("session_"+f.Session+"_views", 1)
-			}
-		case contracts.TypeProductPurchased:
-			add("total_purchases", 1)
-			add("purchases_"+f.Product, 1)
-			add("total_revenue", float64(f.Value)/100)
-			add("revenue_"+f.Product, float64(f.Value)/100)
-		default:
-			add("recommendation_confidence_"+f.Algorithm, f.Confidence)
-		}
-	}
-	return values
-}
-
-// rates are the conversion rates that follow from the values.
-func (v naive) rates() map[string]float64 {
-	rates := map[string]float64{}
-	for name, views := range v {
-		if len(name) > 6 && name[:6] == "views_" {
-			rates["conversion_rate_"+name[6:]] = float64(len(v["purchases_"+name[6:]])) / float64(len(views))
-		}
-	}
-	return rates
-}
-
-// check compares the statistics of one metric with the values that they describe.
-func check(s metric.Statistics, values []float64) error {
-	slices.Sort(values)
-	n := float64(len(values))
-	var sum, squares float64
-	for _, v := range values {
-		sum += v
-	}
-	for _, v := range values {
-		squares += (v - sum/n) * (v - sum/n)
-	}
-	if s.Count != int64(len(values)) || math.Round(s.Sum*1e6) != math.Round(sum*1e6) || s.Min != values[0] || s.Max != values[len(values)-1] {
-		return fmt.Errorf("%+v, but there are %v values, sum %v, from %v to %v", s, n, sum, values[0], values[len(values)-1])
-	}
-	if math.Abs(s.Mean-sum/n) > 1e-9*sum/n || math.Abs(s.StdDev-math.Sqrt(squares/n)) > 1e-6*(1+sum/n) {
-		return fmt.Errorf("%+v, but the mean is %v and the deviation %v", s, sum/n, math.Sqrt(squares/n))
-	}
-	for q, got := range map[float64]float64{0.5: s.Median, 0.95: s.P95, 0.99: s.P99} {
-		if want := values[int(q*(n-1))]; math.Abs(got-want) > metric.Accuracy*want+1e-12 {
-			return fmt.Errorf("%+v, but the quantile %v is %v", s, q, want)
-		}
-	}
-	return nil
-}
 
 // compare holds all that a pipeline says of a window against the facts in it.
 func compare(p *pipeline.Pipeline, facts []truth.Fact, w metric.Window, at time.Time) error {
 	from, to := w.Bounds(at)
-	values := windowOf(facts, from, to)
-	rates := values.rates()
+	values := truth.Expect(facts, from, to)
+	rates := values.Rates()
 	got := 0
 	for s := range p.All(w, at) {
 		got++
@@ -101,8 +33,11 @@ func compare(p *pipeline.Pipeline, facts []truth.Fact, w metric.Window, at time.
 		if len(values[s.Name]) == 0 {
 			return fmt.Errorf("%+v, of which nothing happened", s)
 		}
-		if err := check(s, values[s.Name]); err != nil {
-			return err
+		said := truth.Summary{
+			Count: s.Count, Sum: s.Sum, Mean: s.Mean, StdDev: s.StdDev, Min: s.Min, Median: s.Median, P95: s.P95, P99: s.P99, Max: s.Max,
+		}
+		if err := said.Check(values[s.Name], metric.Accuracy); err != nil {
+			return fmt.Errorf("%s: %w", s.Name, err)
 		}
 	}
 	if got != len(values)+len(rates) {
@@ -177,28 +112,13 @@ func TestAStreamOfWhichEverythingIsKnown(t *testing.T) {
 // reportAnomalies holds what was found against what was planted.
 func reportAnomalies(t *testing.T, stream truth.Stream, found []anomaly.Anomaly, events int) {
 	t.Helper()
-	ids := map[string]bool{}
-	wrong := map[string]int{}
-	caught := make([]int, len(stream.Planted))
-	for _, a := range found {
-		if ids[a.ID] {
-			t.Errorf("%s was found twice", a.ID)
-		}
-		ids[a.ID] = true
-		i := slices.IndexFunc(stream.Planted, func(planted truth.Planted) bool {
-			return planted.Kind == a.Kind && planted.Product == a.Product &&
-				(planted.EventID == a.EventID || planted.EventID == "" && !a.At.Before(planted.From) && !a.At.After(planted.To))
-		})
-		if i < 0 {
-			wrong[a.Kind]++
-			continue
-		}
-		caught[i]++
+	findings := make([]truth.Finding, len(found))
+	for i, a := range found {
+		findings[i] = truth.Finding{ID: a.ID, Kind: a.Kind, Product: a.Product, EventID: a.EventID, At: a.At}
 	}
-	for i, n := range caught {
-		if n != 1 {
-			t.Errorf("%+v was found %d times", stream.Planted[i], n)
-		}
+	wrong, faults := stream.Judge(findings)
+	for _, err := range faults {
+		t.Error(err)
 	}
 	t.Logf("%d events, %d planted anomalies all found, not planted: %d unusual purchases, %d spikes", events, len(stream.Planted),
 		wrong[contracts.AnomalyUnusualPurchase], wrong[contracts.AnomalyViewSpike])

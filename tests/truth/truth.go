@@ -1,5 +1,8 @@
 // Package truth makes streams of analytics events of which everything is known: what is in them, in what order they arrive,
-// which come twice or too late, and which are anomalies. Tests and benchmarks measure the pipeline by it.
+// which come twice or too late, and which are anomalies; and it says what has to be counted of them. The service's own tests
+// measure its pipeline by it, those of the whole system measure everything from the request to the answer.
+//
+// It is a module of its own, because both are in modules that must not need each other.
 package truth
 
 import (
@@ -22,8 +25,9 @@ type Options struct {
 	// Start is when the first event happens, and Span for how long they go on.
 	Start time.Time
 	Span  time.Duration
-	// Lateness is how late an event may come and still be counted.
-	Lateness time.Duration
+	// Lateness is how long after it happened an event comes at most; TooLateAfter is how long after they happened those come at
+	// least that come too late.
+	Lateness, TooLateAfter time.Duration
 	// Duplicates and TooLate are the fractions of the events that come a second time, and that come too late.
 	Duplicates, TooLate float64
 	// Purchases and Spikes are how many anomalies of each kind to plant.
@@ -34,7 +38,7 @@ type Options struct {
 func Default() Options {
 	return Options{
 		Seed: 1, Events: 200_000, Products: 10_000, Sessions: 20_000,
-		Start: time.Date(2026, time.March, 14, 9, 0, 0, 0, time.UTC), Span: 3 * time.Hour, Lateness: 2 * time.Minute,
+		Start: time.Date(2026, time.March, 14, 9, 0, 0, 0, time.UTC), Span: 3 * time.Hour, Lateness: 2 * time.Minute, TooLateAfter: 3 * time.Minute,
 		Duplicates: 0.03, TooLate: 0.005, Purchases: 20, Spikes: 10,
 	}
 }
@@ -135,9 +139,12 @@ func (m *maker) event(of int) {
 		f.Type, f.Algorithm = contracts.TypeRecommendationGenerated, []string{"collaborative", "content", "popular"}[m.dice.IntN(3)]
 		f.Confidence = math.Round(1e4*(0.3+0.7*m.dice.Float64())) / 1e4
 	}
-	f.Late = m.dice.Float64() < m.TooLate && f.At.Sub(m.Start) < m.Span-time.Hour
+	f.Late = m.dice.Float64() < m.TooLate && f.At.Sub(m.Start) < m.Span-m.TooLateAfter-2*m.tooLateWithin()
 	m.stream.Facts = append(m.stream.Facts, f)
 }
+
+// tooLateWithin is the time within which those come that come too late; so much of the stream is left behind the last of them.
+func (m *maker) tooLateWithin() time.Duration { return m.Span / 6 }
 
 // amount is what a product usually costs, with a deviation of 15 %, and 45 % more or less at most.
 func (m *maker) amount(of int) contracts.Amount {
@@ -175,7 +182,7 @@ func (m *maker) arrive(i int, f Fact) {
 		delay = m.some(m.Lateness)
 	}
 	if f.Late {
-		delay = m.Lateness + time.Minute + m.some(30*time.Minute)
+		delay = m.TooLateAfter + m.some(m.tooLateWithin())
 	}
 	m.stream.Arrivals = append(m.stream.Arrivals, Arrival{Fact: i, JSON: data, due: f.At.Add(delay)})
 	if !f.Late && m.dice.Float64() < m.Duplicates {
