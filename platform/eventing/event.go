@@ -32,6 +32,8 @@ type Event struct {
 	Parked *Parked
 	// traceParent and traceState are the W3C trace context under which the event was published.
 	traceParent, traceState string
+	// dataText is Data of an event that came in a batch, a part of the batch's text.
+	dataText string
 	// received is the text of a received event. It has the attributes that have no field here, so that parking it loses
 	// nothing.
 	received string
@@ -63,6 +65,14 @@ func (h traceHeaders) Set(string, string) {}
 
 // Keys are the headers' names.
 func (h traceHeaders) Keys() []string { return []string{"traceparent", "tracestate"} }
+
+// DataText is Data as a text. Of an event that came in a batch it is a part of the batch's text and not a copy.
+func (e Event) DataText() string {
+	if e.dataText != "" && e.dataText == string(e.Data) {
+		return e.dataText
+	}
+	return string(e.Data)
+}
 
 // Parked is why an event lies on a dead-letter topic.
 type Parked struct {

@@ -305,7 +305,7 @@ func TestTextsAreWrittenAsTheyAre(t *testing.T) {
 		if err := json.Unmarshal(b, &again); err != nil {
 			t.Fatalf("%s: %v", b, err)
 		}
-		again.received = ""
+		again.received, again.dataText = "", ""
 		e.Key = ""
 		if diff := cmp.Diff(e, again, cmp.AllowUnexported(Event{})); diff != "" {
 			t.Errorf("%s differs (-want +got):\n%s", b, diff)
@@ -323,6 +323,13 @@ func TestDecodeRejects(t *testing.T) {
 		if err := e.Decode(new(placed)); !Rejected(err) {
 			t.Errorf("%q: %v, want a rejection", data, err)
 		}
+	}
+	var read Event
+	if err := json.Unmarshal([]byte(`{"id":"1","type":"T","data":{"a":1}}`), &read); err != nil || read.DataText() != `{"a":1}` {
+		t.Errorf("the text of the data is %s, %v", read.DataText(), err)
+	}
+	if read.Data = json.RawMessage(`{"b":2}`); read.DataText() != `{"b":2}` {
+		t.Errorf("the text of changed data is %s", read.DataText())
 	}
 	var p placed
 	if err := newEvent(t, "1").Decode(&p); err != nil || p.ID != "ORD-1" {

@@ -25,7 +25,7 @@ func scanEvent(text string, body []byte) (e Event, ok bool) {
 // nextEvent reads the CloudEvent that comes next.
 func nextEvent(s *jsontext.Scanner, body []byte) (Event, bool) {
 	var ce cloudEvent
-	start := s.Pos
+	start, dataText := s.Pos, ""
 	ok := eachMember(s, func(name string) bool {
 		from := s.Pos
 		if name == "data" {
@@ -33,7 +33,7 @@ func nextEvent(s *jsontext.Scanner, body []byte) (Event, bool) {
 			if !ok || ce.Data != nil || text == "null" {
 				return false
 			}
-			ce.Data = json.RawMessage(body[from:s.Pos:s.Pos])
+			ce.Data, dataText = json.RawMessage(body[from:s.Pos:s.Pos]), text
 			return true
 		}
 		field := ce.attribute(name)
@@ -52,7 +52,7 @@ func nextEvent(s *jsontext.Scanner, body []byte) (Event, bool) {
 		return Event{}, false
 	}
 	e := ce.event()
-	e.received = s.Src[start:s.Pos]
+	e.received, e.dataText = s.Src[start:s.Pos], dataText
 	return e, true
 }
 

@@ -42,6 +42,10 @@ func sameAsDecoded(t *testing.T, body string) (scanned bool) {
 			t.Fatalf("%s: entry %d is read, but encoding/json says %v", body, i, err)
 		}
 		want.event.Key = keyOf(func(name string) string { return one.Metadata[name] })
+		if got := fast[i].event.DataText(); got != string(want.event.Data) {
+			t.Fatalf("%s: the data of entry %d is said to be %s", body, i, got)
+		}
+		fast[i].event.dataText = ""
 		if diff := cmp.Diff(want, fast[i], cmp.AllowUnexported(entry{}, Event{})); diff != "" {
 			t.Fatalf("%s: entry %d differs (-encoding/json +in one pass):\n%s", body, i, diff)
 		}

@@ -114,13 +114,17 @@ type decoding struct {
 }
 
 // Decode reads an event from JSON and checks it. Members that it does not know are ignored. The error is an *Error that
-// names every faulty field.
-func Decode(data []byte, rules Rules) (Event, error) {
-	if len(data) > MaxSize {
+// names every faulty field. The event keeps the text, which is not copied when it is a string.
+func Decode[Text ~string | ~[]byte](text Text, rules Rules) (Event, error) {
+	if len(text) > MaxSize {
 		return Event{}, refusal(Fault{"", "must not be larger than 16 KiB"})
 	}
+	return decode(string(text), rules)
+}
+
+func decode(text string, rules Rules) (Event, error) {
 	var d decoding
-	if !d.scan(string(data)) {
+	if !d.scan(text) {
 		return Event{}, refusal(d.faults...)
 	}
 	e := Event{
@@ -128,7 +132,7 @@ func Decode(data []byte, rules Rules) (Event, error) {
 		value: d.value(), properties: d.properties(), currency: contracts.DefaultCurrency,
 	}
 	if e.id = d.id(fieldEventID, !rules.DeriveID); e.id == "" && rules.DeriveID {
-		sum := sha256.Sum256(data)
+		sum := sha256.Sum256([]byte(text))
 		e.id = "sha256:" + hex.EncodeToString(sum[:16])
 	}
 	switch e.kind {

@@ -177,7 +177,7 @@ func passing(err error) error { return fmt.Errorf("%w: %w", state.ErrUnavailable
 // read checks an event and makes the row that is stored of it.
 func (s *Stream) read(delivered *eventing.Event, now time.Time) (event.Event, store.Event, error) {
 	// What is on the bus was let in once; times without a zone and missing ids come from other publishers.
-	e, err := event.Decode(delivered.Data, event.Rules{
+	e, err := event.Decode(delivered.DataText(), event.Rules{
 		Type: delivered.Type, Now: now, MaxAhead: s.options.MaxAhead, NaiveIsUTC: true, DeriveID: true,
 	})
 	if err != nil {
