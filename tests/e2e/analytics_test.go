@@ -7,11 +7,17 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
+	"slices"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+	"github.com/twmb/franz-go/pkg/kgo"
 	"golang.org/x/sync/errgroup"
 
 	"waybill/tests/internal/system"
@@ -104,29 +110,124 @@ func TestAFulfilledOrderIsPurchases(t *testing.T) {
 	}
 }
 
-// A batch with faulty events takes the good ones and names each faulty one by its position.
-func TestFaultyAnalyticsEventsAreNamed(t *testing.T) {
-	t.Parallel()
-	ctx := impatient(t)
-	run := rand.Text()[:8]
-	broken := viewed("", "S", "P")
-	broken["event_id"] = 7
-	late := viewed(run+"-late", "S", "P")
-	late["timestamp"] = "yesterday"
-	odd := viewed(run+"-odd", "S", "P")
-	odd["event_type"] = "analytics.banana"
-	batch := []any{viewed(run+"-1", "S-"+run, "PROD-"+run), broken, late, odd, viewed(run+"-2", "S-"+run, "PROD-"+run)}
-	code, _, answer, err := call(ctx, http.MethodPost, waybill.App("analytics").URL+"/v1/analytics/events", batch)
-	if err != nil || code != http.StatusUnprocessableEntity {
-		t.Fatalf("a batch with faults: %d %s %v, want 422", code, answer, err)
+// aView is the text of a view with its members replaced, or without those whose text is empty.
+func aView(id, product string, replaced map[string]string) string {
+	members := map[string]string{
+		"event_type": `"analytics.product_viewed"`, "event_id": strconv.Quote(id), "session_id": `"S-` + product + `"`, "product_id": strconv.Quote(product),
+		"timestamp": strconv.Quote(time.Now().UTC().Format(time.RFC3339Nano)),
 	}
-	for _, location := range []string{"body[1].event_id", "body[2].timestamp", "body[3].event_type"} {
-		if !bytes.Contains(answer, []byte(`"`+location+`"`)) {
-			t.Errorf("%s does not name %s", answer, location)
+	maps.Copy(members, replaced)
+	var text []string
+	for name, value := range members {
+		if value != "" {
+			text = append(text, strconv.Quote(name)+":"+value)
 		}
 	}
-	if _, err := counted(ctx, waybill, "views_PROD-"+run, 2); err != nil {
+	return "{" + strings.Join(text, ",") + "}"
+}
+
+// faults are faulty events: what of a view is replaced, and where and why it is refused.
+var faults = map[string]struct {
+	replaced       map[string]string
+	field, because string
+}{
+	"no type":         {map[string]string{"event_type": ""}, "event_type", "is required"},
+	"unknown type":    {map[string]string{"event_type": `"analytics.banana"`}, "event_type", "must be one of"},
+	"bad time":        {map[string]string{"timestamp": `"yesterday"`}, "timestamp", "must be a time"},
+	"text as number":  {map[string]string{"value": `"49.99"`}, "value", "must be a number"},
+	"number as text":  {map[string]string{"product_id": "7"}, "product_id", "must be text"},
+	"no number":       {map[string]string{"value": "NaN"}, "value", "must be a finite number"},
+	"a megabyte":      {map[string]string{"properties": `{"a":"` + strings.Repeat("x", 1_000_000) + `"}`}, "", "must not be larger than 16 KiB"},
+	"many properties": {map[string]string{"properties": `{"a":"` + strings.Repeat("x", 10_000) + `"}`}, "properties", "must not be larger than 8 KiB"},
+}
+
+// A request with faulty events takes the good ones beside them, and names each faulty one by its place.
+func TestFaultyAnalyticsEventsAreNamed(t *testing.T) {
+	t.Parallel()
+	for media, form := range map[string]struct{ first, between, last, place string }{
+		"application/json": {"[", ",", "]", "body"}, "application/x-ndjson": {"", "\n", "\n", "lines"},
+	} {
+		ctx := impatient(t)
+		run := rand.Text()[:8]
+		product := "PROD-" + run
+		events := []string{aView(run+"-1", product, nil)}
+		type fault struct{ Location, Message string }
+		var want []fault
+		for _, name := range slices.Sorted(maps.Keys(faults)) {
+			f := faults[name]
+			location := fmt.Sprintf("%s[%d]", form.place, len(events))
+			if f.field != "" {
+				location += "." + f.field
+			}
+			want = append(want, fault{location, f.because})
+			events = append(events, aView(run+"-"+name, product, f.replaced))
+		}
+		events = append(events, aView(run+"-2", product, nil))
+		body := form.first + strings.Join(events, form.between) + form.last
+		code, _, answer, err := call(ctx, http.MethodPost, waybill.App("analytics").URL+"/v1/analytics/events", []byte(body), "Content-Type", media)
+		var problem struct{ Errors []fault }
+		if err != nil || code != http.StatusUnprocessableEntity || json.Unmarshal(answer, &problem) != nil {
+			t.Fatalf("%s: %d %s %v, want 422", media, code, answer, err)
+		}
+		if diff := cmp.Diff(want, problem.Errors, cmp.Comparer(func(a, b fault) bool {
+			return a.Location == b.Location && (strings.HasPrefix(a.Message, b.Message) || strings.HasPrefix(b.Message, a.Message))
+		})); diff != "" {
+			t.Errorf("%s: faults (-want +got):\n%s", media, diff)
+		}
+		if _, err := counted(ctx, waybill, "views_"+product, 2); err != nil {
+			t.Errorf("%s: %v", media, err)
+		}
+	}
+}
+
+// A faulty event from the bus goes to the dead-letter topic with its reason; the good ones in its batch count.
+func TestFaultyAnalyticsEventsFromTheBusAreParked(t *testing.T) {
+	t.Parallel()
+	ctx := impatient(t)
+	bus := foreign(t, kgo.ProducerBatchMaxBytes(1<<20))
+	run := rand.Text()[:8]
+	product := "PROD-BUS-" + run
+	var records []*kgo.Record
+	add := func(value string) {
+		records = append(records, &kgo.Record{Topic: "analytics-events", Key: []byte(run), Value: []byte(value)})
+	}
+	event := func(id, data string) string {
+		return fmt.Sprintf(`{"specversion":"1.0","id":%q,"type":"analytics.product_viewed","source":"/another/system","data":%s}`, id, data)
+	}
+	reasons := map[string]string{}
+	good := 0
+	for name, f := range faults {
+		good++
+		id := run + "-" + name
+		add(event(fmt.Sprintf("%s-good-%d", run, good), aView(fmt.Sprintf("%s-good-%d", run, good), product, nil)))
+		switch name {
+		case "no number": // this is no JSON, which the sidecar finds out and says no more of
+		case "no type": // the envelope names the type
+			add(strings.Replace(event(id, aView(id, product, f.replaced)), `"type":"analytics.product_viewed",`, "", 1))
+			reasons[id] = "no type"
+			continue
+		default:
+			reasons[id] = f.because
+		}
+		add(event(id, aView(id, product, f.replaced)))
+	}
+	unreadable := "no JSON, says " + run
+	add(unreadable)
+	good++
+	add(event(run+"-last", aView(run+"-last", product, nil)))
+	if err := bus.ProduceSync(ctx, records...).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := counted(ctx, waybill, "views_"+product, good); err != nil {
 		t.Error(err)
+	}
+	for id, reason := range reasons {
+		if l := awaitLetter(ctx, t, "analytics", "analytics-events", "open", ofEvent(id)); !strings.Contains(l.Reason, reason) || l.ParkedBy != "analytics" {
+			t.Errorf("%s is parked by %s because %q, want %q", id, l.ParkedBy, l.Reason, reason)
+		}
+	}
+	for _, text := range []string{unreadable, run + "-no number"} {
+		awaitLetter(ctx, t, "analytics", "analytics-events", "open", func(l letter) bool { return strings.Contains(string(l.Raw), text) })
 	}
 }
 
