@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"waybill/contracts"
 	"waybill/devrun/internal/broker"
 	"waybill/devrun/internal/build"
 	"waybill/devrun/internal/datadir"
@@ -251,7 +252,8 @@ func (p *plan) pair(a runfile.App) (app, sidecar supervise.Spec) {
 		Dir: a.Dir, Env: daprEnv(map[string]string{"APP_API_TOKEN": p.token}),
 		Ready: all(
 			answers("http://"+loopback(side.http)+"/v1.0/healthz", 204),
-			reads(broker.Address(p.broker), a.ID, subscribed(p.appURL(a.ID), p.token)),
+			reads(broker.Address(p.broker), a.ID, subscribed(p.appURL(a.ID), p.token, contracts.OrderBus)),
+			reads(broker.Address(p.broker), telemetryGroup(a.ID), subscribed(p.appURL(a.ID), p.token, contracts.TelemetryBus)),
 		),
 		StopWithin: 10 * time.Second,
 	}

@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"waybill/contracts"
 	"waybill/devrun/internal/broker"
 	"waybill/devrun/internal/inbox"
 	"waybill/devrun/internal/scheduler"
@@ -79,19 +78,23 @@ func receives(smtpAddr, httpURL string) func(context.Context) error {
 	return func(ctx context.Context) error { return inbox.Check(ctx, client, smtpAddr, httpURL) }
 }
 
-// reads is ready when the app's consumer group, which components/local names after it, has its partitions of topics.
-func reads(addr, app string, topics func(context.Context) ([]string, error)) func(context.Context) error {
+// reads is ready when the consumer group has its partitions of topics.
+func reads(addr, group string, topics func(context.Context) ([]string, error)) func(context.Context) error {
 	return func(ctx context.Context) error {
 		wanted, err := topics(ctx)
 		if err != nil || len(wanted) == 0 {
 			return err
 		}
-		return broker.Reads(ctx, addr, app, wanted)
+		return broker.Reads(ctx, addr, group, wanted)
 	}
 }
 
-// subscribed asks the app at base, as its sidecar does, which topics of the order bus it subscribes to.
-func subscribed(base, token string) func(context.Context) ([]string, error) {
+// telemetryGroup is the app's consumer group on the telemetry bus, as components/local names it. That on the order bus is named
+// as the app is.
+func telemetryGroup(app string) string { return app + "-telemetry" }
+
+// subscribed asks the app at base, as its sidecar does, which topics of a bus it subscribes to.
+func subscribed(base, token, bus string) func(context.Context) ([]string, error) {
 	return func(ctx context.Context) ([]string, error) {
 		target := base + "/dapr/subscribe"
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
@@ -119,7 +122,7 @@ func subscribed(base, token string) func(context.Context) ([]string, error) {
 		}
 		var topics []string
 		for _, s := range subscriptions {
-			if s.Component == contracts.OrderBus {
+			if s.Component == bus {
 				topics = append(topics, s.Topic)
 			}
 		}

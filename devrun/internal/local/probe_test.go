@@ -20,20 +20,23 @@ func TestSubscribedAsksTheApp(t *testing.T) {
 	})
 	app := httptest.NewServer(mux)
 	defer app.Close()
-	got, err := subscribed(app.URL, "secret")(t.Context())
+	got, err := subscribed(app.URL, "secret", "orderbus")(t.Context())
 	if want := []string{"orders", "orders.orders.dead"}; err != nil || !slices.Equal(got, want) {
 		t.Errorf("%v, %v, want %v", got, err, want)
 	}
-	if _, err := subscribed(app.URL, "wrong")(t.Context()); err == nil {
+	if got, err := subscribed(app.URL, "secret", "telemetrybus")(t.Context()); err != nil || !slices.Equal(got, []string{"analytics-events"}) {
+		t.Errorf("on the telemetry bus %v, %v", got, err)
+	}
+	if _, err := subscribed(app.URL, "wrong", "orderbus")(t.Context()); err == nil {
 		t.Error("no error for a wrong token")
 	}
 
 	silent := httptest.NewServer(http.NotFoundHandler())
-	if got, err := subscribed(silent.URL, "secret")(t.Context()); err != nil || len(got) != 0 {
+	if got, err := subscribed(silent.URL, "secret", "orderbus")(t.Context()); err != nil || len(got) != 0 {
 		t.Errorf("an app that subscribes to nothing: %v, %v", got, err)
 	}
 	silent.Close()
-	if _, err := subscribed(silent.URL, "secret")(t.Context()); err == nil {
+	if _, err := subscribed(silent.URL, "secret", "orderbus")(t.Context()); err == nil {
 		t.Error("no error from an app that does not answer")
 	}
 }

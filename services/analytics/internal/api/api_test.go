@@ -369,6 +369,127 @@ func TestAStreamIsTakenAsItComes(t *testing.T) {
 	}
 }
 
+// What is odd about a stream of lines hurts nothing but itself.
+func TestOddLines(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	good := view("good", "PROD-001")
+	long := `{"event_id":"` + strings.Repeat("x", 100_000) + `"}`
+	for body, want := range map[string]struct {
+		status, accepted, rejected int
+		faulty                     string
+	}{
+		"":                                      {http.StatusAccepted, 0, 0, ""},
+		"\n \n\r\n":                             {http.StatusAccepted, 0, 0, ""},
+		good:                                    {http.StatusAccepted, 1, 0, ""},
+		good + "\r\n" + good + "\n":             {http.StatusAccepted, 2, 0, ""},
+		good + "\n" + good[:len(good)/2]:        {http.StatusUnprocessableEntity, 1, 1, "lines[1]"},
+		good + "\n" + long + "\n" + good:        {http.StatusUnprocessableEntity, 2, 1, "lines[1]"},
+		long:                                    {http.StatusUnprocessableEntity, 0, 1, "lines[0]"},
+		good + "\n[" + good + "]\n" + good:      {http.StatusUnprocessableEntity, 2, 1, "lines[1]"},
+		good + "\n" + good + good + "\n" + good: {http.StatusUnprocessableEntity, 2, 1, "lines[1]"},
+	} {
+		status, _, text := w.send(events, lines, strings.NewReader(body))
+		var answer struct {
+			Accepted, Rejected int
+			Related            struct{ Accepted, Rejected int }
+			Errors             []struct{ Location string }
+		}
+		if err := json.Unmarshal(text, &answer); err != nil {
+			t.Fatal(err)
+		}
+		if want.rejected > 0 {
+			answer.Accepted, answer.Rejected = answer.Related.Accepted, answer.Related.Rejected
+		}
+		if status != want.status || answer.Accepted != want.accepted || answer.Rejected != want.rejected ||
+			want.faulty != "" && (len(answer.Errors) != 1 || answer.Errors[0].Location != want.faulty) {
+			t.Errorf("%.80q: %d %.300s, want %+v", body, status, text, want)
+		}
+	}
+}
+
+// A client that goes away in the middle of a line was not told of success: what it sent before counts, half a line does not.
+func TestAClientThatGoesAway(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	ctx, leave := context.WithCancel(t.Context())
+	body, writer := io.Pipe()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, w.server.URL+events, body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Content-Type", lines)
+	gone := make(chan error, 1)
+	go func() { // owned: the test reads gone
+		resp, err := w.server.Client().Do(req)
+		if err == nil {
+			err = resp.Body.Close()
+		}
+		gone <- err
+	}()
+	for i := range 600 { // more than are passed on at a time, so that the server reads on
+		if _, err := io.WriteString(writer, view(fmt.Sprintf("gone-%d", i), "PROD-001")+"\n"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := io.WriteString(writer, view("half", "PROD-001")[:20]); err != nil {
+		t.Fatal(err)
+	}
+	for len(w.ids()) < 500 {
+		select {
+		case <-time.After(time.Millisecond): // until they are there, or the test's own time is over
+		case <-t.Context().Done():
+			t.Fatal("nothing is passed on")
+		}
+	}
+	leave()
+	_ = writer.CloseWithError(context.Canceled) // the client reads its body until its end
+	if err := <-gone; !errors.Is(err, context.Canceled) {
+		t.Errorf("the client got %v", err)
+	}
+	w.send(events, asJSON, strings.NewReader(view("after", "PROD-001")))
+	if ids := w.ids(); slices.Contains(ids, "half") || !slices.Contains(ids, "after") {
+		t.Errorf("published %d events, with half a line's: %v", len(ids), slices.Contains(ids, "half"))
+	}
+}
+
+// A live stream's place is free again when its client goes away, whether or not the client ever read.
+func TestAWatcherThatGoesAwayLeavesItsPlace(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	watch := func() (status int, leave func()) {
+		ctx, cancel := context.WithCancel(t.Context())
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, w.server.URL+"/v1/analytics/live", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := w.server.Client().Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return resp.StatusCode, func() {
+			cancel()
+			_ = resp.Body.Close()
+		}
+	}
+	_, leaveFirst := watch()
+	_, leaveSecond := watch()
+	defer leaveSecond()
+	status, leave := watch()
+	leave()
+	if status != http.StatusServiceUnavailable {
+		t.Fatalf("a third stream: %d", status)
+	}
+	leaveFirst()
+	for status != http.StatusOK {
+		status, leave = watch()
+		leave()
+		if t.Context().Err() != nil {
+			t.Fatalf("the place is not free: %d", status)
+		}
+	}
+}
+
 func TestQueries(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -103,7 +103,7 @@ type productView struct {
 	ProductID string  `json:"product_id"`
 	Views     int64   `json:"views"`
 	Purchases int64   `json:"purchases"`
-	Revenue   float64 `json:"revenue"`
+	Revenue   float64 `json:"revenue" doc:"Of the purchases in the shop's currency, as in total_revenue; those in another one count as purchases only."`
 }
 
 func (a *API) top(ctx context.Context, in *topInput) (*topOutput, error) {

@@ -182,16 +182,21 @@ func TestRecordsComeBack(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			e := decode(t, text, event.Rules{})
-			record := e.Record()
+			record := e.Record("USD")
+			if p, ok := e.Payload().(contracts.ProductPurchased); ok && (record.Value == 0) == (p.Currency == "USD") {
+				t.Errorf("%v is added up for a purchase in %s", record.Value, p.Currency)
+			}
 			if record.Properties != "" && !json.Valid([]byte(record.Properties)) {
 				t.Fatalf("the properties are %s", record.Properties)
 			}
-			again, err := event.FromRecord(record)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if diff := cmp.Diff(e.Payload(), again.Payload(), cmpopts.EquateEmpty()); diff != "" {
-				t.Error(diff)
+			for _, record := range []event.Record{record, e.Record("EUR")} {
+				again, err := event.FromRecord(record)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if diff := cmp.Diff(e.Payload(), again.Payload(), cmpopts.EquateEmpty()); diff != "" {
+					t.Error(diff)
+				}
 			}
 		})
 	}

@@ -13,7 +13,8 @@ import (
 type Record struct {
 	ID, Type, User, Session, Product string
 	At                               time.Time
-	// Value is an amount of money, 49.99.
+	// Value is an amount of money, 49.99, in the currency that the shop adds up; 0 of a purchase in another one, whose amount
+	// stands among the properties, so that no sum mixes currencies.
 	Value float64
 	// Properties is a JSON object, empty for none: what the client sent, and under the name waybill what has no column.
 	Properties string
@@ -24,15 +25,17 @@ const reserved = "waybill"
 
 // beside is what of an event has no column.
 type beside struct {
-	Currency  string    `json:"currency,omitempty"`
-	Quantity  int       `json:"quantity,omitempty"`
-	OrderID   string    `json:"order_id,omitempty"`
-	Algorithm string    `json:"algorithm,omitempty"`
-	Scores    []float64 `json:"confidence_scores,omitempty"`
+	// Value is that of a purchase in another currency than the one that is added up.
+	Value     json.RawMessage `json:"value,omitempty"`
+	Currency  string          `json:"currency,omitempty"`
+	Quantity  int             `json:"quantity,omitempty"`
+	OrderID   string          `json:"order_id,omitempty"`
+	Algorithm string          `json:"algorithm,omitempty"`
+	Scores    []float64       `json:"confidence_scores,omitempty"`
 }
 
-// Record is the event as it is stored. FromRecord gives the same event again.
-func (e *Event) Record() Record {
+// Record is the event as it is stored where amounts in a currency are added up. FromRecord gives the same event again.
+func (e *Event) Record(currency string) Record {
 	r := Record{
 		ID: e.id, Type: e.kind.String(), User: e.user, Session: e.session, Product: e.product, At: e.at,
 		Value: float64(e.value) / 100, Properties: e.properties,
@@ -41,7 +44,10 @@ func (e *Event) Record() Record {
 	if e.currency != contracts.DefaultCurrency {
 		rest.Currency = e.currency
 	}
-	if rest.Currency == "" && rest.Quantity == 0 && rest.OrderID == "" && rest.Algorithm == "" && len(rest.Scores) == 0 {
+	if e.kind == Purchased && e.currency != currency {
+		r.Value, rest.Value = 0, json.RawMessage(e.value.String())
+	}
+	if len(rest.Value) == 0 && rest.Currency == "" && rest.Quantity == 0 && rest.OrderID == "" && rest.Algorithm == "" && len(rest.Scores) == 0 {
 		return r
 	}
 	text, err := json.Marshal(rest)
@@ -93,6 +99,9 @@ func FromRecord(r Record) (Event, error) {
 			}
 			text.Properties = own
 		}
+	}
+	if len(text.beside.Value) > 0 {
+		text.Value = text.beside.Value
 	}
 	if text.beside.Scores != nil {
 		text.Scores = text.beside.Scores

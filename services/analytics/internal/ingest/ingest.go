@@ -13,7 +13,10 @@ import (
 	"time"
 
 	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/trace"
 
 	"waybill/platform/eventing"
 )
@@ -62,6 +65,8 @@ type entry struct {
 
 // call is one Add that waits.
 type call struct {
+	// span is what the caller traces.
+	span      trace.SpanContext
 	abandoned atomic.Bool
 	mu        sync.Mutex
 	left      int
@@ -129,7 +134,7 @@ func (b *Buffer) Add(ctx context.Context, events []eventing.Event) error {
 	if len(events) == 0 {
 		return nil
 	}
-	c := &call{left: len(events), done: make(chan struct{})}
+	c := &call{span: trace.SpanContextFromContext(ctx), left: len(events), done: make(chan struct{})}
 	if err := b.enqueue(ctx, events, c); err != nil {
 		return err
 	}
@@ -237,7 +242,7 @@ func (b *Buffer) publish(ctx context.Context, batch []entry) {
 	}
 	var err error
 	if len(events) > 0 {
-		if err = b.options.Publish(ctx, events); err != nil {
+		if err = b.traced(ctx, batch, events); err != nil {
 			b.failed.Add(ctx, 1)
 		} else {
 			b.batches.Add(ctx, 1)
@@ -249,4 +254,32 @@ func (b *Buffer) publish(ctx context.Context, batch []entry) {
 		b.bytes.Add(-int64(sizeOf(&batch[i].event)))
 		batch[i].call.settle(err)
 	}
+}
+
+// maxLinks is how many links a span keeps (OpenTelemetry's own limit).
+const maxLinks = 128
+
+// traced publishes under a span of its own. It belongs to the trace of the one request that the batch is of, or links to those
+// of all of them.
+func (b *Buffer) traced(ctx context.Context, batch []entry, events []eventing.Event) error {
+	var links []trace.Link
+	known := map[trace.SpanID]bool{}
+	for i := range batch {
+		if of := batch[i].call.span; of.IsValid() && !known[of.SpanID()] && len(links) < maxLinks {
+			known[of.SpanID()] = true
+			links = append(links, trace.Link{SpanContext: of})
+		}
+	}
+	if len(links) == 1 {
+		ctx, links = trace.ContextWithSpanContext(ctx, links[0].SpanContext), nil
+	}
+	ctx, span := otel.Tracer("waybill/services/analytics").Start(ctx, "publish a batch", trace.WithLinks(links...),
+		trace.WithAttributes(attribute.Int("messaging.batch.message_count", len(events))))
+	defer span.End()
+	err := b.options.Publish(ctx, events)
+	if err != nil {
+		span.RecordError(err)
+		span.SetStatus(codes.Error, "not published")
+	}
+	return err
 }

@@ -10,12 +10,22 @@ import (
 	"testing/synctest"
 	"time"
 
+	"go.opentelemetry.io/otel"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
+	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/goleak"
 
 	"waybill/platform/eventing"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// spans are those of every test in this package; a test finds its own by its context.
+var spans = tracetest.NewInMemoryExporter()
+
+func TestMain(m *testing.M) {
+	otel.SetTracerProvider(sdktrace.NewTracerProvider(sdktrace.WithSyncer(spans)))
+	goleak.VerifyTestMain(m)
+}
 
 // broker remembers batches, and answers what the test says.
 type broker struct {
@@ -234,4 +244,40 @@ func TestCloseSettlesWhatWaits(t *testing.T) {
 			t.Errorf("a closed buffer: %v", err)
 		}
 	})
+}
+
+// A batch of one request is in the trace of that request; one of several has a trace of its own, which links to theirs.
+func TestABatchIsTraced(t *testing.T) {
+	t.Parallel()
+	var within []trace.SpanContext
+	publish := func(ctx context.Context, _ []eventing.Event) error {
+		within = append(within, trace.SpanContextFromContext(ctx))
+		return nil
+	}
+	b := start(t, Options{Publish: publish, BatchSize: 4, Interval: time.Hour, Lanes: 1, MaxEvents: 10, MaxBytes: 1 << 20})
+	first, endFirst := otel.Tracer("test").Start(t.Context(), "first")
+	second, endSecond := otel.Tracer("test").Start(t.Context(), "second")
+	defer endFirst.End()
+	defer endSecond.End()
+	if err := b.Add(first, some(0, 4, "")); err != nil {
+		t.Fatal(err)
+	}
+	var calls sync.WaitGroup
+	for i, ctx := range []context.Context{first, second} {
+		calls.Go(func() {
+			if err := b.Add(ctx, some(4+2*i, 2, "")); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	calls.Wait()
+	if len(within) != 2 || within[0].TraceID() != endFirst.SpanContext().TraceID() || within[1].TraceID() == endFirst.SpanContext().TraceID() ||
+		within[1].TraceID() == endSecond.SpanContext().TraceID() {
+		t.Fatalf("published in the traces %v", within)
+	}
+	for _, span := range spans.GetSpans() {
+		if span.SpanContext.SpanID() == within[1].SpanID() && len(span.Links) != 2 {
+			t.Errorf("the batch of two requests links to %v", span.Links)
+		}
+	}
 }

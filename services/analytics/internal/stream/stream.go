@@ -183,7 +183,7 @@ func (s *Stream) read(delivered *eventing.Event, now time.Time) (event.Event, st
 	if err != nil {
 		return event.Event{}, store.Event{}, err
 	}
-	r := e.Record()
+	r := e.Record(s.options.Pipeline.Currency)
 	row := store.Event{
 		ID: r.ID, Type: r.Type, Timestamp: r.At, UserID: r.User, SessionID: r.Session, ProductID: r.Product, Value: r.Value,
 		Properties: json.RawMessage(r.Properties), ProcessedAt: now,
