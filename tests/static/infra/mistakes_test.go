@@ -63,5 +63,6 @@ var mistakes = []mistake{
 	{"alerts", "docs/operations.md", "| `kusto-down` |", "| `kusto-away` |", "kusto-away"},
 	{"alerts", "services/fulfillment/internal/saga/watchdog.go", `"a saga should have ended by now"`, `"a saga should be over by now"`, "infra/bicep/queries/saga-stuck.kql"},
 	{"alerts", "infra/bicep/modules/alerts.bicep", "  'orders.analytics.dead'\n", "", "orders.analytics.dead"},
+	{"images", "Dockerfile", "FROM base-daprd AS daprd", "FROM base-daprd AS dapr", "no target daprd"},
 	{"images", "infra/deploy.sh", "notifications", "notification", "notifications"},
 }

@@ -22,7 +22,7 @@ import (
 const top = "../../.."
 
 // read are the folders and files that the checks read.
-var read = []string{"infra", "components", "contracts", "docs/operations.md", "dapr.yaml", "services", "platform"}
+var read = []string{"infra", "components", "contracts", "docs/operations.md", "dapr.yaml", "services", "platform", "Dockerfile"}
 
 // repository is the repository, or a copy with something wrong in it.
 type repository struct {

@@ -391,7 +391,7 @@ func (r repository) sayings() (faults []string) {
 	return faults
 }
 
-// images are those that infra/deploy.sh builds.
+// images are those that infra/deploy.sh builds, each a target of the Dockerfile.
 func images(r repository) (faults []string) {
 	script, err := os.ReadFile(filepath.Join(r.root, "infra/deploy.sh"))
 	if err != nil {
@@ -402,6 +402,15 @@ func images(r repository) (faults []string) {
 		return []string{"infra/deploy.sh:1: there is no line images='...'"}
 	}
 	built := strings.Fields(m[1])
+	dockerfile, err := os.ReadFile(filepath.Join(r.root, "Dockerfile"))
+	if err != nil {
+		return []string{"Dockerfile:1: " + err.Error()}
+	}
+	for _, name := range built {
+		if !regexp.MustCompile(`(?m)^FROM \S+ AS ` + name + `$`).Match(dockerfile) {
+			faults = append(faults, fmt.Sprintf("%s: the Dockerfile has no target %s", r.line("infra/deploy.sh", "images='"), name))
+		}
+	}
 	used := map[string]bool{}
 	for _, d := range r.systems() {
 		for _, res := range d.Of("Microsoft.App/containerApps") {
