@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"maps"
@@ -71,7 +72,8 @@ func TestTheOwnSidecarOfFulfillmentStarts(t *testing.T) {
 			args = append(args, local(a))
 		}
 		said := &output{}
-		cmd := exec.CommandContext(ctx, filepath.Join(root, ".waybill/bin", name), append(args, more...)...)
+		// The test's context ends before the cleanup stops the process.
+		cmd := exec.CommandContext(context.WithoutCancel(ctx), filepath.Join(root, ".waybill/bin", name), append(args, more...)...)
 		cmd.Env = append(os.Environ(), "DAPR_HOST_IP=127.0.0.1")
 		cmd.Stdout, cmd.Stderr = said, said
 		if err := cmd.Start(); err != nil {
