@@ -1,6 +1,7 @@
 package bicep
 
 import (
+	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -66,7 +67,7 @@ func catch(f func()) (err error) {
 	return nil
 }
 
-func fail(pos Pos, format string, args ...any) {
+func failf(pos Pos, format string, args ...any) {
 	panic(&Error{pos, fmt.Sprintf(format, args...)})
 }
 
@@ -106,17 +107,17 @@ func (w *world) run(path string, parameters map[string]*Value, from Pos) *instan
 	if file == nil {
 		var err error
 		if file, err = Parse(path); err != nil {
-			if e, ours := err.(*Error); ours {
+			if e := (*Error)(nil); errors.As(err, &e) {
 				panic(e)
 			}
-			fail(from, "%v", err)
+			failf(from, "%v", err)
 		}
 		w.files[path] = file
 	}
 	in := &instance{world: w, file: file, values: map[string]*Value{}, under: map[string]bool{}, outputs: map[string]*Value{}}
 	for name, v := range parameters {
 		if d := file.decls[name]; d == nil || d.Kind != "param" {
-			fail(v.Pos, "%s has no parameter %s", file.Path, name)
+			failf(v.Pos, "%s has no parameter %s", file.Path, name)
 		}
 	}
 	for _, d := range file.Decls {
@@ -125,7 +126,7 @@ func (w *world) run(path string, parameters map[string]*Value, from Pos) *instan
 				checkParameter(d, v, in)
 				in.values[d.Name] = v
 			} else if d.Value == nil {
-				fail(from, "the parameter %s of %s is missing", d.Name, file.Path)
+				failf(from, "the parameter %s of %s is missing", d.Name, file.Path)
 			}
 		}
 	}
@@ -155,19 +156,19 @@ func checkParameter(d *Decl, v *Value, in *instance) {
 		size = int64(len(v.Text))
 	}
 	if limit := argument("minLength"); limit != nil && !v.Later && size < limit.Int {
-		fail(v.Pos, "%s is shorter than the %d that %s allows", d.Name, limit.Int, d.Pos)
+		failf(v.Pos, "%s is shorter than the %d that %s allows", d.Name, limit.Int, d.Pos)
 	}
 	if limit := argument("maxLength"); limit != nil && !v.Later && size > limit.Int {
-		fail(v.Pos, "%s, %q, is longer than the %d that %s allows", d.Name, v, limit.Int, d.Pos)
+		failf(v.Pos, "%s, %q, is longer than the %d that %s allows", d.Name, v, limit.Int, d.Pos)
 	}
 	if limit := argument("minValue"); limit != nil && v.Int < limit.Int {
-		fail(v.Pos, "%s is less than the %d that %s allows", d.Name, limit.Int, d.Pos)
+		failf(v.Pos, "%s is less than the %d that %s allows", d.Name, limit.Int, d.Pos)
 	}
 	if limit := argument("maxValue"); limit != nil && v.Int > limit.Int {
-		fail(v.Pos, "%s is more than the %d that %s allows", d.Name, limit.Int, d.Pos)
+		failf(v.Pos, "%s is more than the %d that %s allows", d.Name, limit.Int, d.Pos)
 	}
 	if allowed := argument("allowed"); allowed != nil && !slices.Contains(allowed.Texts(), v.String()) {
-		fail(v.Pos, "%s is %s, and %s allows %s", d.Name, v, d.Pos, allowed)
+		failf(v.Pos, "%s is %s, and %s allows %s", d.Name, v, d.Pos, allowed)
 	}
 }
 
@@ -180,7 +181,7 @@ func checkType(pos Pos, what, declared string, v *Value) {
 		}
 	}
 	if v.Kind != kind {
-		fail(pos, "%s is of type %s, and the value is of type %s", what, declared, v.Kind)
+		failf(pos, "%s is of type %s, and the value is of type %s", what, declared, v.Kind)
 	}
 }
 
@@ -191,10 +192,10 @@ func (in *instance) lookup(pos Pos, name string) *Value {
 	}
 	d := in.file.decls[name]
 	if d == nil {
-		fail(pos, "there is no %s", name)
+		failf(pos, "there is no %s", name)
 	}
 	if in.under[name] {
-		fail(pos, "%s depends on itself", name)
+		failf(pos, "%s depends on itself", name)
 	}
 	in.under[name] = true
 	defer delete(in.under, name)
@@ -217,7 +218,7 @@ func (in *instance) each(s *scope, d *Decl, body *Expr) *Value {
 	switch body.Kind {
 	case "for":
 		list := in.list(s, body)
-		v := array(d.Pos, nil)
+		v := array(d.Pos)
 		for i, item := range list {
 			v.Items = append(v.Items, in.each(in.turn(s, body, i, item), d, body.Args[1]))
 		}
@@ -225,7 +226,7 @@ func (in *instance) each(s *scope, d *Decl, body *Expr) *Value {
 	case "if":
 		condition := in.eval(s, body.Args[0])
 		if condition.Kind != "bool" {
-			fail(body.Pos, "a condition is %s", condition)
+			failf(body.Pos, "a condition is %s", condition)
 		}
 		if !condition.Bool {
 			return null(d.Pos)
@@ -241,10 +242,10 @@ func (in *instance) each(s *scope, d *Decl, body *Expr) *Value {
 func (in *instance) list(s *scope, loop *Expr) []*Value {
 	list := in.eval(s, loop.Args[0])
 	if list.Kind != "array" {
-		fail(loop.Pos, "the loop is over %s", list)
+		failf(loop.Pos, "the loop is over %s", list)
 	}
 	if list.later() {
-		fail(loop.Pos, "how often the loop turns is known only while the deployment runs: %s", list)
+		failf(loop.Pos, "how often the loop turns is known only while the deployment runs: %s", list)
 	}
 	return list.Items
 }
@@ -263,7 +264,7 @@ func (in *instance) makeModule(s *scope, d *Decl, body *Expr) *Value {
 		switch key.Text[0] {
 		case "params":
 			if body.Args[i].Kind != "object" {
-				fail(body.Args[i].Pos, "params is no object")
+				failf(body.Args[i].Pos, "params is no object")
 			}
 			for j, name := range body.Args[i].Keys {
 				v := *in.eval(s, body.Args[i].Args[j])
@@ -277,7 +278,7 @@ func (in *instance) makeModule(s *scope, d *Decl, body *Expr) *Value {
 		case "dependsOn":
 			in.dependsOn(s, body.Args[i])
 		default:
-			fail(key.Pos, "a module has no %s here", key.Text[0])
+			failf(key.Pos, "a module has no %s here", key.Text[0])
 		}
 	}
 	path := filepath.Join(filepath.Dir(in.file.Path), d.Type)
@@ -289,10 +290,10 @@ func (in *instance) makeModule(s *scope, d *Decl, body *Expr) *Value {
 func (in *instance) known(s *scope, e *Expr) *Value {
 	v := in.eval(s, e)
 	if v.later() {
-		fail(e.Pos, "a name is known only while the deployment runs: %s", v)
+		failf(e.Pos, "a name is known only while the deployment runs: %s", v)
 	}
 	if v.Kind != "string" || v.Text == "" {
-		fail(e.Pos, "a name is %s", v)
+		failf(e.Pos, "a name is %s", v)
 	}
 	return v
 }
@@ -301,7 +302,7 @@ func (in *instance) dependsOn(s *scope, e *Expr) {
 	for _, one := range e.Args {
 		v := in.eval(s, one)
 		if v.Kind != "resource" && v.Kind != "module" && v.Kind != "array" {
-			fail(one.Pos, "dependsOn names %s, which is neither a resource nor a module", v)
+			failf(one.Pos, "dependsOn names %s, which is neither a resource nor a module", v)
 		}
 	}
 }
@@ -309,11 +310,11 @@ func (in *instance) dependsOn(s *scope, e *Expr) {
 func (in *instance) makeResource(s *scope, d *Decl, body *Expr) *Value {
 	resourceType, version, ok := strings.Cut(d.Type, "@")
 	if !ok {
-		fail(d.Pos, "%s has no version", d.Type)
+		failf(d.Pos, "%s has no version", d.Type)
 	}
 	r := &Resource{Type: resourceType, Version: version, Existing: d.Existing, Body: object(d.Pos), Pos: d.Pos}
 	if body.Kind != "object" {
-		fail(body.Pos, "a resource is no object")
+		failf(body.Pos, "a resource is no object")
 	}
 	parent := ""
 	for i, key := range body.Keys {
@@ -322,16 +323,16 @@ func (in *instance) makeResource(s *scope, d *Decl, body *Expr) *Value {
 		case "parent":
 			v := in.eval(s, e)
 			if v.Kind != "resource" {
-				fail(e.Pos, "parent is %s", v)
+				failf(e.Pos, "parent is %s", v)
 			}
 			if i := strings.LastIndex(resourceType, "/"); v.resource.Type != resourceType[:i] {
-				fail(e.Pos, "the parent of a %s is a %s", resourceType, v.resource.Type)
+				failf(e.Pos, "the parent of a %s is a %s", resourceType, v.resource.Type)
 			}
 			parent = v.resource.Name + "/"
 		case "scope":
 			v := in.eval(s, e)
 			if v.Kind != "resource" {
-				fail(e.Pos, "scope is %s", v)
+				failf(e.Pos, "scope is %s", v)
 			}
 			r.Scope = v.resource.ID()
 		case "dependsOn":
@@ -345,15 +346,15 @@ func (in *instance) makeResource(s *scope, d *Decl, body *Expr) *Value {
 		}
 	}
 	if r.Name == "" {
-		fail(d.Pos, "the resource has no name")
+		failf(d.Pos, "the resource has no name")
 	}
 	r.Name = parent + r.Name
 	if n := strings.Count(resourceType, "/"); n != strings.Count(r.Name, "/")+1 {
-		fail(d.Pos, "a %s is named %s: a parent is missing, or one too many", resourceType, r.Name)
+		failf(d.Pos, "a %s is named %s: a parent is missing, or one too many", resourceType, r.Name)
 	}
 	for _, other := range in.world.deployment.Resources {
 		if !r.Existing && !other.Existing && other.ID() == r.ID() && (other.Scope == r.Scope || resourceType == "Microsoft.Authorization/roleAssignments") {
-			fail(d.Pos, "%s is made twice; the other one: %s", r.ID(), other.Pos)
+			failf(d.Pos, "%s is made twice; the other one: %s", r.ID(), other.Pos)
 		}
 	}
 	in.world.deployment.Resources = append(in.world.deployment.Resources, r)

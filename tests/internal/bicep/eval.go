@@ -48,19 +48,19 @@ func (in *instance) eval(s *scope, e *Expr) *Value {
 		for i, key := range e.Keys {
 			name := in.text(s, key)
 			if v.Fields[name.Text] != nil {
-				fail(key.Pos, "%s stands here twice", name.Text)
+				failf(key.Pos, "%s stands here twice", name.Text)
 			}
 			v.set(name.Text, in.eval(s, e.Args[i]))
 		}
 		return v
 	case "array":
-		v := array(e.Pos, nil)
+		v := array(e.Pos)
 		for _, item := range e.Args {
 			v.Items = append(v.Items, in.eval(s, item))
 		}
 		return v
 	case "for":
-		v := array(e.Pos, nil)
+		v := array(e.Pos)
 		for i, item := range in.list(s, e) {
 			v.Items = append(v.Items, in.eval(in.turn(s, e, i, item), e.Args[1]))
 		}
@@ -68,7 +68,7 @@ func (in *instance) eval(s *scope, e *Expr) *Value {
 	case "lambda":
 		return &Value{Kind: "lambda", lambda: e, scope: s, Pos: e.Pos}
 	}
-	fail(e.Pos, "%s cannot stand here", e.Kind)
+	failf(e.Pos, "%s cannot stand here", e.Kind)
 	return nil
 }
 
@@ -80,7 +80,7 @@ func (in *instance) text(s *scope, e *Expr) *Value {
 	for i, part := range e.Args {
 		p := in.eval(s, part)
 		if p.Kind != "string" && p.Kind != "int" && p.Kind != "bool" {
-			fail(part.Pos, "a part of a text is %s", p)
+			failf(part.Pos, "a part of a text is %s", p)
 		}
 		v.Text += p.String() + e.Text[i+1]
 		v.Later = v.Later || p.Later
@@ -91,7 +91,7 @@ func (in *instance) text(s *scope, e *Expr) *Value {
 func (in *instance) truth(s *scope, e *Expr) bool {
 	v := in.eval(s, e)
 	if v.Kind != "bool" {
-		fail(e.Pos, "%s is neither true nor false", v)
+		failf(e.Pos, "%s is neither true nor false", v)
 	}
 	return v.Bool
 }
@@ -99,7 +99,7 @@ func (in *instance) truth(s *scope, e *Expr) bool {
 func (in *instance) number(s *scope, e *Expr) int64 {
 	v := in.eval(s, e)
 	if v.Kind != "int" {
-		fail(e.Pos, "%s is no number", v)
+		failf(e.Pos, "%s is no number", v)
 	}
 	return v.Int
 }
@@ -110,7 +110,7 @@ func (in *instance) member(e *Expr, of *Value) *Value {
 		if v := of.Fields[e.Name]; v != nil {
 			return v
 		}
-		fail(e.Pos, "there is no %s in what %s holds", e.Name, of.Pos)
+		failf(e.Pos, "there is no %s in what %s holds", e.Name, of.Pos)
 	case "module":
 		if e.Name == "outputs" {
 			v := object(e.Pos)
@@ -120,7 +120,7 @@ func (in *instance) member(e *Expr, of *Value) *Value {
 			v.module = of.module
 			return v
 		}
-		fail(e.Pos, "a module has no %s here", e.Name)
+		failf(e.Pos, "a module has no %s here", e.Name)
 	case "resource":
 		r := of.resource
 		switch e.Name {
@@ -135,18 +135,18 @@ func (in *instance) member(e *Expr, of *Value) *Value {
 		case "properties":
 			return &Value{Kind: "later", Text: r.Type[strings.LastIndex(r.Type, "/")+1:] + " " + strings.ReplaceAll(r.Name, "/", " "), Pos: e.Pos}
 		}
-		fail(e.Pos, "a resource has no %s here", e.Name)
+		failf(e.Pos, "a resource has no %s here", e.Name)
 	case "later":
 		// A group of properties is passed through; what the caller makes of it is a text.
 		if inner := strings.HasSuffix(of.Text, " "+e.Name); inner {
-			fail(e.Pos, "%s twice", e.Name)
+			failf(e.Pos, "%s twice", e.Name)
 		}
 		if e.Name == "configuration" || e.Name == "ingress" {
 			return &Value{Kind: "later", Text: of.Text + " " + e.Name, Pos: e.Pos}
 		}
 		return runtime(e.Pos, of.Text+" "+e.Name)
 	}
-	fail(e.Pos, "%s has no %s", of, e.Name)
+	failf(e.Pos, "%s has no %s", of, e.Name)
 	return nil
 }
 
@@ -154,17 +154,17 @@ func (in *instance) index(e *Expr, of, at *Value) *Value {
 	switch {
 	case of.Kind == "array" && at.Kind == "int":
 		if at.Int < 0 || at.Int >= int64(len(of.Items)) {
-			fail(e.Pos, "there is no element %d of %d", at.Int, len(of.Items))
+			failf(e.Pos, "there is no element %d of %d", at.Int, len(of.Items))
 		}
 		return of.Items[at.Int]
 	case of.Kind == "object" && at.Kind == "string":
 		v := of.Fields[at.Text]
 		if v == nil {
-			fail(e.Pos, "there is no %s (from %s) in what %s holds", at.Text, at.Pos, of.Pos)
+			failf(e.Pos, "there is no %s (from %s) in what %s holds", at.Text, at.Pos, of.Pos)
 		}
 		return v
 	}
-	fail(e.Pos, "%s cannot be an index into %s", at, of.Kind)
+	failf(e.Pos, "%s cannot be an index into %s", at, of.Kind)
 	return nil
 }
 
@@ -199,7 +199,7 @@ func (in *instance) binary(s *scope, e *Expr) *Value {
 	case "<=":
 		return boolean(e.Pos, a <= b)
 	}
-	fail(e.Pos, "%d %s %d is not known here", a, e.Name, b)
+	failf(e.Pos, "%d %s %d is not known here", a, e.Name, b)
 	return nil
 }
 
@@ -208,24 +208,24 @@ func (in *instance) call(s *scope, e *Expr) *Value {
 	if len(e.Keys) == 1 {
 		of := in.eval(s, e.Keys[0])
 		if e.Name != "listKeys" || of.Kind != "resource" {
-			fail(e.Pos, "%s is not known here", e.Name)
+			failf(e.Pos, "%s is not known here", e.Name)
 		}
 		return &Value{Kind: "later", Text: "listKeys of " + of.resource.Name, Pos: e.Pos}
 	}
 	f, known := functions[e.Name]
 	if !known {
-		fail(e.Pos, "the function %s is not known here", e.Name)
+		failf(e.Pos, "the function %s is not known here", e.Name)
 	}
 	args := make([]*Value, len(e.Args))
 	for i, a := range e.Args {
 		args[i] = in.eval(s, a)
 	}
 	if len(args) < f.least || (f.most >= 0 && len(args) > f.most) {
-		fail(e.Pos, "%s has %d arguments", e.Name, len(args))
+		failf(e.Pos, "%s has %d arguments", e.Name, len(args))
 	}
 	for i, kind := range f.kinds {
 		if i < len(args) && kind != "" && args[i].Kind != kind {
-			fail(e.Args[i].Pos, "argument %d of %s is of type %s and should be %s", i+1, e.Name, args[i].Kind, kind)
+			failf(e.Args[i].Pos, "argument %d of %s is of type %s and should be %s", i+1, e.Name, args[i].Kind, kind)
 		}
 	}
 	return f.run(in, e.Pos, args)
@@ -250,7 +250,7 @@ func digest(pos Pos, args []*Value) (sum [32]byte, later bool) {
 	var all strings.Builder
 	for _, a := range args {
 		if a.Kind != "string" {
-			fail(pos, "an argument is %s and should be a text", a)
+			failf(pos, "an argument is %s and should be a text", a)
 		}
 		all.WriteString(a.Text + "\x00")
 		later = later || a.Later
@@ -275,7 +275,7 @@ func table() map[string]function {
 	load := func(in *instance, pos Pos, args []*Value) *Value {
 		v, err := Load(in.path(args[0]))
 		if err != nil {
-			fail(pos, "%v", err)
+			failf(pos, "%v", err)
 		}
 		return v
 	}
@@ -320,7 +320,7 @@ func table() map[string]function {
 		"toLower": {1, 1, []string{"string"}, func(_ *instance, pos Pos, args []*Value) *Value { return text(pos, strings.ToLower(args[0].Text)) }},
 		"replace": {3, 3, []string{"string", "string", "string"}, func(_ *instance, pos Pos, args []*Value) *Value {
 			if !strings.Contains(args[0].Text, args[1].Text) {
-				fail(pos, "there is no %q to replace", args[1].Text)
+				failf(pos, "there is no %q to replace", args[1].Text)
 			}
 			return text(pos, strings.ReplaceAll(args[0].Text, args[1].Text, args[2].Text))
 		}},
@@ -340,24 +340,24 @@ func table() map[string]function {
 			return integer(pos, int64(slices.Index(args[0].Texts(), args[1].String())))
 		}},
 		"concat": {1, -1, nil, func(_ *instance, pos Pos, args []*Value) *Value {
-			v := array(pos, nil)
+			v := array(pos)
 			for i, a := range args {
 				if a.Kind != "array" {
-					fail(pos, "argument %d of concat is no array", i+1)
+					failf(pos, "argument %d of concat is no array", i+1)
 				}
 				v.Items = append(v.Items, a.Items...)
 			}
 			return v
 		}},
 		"flatten": {1, 1, []string{"array"}, func(_ *instance, pos Pos, args []*Value) *Value {
-			v := array(pos, nil)
+			v := array(pos)
 			for _, a := range args[0].Items {
 				v.Items = append(v.Items, a.Items...)
 			}
 			return v
 		}},
 		"intersection": {2, 2, []string{"array", "array"}, func(_ *instance, pos Pos, args []*Value) *Value {
-			v := array(pos, nil)
+			v := array(pos)
 			for _, a := range args[0].Items {
 				if slices.Contains(args[1].Texts(), a.String()) {
 					v.Items = append(v.Items, a)
@@ -369,7 +369,7 @@ func table() map[string]function {
 			v := object(pos)
 			for i, a := range args {
 				if a.Kind != "object" {
-					fail(pos, "argument %d of union is no object", i+1)
+					failf(pos, "argument %d of union is no object", i+1)
 				}
 				for _, key := range a.Keys {
 					v.set(key, a.Fields[key])
@@ -381,7 +381,7 @@ func table() map[string]function {
 			return boolean(pos, args[0].Fields[args[1].Text] != nil)
 		}},
 		"items": {1, 1, []string{"object"}, func(_ *instance, pos Pos, args []*Value) *Value {
-			v := array(pos, nil)
+			v := array(pos)
 			for _, key := range slices.Sorted(slices.Values(args[0].Keys)) {
 				item := object(args[0].Fields[key].Pos)
 				item.set("key", text(args[0].Fields[key].Pos, key))
@@ -398,7 +398,7 @@ func table() map[string]function {
 			return v
 		}},
 		"map": {2, 2, []string{"array", "lambda"}, func(in *instance, pos Pos, args []*Value) *Value {
-			v := array(pos, nil)
+			v := array(pos)
 			for _, item := range args[0].Items {
 				v.Items = append(v.Items, in.apply(args[1], item))
 			}
@@ -410,7 +410,7 @@ func table() map[string]function {
 func loadText(in *instance, pos Pos, args []*Value) *Value {
 	content, err := os.ReadFile(in.path(args[0]))
 	if err != nil {
-		fail(pos, "%v", err)
+		failf(pos, "%v", err)
 	}
 	return text(Pos{in.path(args[0]), 1}, string(content))
 }

@@ -78,7 +78,7 @@ type parser struct {
 
 // Parse reads a template. Path is how errors name it.
 func Parse(path string) (*File, error) {
-	src, err := os.ReadFile(path)
+	src, err := os.ReadFile(path) //nolint:gosec // a test names the file
 	if err != nil {
 		return nil, fmt.Errorf("read a template: %w", err)
 	}
@@ -139,7 +139,7 @@ func (f *File) unused() {
 	}
 }
 
-func (p *parser) fail(format string, args ...any) {
+func (p *parser) failf(format string, args ...any) {
 	panic(&Error{Pos{p.file, p.line}, fmt.Sprintf(format, args...)})
 }
 
@@ -186,14 +186,14 @@ func (p *parser) take(text string) bool {
 
 func (p *parser) want(text string) {
 	if !p.take(text) {
-		p.fail("%q is missing", text)
+		p.failf("%q is missing", text)
 	}
 }
 
 func (p *parser) endOfLine() {
 	p.skip(false)
 	if p.at < len(p.src) && p.src[p.at] != '\n' {
-		p.fail("the line should end before %q", string(p.src[p.at:min(len(p.src), p.at+10)]))
+		p.failf("the line should end before %q", string(p.src[p.at:min(len(p.src), p.at+10)]))
 	}
 }
 
@@ -220,7 +220,7 @@ func (p *parser) peek() string {
 func (p *parser) name() string {
 	word := p.word()
 	if word == "" || unicode.IsDigit(rune(word[0])) {
-		p.fail("a name is missing")
+		p.failf("a name is missing")
 	}
 	return word
 }
@@ -261,7 +261,7 @@ func (p *parser) decl() *Decl {
 		p.want("=")
 		d.Value = p.body()
 	default:
-		p.fail("a declaration begins with %q", d.Kind)
+		p.failf("a declaration begins with %q", d.Kind)
 	}
 	p.endOfLine()
 	return d
@@ -271,7 +271,7 @@ func (p *parser) decl() *Decl {
 func (p *parser) literal() string {
 	e := p.expr()
 	if e.Kind != "text" || len(e.Args) > 0 {
-		p.fail("a plain text is missing")
+		p.failf("a plain text is missing")
 	}
 	return e.Text[0]
 }
@@ -311,7 +311,7 @@ func (p *parser) expr() *Expr {
 func (p *parser) takeOnNextLine(op string) bool {
 	at, line := p.at, p.line
 	p.skip(true)
-	if p.has(op) && !(op == "?" && (p.has("??") || p.has("?."))) {
+	if p.has(op) && (op != "?" || !p.has("??") && !p.has("?.")) {
 		p.at += len(op)
 		return true
 	}
@@ -381,12 +381,12 @@ func (p *parser) list(closing string) []*Expr {
 			return list
 		}
 		if p.at == len(p.src) {
-			p.fail("%q is missing", closing)
+			p.failf("%q is missing", closing)
 		}
 		list = append(list, p.expr())
 		p.skip(false)
-		if !p.take(",") && !p.has(closing) && !(p.at < len(p.src) && p.src[p.at] == '\n') {
-			p.fail("%q, a comma or a new line is missing", closing)
+		if !p.take(",") && !p.has(closing) && (p.at == len(p.src) || p.src[p.at] != '\n') {
+			p.failf("%q, a comma or a new line is missing", closing)
 		}
 	}
 }
@@ -395,7 +395,7 @@ func (p *parser) primary() *Expr {
 	p.skip(false)
 	pos := p.pos()
 	if p.at == len(p.src) {
-		p.fail("an expression is missing")
+		p.failf("an expression is missing")
 	}
 	switch r := p.src[p.at]; {
 	case r == '\'':
@@ -419,7 +419,7 @@ func (p *parser) primary() *Expr {
 	case unicode.IsDigit(r):
 		n, err := strconv.ParseInt(p.word(), 10, 64)
 		if err != nil {
-			p.fail("not a number: %v", err)
+			p.failf("not a number: %v", err)
 		}
 		return &Expr{Kind: "number", Pos: pos, Int: n}
 	}
@@ -446,7 +446,7 @@ func (p *parser) loop(pos Pos) *Expr {
 		e.Name = p.name()
 	}
 	if p.word() != "in" {
-		p.fail("%q is missing", "in")
+		p.failf("%q is missing", "in")
 	}
 	e.Args = append(e.Args, p.expr())
 	p.want(":")
@@ -484,14 +484,14 @@ func (p *parser) object() *Expr {
 func (p *parser) text() *Expr {
 	e := &Expr{Kind: "text", Pos: p.pos()}
 	if p.has("'''") {
-		p.fail("texts over several lines are not known here")
+		p.failf("texts over several lines are not known here")
 	}
 	p.at++
 	var part strings.Builder
 	for {
 		switch {
 		case p.at == len(p.src) || p.src[p.at] == '\n':
-			p.fail("a text does not end on its line")
+			p.failf("a text does not end on its line")
 		case p.src[p.at] == '\'':
 			p.at++
 			e.Text = append(e.Text, part.String())
@@ -510,7 +510,7 @@ func (p *parser) text() *Expr {
 			case '\'', '\\', '$':
 				part.WriteRune(r)
 			default:
-				p.fail("\\%c is not known here", r)
+				p.failf("\\%c is not known here", r)
 			}
 			p.at++
 		default:

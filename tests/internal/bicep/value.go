@@ -31,12 +31,12 @@ type Value struct {
 	scope    *scope
 }
 
-func null(pos Pos) *Value              { return &Value{Kind: "null", Pos: pos} }
-func boolean(pos Pos, b bool) *Value   { return &Value{Kind: "bool", Bool: b, Pos: pos} }
-func integer(pos Pos, n int64) *Value  { return &Value{Kind: "int", Int: n, Pos: pos} }
-func array(pos Pos, v []*Value) *Value { return &Value{Kind: "array", Items: v, Pos: pos} }
-func object(pos Pos) *Value            { return &Value{Kind: "object", Fields: map[string]*Value{}, Pos: pos} }
-func text(pos Pos, s string) *Value    { return &Value{Kind: "string", Text: s, Pos: pos} }
+func null(pos Pos) *Value             { return &Value{Kind: "null", Pos: pos} }
+func boolean(pos Pos, b bool) *Value  { return &Value{Kind: "bool", Bool: b, Pos: pos} }
+func integer(pos Pos, n int64) *Value { return &Value{Kind: "int", Int: n, Pos: pos} }
+func array(pos Pos) *Value            { return &Value{Kind: "array", Pos: pos} }
+func object(pos Pos) *Value           { return &Value{Kind: "object", Fields: map[string]*Value{}, Pos: pos} }
+func text(pos Pos, s string) *Value   { return &Value{Kind: "string", Text: s, Pos: pos} }
 func runtime(pos Pos, name string) *Value {
 	return &Value{Kind: "string", Text: "<" + name + ">", Later: true, Pos: pos}
 }
@@ -144,7 +144,7 @@ func (v *Value) Walk(path string, visit func(path string, v *Value)) {
 
 // Load reads a YAML or JSON file.
 func Load(path string) (*Value, error) {
-	content, err := os.ReadFile(path)
+	content, err := os.ReadFile(path) //nolint:gosec // a test, or the template that it reads, names the file
 	if err != nil {
 		return nil, fmt.Errorf("load a file: %w", err)
 	}
@@ -172,7 +172,7 @@ func fromYAML(path string, node *yaml.Node) (*Value, error) {
 		}
 		return v, nil
 	case yaml.SequenceNode:
-		v := array(pos, nil)
+		v := array(pos)
 		for _, item := range node.Content {
 			element, err := fromYAML(path, item)
 			if err != nil {
@@ -206,7 +206,7 @@ func Text(s string) *Value { return text(Pos{"given", 1}, s) }
 
 // Texts is an array of them.
 func Texts(list ...string) *Value {
-	v := array(Pos{"given", 1}, nil)
+	v := array(Pos{"given", 1})
 	for _, s := range list {
 		v.Items = append(v.Items, Text(s))
 	}
