@@ -8,6 +8,7 @@ import (
 	"io"
 	"maps"
 	"net"
+	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -24,6 +25,7 @@ import (
 	tcnetwork "github.com/testcontainers/testcontainers-go/network"
 	"golang.org/x/sync/errgroup"
 
+	waybillclient "waybill/tests/internal/client"
 	"waybill/tests/internal/system"
 )
 
@@ -247,6 +249,19 @@ func (s *containerSystem) waitHealthy(ctx context.Context, names ...string) erro
 		}
 	}
 	return nil
+}
+
+// waitReady returns when a service says itself that it is ready, which is sooner than its container's health check does.
+func (s *containerSystem) waitReady(ctx context.Context, name string) error {
+	for {
+		code, _, _, err := waybillclient.Call(ctx, http.MethodGet, s.App(name).URL+"/readyz", nil)
+		if err == nil && code == http.StatusOK {
+			return nil
+		}
+		if !waybillclient.Wait(ctx, poll) {
+			return fmt.Errorf("%s is not ready: %d %w", name, code, errors.Join(err, ctx.Err()))
+		}
+	}
 }
 
 func (s *containerSystem) fine(name string, state *container.State) bool {
