@@ -154,7 +154,7 @@ const envelope = 384
 
 // appendTo writes the event without what has no field in it. It does by hand what encoding/json would do with cloudEvent,
 // for every event that anybody publishes goes through here.
-func (e *Event) appendTo(b []byte) []byte {
+func (e Event) appendTo(b []byte) []byte {
 	b = append(b, `{"specversion":"`+specVersion+`"`...)
 	text := func(name, value string, always bool) {
 		if value != "" || always {
@@ -199,7 +199,7 @@ func appendQuoted(b []byte, text string) []byte {
 
 // withRest is the written event with the attributes that have no field here. They do not replace any it has, but for the
 // media type of the data.
-func (e *Event) withRest(written []byte) ([]byte, error) {
+func (e Event) withRest(written []byte) ([]byte, error) {
 	all, received := map[string]json.RawMessage{}, map[string]json.RawMessage{}
 	if err := errors.Join(json.Unmarshal(written, &all), json.Unmarshal([]byte(e.received), &received)); err != nil {
 		return nil, err
@@ -226,29 +226,33 @@ func (e *Event) UnmarshalJSON(b []byte) error {
 		*e = read
 		return nil
 	}
-	return e.decode(text, b)
+	read, err := decodeEvent(text, b)
+	if err == nil {
+		*e = read
+	}
+	return err
 }
 
-// decode reads what scanEvent leaves to encoding/json.
-func (e *Event) decode(text string, b []byte) error {
+// decodeEvent reads what scanEvent leaves to encoding/json.
+func decodeEvent(text string, b []byte) (Event, error) {
 	members := map[string]json.RawMessage{}
 	if err := json.Unmarshal(b, &members); err != nil {
-		return err
+		return Event{}, err
 	}
 	if _, ok := members["time"]; ok && !isString(members["time"]) {
 		delete(members, "time")
 		var err error
 		if b, err = json.Marshal(members); err != nil {
-			return err
+			return Event{}, err
 		}
 	}
 	var ce cloudEvent
 	if err := json.Unmarshal(b, &ce); err != nil {
-		return err
+		return Event{}, err
 	}
-	*e = ce.event()
+	e := ce.event()
 	e.received = text
-	return nil
+	return e, nil
 }
 
 // event is the event of what was received.

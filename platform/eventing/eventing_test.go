@@ -293,7 +293,7 @@ func TestEventKeepsWhatItDoesNotKnow(t *testing.T) {
 // The event is written by hand; encoding/json reads it as it is.
 func TestTextsAreWrittenAsTheyAre(t *testing.T) {
 	t.Parallel()
-	for _, text := range []string{"plain", `a "b" \ c`, "line\nbreak\x00", "é ü 漢 🙂", "<&>", strings.Repeat("long ", 200)} {
+	for _, text := range []string{"plain", `a "b" \ c`, "line\nbreak\x00", "é ü ß 🙂", "<&>", strings.Repeat("long ", 200)} {
 		e := newEvent(t, text)
 		e.Type, e.Source, e.Subject, e.DataVersion = text+"1", text+"2", text+"3", text+"4"
 		e.Parked = &Parked{By: text, Reason: text + "5", At: e.Time.Add(time.Second)}

@@ -25,7 +25,7 @@ func TestTheScannerTakesWhatTheStandardLibraryTakes(t *testing.T) {
 		"{", "}", "[", "]", ",", ":", `"`, `"a"`, `"\u00e9"`, `"\x"`, `"\`, `\u12`, "0", "01", "-", "-1", "1.", "1.5", "1e", "1e+5", "E9", ".5",
 		"true", "false", "null", "nul", "NaN", " ", "\n", "\x00", "é", "\x7f", `{"a":1}`, `[1,2]`, `"a":`, `"b":null`,
 	}
-	dice := rand.New(rand.NewPCG(1, 1)) //nolint:gosec // repeatable on purpose
+	dice := rand.New(rand.NewPCG(1, 1))
 	valid := 0
 	for range 100_000 {
 		var text strings.Builder
@@ -58,7 +58,7 @@ func TestTheScannerTakesWhatTheStandardLibraryTakes(t *testing.T) {
 
 func TestUnquote(t *testing.T) {
 	t.Parallel()
-	for _, text := range []string{`""`, `"plain"`, `"a \"b\" \\ \/ \b\f\n\r\t"`, `"\u00e9\ud83d\ude42"`, `"\ud83d alone"`, `"ü 漢"`} {
+	for _, text := range []string{`""`, `"plain"`, `"a \"b\" \\ \/ \b\f\n\r\t"`, `"\u00e9\ud83d\ude42"`, `"\ud83d alone"`, `"ü ß"`} {
 		s := jsontext.Scanner{Src: text}
 		if !s.Quoted() || s.Pos != len(text) {
 			t.Fatalf("%s is no string", text)

@@ -463,7 +463,7 @@ func TestAWatcherThatGoesAwayLeavesItsPlace(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		resp, err := w.server.Client().Do(req)
+		resp, err := w.server.Client().Do(req) //nolint:bodyclose // leave closes it
 		if err != nil {
 			t.Fatal(err)
 		}
