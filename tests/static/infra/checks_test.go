@@ -579,6 +579,7 @@ func managedComponents(r repository) (faults []string) {
 					continue
 				}
 				faults = append(faults, sameComponent(c, file, scopes)...)
+				faults = append(faults, attached(d, c, scopes)...)
 				for _, entry := range file.At("spec.metadata").Items {
 					used[entry.At("envRef").Text] = true
 				}
@@ -665,6 +666,25 @@ func sameComponent(c *bicep.Resource, file *bicep.Value, scopes []string) (fault
 	}
 	for name, m := range made {
 		faults = append(faults, at(m.Pos, "%s has %s, which its file has not", last(c), name))
+	}
+	return faults
+}
+
+// attached holds the identity that a component uses against those of the apps that have the component.
+func attached(d *bicep.Deployment, c *bicep.Resource, scopes []string) (faults []string) {
+	for _, m := range c.Body.At("properties.metadata").Items {
+		if m.At("name").Text != "azureClientId" {
+			continue
+		}
+		for _, res := range d.Of("Microsoft.App/containerApps") {
+			app, _, _ := strings.Cut(res.Name, "-")
+			has := slices.ContainsFunc(res.Body.At("identity.userAssignedIdentities").Keys, func(id string) bool {
+				return strings.Contains(id, "/id-"+identity(m.At("value"))+"-")
+			})
+			if slices.Contains(scopes, app) && !has {
+				faults = append(faults, at(res.Body.At("identity.userAssignedIdentities").Pos, "%s has no identity %s, which its %s uses", res.Name, identity(m.At("value")), last(c)))
+			}
+		}
 	}
 	return faults
 }
