@@ -150,9 +150,9 @@ func TestFaultyAnalyticsEventsAreNamed(t *testing.T) {
 		ctx := impatient(t)
 		run := rand.Text()[:8]
 		product := "PROD-" + run
-		events := []string{aView(run+"-1", product, nil)}
+		events := append(make([]string, 0, len(faults)+2), aView(run+"-1", product, nil))
 		type fault struct{ Location, Message string }
-		var want []fault
+		want := make([]fault, 0, len(faults))
 		for _, name := range slices.Sorted(maps.Keys(faults)) {
 			f := faults[name]
 			location := fmt.Sprintf("%s[%d]", form.place, len(events))
