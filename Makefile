@@ -101,7 +101,7 @@ npm:
 test-kusto: export AZURITE := $(NPM)/node_modules/.bin/azurite
 test-kusto: export KUSTO_LANGUAGE := $(NPM)/node_modules/@kusto/language-service-next
 test-kusto: npm ## Test the Azure Data Explorer adapter with Azurite and Microsoft's KQL parser (needs npm)
-	@cd services/analytics && go test -count=1 ./internal/store/kusto
+	@cd services/analytics && go test -count=1 $(ARGS) ./internal/store/kusto
 
 .PHONY: test-infra
 test-infra: export NODE_MODULES := $(NPM)/node_modules

@@ -25,14 +25,14 @@ param componentsClientId string
 param secretsClientId string
 
 // The components as the self-hosted sidecar reads them, the secret store first, which others need. workflowstore is fulfillment's
-// alone, and fulfillment brings its own sidecar.
+// alone, and fulfillment brings its own sidecar. any() because not every file has every member.
 var files = [
-  loadYamlContent('../../../components/azure/secretstore.yaml')
-  loadYamlContent('../../../components/azure/orderbus.yaml')
-  loadYamlContent('../../../components/azure/telemetrybus.yaml')
-  loadYamlContent('../../../components/azure/statestore.yaml')
-  loadYamlContent('../../../components/azure/email.yaml')
-  loadYamlContent('../../../components/azure/sms.yaml')
+  any(loadYamlContent('../../../components/azure/secretstore.yaml'))
+  any(loadYamlContent('../../../components/azure/orderbus.yaml'))
+  any(loadYamlContent('../../../components/azure/telemetrybus.yaml'))
+  any(loadYamlContent('../../../components/azure/statestore.yaml'))
+  any(loadYamlContent('../../../components/azure/email.yaml'))
+  any(loadYamlContent('../../../components/azure/sms.yaml'))
 ]
 var managedApps = [
   'orders'

@@ -312,6 +312,7 @@ func table() map[string]function {
 		"loadJsonContent": {1, 1, []string{"string"}, load},
 		"loadYamlContent": {1, 1, []string{"string"}, load},
 		"string":          {1, 1, nil, func(_ *instance, pos Pos, args []*Value) *Value { return text(pos, args[0].String()) }},
+		"any":             {1, 1, nil, func(_ *instance, _ Pos, args []*Value) *Value { return args[0] }},
 		// Only for numbers with a fraction, which Bicep cannot write otherwise.
 		"json": {1, 1, []string{"string"}, func(_ *instance, pos Pos, args []*Value) *Value { return text(pos, args[0].Text) }},
 		"take": {2, 2, []string{"string", "int"}, func(_ *instance, pos Pos, args []*Value) *Value {
