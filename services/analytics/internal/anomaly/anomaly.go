@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"waybill/contracts"
-	"waybill/services/analytics/internal/codec"
 	"waybill/services/analytics/internal/metric"
 )
 
@@ -107,14 +106,6 @@ func (h *Purchases) deviation() float64 {
 // Clear empties the history.
 func (h *Purchases) Clear() { *h = Purchases{} }
 
-// Append appends the history to a snapshot.
-func (h *Purchases) Append(b []byte) []byte {
-	return codec.Float(codec.Float(codec.Int(b, h.n), h.mean), h.squares)
-}
-
-// Read sets the history to what Append wrote.
-func (h *Purchases) Read(r *codec.Reader) { h.n, h.mean, h.squares = r.Int(), r.Float(), r.Float() }
-
 // SpikeRule says from when on views are a spike.
 type SpikeRule struct {
 	// Floor is how many views within a minute are never a spike.
@@ -177,14 +168,6 @@ func (s *Spike) Add(rule SpikeRule, v View, views *metric.Counter, since time.Ti
 
 // Clear forgets the spike.
 func (s *Spike) Clear() { *s = Spike{} }
-
-// Append appends the spike to a snapshot.
-func (s *Spike) Append(b []byte) []byte {
-	return codec.Int(codec.Int(codec.Int(b, s.first), s.last), s.level)
-}
-
-// Read sets the spike to what Append wrote.
-func (s *Spike) Read(r *codec.Reader) { s.first, s.last, s.level = r.Int(), r.Int(), r.Int() }
 
 // rounded has two decimals.
 func rounded(v float64) float64 { return math.Round(v*100) / 100 }

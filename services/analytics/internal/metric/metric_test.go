@@ -8,7 +8,6 @@ import (
 	"github.com/DataDog/sketches-go/ddsketch"
 	"pgregory.net/rapid"
 
-	"waybill/services/analytics/internal/codec"
 	"waybill/services/analytics/internal/metric"
 )
 
@@ -75,24 +74,5 @@ func TestQuantilesAreTheLibrarys(t *testing.T) {
 				t.Fatalf("quantile %v is %v, the library says %v", q, got, want)
 			}
 		}
-	})
-}
-
-// TestAnyBytesAreReadOrRefused holds that a snapshot cannot make the reader fall over, nor change when it is written again.
-func TestAnyBytesAreReadOrRefused(t *testing.T) {
-	t.Parallel()
-	rapid.Check(t, func(t *rapid.T) {
-		bytes := rapid.SliceOfN(rapid.OneOf(rapid.ByteRange(0, 3), rapid.Byte()), 0, 60).Draw(t, "bytes")
-		var c metric.Counter
-		r := codec.NewReader(bytes)
-		if c.Read(r); r.Err() == nil {
-			again := codec.NewReader(c.Append(nil, metric.Horizon{}))
-			var same metric.Counter
-			if same.Read(again); again.Err() != nil || again.Rest() != 0 {
-				t.Fatalf("the counter of %v cannot be read again", bytes)
-			}
-		}
-		var d metric.Distribution
-		d.Read(codec.NewReader(bytes))
 	})
 }

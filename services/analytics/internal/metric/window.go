@@ -140,14 +140,6 @@ func (l *lane[S]) prune(oldest slot) (gone int) {
 	return gone
 }
 
-// since is the lane without the panes before oldest.
-func (l lane[S]) since(oldest slot) lane[S] {
-	for len(l) > 0 && l[0].slot < oldest {
-		l = l[1:]
-	}
-	return l
-}
-
 // between yields the panes from first to last by calling use, the newest first.
 func (l lane[S]) between(first, last slot, use func(at slot, sum *S)) {
 	for i := len(l) - 1; i >= 0 && l[i].slot >= first; i-- {

@@ -1,6 +1,6 @@
 // Package pipeline is the core of analytics: it counts valid events, each once, in sliding windows of event time, and says
 // what is unusual about them. It owns the metrics' names, what is kept in memory and what is dropped. It does no I/O and
-// has no clock; whoever uses it feeds it and stores its snapshots.
+// has no clock; whoever uses it feeds it.
 package pipeline
 
 import (
@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"waybill/services/analytics/internal/anomaly"
-	"waybill/services/analytics/internal/codec"
 	"waybill/services/analytics/internal/event"
 	"waybill/services/analytics/internal/metric"
 )
@@ -30,7 +29,7 @@ const (
 
 func (o Outcome) String() string { return [...]string{"counted", "duplicate", "late"}[o] }
 
-// Stats are the pipeline's own figures since it began, restarts from a snapshot included.
+// Stats are the pipeline's own figures since it began.
 type Stats struct {
 	Views, Purchases, Recommendations uint64
 	// Revenue is the sum of all purchases in the configured currency, in minor units.
@@ -90,32 +89,15 @@ func (p *product) clear() {
 	p.spike.Clear()
 }
 
-func (p *product) append(b []byte, h metric.Horizon) []byte {
-	b = p.revenue.Append(p.purchases.Append(p.views.Append(b, h), h), h)
-	return p.spike.Append(p.history.Append(b))
-}
-
-func (p *product) read(r *codec.Reader) {
-	p.views.Read(r)
-	p.purchases.Read(r)
-	p.revenue.Read(r)
-	p.history.Read(r)
-	p.spike.Read(r)
-}
-
 // session is what is kept of one session.
 type session struct{ views metric.Counter }
 
-func (s *session) clear()                                   { s.views.Clear() }
-func (s *session) append(b []byte, h metric.Horizon) []byte { return s.views.Append(b, h) }
-func (s *session) read(r *codec.Reader)                     { s.views.Read(r) }
+func (s *session) clear() { s.views.Clear() }
 
 // algorithm is what is kept of one algorithm.
 type algorithm struct{ confidence metric.Distribution }
 
-func (a *algorithm) clear()                                   { a.confidence.Clear() }
-func (a *algorithm) append(b []byte, h metric.Horizon) []byte { return a.confidence.Append(b, h) }
-func (a *algorithm) read(r *codec.Reader)                     { a.confidence.Read(r) }
+func (a *algorithm) clear() { a.confidence.Clear() }
 
 // New makes an empty pipeline. The error says what is wrong with the configuration.
 func New(config Config) (*Pipeline, error) {

@@ -1,9 +1,7 @@
 package pipeline_test
 
 import (
-	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"math"
 	"strings"
@@ -15,7 +13,6 @@ import (
 
 	"waybill/contracts"
 	"waybill/services/analytics/internal/anomaly"
-	"waybill/services/analytics/internal/codec"
 	"waybill/services/analytics/internal/event"
 	"waybill/services/analytics/internal/metric"
 	"waybill/services/analytics/internal/pipeline"
@@ -383,14 +380,14 @@ func payloadOf(f truth.Fact) contracts.Payload {
 	}
 }
 
-// TestWindowsAgainstPlainValues feeds random events in random order, some twice, some late, with restarts in between, and
-// holds every window against the plain list of what was counted.
+// TestWindowsAgainstPlainValues feeds random events in random order, some twice, some late, and holds every
+// window against the plain list of what was counted.
 func TestWindowsAgainstPlainValues(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(rt *rapid.T) {
 		config := pipeline.DefaultConfig()
 		config.Lateness = time.Duration(rapid.IntRange(0, 400).Draw(rt, "lateness in seconds")) * time.Second
-		restarted, whole := newPipeline(t, config), newPipeline(t, config)
+		windows := newPipeline(t, config)
 		var all, counted []truth.Fact
 		known := map[string]bool{}
 		newest := time.Time{}
@@ -419,90 +416,19 @@ func TestWindowsAgainstPlainValues(t *testing.T) {
 				newest = fact.At
 			}
 			e := decoded(t, payloadOf(fact))
-			got, found := restarted.Add(&e, nil)
+			got, _ := windows.Add(&e, nil)
 			if got != want {
 				rt.Fatalf("%+v is %s, want %s", fact, got, want)
 			}
-			if _, same := whole.Add(&e, nil); cmp.Diff(found, same) != "" {
-				rt.Fatal(cmp.Diff(found, same))
-			}
-			if rapid.IntRange(0, 9).Draw(rt, "restart") == 0 {
-				restarted = restore(t, restarted.Snapshot(), config)
-			}
-		}
-		if !bytes.Equal(restarted.Snapshot(), whole.Snapshot()) {
-			rt.Fatal("after restarts the state is another")
-		}
-		if diff := cmp.Diff(whole.Stats(), restarted.Stats()); diff != "" {
-			rt.Fatal(diff)
 		}
 		if newest.IsZero() {
 			return
 		}
 		at := newest.Add(-time.Duration(rapid.Int64Range(0, int64(config.Lateness)).Draw(rt, "looking back")))
 		for _, w := range metric.Windows() {
-			if err := compare(restarted, counted, w, at); err != nil {
+			if err := compare(windows, counted, w, at); err != nil {
 				rt.Fatalf("window %s at %s: %v", w, at, err)
 			}
 		}
 	})
-}
-
-func restore(t *testing.T, snapshot []byte, config pipeline.Config) *pipeline.Pipeline {
-	t.Helper()
-	p, err := pipeline.Restore(snapshot, config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return p
-}
-
-// TestARestartChangesNothing stops in the middle of a stream with anomalies, and goes on from the snapshot.
-func TestARestartChangesNothing(t *testing.T) {
-	t.Parallel()
-	options := truth.Default()
-	options.Events, options.Products, options.Sessions = 30_000, 300, 2000
-	config := pipeline.DefaultConfig()
-	config.MaxSessions = 500 // so that the order of eviction counts
-	whole, restarted := newPipeline(t, config), newPipeline(t, config)
-	var found, again []anomaly.Anomaly
-	arrivals := truth.Make(options).Arrivals
-	for i, arrival := range arrivals {
-		e, err := event.Decode(arrival.JSON, event.Rules{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, found = whole.Add(&e, found)
-		_, again = restarted.Add(&e, again)
-		if i%(len(arrivals)/7) == 0 {
-			restarted = restore(t, restarted.Snapshot(), config)
-		}
-	}
-	if diff := cmp.Diff(found, again); diff != "" || len(found) == 0 {
-		t.Errorf("of %d anomalies: %s", len(found), diff)
-	}
-	if !bytes.Equal(whole.Snapshot(), restarted.Snapshot()) {
-		t.Error("after restarts the state is another")
-	}
-	config.MaxProducts, config.MaxSessions = 100, 50
-	if s := restore(t, whole.Snapshot(), config).Stats(); s.Products != 100 || s.Sessions != 50 || s.EvictedProducts == 0 {
-		t.Errorf("with less room: %+v", s)
-	}
-}
-
-func TestDamagedSnapshotsAreRefused(t *testing.T) {
-	t.Parallel()
-	f := feed(t, pipeline.DefaultConfig())
-	f.view("PROD-001", "SESSION-1", nine)
-	f.purchase("PROD-001", 1000, nine)
-	good := f.p.Snapshot()
-	for i := range good {
-		bad := bytes.Clone(good)
-		bad[i] ^= 0x10
-		for _, snapshot := range [][]byte{bad, good[:i]} {
-			if _, err := pipeline.Restore(snapshot, pipeline.DefaultConfig()); !errors.Is(err, codec.ErrCorrupt) {
-				t.Fatalf("damaged at byte %d of %d: %v", i, len(good), err)
-			}
-		}
-	}
 }

@@ -1,12 +1,9 @@
 package pipeline
 
 import (
-	"slices"
 	"time"
 
 	"github.com/cespare/xxhash/v2"
-
-	"waybill/services/analytics/internal/codec"
 )
 
 // seen remembers the ids of events for as long as a duplicate of one could still be counted. It keeps two generations of
@@ -51,17 +48,6 @@ func (s *seen) turn(begun time.Time) {
 	s.young, s.old = s.old, s.young
 	s.young.clear()
 	s.begun = begun
-}
-
-func (s *seen) append(b []byte) []byte {
-	b = codec.Uint(appendTime(b, s.begun), s.forgottenEarly)
-	return s.old.append(s.young.append(b))
-}
-
-func (s *seen) read(r *codec.Reader) {
-	s.begun, s.forgottenEarly = readTime(r), r.Uint()
-	s.young.read(r)
-	s.old.read(r)
 }
 
 // hashes is a set of numbers other than 0, without a pointer in it.
@@ -115,36 +101,4 @@ func (s *hashes) grow(size int) {
 func (s *hashes) clear() {
 	clear(s.places)
 	s.n = 0
-}
-
-// append writes the numbers in their order, whatever order they came in.
-func (s *hashes) append(b []byte) []byte {
-	all := make([]uint64, 0, s.n)
-	for _, h := range s.places {
-		if h != 0 {
-			all = append(all, h)
-		}
-	}
-	slices.Sort(all)
-	b = codec.Uint(b, uint64(len(all)))
-	before := uint64(0)
-	for _, h := range all {
-		b = codec.Uint(b, h-before)
-		before = h
-	}
-	return b
-}
-
-func (s *hashes) read(r *codec.Reader) {
-	*s = hashes{}
-	before := uint64(0)
-	for range r.Len() {
-		step := r.Uint()
-		if step == 0 {
-			r.Fail()
-			return
-		}
-		before += step
-		s.add(before)
-	}
 }

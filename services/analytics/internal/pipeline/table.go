@@ -1,18 +1,11 @@
 package pipeline
 
-import (
-	"strings"
-
-	"waybill/services/analytics/internal/codec"
-	"waybill/services/analytics/internal/metric"
-)
+import "strings"
 
 // kept is what a table keeps of one name. Clear empties it for another name and keeps its memory.
 type kept[T any] interface {
 	*T
 	clear()
-	append(b []byte, h metric.Horizon) []byte
-	read(r *codec.Reader)
 }
 
 // table keeps something of the names heard of last, up to a number of them. The memory of the one that has to go is used
@@ -82,25 +75,4 @@ func (t *table[T, P]) all(yield func(name string, value *T) bool) {
 			return
 		}
 	}
-}
-
-func (t *table[T, P]) append(b []byte, h metric.Horizon) []byte {
-	b = codec.Uint(codec.Uint(b, t.evicted), uint64(len(t.rows)))
-	for name, value := range t.all {
-		b = P(value).append(codec.Text(b, name), h)
-	}
-	return b
-}
-
-func (t *table[T, P]) read(r *codec.Reader) {
-	evicted := r.Uint()
-	for range r.Len() {
-		name := r.Text()
-		if r.Err() != nil || t.rows[name] != nil {
-			r.Fail()
-			return
-		}
-		P(&t.use(name).value).read(r)
-	}
-	t.evicted += evicted // and those for which this table has no room any more
 }
