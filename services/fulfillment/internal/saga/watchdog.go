@@ -94,7 +94,10 @@ func (w *Watchdog) see(ctx context.Context, e *journal.Entry, ending *int) error
 		c.logger.WarnContext(ctx, "a saga that had not ended was not at work and was started again", id)
 		return nil
 	}
-	if *ending < maxEnding {
+	overdue := e.AwaitsApproval() && now.Sub(e.Approval.ExpiresAt) > w.grace
+	// Whoever waits for a person may do so for long, and is looked at when that person has decided, or the time is up.
+	waiting := e.AwaitsApproval() && !overdue || e.Halted()
+	if !waiting && now.Sub(e.LastStarted()) > w.lostAfter && *ending < maxEnding {
 		lost, err := c.lost(ctx, e.Order.OrderID, e.LastStarted(), now.Add(-w.lostAfter))
 		if err != nil {
 			return err
@@ -110,7 +113,6 @@ func (w *Watchdog) see(ctx context.Context, e *journal.Entry, ending *int) error
 	if stuck {
 		c.logger.ErrorContext(ctx, "a saga should have ended by now", id, slog.Time("since", e.Wait(now, c.stuckAfter).Since))
 	}
-	overdue := e.AwaitsApproval() && now.Sub(e.Approval.ExpiresAt) > w.grace
 	if stuck || overdue || decided(e) {
 		return c.wake(ctx, e.Order.OrderID)
 	}
