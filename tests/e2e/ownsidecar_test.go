@@ -99,8 +99,8 @@ func TestTheOwnSidecarOfFulfillmentStarts(t *testing.T) {
 	}
 	until := func(what, url string, right func(status int, body string) bool) {
 		t.Helper()
-		last := ""
-		for ctx.Err() == nil {
+		var last string
+		for {
 			if resp, err := http.Get(url); err != nil {
 				last = err.Error()
 			} else {
@@ -111,9 +111,11 @@ func TestTheOwnSidecarOfFulfillmentStarts(t *testing.T) {
 				}
 				last = fmt.Sprint(resp.Status, " ", string(body))
 			}
-			time.Sleep(50 * time.Millisecond)
+			if !wait(ctx, 50*time.Millisecond) {
+				t.Errorf("%s: %s", what, last)
+				return
+			}
 		}
-		t.Errorf("%s: %s", what, last)
 	}
 	for name := range maps.Keys(own) {
 		for _, probe := range containers[name].At("probes").Items {
