@@ -27,7 +27,7 @@ func (p published) App(name string) system.App { return system.App{URL: p[name]}
 // is still there in between, and nothing is left in the end.
 func TestComposeUpAndDown(t *testing.T) {
 	if exec.CommandContext(t.Context(), "docker", "compose", "version").Run() != nil && exec.CommandContext(t.Context(), "docker-compose", "version").Run() != nil {
-		t.Skip("Compose is not installed: on Debian and Ubuntu, apt-get install docker-compose")
+		t.Fatal("Compose is not installed: on Debian and Ubuntu, apt-get install docker-compose")
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
 	defer cancel()
