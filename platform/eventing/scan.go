@@ -12,36 +12,42 @@ import (
 // the sidecar's Kafka component delivers no other batch meanwhile. Whatever does not look as sidecars write it is left to
 // encoding/json, so that this decides about speed only.
 
+// scan is where the reading of a text stands.
+type scan struct {
+	src string
+	pos int
+}
+
 // scanEvent reads a CloudEvent; body has the bytes of text, and the event keeps both. ok is false when encoding/json has to
 // look at it.
 func scanEvent(text string, body []byte) (e Event, ok bool) {
-	s := jsontext.Scanner{Src: text}
-	s.Space()
-	e, ok = nextEvent(&s, body)
-	s.Space()
-	return e, ok && s.Pos == len(text)
+	s := scan{text, jsontext.Space(text, 0)}
+	e, ok = s.event(body)
+	return e, ok && s.ended()
 }
 
-// nextEvent reads the CloudEvent that comes next.
-func nextEvent(s *jsontext.Scanner, body []byte) (Event, bool) {
+func (s *scan) ended() bool { return jsontext.Space(s.src, s.pos) == len(s.src) }
+
+// event reads the CloudEvent that comes next.
+func (s *scan) event(body []byte) (Event, bool) {
 	var ce cloudEvent
-	start, dataText := s.Pos, ""
-	ok := eachMember(s, func(name string) bool {
-		from := s.Pos
+	start, dataText := s.pos, ""
+	ok := s.eachMember(func(name string) bool {
+		from := s.pos
 		if name == "data" {
-			text, ok := s.Value()
+			text, ok := s.value()
 			if !ok || ce.Data != nil || text == "null" {
 				return false
 			}
-			ce.Data, dataText = json.RawMessage(body[from:s.Pos:s.Pos]), text
+			ce.Data, dataText = json.RawMessage(body[from:s.pos:s.pos]), text
 			return true
 		}
 		field := ce.attribute(name)
 		if field == nil {
-			_, ok := s.Value()
+			_, ok := s.value()
 			return ok && plain(name)
 		}
-		value, ok := quoted(s)
+		value, ok := s.quoted()
 		if !ok || *field != "" {
 			return false
 		}
@@ -52,7 +58,7 @@ func nextEvent(s *jsontext.Scanner, body []byte) (Event, bool) {
 		return Event{}, false
 	}
 	e := ce.event()
-	e.received, e.dataText = s.Src[start:s.Pos], dataText
+	e.received, e.dataText = s.src[start:s.pos], dataText
 	return e, true
 }
 
@@ -97,44 +103,48 @@ func plain(name string) bool {
 
 // eachMember calls read for each member of the object that comes next, when its value comes next. It is false when read is,
 // when a name has escapes, or when there is no object.
-func eachMember(s *jsontext.Scanner, read func(name string) bool) bool {
-	if !s.Take('{') {
+func (s *scan) eachMember(read func(name string) bool) bool {
+	if !s.take('{') {
 		return false
 	}
-	if s.Space(); s.Take('}') {
+	if s.pos = jsontext.Space(s.src, s.pos); s.take('}') {
 		return true
 	}
 	for {
-		s.Space()
-		start := s.Pos
-		s.Escaped = false
-		if !s.Quoted() || s.Escaped {
+		name, pos, marks, ok := jsontext.Name(s.src, s.pos)
+		if s.pos = pos; !ok || marks&jsontext.Escaped != 0 || !read(name) {
 			return false
 		}
-		name := s.Src[start+1 : s.Pos-1]
-		if s.Space(); !s.Take(':') {
-			return false
-		}
-		if s.Space(); !read(name) {
-			return false
-		}
-		if s.Space(); s.Take('}') {
+		s.pos = jsontext.Space(s.src, s.pos)
+		if s.take('}') {
 			return true
 		}
-		if !s.Take(',') {
+		if !s.take(',') {
 			return false
 		}
 	}
 }
 
-// quoted is the text that comes next.
-func quoted(s *jsontext.Scanner) (string, bool) {
-	start := s.Pos
-	s.Escaped = false
-	if !s.Quoted() {
+func (s *scan) take(c byte) (ok bool) {
+	s.pos, ok = jsontext.Take(s.src, s.pos, c)
+	return ok
+}
+
+// value is the text of the value that comes next.
+func (s *scan) value() (text string, ok bool) {
+	start := s.pos
+	s.pos, _, ok = jsontext.Value(s.src, start)
+	return s.src[start:s.pos], ok
+}
+
+// quoted is the content of the string that comes next.
+func (s *scan) quoted() (string, bool) {
+	start := s.pos
+	end, marks, ok := jsontext.Quoted(s.src, start)
+	if s.pos = end; !ok {
 		return "", false
 	}
-	return jsontext.Unquote(s.Src[start:s.Pos], s.Escaped), true
+	return jsontext.Unquote(s.src[start+1:end-1], marks), true
 }
 
 // entry is one event of a bulk delivery, or why there is none in it.
@@ -199,54 +209,56 @@ const usualEvent = 1000
 
 // scanBatch reads a bulk delivery as sidecars write it; ok is false when it does not look so.
 func scanBatch(body []byte) (entries []entry, ok bool) {
-	s := jsontext.Scanner{Src: string(body)}
-	s.Space()
-	ok = eachMember(&s, func(name string) bool {
+	text := string(body)
+	s := scan{text, jsontext.Space(text, 0)}
+	ok = s.eachMember(func(name string) bool {
 		if name != "entries" {
-			_, ok := s.Value()
+			_, ok := s.value()
 			return ok && !strings.EqualFold(name, "entries")
 		}
-		if entries != nil || !s.Take('[') {
+		if entries != nil || !s.take('[') {
 			return false
 		}
 		entries = make([]entry, 0, len(body)/usualEvent+1)
-		for s.Space(); !s.Take(']'); s.Space() {
-			if len(entries) > 0 && !s.Take(',') {
+		for {
+			s.pos = jsontext.Space(text, s.pos)
+			if s.take(']') {
+				return true
+			}
+			if len(entries) > 0 && !s.take(',') {
 				return false
 			}
-			s.Space()
-			one, ok := nextEntry(&s, body)
+			s.pos = jsontext.Space(text, s.pos)
+			one, ok := s.entry(body)
 			if !ok {
 				return false
 			}
 			entries = append(entries, one)
 		}
-		return true
 	})
-	s.Space()
-	return entries, ok && s.Pos == len(body)
+	return entries, ok && s.ended()
 }
 
-func nextEntry(s *jsontext.Scanner, body []byte) (entry, bool) {
+func (s *scan) entry(body []byte) (entry, bool) {
 	var one entry
 	var key, session string
 	var event, metadata bool
-	ok := eachMember(s, func(name string) (ok bool) {
+	ok := s.eachMember(func(name string) (ok bool) {
 		switch name {
 		case "entryId":
 			again := one.id != ""
-			one.id, ok = quoted(s)
+			one.id, ok = s.quoted()
 			return ok && !again
 		case "event":
 			again := event
-			one.event, ok = nextEvent(s, body)
+			one.event, ok = s.event(body)
 			event = true
 			return ok && !again
 		case "metadata":
 			again := metadata
 			metadata = true
-			return !again && eachMember(s, func(name string) bool {
-				value, ok := quoted(s)
+			return !again && s.eachMember(func(name string) bool {
+				value, ok := s.quoted()
 				switch name {
 				case kafkaKey:
 					key = value
@@ -256,7 +268,7 @@ func nextEntry(s *jsontext.Scanner, body []byte) (entry, bool) {
 				return ok
 			})
 		default:
-			_, ok = s.Value()
+			_, ok = s.value()
 			return ok && !strings.EqualFold(name, "entryId") && !strings.EqualFold(name, "event") && !strings.EqualFold(name, "metadata")
 		}
 	})

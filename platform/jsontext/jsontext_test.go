@@ -5,17 +5,15 @@ import (
 	"math/rand/v2"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"waybill/platform/jsontext"
 )
 
 // value passes over a text that has to be one value.
 func value(text string) bool {
-	s := jsontext.Scanner{Src: text}
-	s.Space()
-	_, ok := s.Value()
-	s.Space()
-	return ok && s.Pos == len(text)
+	end, _, ok := jsontext.Value(text, jsontext.Space(text, 0))
+	return ok && jsontext.Space(text, end) == len(text)
 }
 
 // The scanner takes what encoding/json takes, but for what is not UTF-8 and what is nested without end.
@@ -56,18 +54,43 @@ func TestTheScannerTakesWhatTheStandardLibraryTakes(t *testing.T) {
 	}
 }
 
+// Strings are looked at eight bytes at a time: each byte is tried at each place of texts of several lengths.
+func TestEachByteAtEachPlace(t *testing.T) {
+	t.Parallel()
+	for length := range 20 {
+		for place := range length {
+			for c := range 256 {
+				content := []byte(strings.Repeat("~", length))
+				content[place] = byte(c)
+				text := `"` + string(content) + `" `
+				end, marks, ok := jsontext.Quoted(text, 0)
+				want, wantEnd := c >= ' ' && c < utf8.RuneSelf && c != '\\', length+2
+				if c == '"' {
+					wantEnd = place + 2
+				}
+				if ok != want || ok && end != wantEnd {
+					t.Fatalf("%q: %v, up to %d", text, ok, end)
+				}
+				if unusual := marks&jsontext.Unusual != 0; ok && unusual != (c == ' ' || c == 0x7f) {
+					t.Fatalf("%q: unusual is %v", text, unusual)
+				}
+			}
+		}
+	}
+}
+
 func TestUnquote(t *testing.T) {
 	t.Parallel()
 	for _, text := range []string{`""`, `"plain"`, `"a \"b\" \\ \/ \b\f\n\r\t"`, `"\u00e9\ud83d\ude42"`, `"\ud83d alone"`, `"ü ß"`} {
-		s := jsontext.Scanner{Src: text}
-		if !s.Quoted() || s.Pos != len(text) {
+		end, marks, ok := jsontext.Quoted(text, 0)
+		if !ok || end != len(text) {
 			t.Fatalf("%s is no string", text)
 		}
 		var want string
 		if err := json.Unmarshal([]byte(text), &want); err != nil {
 			t.Fatal(err)
 		}
-		if got := jsontext.Unquote(text, s.Escaped); got != want {
+		if got := jsontext.Unquote(text[1:len(text)-1], marks); got != want {
 			t.Errorf("%s: %q, want %q", text, got, want)
 		}
 	}

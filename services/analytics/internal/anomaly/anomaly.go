@@ -120,6 +120,8 @@ type Spike struct {
 	first, last int64
 	// level is how many views a minute had when the spike was found.
 	level int64
+	// From since on, in Unix seconds, room more views make no minute have more than are never a spike.
+	since, room int64
 }
 
 // View is a view to be judged.
@@ -131,11 +133,22 @@ type View struct {
 // Add judges the views of the minute that ends with v, which views already counts, by those of the minutes before it. Events
 // have been seen since the time given. A spike is found once: it lasts until a minute has passed without one.
 func (s *Spike) Add(rule SpikeRule, v View, views *metric.Counter, since time.Time) (Anomaly, bool) {
-	n := views.Count(metric.Minute, v.At)
-	if n <= rule.Floor {
+	at := v.At.Unix()
+	if s.room > 0 && at >= s.since {
+		s.room-- // without looking at the minute, for so it is with most views
 		return Anomaly{}, false
 	}
-	at := v.At.Unix()
+	n := views.Count(metric.Minute, v.At)
+	if n <= rule.Floor {
+		// Of a view that comes late it says nothing about the minutes that are newer.
+		if views.Newest(v.At) {
+			s.since, s.room = at, rule.Floor-n
+		} else {
+			s.room--
+		}
+		return Anomaly{}, false
+	}
+	s.room = 0
 	if s.last != 0 && at <= s.last+minute {
 		// Half of it keeps a spike going, whatever is usual by then: one that lasts is not found again. What lies before it
 		// comes too late to be told.

@@ -26,8 +26,11 @@ const (
 // maxScores is how many confidence scores one recommendation may have.
 const maxScores = 1000
 
-// earliest is before anything that analytics could be told.
-var earliest = time.Date(2000, time.January, 1, 0, 0, 0, 0, time.UTC)
+// Everything that analytics could be told lies between these.
+var (
+	earliest = time.Date(2000, time.January, 1, 0, 0, 0, 0, time.UTC)
+	latest   = time.Date(2101, time.January, 1, 0, 0, 0, 0, time.UTC)
+)
 
 // Rules are what Decode needs to know beside the event. The zero value reads events strictly and trusts their times.
 type Rules struct {
@@ -104,33 +107,38 @@ func fieldOf(name string) (field, bool) {
 	}
 }
 
+// member is one of an event's members as it is written.
+type member struct {
+	text  string // empty where there is none or null
+	marks jsontext.Marks
+	null  bool
+}
+
 // decoding is one event while it is read.
 type decoding struct {
-	raw  [fields]string // the JSON text of each member, empty where there is none or null
-	null [fields]bool
-	// escaped says which texts have escapes in them, unusual which have anything but visible ASCII.
-	escaped, unusual [fields]bool
-	faults           []Fault
+	members [fields]member
+	faults  []Fault
 }
 
 // Decode reads an event from JSON and checks it. Members that it does not know are ignored. The error is an *Error that
 // names every faulty field. The event keeps the text, which is not copied when it is a string.
-func Decode[Text ~string | ~[]byte](text Text, rules Rules) (Event, error) {
+func Decode[Text ~string | ~[]byte](text Text, rules Rules) (e Event, err error) {
 	if len(text) > MaxSize {
 		return Event{}, refusal(Fault{"", "must not be larger than 16 KiB"})
 	}
-	return decode(string(text), rules)
+	err = e.decode(string(text), rules)
+	return e, err
 }
 
-func decode(text string, rules Rules) (Event, error) {
+// decode fills in the event, or makes it empty again.
+func (e *Event) decode(text string, rules Rules) error {
 	var d decoding
 	if !d.scan(text) {
-		return Event{}, refusal(d.faults...)
+		return refusal(d.faults...)
 	}
-	e := Event{
-		kind: d.kind(rules.Type), at: d.time(rules), session: d.id(fieldSession, false), user: d.id(fieldUser, false),
-		value: d.value(), properties: d.properties(), currency: contracts.DefaultCurrency,
-	}
+	e.kind, e.at = d.kind(rules.Type), d.time(rules)
+	e.session, e.user = d.id(fieldSession, false), d.id(fieldUser, false)
+	e.value, e.properties, e.currency = d.value(), d.properties(), contracts.DefaultCurrency
 	if e.id = d.id(fieldEventID, !rules.DeriveID); e.id == "" && rules.DeriveID {
 		sum := sha256.Sum256([]byte(text))
 		e.id = "sha256:" + hex.EncodeToString(sum[:16])
@@ -149,9 +157,10 @@ func decode(text string, rules Rules) (Event, error) {
 		e.scores = d.scores()
 	}
 	if len(d.faults) > 0 {
-		return Event{}, refusal(d.faults...)
+		*e = Event{}
+		return refusal(d.faults...)
 	}
-	return e, nil
+	return nil
 }
 
 func refusal(faults ...Fault) error {
@@ -164,71 +173,62 @@ func (d *decoding) fault(f field, expectation string) {
 
 // need reports a member that is not there.
 func (d *decoding) need(f field) {
-	switch {
-	case d.null[f]:
+	switch one := &d.members[f]; {
+	case one.null:
 		d.fault(f, "must not be null")
-	case d.raw[f] == "":
+	case one.text == "":
 		d.fault(f, "is required")
 	}
 }
 
 // scan finds the members. It is false when the text is not one JSON object; then there is exactly one fault.
-func (d *decoding) scan(text string) bool {
-	s := jsontext.Scanner{Src: text}
-	s.Space()
-	ok := s.Take('{')
-	if s.Space(); ok && !s.Take('}') {
-		ok = d.members(&s)
+func (d *decoding) scan(src string) bool {
+	pos, ok := jsontext.Take(src, jsontext.Space(src, 0), '{')
+	if ok {
+		if pos, ok = jsontext.Take(src, jsontext.Space(src, pos), '}'); !ok {
+			pos, ok = d.each(src, pos)
+		}
+		pos = jsontext.Space(src, pos)
 	}
-	if s.Space(); ok && s.Pos < len(s.Src) {
-		ok = false
+	if ok && pos == len(src) {
+		return true
 	}
-	if !ok && len(d.faults) == 0 {
-		d.faults = []Fault{{"", "must be one JSON object, and is none at byte " + strconv.Itoa(s.Pos+1)}}
+	if len(d.faults) == 0 {
+		d.faults = []Fault{{"", "must be one JSON object, and is none at byte " + strconv.Itoa(pos+1)}}
 	}
-	return ok
+	return false
 }
 
-func (d *decoding) members(s *jsontext.Scanner) bool {
+// each finds the members from the first on.
+func (d *decoding) each(src string, pos int) (end int, ok bool) {
 	var seen [fields]bool
-	for {
-		s.Space()
-		start := s.Pos
-		s.Escaped = false
-		if !s.Quoted() {
-			return false
-		}
-		f, known := fieldOf(jsontext.Unquote(s.Src[start:s.Pos], s.Escaped))
-		s.Space()
-		if !s.Take(':') {
-			return false
-		}
-		s.Space()
-		start, s.Escaped, s.Unusual = s.Pos, false, false
-		text, ok := s.Value()
+	for more := true; more; {
+		name, at, marks, ok := jsontext.Name(src, pos)
 		if !ok {
-			d.unreadable(s.Src[start:], f, known)
-			return false
+			return at, false
+		}
+		f, known := fieldOf(jsontext.Unquote(name, marks))
+		if pos, marks, ok = jsontext.Value(src, at); !ok {
+			d.unreadable(src[at:], f, known)
+			return pos, false
 		}
 		if known {
 			if seen[f] {
 				d.faults = []Fault{{f.String(), "must appear only once"}}
-				return false
+				return pos, false
 			}
-			if seen[f] = true; text == "null" {
-				d.null[f] = true
+			seen[f] = true
+			if text := src[at:pos]; text == "null" {
+				d.members[f].null = true
 			} else {
-				d.raw[f], d.escaped[f], d.unusual[f] = text, s.Escaped, s.Unusual
+				d.members[f].text, d.members[f].marks = text, marks
 			}
 		}
-		s.Space()
-		if s.Take('}') {
-			return true
-		}
-		if !s.Take(',') {
-			return false
+		if pos, more, ok = jsontext.More(src, pos, '}'); !ok {
+			return pos, false
 		}
 	}
+	return pos, true
 }
 
 // unreadable names the field of the most usual reason for text that is no JSON: some languages write NaN and infinities.
@@ -240,31 +240,32 @@ func (d *decoding) unreadable(text string, f field, known bool) {
 	}
 }
 
-func (d *decoding) text(f field) string {
-	raw := d.raw[f]
-	if raw == "" {
-		return ""
+// text is the content of a member that has to be text, empty when there is none; ok is false when it is something else.
+func (d *decoding) text(f field) (content string, ok bool) {
+	one := &d.members[f]
+	if one.text == "" {
+		return "", true
 	}
-	if raw[0] != '"' {
+	if one.text[0] != '"' {
 		d.fault(f, "must be text")
-		return ""
+		return "", false
 	}
-	return jsontext.Unquote(raw, d.escaped[f])
+	return jsontext.Unquote(one.text[1:len(one.text)-1], one.marks), true
 }
 
 func (d *decoding) id(f field, required bool) string {
-	raw := d.raw[f]
-	if raw == "" {
+	one := &d.members[f]
+	if one.text == "" {
 		if required {
 			d.need(f)
 		}
 		return ""
 	}
-	value := d.text(f)
-	if raw[0] == '"' && !d.unusual[f] && value != "" && len(value) <= MaxID {
+	value, ok := d.text(f)
+	if ok && one.marks&jsontext.Unusual == 0 && value != "" && len(value) <= MaxID {
 		return value
 	}
-	if raw[0] == '"' && (value != "" || required) {
+	if ok && (value != "" || required) {
 		if problem := idProblem(value); problem != "" {
 			d.fault(f, problem)
 		}
@@ -292,21 +293,22 @@ func idProblem(id string) string {
 }
 
 func (d *decoding) kind(envelope string) Type {
-	if d.raw[fieldType] == "" && envelope != "" && !d.null[fieldType] {
+	one := &d.members[fieldType]
+	if one.text == "" {
+		if envelope == "" || one.null {
+			d.need(fieldType)
+			return 0
+		}
 		kind := typeOf(envelope)
 		if kind == 0 {
 			d.fault(fieldType, expectedTypes)
 		}
 		return kind
 	}
-	if d.raw[fieldType] == "" {
-		d.need(fieldType)
-		return 0
-	}
-	name := d.text(fieldType)
+	name, ok := d.text(fieldType)
 	kind := typeOf(name)
 	switch {
-	case d.raw[fieldType][0] != '"': // reported
+	case !ok: // reported
 	case kind == 0:
 		d.fault(fieldType, expectedTypes)
 	case envelope != "" && typeOf(envelope) != kind:
@@ -322,11 +324,8 @@ const expectedTypes = "must be one of " + contracts.TypeProductViewed + ", " + c
 const naive = "2006-01-02T15:04:05"
 
 func (d *decoding) time(rules Rules) time.Time {
-	if d.need(fieldTimestamp); d.raw[fieldTimestamp] == "" {
-		return time.Time{}
-	}
-	text := d.text(fieldTimestamp)
-	if d.raw[fieldTimestamp][0] != '"' {
+	text, ok := d.text(fieldTimestamp)
+	if d.need(fieldTimestamp); !ok || d.members[fieldTimestamp].text == "" {
 		return time.Time{} // reported
 	}
 	at, err := time.Parse(time.RFC3339, text)
@@ -346,14 +345,14 @@ func (d *decoding) time(rules Rules) time.Time {
 		d.fault(fieldTimestamp, "must be a time after the year 2000")
 	case !rules.Now.IsZero() && at.Sub(rules.Now) > rules.MaxAhead:
 		d.fault(fieldTimestamp, "must not be more than "+rules.MaxAhead.String()+" in the future")
-	case at.Year() > 2100:
+	case !at.Before(latest):
 		d.fault(fieldTimestamp, "must be a time before the year 2101")
 	}
 	return at.UTC()
 }
 
 func (d *decoding) value() contracts.Amount {
-	raw := d.raw[fieldValue]
+	raw := d.members[fieldValue].text
 	if raw == "" {
 		return 0
 	}
@@ -374,10 +373,10 @@ func (d *decoding) value() contracts.Amount {
 }
 
 func (d *decoding) quantity() int {
-	if d.raw[fieldQuantity] == "" {
+	if d.members[fieldQuantity].text == "" {
 		return 0
 	}
-	quantity, err := strconv.Atoi(d.raw[fieldQuantity])
+	quantity, err := strconv.Atoi(d.members[fieldQuantity].text)
 	if err != nil || quantity < 1 || quantity > 1_000_000 {
 		d.fault(fieldQuantity, "must be a whole number from 1 to 1000000")
 	}
@@ -385,8 +384,8 @@ func (d *decoding) quantity() int {
 }
 
 func (d *decoding) currency() string {
-	code := d.text(fieldCurrency)
-	if code == "" {
+	code, ok := d.text(fieldCurrency)
+	if code == "" || !ok {
 		return contracts.DefaultCurrency
 	}
 	if len(code) != 3 || strings.ContainsFunc(code, func(r rune) bool { return r < 'A' || r > 'Z' }) {
@@ -396,22 +395,21 @@ func (d *decoding) currency() string {
 }
 
 func (d *decoding) scores() []float64 {
-	if d.need(fieldScores); d.raw[fieldScores] == "" {
+	src := d.members[fieldScores].text
+	if d.need(fieldScores); src == "" {
 		return nil
 	}
-	s := jsontext.Scanner{Src: d.raw[fieldScores]}
-	if !s.Take('[') {
+	if src[0] != '[' {
 		d.fault(fieldScores, "must be a list of numbers")
 		return nil
 	}
+	pos, ended := jsontext.Take(src, jsontext.Space(src, 1), ']')
 	var scores []float64
-	for s.Space(); !s.Take(']'); s.Space() {
-		if s.Take(',') {
-			s.Space()
-		}
-		text, _ := s.Value() // scan has been over it
-		score, err := strconv.ParseFloat(text, 64)
-		if c := text[0]; err != nil || c != '-' && (c < '0' || c > '9') || score < 0 || score > 1 {
+	for more := !ended; more; {
+		start := pos
+		pos, _, _ = jsontext.Value(src, start) // scan has been over it
+		score, err := strconv.ParseFloat(src[start:pos], 64)
+		if c := src[start]; err != nil || c != '-' && (c < '0' || c > '9') || score < 0 || score > 1 {
 			d.faults = append(d.faults, Fault{fmt.Sprintf("%s[%d]", fieldScores, len(scores)), "must be a number from 0 to 1"})
 			return nil
 		}
@@ -419,12 +417,13 @@ func (d *decoding) scores() []float64 {
 			d.fault(fieldScores, "must not have more than 1000 elements")
 			return nil
 		}
+		pos, more, _ = jsontext.More(src, pos, ']')
 	}
 	return scores
 }
 
 func (d *decoding) properties() string {
-	raw := d.raw[fieldProperties]
+	raw := d.members[fieldProperties].text
 	switch {
 	case raw == "":
 	case raw[0] != '{':

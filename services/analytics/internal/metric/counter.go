@@ -21,19 +21,18 @@ func (c *Counter) Add(at time.Time, h Horizon) {
 
 // Count is how many events the window at a time holds.
 func (c *Counter) Count(w Window, at time.Time) int64 {
-	panes := c.fine
+	panes := &c.fine
 	if w == Hour {
-		panes = c.coarse
+		panes = &c.coarse
 	}
-	first, last := w.slots(at)
 	var n int64
-	for i := len(panes) - 1; i >= 0 && panes[i].slot >= first; i-- {
-		if panes[i].slot <= last {
-			n += int64(panes[i].sum)
-		}
-	}
+	first, last := w.slots(at)
+	panes.between(first, last, func(_ slot, count *tally) { n += int64(*count) })
 	return n
 }
+
+// Newest says whether no event lies in a pane after that of a time.
+func (c *Counter) Newest(at time.Time) bool { return c.fine.last.slot <= slotAt(at, fine) }
 
 // Baseline is how many events a minute used to have before the last minute at a time: the mean and the standard deviation
 // of the whole minutes that end before it, as far as an hour back and not before since. The minutes that touch the time
@@ -69,7 +68,10 @@ func (c *Counter) Baseline(at, since time.Time, except [2]time.Time) (mean, devi
 }
 
 // Clear empties the counter and keeps its memory for further use.
-func (c *Counter) Clear() { c.fine, c.coarse = c.fine[:0], c.coarse[:0] }
+func (c *Counter) Clear() {
+	c.fine.clear()
+	c.coarse.clear()
+}
 
 // Statistics describe the window at a time, in which every event has the value 1; ok is false when it holds none.
 func (c *Counter) Statistics(w Window, at time.Time) (Statistics, bool) {

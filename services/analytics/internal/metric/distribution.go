@@ -98,7 +98,10 @@ func (d *Distribution) Add(value int64, at time.Time, h Horizon, s Sketch) {
 }
 
 // Clear empties the distribution and keeps its memory for further use.
-func (d *Distribution) Clear() { d.fine, d.coarse = d.fine[:0], d.coarse[:0] }
+func (d *Distribution) Clear() {
+	d.fine.clear()
+	d.coarse.clear()
+}
 
 // Count is how many values the window at a time holds.
 func (d *Distribution) Count(w Window, at time.Time) int64 {
@@ -108,9 +111,9 @@ func (d *Distribution) Count(w Window, at time.Time) int64 {
 }
 
 func (d *Distribution) each(w Window, at time.Time, use func(slot, *cell)) {
-	panes := d.fine
+	panes := &d.fine
 	if w == Hour {
-		panes = d.coarse
+		panes = &d.coarse
 	}
 	first, last := w.slots(at)
 	panes.between(first, last, use)

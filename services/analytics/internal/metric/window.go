@@ -90,61 +90,85 @@ type pane[S any] struct {
 // summary is what a pane holds; emptied is an empty one, which may use the memory of the old one.
 type summary[S any] interface{ emptied() S }
 
-// lane is a series' panes of one length, the oldest first, those in which nothing happened left out. Up to a
-// quarter of them may be panes that are not needed any more. Beyond its length lie old panes, whose memory is used again.
-type lane[S summary[S]] []pane[S]
+// lane is a series' panes of one length, those in which nothing happened left out. The zero value is empty.
+type lane[S summary[S]] struct {
+	// last is the newest pane, in which most events fall: they touch no other memory. Its slot is 0 when there is none.
+	last pane[S]
+	// past are the panes before it, the oldest first. Up to a quarter of them may be panes that are not needed any more.
+	// Beyond its length lie old panes, whose memory is used again.
+	past []pane[S]
+}
 
 // at is the summary of a pane, a new one when nothing happened in it yet. Panes before oldest may be let go.
 func (l *lane[S]) at(at, oldest slot) *S {
-	panes := *l
-	n := len(panes)
-	if n > 0 && panes[n-1].slot == at {
-		return &panes[n-1].sum
+	if l.last.slot != at {
+		return l.other(at, oldest)
 	}
-	i := n // where the pane is or has to be; an event that comes late looks for it from the end
-	for i > 0 && panes[i-1].slot >= at {
-		i--
-	}
-	if i < n && panes[i].slot == at {
-		return &panes[i].sum
-	}
-	// A quarter at a time, so that panes are seldom moved and few are kept for nothing.
-	if n >= 4 && panes[n/4].slot < oldest {
-		gone := l.prune(oldest)
-		panes, n, i = *l, n-gone, i-gone
-	}
-	if n == cap(panes) {
-		wider := make(lane[S], n, n+max(2, min(n, 8), n/4))
-		copy(wider, panes)
-		panes = wider
-	}
-	panes = panes[:n+1]
-	fresh := pane[S]{at, panes[n].sum.emptied()}
-	copy(panes[i+1:], panes[i:n])
-	panes[i] = fresh
-	*l = panes
-	return &panes[i].sum
+	return &l.last.sum
 }
 
-// prune lets go of the panes before oldest and says how many those were.
+func (l *lane[S]) other(at, oldest slot) *S {
+	if l.last.slot == 0 {
+		l.last.slot = at
+		return &l.last.sum
+	}
+	i := len(l.past) // where the pane is or has to be; an event that comes late looks for it from the end
+	if at < l.last.slot {
+		for i > 0 && l.past[i-1].slot >= at {
+			i--
+		}
+		if i < len(l.past) && l.past[i].slot == at {
+			return &l.past[i].sum
+		}
+	}
+	// A quarter at a time, so that panes are seldom moved and few are kept for nothing.
+	if n := len(l.past); n >= 4 && l.past[n/4].slot < oldest {
+		i -= l.prune(oldest)
+	}
+	n := len(l.past)
+	if n == cap(l.past) {
+		wider := make([]pane[S], n, n+max(2, min(n, 8), n/4))
+		copy(wider, l.past)
+		l.past = wider
+	}
+	l.past = l.past[:n+1]
+	fresh := pane[S]{at, l.past[n].sum.emptied()}
+	if at > l.last.slot {
+		l.past[n], l.last = l.last, fresh
+		return &l.last.sum
+	}
+	copy(l.past[i+1:], l.past[i:n])
+	l.past[i] = fresh
+	return &l.past[i].sum
+}
+
+// prune lets go of the past panes before oldest and says how many those were.
 func (l *lane[S]) prune(oldest slot) (gone int) {
-	panes := *l
-	for gone < len(panes) && panes[gone].slot < oldest {
+	for gone < len(l.past) && l.past[gone].slot < oldest {
 		gone++
 	}
 	// Swapping keeps the memory of those that go behind the end.
-	for i := gone; i < len(panes); i++ {
-		panes[i-gone], panes[i] = panes[i], panes[i-gone]
+	for i := gone; i < len(l.past); i++ {
+		l.past[i-gone], l.past[i] = l.past[i], l.past[i-gone]
 	}
-	*l = panes[:len(panes)-gone]
+	l.past = l.past[:len(l.past)-gone]
 	return gone
 }
 
+// clear empties the lane and keeps its memory for further use.
+func (l *lane[S]) clear() {
+	l.last = pane[S]{sum: l.last.sum.emptied()}
+	l.past = l.past[:0]
+}
+
 // between yields the panes from first to last by calling use, the newest first.
-func (l lane[S]) between(first, last slot, use func(at slot, sum *S)) {
-	for i := len(l) - 1; i >= 0 && l[i].slot >= first; i-- {
-		if l[i].slot <= last {
-			use(l[i].slot, &l[i].sum)
+func (l *lane[S]) between(first, last slot, use func(at slot, sum *S)) {
+	if at := l.last.slot; at != 0 && at >= first && at <= last {
+		use(at, &l.last.sum)
+	}
+	for i := len(l.past) - 1; i >= 0 && l.past[i].slot >= first; i-- {
+		if l.past[i].slot <= last {
+			use(l.past[i].slot, &l.past[i].sum)
 		}
 	}
 }

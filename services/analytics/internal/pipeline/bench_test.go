@@ -3,6 +3,7 @@ package pipeline_test
 import (
 	"flag"
 	"runtime"
+	"runtime/debug"
 	"strconv"
 	"syscall"
 	"testing"
@@ -63,90 +64,75 @@ func (s *stopwatch) report(b *testing.B) {
 	b.ReportMetric(float64(b.N)/s.total.Seconds(), "events/cpu-s")
 }
 
-// BenchmarkPipeline measures the whole way of an event without I/O: decode its JSON, check it, drop duplicates, windows,
-// detectors. The batch around it is read by platform/eventing, which has a benchmark of its own.
-func BenchmarkPipeline(b *testing.B) {
-	p := newPipeline(b, pipeline.DefaultConfig())
-	var found []anomaly.Anomaly
-	next := 0
-	one := func(text string) {
-		e, err := event.Decode(text, event.Rules{})
-		if err != nil {
-			b.Fatal(err)
-		}
-		_, found = p.Add(&e, found[:0])
-	}
-	buf := make([]byte, 0, 512)
-	for ; next < warm; next++ {
-		buf = appendEvent(buf[:0], next, busy)
-		one(string(buf))
-	}
-	texts := make([]string, 5000) // as they come: parts of the text of a batch that has just been read
+// delivery is how many events come together, as usual under load.
+const delivery = 500
+
+// moreTexts makes the texts of the stream's next events as they come: parts of the text of a batch that has just been read.
+func moreTexts(texts []string, next *int) {
+	batch := make([]byte, 0, 512*len(texts))
 	ends := make([]int, len(texts))
-	var watch stopwatch
-	b.ReportAllocs()
-	b.ResetTimer()
-	watch.start()
-	for i := range b.N {
-		if i%len(texts) == 0 {
-			watch.stop()
-			b.StopTimer()
-			buf = buf[:0]
-			for j := range ends {
-				buf = appendEvent(buf, next, busy)
-				ends[j] = len(buf)
-				next++
-			}
-			batch, from := string(buf), 0
-			for j, to := range ends {
-				texts[j], from = batch[from:to], to
-			}
-			b.StartTimer()
-			watch.start()
-		}
-		one(texts[i%len(texts)])
+	for i := range ends {
+		batch = appendEvent(batch, *next, busy)
+		ends[i] = len(batch)
+		*next++
 	}
-	watch.stop()
-	watch.report(b)
+	whole, from := string(batch), 0
+	for i, to := range ends {
+		texts[i], from = whole[from:to], to
+	}
 }
 
-// BenchmarkAdd measures the same without decoding.
-func BenchmarkAdd(b *testing.B) {
-	p := newPipeline(b, pipeline.DefaultConfig())
-	var found []anomaly.Anomaly
-	next := 0
-	events := make([]event.Event, 50_000)
-	fill := func() {
-		for j := range events {
-			e, err := event.Decode(appendEvent(nil, next, busy), event.Rules{})
-			if err != nil {
-				b.Fatal(err)
-			}
-			events[j] = e
-			next++
+func decodeAll(tb testing.TB, texts []string, events []event.Event) {
+	tb.Helper()
+	for i, text := range texts {
+		var err error
+		if events[i], err = event.Decode(text, event.Rules{}); err != nil {
+			tb.Fatal(err)
 		}
 	}
+}
+
+// BenchmarkPipeline measures the whole way of an event without I/O: decode its JSON, check it, drop duplicates, windows,
+// detectors. The batch around it is read by platform/eventing, which has a benchmark of its own.
+func BenchmarkPipeline(b *testing.B) { benchmark(b, true) }
+
+// BenchmarkAdd measures the same without decoding.
+func BenchmarkAdd(b *testing.B) { benchmark(b, false) }
+
+func benchmark(b *testing.B, decoding bool) {
+	b.Helper()
+	defer debug.SetGCPercent(debug.SetGCPercent(400)) // as the services are run
+	p := newPipeline(b, pipeline.DefaultConfig())
+	var found []anomaly.Anomaly
+	texts, events := make([]string, 20*delivery), make([]event.Event, 20*delivery)
+	next := 0
 	for next < warm {
-		fill()
-		for j := range events {
-			_, found = p.Add(&events[j], found[:0])
-		}
+		moreTexts(texts, &next)
+		decodeAll(b, texts, events)
+		found = p.AddAll(events, found[:0])
 	}
 	var watch stopwatch
 	b.ReportAllocs()
 	b.ResetTimer()
-	watch.start()
-	for i := range b.N {
-		if i%len(events) == 0 {
-			watch.stop()
-			b.StopTimer()
-			fill()
-			b.StartTimer()
-			watch.start()
+	for left := b.N; left > 0; left -= len(texts) {
+		b.StopTimer()
+		moreTexts(texts, &next)
+		if !decoding {
+			decodeAll(b, texts, events)
 		}
-		_, found = p.Add(&events[i%len(events)], found[:0])
+		b.StartTimer()
+		watch.start()
+		for from := 0; from < min(left, len(texts)); from += delivery {
+			to := min(from+delivery, left)
+			if decoding {
+				decodeAll(b, texts[from:to], events[:to-from])
+				found = p.AddAll(events[:to-from], found[:0])
+			} else {
+				found = p.AddAll(events[from:to], found[:0])
+			}
+		}
+		watch.stop()
 	}
-	watch.stop()
 	watch.report(b)
 }
 

@@ -11,11 +11,16 @@ import (
 // was added at a time m of the newest event, so its event happened by m and a duplicate is late once the newest is past
 // m + lateness; by then at most one generation has ended since m.
 //
-// Two ids of one hash of 64 bits are taken for one: with 2 million ids, one event in 10^13 is passed over for that.
+// Two ids of one hash of 63 bits are taken for one: with 4 million ids, one event in 10^12 is passed over for that.
 type seen struct {
-	max            int
-	lateness       time.Duration
-	young, old     hashes
+	max      int
+	lateness time.Duration
+	// places is a hash table with linear probing and without a pointer in it. Both generations are in it, so that an event
+	// looks at one place in memory and not at two. Its length is a power of two, at most half of it taken; 0 is a free place.
+	places []uint64
+	// young is the lowest bit of the younger generation's hashes; that of the older ones is the other.
+	young          uint64
+	count          [2]int    // of each generation, by that bit
 	begun          time.Time // the time of the newest event when the young generation began
 	forgottenEarly uint64
 }
@@ -23,18 +28,50 @@ type seen struct {
 // add remembers an id and is false when it is remembered already. newest is the time of the newest event; moveOn has to
 // know it first.
 func (s *seen) add(id string, newest time.Time) bool {
-	h := xxhash.Sum64String(id)
-	if h == 0 {
-		h = 1 // 0 marks a free place
-	}
-	if s.old.has(h) {
+	h := hashOf(id)
+	i, known := s.find(h)
+	if known {
 		return false
 	}
-	if s.young.n >= s.max && !s.young.has(h) {
-		s.forgottenEarly += uint64(s.old.n) //nolint:gosec // a count
+	if s.count[s.young] >= s.max {
+		s.forgottenEarly += uint64(s.count[s.young^1]) //nolint:gosec // a count
 		s.turn(newest)
+		i, _ = s.find(h)
 	}
-	return s.young.add(h)
+	if 2*(s.count[0]+s.count[1]) >= len(s.places) {
+		s.grow()
+		i, _ = s.find(h)
+	}
+	s.places[i] = h | s.young
+	s.count[s.young]++
+	return true
+}
+
+// hashOf leaves the lowest bit free, and is never 0, which marks a free place.
+func hashOf(id string) uint64 { return max(2, xxhash.Sum64String(id)&^1) }
+
+// peek reads what stands where the search for an id begins.
+func (s *seen) peek(id string) uint64 {
+	if len(s.places) == 0 {
+		return 0
+	}
+	return s.places[hashOf(id)>>1&(uint64(len(s.places))-1)]
+}
+
+// find is the place of a hash, or the one that it would have.
+func (s *seen) find(h uint64) (place uint64, known bool) {
+	if len(s.places) == 0 {
+		return 0, false
+	}
+	mask := uint64(len(s.places)) - 1
+	for i := h >> 1 & mask; ; i = (i + 1) & mask {
+		if s.places[i] == 0 {
+			return i, false
+		}
+		if s.places[i]&^1 == h {
+			return i, true
+		}
+	}
 }
 
 // moveOn begins a new generation when the events have moved on by more than the lateness since the last one began.
@@ -44,61 +81,40 @@ func (s *seen) moveOn(newest time.Time) {
 	}
 }
 
+// turn drops the older generation and begins a new one.
 func (s *seen) turn(begun time.Time) {
-	s.young, s.old = s.old, s.young
-	s.young.clear()
 	s.begun = begun
-}
-
-// hashes is a set of numbers other than 0, without a pointer in it.
-type hashes struct {
-	places []uint64 // its length is a power of two, at most half of it taken
-	n      int
-}
-
-func (s *hashes) has(h uint64) bool {
-	if s.n == 0 {
-		return false
+	s.young ^= 1
+	if s.count[s.young] == 0 {
+		return
 	}
-	mask := uint64(len(s.places)) - 1
-	for i := h & mask; ; i = (i + 1) & mask {
-		switch s.places[i] {
-		case h:
-			return true
-		case 0:
-			return false
+	s.count[s.young] = 0
+	// From behind a free place on, every hash stands at or behind the place where the search for it begins. Whoever goes once
+	// around from there finds for each that stays a place at or before the one that it has.
+	first := 0
+	for s.places[first] != 0 {
+		first++
+	}
+	for i := range s.places {
+		place := &s.places[(first+i)&(len(s.places)-1)]
+		h := *place
+		if h == 0 {
+			continue
 		}
-	}
-}
-
-func (s *hashes) add(h uint64) bool {
-	if 2*s.n >= len(s.places) {
-		s.grow(max(1024, 2*len(s.places)))
-	}
-	mask := uint64(len(s.places)) - 1
-	for i := h & mask; ; i = (i + 1) & mask {
-		switch s.places[i] {
-		case h:
-			return false
-		case 0:
+		if *place = 0; h&1 != s.young {
+			i, _ := s.find(h &^ 1)
 			s.places[i] = h
-			s.n++
-			return true
 		}
 	}
 }
 
-func (s *hashes) grow(size int) {
+func (s *seen) grow() {
 	old := s.places
-	s.places, s.n = make([]uint64, size), 0
+	s.places = make([]uint64, max(1024, 2*len(old)))
 	for _, h := range old {
 		if h != 0 {
-			s.add(h)
+			i, _ := s.find(h &^ 1)
+			s.places[i] = h
 		}
 	}
-}
-
-func (s *hashes) clear() {
-	clear(s.places)
-	s.n = 0
 }

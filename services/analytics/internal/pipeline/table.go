@@ -13,20 +13,25 @@ type kept[T any] interface {
 type table[T any, P kept[T]] struct {
 	max     int
 	rows    map[string]*row[T]
-	ends    row[T] // next is the row used longest ago, prev the one used last
+	order   []turn[T] // what stands at 0 is no row: after it comes the row used longest ago, before it the one used last
 	evicted uint64
 }
 
+// turn is a row's place in the order of use. The rows beside it are numbers and not pointers, and stand together instead of
+// in the rows: most events change the order, and so touch no other row.
+type turn[T any] struct {
+	prev, next uint32
+	row        *row[T]
+}
+
 type row[T any] struct {
-	name       string
-	prev, next *row[T]
-	value      T
+	name  string
+	turn  uint32
+	value T
 }
 
 func newTable[T any, P kept[T]](limit int) *table[T, P] {
-	t := &table[T, P]{max: limit, rows: map[string]*row[T]{}}
-	t.ends.prev, t.ends.next = &t.ends, &t.ends
-	return t
+	return &table[T, P]{max: limit, rows: map[string]*row[T]{}, order: make([]turn[T], 1)}
 }
 
 // use is what is kept of a name, new when nothing is, and makes it the one used last.
@@ -34,24 +39,31 @@ func (t *table[T, P]) use(name string) *row[T] {
 	r := t.rows[name]
 	switch {
 	case r != nil:
-		if t.ends.prev == r {
+		if t.order[0].prev == r.turn {
 			return r
 		}
-		r.prev.next, r.next.prev = r.next, r.prev
+		t.unlink(r)
 	case len(t.rows) >= t.max:
-		r = t.ends.next
-		r.prev.next, r.next.prev = r.next, r.prev
+		r = t.order[t.order[0].next].row
+		t.unlink(r)
 		delete(t.rows, r.name)
 		t.evicted++
 		P(&r.value).clear()
 		t.name(r, name)
 	default:
-		r = &row[T]{}
+		r = &row[T]{turn: uint32(len(t.order))} //nolint:gosec // a table has at most some millions of rows
+		t.order = append(t.order, turn[T]{row: r})
 		t.name(r, name)
 	}
-	r.prev, r.next = t.ends.prev, &t.ends
-	r.prev.next, t.ends.prev = r, r
+	last := t.order[0].prev
+	t.order[r.turn].prev, t.order[r.turn].next = last, 0
+	t.order[last].next, t.order[0].prev = r.turn, r.turn
 	return r
+}
+
+func (t *table[T, P]) unlink(r *row[T]) {
+	one := t.order[r.turn]
+	t.order[one.prev].next, t.order[one.next].prev = one.next, one.prev
 }
 
 // name keeps a copy of the name: what it was cut from, an event's whole text, may go.
@@ -70,8 +82,8 @@ func (t *table[T, P]) get(name string) *T {
 
 // all yields every row, the one used longest ago first.
 func (t *table[T, P]) all(yield func(name string, value *T) bool) {
-	for r := t.ends.next; r != &t.ends; r = r.next {
-		if !yield(r.name, &r.value) {
+	for i := t.order[0].next; i != 0; i = t.order[i].next {
+		if r := t.order[i].row; !yield(r.name, &r.value) {
 			return
 		}
 	}

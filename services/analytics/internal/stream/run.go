@@ -180,7 +180,7 @@ func (s *Stream) follow() func(ctx context.Context, at time.Time) error {
 			}
 			if e, ok := s.stored(ctx, &row); ok {
 				s.mu.Lock()
-				s.add(&e)
+				s.add([]event.Event{e})
 				s.mu.Unlock()
 			}
 		}

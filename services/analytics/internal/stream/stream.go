@@ -202,7 +202,7 @@ func (s *Stream) take(ctx context.Context, events []event.Event, rows []store.Ev
 		s.count(ctx, "unstored", len(rows))
 		return fmt.Errorf("store %d events: %w", len(rows), err)
 	}
-	added := 0
+	added, uncounted := 0, make([]event.Event, 0, len(events))
 	s.mu.Lock()
 	for i := range events {
 		_, unsure := s.unsure[events[i].ID()]
@@ -213,9 +213,10 @@ func (s *Stream) take(ctx context.Context, events []event.Event, rows []store.Ev
 			added++
 		}
 		if fresh[i] || unsure {
-			s.add(&events[i])
+			uncounted = append(uncounted, events[i])
 		}
 	}
+	s.add(uncounted)
 	s.mu.Unlock()
 	s.count(ctx, "new", added)
 	s.count(ctx, "known", len(events)-added)
@@ -236,10 +237,10 @@ func (s *Stream) notSure(rows []store.Event) {
 	}
 }
 
-// add counts one event; s.mu is held.
-func (s *Stream) add(e *event.Event) {
+// add counts events; s.mu is held.
+func (s *Stream) add(events []event.Event) {
 	before := len(s.pending)
-	_, s.pending = s.windows.Add(e, s.pending)
+	s.pending = s.windows.AddAll(events, s.pending)
 	for _, a := range s.pending[before:] {
 		s.show(a)
 	}
