@@ -115,6 +115,10 @@ test-infra: npm ## Test the infrastructure without Azure: Bicep, KQL, shell scri
 bench: runtime ## Measure orders and events beside bare Dapr, turn by turn (ARGS=-quick: two minutes instead of eight)
 	@cd tests && go build -o ../$(BIN)/bench ./bench && cd .. && exec $(BIN)/bench $(ARGS)
 
+.PHONY: bench-pipeline
+bench-pipeline: ## Measure analytics' pipeline alone, in process on one processor (two minutes)
+	@cd services/analytics && go test -run '^$$' -bench 'Pipeline$$|Add$$' -cpu 1 -count 4 -benchtime 2s $(ARGS) ./internal/pipeline
+
 .PHONY: runtime
 runtime: $(DEVRUN) ## Build the pinned Dapr runtime, if it is not there yet
 	@$(DEVRUN) build

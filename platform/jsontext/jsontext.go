@@ -137,30 +137,32 @@ func group(src string, pos, depth int) (end int, m Marks, ok bool) {
 
 // Quoted passes over a string.
 func Quoted(src string, pos int) (end int, m Marks, ok bool) {
-	if pos == len(src) || src[pos] != '"' {
+	if pos >= len(src) || src[pos] != '"' {
 		return pos, 0, false
 	}
-	pos++
-	start, ascii := pos, true
-	for {
-		// Eight bytes at a time, as long as they are visible ASCII above the quotation mark and no backslash. Taking n from a
-		// byte below n borrows from its top bit; the lowest one found is right, those above it may come from its borrow.
-		for len(src)-pos >= 8 {
-			const ones, tops = 0x0101_0101_0101_0101, 0x8080_8080_8080_8080
-			s := src[pos : pos+8]
-			x := uint64(s[0]) | uint64(s[1])<<8 | uint64(s[2])<<16 | uint64(s[3])<<24 |
-				uint64(s[4])<<32 | uint64(s[5])<<40 | uint64(s[6])<<48 | uint64(s[7])<<56
-			backslash := x ^ '\\'*ones
-			other := ((x-('"'+1)*ones)&^x | (backslash-ones)&^backslash | (x + ones) | x) & tops
-			if other != 0 {
-				pos += bits.TrailingZeros64(other) / 8
-				break
+	// Eight bytes at a time, as long as they are visible ASCII above the quotation mark and no backslash. Taking n from a byte
+	// below n borrows from its top bit; the lowest one found is right, those above it may come from its borrow.
+	i := pos + 1
+	for ; len(src)-i >= 8; i += 8 {
+		const ones, tops = 0x0101_0101_0101_0101, 0x8080_8080_8080_8080
+		s := src[i : i+8]
+		x := uint64(s[0]) | uint64(s[1])<<8 | uint64(s[2])<<16 | uint64(s[3])<<24 |
+			uint64(s[4])<<32 | uint64(s[5])<<40 | uint64(s[6])<<48 | uint64(s[7])<<56
+		backslash := x ^ '\\'*ones
+		if other := ((x-('"'+1)*ones)&^x | (backslash-ones)&^backslash | (x + ones) | x) & tops; other != 0 {
+			if i += bits.TrailingZeros64(other) / 8; src[i] == '"' {
+				return i + 1, 0, true
 			}
-			pos += 8
+			break
 		}
-		if pos == len(src) {
-			return pos, 0, false
-		}
+	}
+	return rest(src, pos+1, i)
+}
+
+// rest passes over the rest of a string that begins at start and is usual up to pos, byte by byte.
+func rest(src string, start, pos int) (end int, m Marks, ok bool) {
+	ascii := true
+	for pos < len(src) {
 		switch c := src[pos]; {
 		case c == '"':
 			return pos + 1, m, ascii || utf8.ValidString(src[start:pos])
@@ -173,12 +175,13 @@ func Quoted(src string, pos int) (end int, m Marks, ok bool) {
 			return pos, 0, false
 		default:
 			ascii = ascii && c < utf8.RuneSelf
-			if c <= ' ' || c > '~' {
+			if c == ' ' || c > '~' {
 				m |= Unusual
 			}
 			pos++
 		}
 	}
+	return len(src), 0, false
 }
 
 // escape passes over what comes after a backslash.

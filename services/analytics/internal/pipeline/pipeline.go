@@ -134,12 +134,14 @@ const prefetched = 50
 // prefetch reads the first of what adding each of the events will need, and changes nothing. Most of that is in no cache of
 // the processor. Here the reads do not wait for each other, as they do from one Add to the next.
 func (p *Pipeline) prefetch(events []event.Event) {
+	var touched uint64
 	for i := range events {
-		p.touched += p.seen.peek(events[i].ID())
+		touched += p.seen.peek(events[i].ID())
 		if one := p.products.rows[events[i].Product()]; one != nil {
-			p.touched += uint64(one.turn)
+			touched += uint64(one.turn)
 		}
 	}
+	p.touched = touched
 }
 
 // Add counts one event, unless it was counted before or comes too late, and appends the anomalies that it shows to found.
