@@ -191,7 +191,7 @@ func (s *Stream) read(delivered *eventing.Event, now time.Time) (event.Event, st
 	return e, row, row.Check()
 }
 
-// take stores the events and counts the new ones.
+// take stores the events and counts the new ones. It uses the events' own place for those.
 func (s *Stream) take(ctx context.Context, events []event.Event, rows []store.Event) error {
 	if len(rows) == 0 {
 		return nil
@@ -202,7 +202,7 @@ func (s *Stream) take(ctx context.Context, events []event.Event, rows []store.Ev
 		s.count(ctx, "unstored", len(rows))
 		return fmt.Errorf("store %d events: %w", len(rows), err)
 	}
-	added, uncounted := 0, make([]event.Event, 0, len(events))
+	added, uncounted := 0, events[:0]
 	s.mu.Lock()
 	for i := range events {
 		_, unsure := s.unsure[events[i].ID()]
@@ -219,7 +219,7 @@ func (s *Stream) take(ctx context.Context, events []event.Event, rows []store.Ev
 	s.add(uncounted)
 	s.mu.Unlock()
 	s.count(ctx, "new", added)
-	s.count(ctx, "known", len(events)-added)
+	s.count(ctx, "known", len(rows)-added)
 	return nil
 }
 
