@@ -140,8 +140,8 @@ func (e *Event) propertyMap() map[string]any {
 	decoder := json.NewDecoder(strings.NewReader(e.properties))
 	decoder.UseNumber()
 	var properties map[string]any
-	if decoder.Decode(&properties) != nil {
-		return nil // Decode checked that it is an object
+	if decoder.Decode(&properties) != nil || len(properties) == 0 {
+		return nil // Decode checked that it is an object; an empty one stands on the bus as none
 	}
 	return properties
 }

@@ -248,6 +248,7 @@ func TestTheScannerTakesWhatTheStandardLibraryTakes(t *testing.T) {
 
 func FuzzDecode(f *testing.F) {
 	f.Add([]byte(view))
+	f.Add([]byte(strings.Replace(view, `{"device":"desktop","n":12345678901234567890}`, "{ }", 1)))
 	f.Add([]byte(`{"event_id":"E","event_type":"analytics.recommendation_generated","algorithm":"k","confidence_scores":[0.1,1],"timestamp":"2026-03-14T12:00:00Z"}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		e, err := event.Decode(data, event.Rules{NaiveIsUTC: true, DeriveID: true})
