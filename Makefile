@@ -117,7 +117,7 @@ bench: runtime ## Measure orders and events beside bare Dapr, turn by turn (ARGS
 
 .PHONY: bench-pipeline
 bench-pipeline: ## Measure analytics' pipeline alone, in process on one processor (two minutes)
-	@cd services/analytics && go test -run '^$$' -bench 'Pipeline$$|Add$$' -cpu 1 -count 4 -benchtime 2s $(ARGS) ./internal/pipeline
+	@cd services/analytics && go test -run '^$$' -bench 'Pipeline$$|Add$$' -cpu 1 -count 8 -benchtime 1000000x $(ARGS) ./internal/pipeline
 
 .PHONY: runtime
 runtime: $(DEVRUN) ## Build the pinned Dapr runtime, if it is not there yet
