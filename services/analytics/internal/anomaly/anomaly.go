@@ -120,7 +120,8 @@ type Spike struct {
 	first, last int64
 	// level is how many views a minute had when the spike was found.
 	level int64
-	// From since on, in Unix seconds, room more views make no minute have more than are never a spike.
+	// room is how many more views there can be, as long as they are not from before since (in Unix seconds), until some
+	// minute has more of them than are never a spike.
 	since, room int64
 }
 
@@ -135,7 +136,7 @@ type View struct {
 func (s *Spike) Add(rule SpikeRule, v View, views *metric.Counter, since time.Time) (Anomaly, bool) {
 	at := v.At.Unix()
 	if s.room > 0 && at >= s.since {
-		s.room-- // without looking at the minute, for so it is with most views
+		s.room-- // so it is with most views, and the minute need not be counted
 		return Anomaly{}, false
 	}
 	n := views.Count(metric.Minute, v.At)

@@ -138,7 +138,7 @@ func (p *Pipeline) prefetch(events []event.Event) {
 	for i := range events {
 		touched += p.seen.peek(events[i].ID())
 		if one := p.products.rows[events[i].Product()]; one != nil {
-			touched += uint64(one.turn)
+			touched += uint64(one.link)
 		}
 	}
 	p.touched = touched

@@ -13,25 +13,25 @@ type kept[T any] interface {
 type table[T any, P kept[T]] struct {
 	max     int
 	rows    map[string]*row[T]
-	order   []turn[T] // what stands at 0 is no row: after it comes the row used longest ago, before it the one used last
+	links   []link[T] // the order of use, as a ring. At 0 it begins and ends: next is the row used longest ago, prev the one used last
 	evicted uint64
 }
 
-// turn is a row's place in the order of use. The rows beside it are numbers and not pointers, and stand together instead of
-// in the rows: most events change the order, and so touch no other row.
-type turn[T any] struct {
+// link is a row's place in the order of use. It names the links beside it by number, and all stand together instead of in
+// the rows: most events change the order, and so touch no other row.
+type link[T any] struct {
 	prev, next uint32
 	row        *row[T]
 }
 
 type row[T any] struct {
 	name  string
-	turn  uint32
+	link  uint32
 	value T
 }
 
 func newTable[T any, P kept[T]](limit int) *table[T, P] {
-	return &table[T, P]{max: limit, rows: map[string]*row[T]{}, order: make([]turn[T], 1)}
+	return &table[T, P]{max: limit, rows: map[string]*row[T]{}, links: make([]link[T], 1)}
 }
 
 // use is what is kept of a name, new when nothing is, and makes it the one used last.
@@ -39,31 +39,31 @@ func (t *table[T, P]) use(name string) *row[T] {
 	r := t.rows[name]
 	switch {
 	case r != nil:
-		if t.order[0].prev == r.turn {
+		if t.links[0].prev == r.link {
 			return r
 		}
 		t.unlink(r)
 	case len(t.rows) >= t.max:
-		r = t.order[t.order[0].next].row
+		r = t.links[t.links[0].next].row
 		t.unlink(r)
 		delete(t.rows, r.name)
 		t.evicted++
 		P(&r.value).clear()
 		t.name(r, name)
 	default:
-		r = &row[T]{turn: uint32(len(t.order))} //nolint:gosec // a table has at most some millions of rows
-		t.order = append(t.order, turn[T]{row: r})
+		r = &row[T]{link: uint32(len(t.links))} //nolint:gosec // four thousand million rows find no room in memory
+		t.links = append(t.links, link[T]{row: r})
 		t.name(r, name)
 	}
-	last := t.order[0].prev
-	t.order[r.turn].prev, t.order[r.turn].next = last, 0
-	t.order[last].next, t.order[0].prev = r.turn, r.turn
+	last := t.links[0].prev
+	t.links[r.link].prev, t.links[r.link].next = last, 0
+	t.links[last].next, t.links[0].prev = r.link, r.link
 	return r
 }
 
 func (t *table[T, P]) unlink(r *row[T]) {
-	one := t.order[r.turn]
-	t.order[one.prev].next, t.order[one.next].prev = one.next, one.prev
+	one := t.links[r.link]
+	t.links[one.prev].next, t.links[one.next].prev = one.next, one.prev
 }
 
 // name keeps a copy of the name: what it was cut from, an event's whole text, may go.
@@ -82,8 +82,8 @@ func (t *table[T, P]) get(name string) *T {
 
 // all yields every row, the one used longest ago first.
 func (t *table[T, P]) all(yield func(name string, value *T) bool) {
-	for i := t.order[0].next; i != 0; i = t.order[i].next {
-		if r := t.order[i].row; !yield(r.name, &r.value) {
+	for i := t.links[0].next; i != 0; i = t.links[i].next {
+		if r := t.links[i].row; !yield(r.name, &r.value) {
 			return
 		}
 	}
