@@ -3,8 +3,10 @@ package build
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"crypto/sha256"
+	"debug/buildinfo"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -14,17 +16,26 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/mod/semver"
+
 	"waybill/devrun/internal/child"
 	"waybill/devrun/internal/datadir"
 )
 
-// RuntimeVersion is the Dapr version that is pinned in devrun/runtime/go.mod, and the only installed one that will do.
-const RuntimeVersion = "1.18.2"
+const (
+	// RuntimeVersion is the Dapr version that is pinned in devrun/runtime/go.mod, and the only installed one that will do.
+	RuntimeVersion = "1.18.2"
+	// sqliteDriver is what a sidecar reaches SQLite by, and oldestDriver its oldest version that will do: those before it keep
+	// a view of old data after a read that was given up, as ADR 20 says. Dapr's own build has such a one.
+	sqliteDriver = "modernc.org/sqlite"
+	oldestDriver = "v1.42.2"
+)
 
 // Runtime holds the paths of the Dapr programs.
 type Runtime struct {
@@ -62,7 +73,7 @@ var programs = []program{
 
 // Runtime returns an installed Dapr runtime of RuntimeVersion or, if there is none, the one built from the pinned modules.
 func (b *Builder) Runtime(ctx context.Context) (Runtime, error) {
-	if found, ok := installed(ctx); ok {
+	if found, ok := b.installed(ctx); ok {
 		return found, nil
 	}
 	bin := b.runtimeBin()
@@ -287,7 +298,7 @@ func sourceKey(dir string) (string, error) {
 
 // installed looks for daprd on the PATH and where the Dapr CLI puts it. Placement and scheduler cannot tell their version,
 // so they count only beside a daprd of the right one, as `dapr init --slim` installs them.
-func installed(ctx context.Context) (Runtime, bool) {
+func (b *Builder) installed(ctx context.Context) (Runtime, bool) {
 	var candidates []string
 	if path, err := exec.LookPath("daprd"); err == nil {
 		candidates = append(candidates, path)
@@ -308,11 +319,35 @@ func installed(ctx context.Context) (Runtime, bool) {
 		if err != nil || strings.TrimSpace(string(out)) != RuntimeVersion {
 			continue
 		}
-		if isProgram(found.Placement) && isProgram(found.Scheduler) {
-			return found, true
+		if !isProgram(found.Placement) || !isProgram(found.Scheduler) {
+			continue
 		}
+		info, err := buildinfo.ReadFile(daprd)
+		if err != nil {
+			b.Progress("the installed %s is not used: what it was built from cannot be read: %v", daprd, err)
+			continue
+		}
+		if driver := driverOf(info); semver.Compare(driver, oldestDriver) < 0 {
+			b.Progress("the installed %s is not used: its %s is %s, and before %s it can show old data", daprd, sqliteDriver, cmp.Or(driver, "not there"), oldestDriver)
+			continue
+		}
+		return found, true
 	}
 	return Runtime{}, false
+}
+
+// driverOf is the version of a sidecar's SQLite driver, empty when it has none.
+func driverOf(info *debug.BuildInfo) string {
+	for _, module := range info.Deps {
+		if module.Path != sqliteDriver {
+			continue
+		}
+		if module.Replace != nil {
+			module = module.Replace
+		}
+		return module.Version
+	}
+	return ""
 }
 
 func isProgram(path string) bool {

@@ -1,10 +1,15 @@
 package build
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
+	"runtime/debug"
 	"strings"
 	"testing"
+
+	"golang.org/x/mod/semver"
 
 	"waybill/devrun/internal/child"
 )
@@ -86,5 +91,47 @@ func TestTheKeyFollowsTheSource(t *testing.T) {
 	}
 	if first == second {
 		t.Error("new source, same key")
+	}
+}
+
+// An installed sidecar of the right version is used only when its SQLite driver is known to read no old data.
+func TestAnInstalledSidecarNeedsItsDriver(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("the sidecar is a shell script")
+	}
+	dir := t.TempDir()
+	for _, name := range []string{"daprd", "placement", "scheduler"} {
+		put(t, filepath.Join(dir, name), "#!/bin/sh\necho "+RuntimeVersion+"\n")
+		if err := os.Chmod(filepath.Join(dir, name), 0o700); err != nil { //nolint:gosec // it is a program
+			t.Fatal(err)
+		}
+	}
+	t.Setenv("PATH", dir+string(os.PathListSeparator)+os.Getenv("PATH"))
+	t.Setenv("HOME", dir)
+	var said []string
+	b := &Builder{Progress: func(format string, args ...any) { said = append(said, fmt.Sprintf(format, args...)) }}
+	if _, ok := b.installed(t.Context()); ok || len(said) != 1 || !strings.Contains(said[0], "cannot be read") {
+		t.Errorf("a script counts as a sidecar, %q", said)
+	}
+
+	module := func(path, version string) *debug.Module { return &debug.Module{Path: path, Version: version} }
+	replaced := module(sqliteDriver, "v1.34.5")
+	replaced.Replace = module("example.com/sqlite", "v1.61.1")
+	for _, c := range []struct {
+		modules []*debug.Module
+		want    bool
+	}{
+		{nil, false},
+		{[]*debug.Module{module("modernc.org/libc", "v1.79.0")}, false},
+		{[]*debug.Module{module("modernc.org/libc", "v1.79.0"), module(sqliteDriver, "v1.34.5")}, false},
+		{[]*debug.Module{module(sqliteDriver, "(devel)")}, false},
+		{[]*debug.Module{module(sqliteDriver, oldestDriver)}, true},
+		{[]*debug.Module{module(sqliteDriver, "v1.100.0")}, true},
+		{[]*debug.Module{replaced}, true},
+	} {
+		driver := driverOf(&debug.BuildInfo{Deps: c.modules})
+		if got := semver.Compare(driver, oldestDriver) >= 0; got != c.want {
+			t.Errorf("%v: %q is new enough: %v", c.modules, driver, got)
+		}
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"errors"
+	mathrand "math/rand/v2"
 	"slices"
 	"strconv"
 	"strings"
@@ -35,6 +36,13 @@ const (
 	expiry = 30 * time.Second
 )
 
+// Readers that give up, as those of a killed process do.
+const (
+	giversUp = 8
+	givenUp  = 1000 // reads of each
+	patience = 2 * time.Millisecond
+)
+
 // Run runs the suite. open returns a store; it may be the same one each time, and need not be empty.
 func Run(t *testing.T, open func(t *testing.T) state.Store) {
 	for name, test := range map[string]func(*testing.T, state.Store){
@@ -51,6 +59,7 @@ func Run(t *testing.T, open func(t *testing.T) state.Store) {
 		"large and unicode documents":         contents,
 		"keys and documents that are refused": refusals,
 		"a context that ended":                endedContext,
+		"a read that is given up":             readsGivenUp,
 		"a backlog of many writers":           backlog,
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -381,6 +390,62 @@ func refusals(t *testing.T, s state.Store) {
 	if _, err := s.Get(t.Context(), key, &d); err == nil || errors.Is(err, state.ErrUnavailable) {
 		t.Errorf("reading a text as an object: %v, want an error that no retry is for", err)
 	}
+}
+
+// readsGivenUp reads many times without waiting for the answer, and then has a store that is as before: whoever writes alone
+// writes, and reads what was written last. A store whose connections each keep a view of their own of the documents could
+// have been left with an old one.
+func readsGivenUp(t *testing.T, s state.Store) {
+	keys := make([]string, 40)
+	for i := range keys {
+		keys[i] = newKey("given up")
+		create(t, s, keys[i], doc{Tags: []string{strings.Repeat("x", 1000)}})
+	}
+	var reading sync.WaitGroup
+	for range giversUp {
+		reading.Go(func() {
+			for range givenUp {
+				ctx, cancel := context.WithTimeout(t.Context(), mathrand.N(patience))
+				var d doc
+				_, err := s.Get(ctx, keys[mathrand.IntN(len(keys))], &d)
+				if err == nil {
+					_, err = s.GetMany(ctx, keys)
+				}
+				cancel()
+				if err != nil {
+					wantError(t, "giving up", err, state.ErrUnavailable)
+				}
+			}
+		})
+	}
+	over := make(chan struct{})
+	go func() { reading.Wait(); close(over) }() // owned: the loop below waits for it
+
+	key := newKey("written")
+	want := doc{}
+	etag := create(t, s, key, want)
+	for going := true; going; {
+		select {
+		case <-over:
+			going = false
+		default:
+		}
+		want.Count++
+		if err := s.Replace(t.Context(), key, want, etag); err != nil {
+			t.Errorf("replacing, as the only writer: %v", err)
+		}
+		// As many at once as there may be connections.
+		etags := make([]state.ETag, giversUp)
+		var checking sync.WaitGroup
+		for i := range etags {
+			checking.Go(func() { etags[i] = wantDoc(t, s, key, want) })
+		}
+		checking.Wait()
+		if etag = etags[0]; t.Failed() {
+			break
+		}
+	}
+	<-over
 }
 
 func endedContext(t *testing.T, s state.Store) {
