@@ -102,7 +102,7 @@ func TestAnInstalledSidecarNeedsItsDriver(t *testing.T) {
 	dir := t.TempDir()
 	for _, name := range []string{"daprd", "placement", "scheduler"} {
 		put(t, filepath.Join(dir, name), "#!/bin/sh\necho "+RuntimeVersion+"\n")
-		if err := os.Chmod(filepath.Join(dir, name), 0o700); err != nil { //nolint:gosec // it is a program
+		if err := os.Chmod(filepath.Join(dir, name), 0o700); err != nil {
 			t.Fatal(err)
 		}
 	}
