@@ -21,21 +21,21 @@ import (
 )
 
 const (
-	// maxRedrive is how many entries one request redrives.
-	maxRedrive = 100
-	// redriveTime is how long one request goes on to further entries; what it has begun may take attemptTimeout longer.
-	redriveTime = 30 * time.Second
+	// maxTogether is how many entries one request redrives or dismisses.
+	maxTogether = 100
+	// requestTime is how long one request goes on to further entries; what it has begun may take attemptTimeout longer.
+	requestTime = 30 * time.Second
 	// maxPageBytes is how much of events one page of the list holds before it ends.
 	maxPageBytes = 4 << 20
 )
 
-// Register adds the routes that list and redrive the letters, through the receiver that took their events.
+// Register adds the routes that list, redrive and dismiss the letters, through the receiver that took their events.
 func (l *Letters) Register(api huma.API, receiver *eventing.Receiver) {
 	l.receiver = receiver
 	huma.Register(api, huma.Operation{
 		OperationID: "list-dead-letters", Method: http.MethodGet, Path: "/v1/dead-letters", Tags: []string{"dead letters"},
 		Summary: "List the events that this service could not process",
-		Description: "With a topic: its events, the newest first, each with the reason for which it was set aside and every redrive of it. " +
+		Description: "With a topic: its events, the newest first, each with the reason for which it was set aside and whatever was done about it. " +
 			"Without one: how many there are of each topic.",
 		Errors: []int{http.StatusUnprocessableEntity, http.StatusServiceUnavailable},
 	}, l.listLetters)
@@ -47,7 +47,20 @@ func (l *Letters) Register(api huma.API, receiver *eventing.Receiver) {
 			"One request takes up to 100 events, and begins no further one after 30 seconds: next_cursor says that more are left.",
 		MaxBodyBytes: rest.MaxBody,
 		Errors:       []int{http.StatusBadRequest, http.StatusUnprocessableEntity, http.StatusServiceUnavailable},
-	}, l.redriveLetters)
+	}, func(ctx context.Context, in *redriveInput) (*handledOutput, error) {
+		return l.handleLetters(ctx, in.Body.Chosen, in.Body.Reason, l.redrive)
+	})
+	huma.Register(api, huma.Operation{
+		OperationID: "dismiss-dead-letters", Method: http.MethodPost, Path: "/v1/dead-letters/dismiss", Tags: []string{"dead letters"},
+		Summary: "Decide that events that were set aside will not be processed",
+		Description: "The events leave the open ones and stay on record, with who decided it and why; nothing else happens. One that is set aside once more is open again, " +
+			"and one that was dismissed by mistake can be redriven by its id. A dry run says what would be done and changes nothing. " +
+			"One request takes up to 100 events: next_cursor says that more are left.",
+		MaxBodyBytes: rest.MaxBody,
+		Errors:       []int{http.StatusBadRequest, http.StatusUnprocessableEntity, http.StatusServiceUnavailable},
+	}, func(ctx context.Context, in *dismissInput) (*handledOutput, error) {
+		return l.handleLetters(ctx, in.Body.Chosen, in.Body.Reason, l.dismiss)
+	})
 }
 
 func (l *Letters) problem(ctx context.Context, err error) error {
@@ -72,7 +85,7 @@ func (l *Letters) checkTopic(location, topic string) error {
 
 type listInput struct {
 	Topic  string `query:"topic" maxLength:"255" doc:"A topic that the service reads; not the dead-letter topic beside it."`
-	State  string `query:"state" enum:"open,redriven" doc:"Only events that wait, or only those that were redriven with success."`
+	State  string `query:"state" enum:"open,redriven,dismissed" doc:"Only events that wait, that were redriven with success, or that were dismissed."`
 	Limit  int    `query:"limit" minimum:"1" maximum:"100" default:"20"`
 	Cursor string `query:"cursor" maxLength:"200" doc:"The next_cursor of the page before."`
 }
@@ -86,9 +99,10 @@ type letterPage struct {
 }
 
 type topicCount struct {
-	Topic    string `json:"topic"`
-	Open     int    `json:"open"`
-	Redriven int    `json:"redriven"`
+	Topic     string `json:"topic"`
+	Open      int    `json:"open"`
+	Redriven  int    `json:"redriven"`
+	Dismissed int    `json:"dismissed"`
 }
 
 // letter is an entry as clients see it.
@@ -98,12 +112,12 @@ type letter struct {
 	Type      string          `json:"type"`
 	Subject   string          `json:"subject,omitempty"`
 	Key       string          `json:"key,omitempty" doc:"What orders the event among others."`
-	State     string          `json:"state" enum:"open,redriven"`
+	State     string          `json:"state" enum:"open,redriven,dismissed"`
 	Reason    string          `json:"reason" doc:"Why the event could not be processed, the last time."`
 	ParkedAt  time.Time       `json:"parked_at" doc:"When it was set aside, the last time."`
 	ParkedBy  string          `json:"parked_by" doc:"The service; or sidecar, for a message that never reached the service."`
 	Parked    int             `json:"parked_count" doc:"How often it was set aside."`
-	Attempts  []letterAttempt `json:"attempts" nullable:"false" doc:"Its redrives, the oldest first."`
+	Attempts  []letterAttempt `json:"attempts" nullable:"false" doc:"Its redrives and its dismissal, the oldest first."`
 	Event     any             `json:"event,omitempty" doc:"The CloudEvent, its secrets masked."`
 	Raw       []byte          `json:"raw,omitempty" doc:"The message, when it is no CloudEvent."`
 	Truncated bool            `json:"truncated,omitempty" doc:"The message was too large to keep, and raw is its beginning."`
@@ -114,7 +128,7 @@ type letterAttempt struct {
 	Reason  string    `json:"reason"`
 	At      time.Time `json:"at"`
 	EndedAt time.Time `json:"ended_at,omitzero"`
-	Outcome string    `json:"outcome" enum:"redriven,failed,running,interrupted"`
+	Outcome string    `json:"outcome" enum:"redriven,dismissed,failed,running,interrupted"`
 	Error   string    `json:"error,omitempty"`
 }
 
@@ -211,7 +225,7 @@ func (l *Letters) newest(ctx context.Context, in *listInput, places []place) (le
 		if len(letters) == in.Limit || size > maxPageBytes {
 			return letters, cursor(i+1, in.Topic), nil
 		}
-		if in.State == string(open) && p.Open == 0 || in.State == string(redriven) && p.Open > 0 {
+		if in.State != "" && in.State != string(p.state()) {
 			continue
 		}
 		e, ok, err := l.entry(ctx, in.Topic, p)
@@ -229,10 +243,13 @@ func (l *Letters) newest(ctx context.Context, in *listInput, places []place) (le
 func count(topic string, places []place) topicCount {
 	c := topicCount{Topic: topic}
 	for _, p := range places {
-		if p.Open > 0 {
+		switch p.state() {
+		case open:
 			c.Open++
-		} else {
+		case redriven:
 			c.Redriven++
+		case dismissed:
+			c.Dismissed++
 		}
 	}
 	return c
@@ -253,19 +270,31 @@ func parseCursor(s, topic string) (position int, ok bool) {
 	return position, err == nil && position >= 0 && of == topic
 }
 
+// Chosen is which letters a request is about, and who asks.
+type Chosen struct {
+	Topic    string   `json:"topic" maxLength:"255"`
+	EventIDs []string `json:"event_ids,omitempty" minItems:"1" maxItems:"100" doc:"Which events; or all."`
+	All      bool     `json:"all,omitempty" doc:"Every open event of the topic, up to 100 in one request."`
+	Cursor   string   `json:"cursor,omitempty" maxLength:"200" doc:"With all: the next_cursor of the answer before."`
+	DryRun   bool     `json:"dry_run,omitempty"`
+	Actor    string   `json:"actor" minLength:"1" maxLength:"200" pattern:"\\S" patternDescription:"not blank" doc:"Who asks for it."`
+}
+
 type redriveInput struct {
 	Body struct {
-		Topic    string   `json:"topic" maxLength:"255"`
-		EventIDs []string `json:"event_ids,omitempty" minItems:"1" maxItems:"100" doc:"Which events; or all."`
-		All      bool     `json:"all,omitempty" doc:"Every open event of the topic, up to 100 in one request."`
-		Cursor   string   `json:"cursor,omitempty" maxLength:"200" doc:"With all: the next_cursor of the answer before."`
-		DryRun   bool     `json:"dry_run,omitempty"`
-		Actor    string   `json:"actor" minLength:"1" maxLength:"200" pattern:"\\S" patternDescription:"not blank" doc:"Who asks for it."`
-		Reason   string   `json:"reason" minLength:"1" maxLength:"1000" pattern:"\\S" patternDescription:"not blank" doc:"Why it should work now."`
+		Chosen
+		Reason string `json:"reason" minLength:"1" maxLength:"1000" pattern:"\\S" patternDescription:"not blank" doc:"Why it should work now."`
 	}
 }
 
-type redriveOutput struct {
+type dismissInput struct {
+	Body struct {
+		Chosen
+		Reason string `json:"reason" minLength:"1" maxLength:"1000" pattern:"\\S" patternDescription:"not blank" doc:"Why it need not be processed."`
+	}
+}
+
+type handledOutput struct {
 	Body struct {
 		Topic      string   `json:"topic"`
 		DryRun     bool     `json:"dry_run"`
@@ -275,8 +304,10 @@ type redriveOutput struct {
 	}
 }
 
-func (l *Letters) redriveLetters(ctx context.Context, in *redriveInput) (*redriveOutput, error) {
-	b := in.Body
+// handleLetters redrives or dismisses the chosen letters, whichever handle does.
+func (l *Letters) handleLetters(ctx context.Context, b Chosen, reason string,
+	handle func(ctx context.Context, topic, eventID string, o order) (result, error),
+) (*handledOutput, error) {
 	if err := l.checkTopic("body.topic", b.Topic); err != nil {
 		return nil, err
 	}
@@ -290,10 +321,10 @@ func (l *Letters) redriveLetters(ctx context.Context, in *redriveInput) (*redriv
 			return nil, invalid("body.cursor", "must be the next_cursor of an answer for all events of the same topic", b.Cursor)
 		}
 	}
-	o := order{b.Actor, b.Reason, b.DryRun}
-	out := &redriveOutput{}
+	o := order{b.Actor, reason, b.DryRun}
+	out := &handledOutput{}
 	out.Body.Topic, out.Body.DryRun, out.Body.Results = b.Topic, b.DryRun, []result{}
-	deadline := time.Now().Add(redriveTime)
+	deadline := time.Now().Add(requestTime)
 	over := func() bool { return ctx.Err() != nil || !time.Now().Before(deadline) }
 	if !b.All {
 		for i, id := range b.EventIDs {
@@ -301,7 +332,7 @@ func (l *Letters) redriveLetters(ctx context.Context, in *redriveInput) (*redriv
 				out.Body.NotTried = b.EventIDs[i:]
 				break
 			}
-			r, err := l.redrive(ctx, b.Topic, id, o)
+			r, err := handle(ctx, b.Topic, id, o)
 			if err != nil {
 				problem := l.problem(ctx, err)
 				if i == 0 {
@@ -316,21 +347,21 @@ func (l *Letters) redriveLetters(ctx context.Context, in *redriveInput) (*redriv
 	}
 	places, err := l.all(ctx, b.Topic)
 	if err != nil {
-		return nil, l.problem(ctx, fmt.Errorf("redrive %s: %w", b.Topic, err))
+		return nil, l.problem(ctx, fmt.Errorf("read the dead letters of %s: %w", b.Topic, err))
 	}
 	for position := min(after, len(places)); position < len(places); position++ {
 		p := places[position]
 		if p.Open == 0 {
 			continue
 		}
-		if len(out.Body.Results) == maxRedrive || len(out.Body.Results) > 0 && over() {
+		if len(out.Body.Results) == maxTogether || len(out.Body.Results) > 0 && over() {
 			out.Body.NextCursor = cursor(position, b.Topic)
 			break
 		}
 		e, ok, err := l.entry(ctx, b.Topic, p)
 		if err == nil && ok && e.State == open {
 			var r result
-			if r, err = l.redrive(ctx, b.Topic, e.EventID, o); err == nil {
+			if r, err = handle(ctx, b.Topic, e.EventID, o); err == nil {
 				out.Body.Results = append(out.Body.Results, r)
 			}
 		}

@@ -1,6 +1,6 @@
 // Package deadletter keeps what a service has set aside: it reads the service's own dead-letter topics into the state
-// store, lists what lies there and why, and gives single events back to the service's own handlers when somebody asks for
-// it, on record. It knows nothing of what the events mean.
+// store, lists what lies there and why, and gives events back to the service's own handlers, or dismisses them, when somebody
+// asks for it, on record. It knows nothing of what the events mean.
 package deadletter
 
 import (
@@ -63,8 +63,8 @@ func (l *Letters) keep(ctx context.Context, topic string, m eventing.Message, no
 var (
 	// errAnother says that another event lies under the entry's id.
 	errAnother = errors.New("another event has this id")
-	// errMoved says that the entry was redriven in between.
-	errMoved = errors.New("the entry was redriven meanwhile")
+	// errMoved says that the entry was closed in between.
+	errMoved = errors.New("the entry was redriven or dismissed meanwhile")
 )
 
 // add stores a new entry and lists it; or notes on the entry that is there that its event was parked once more. Every part
@@ -98,7 +98,7 @@ func (l *Letters) add(ctx context.Context, fresh entry) error {
 	parking := fresh.Parkings[0]
 	for !stored.knows(parking) {
 		opening := stored.Opening
-		if stored.State == redriven {
+		if stored.State != open {
 			// The list is told first: it may name an entry that is not open, never the other way round.
 			opening++
 			if err := l.mark(ctx, stored, opening); err != nil {
@@ -109,7 +109,7 @@ func (l *Letters) add(ctx context.Context, fresh entry) error {
 			switch {
 			case e.knows(parking):
 				return state.Keep
-			case e.State == redriven && e.Opening+1 != opening:
+			case e.State != open && e.Opening+1 != opening:
 				return errMoved
 			}
 			e.park(parking)

@@ -174,22 +174,32 @@ func (s *service) list(t *testing.T, query string) letterPage {
 	return got
 }
 
-type redriveAnswer struct {
+type answer struct {
 	Results    []result
 	NotTried   []string `json:"not_tried"`
 	NextCursor string   `json:"next_cursor"`
 }
 
-func (s *service) redrive(t *testing.T, fields string) redriveAnswer {
+func (s *service) redrive(t *testing.T, fields string) answer {
 	t.Helper()
-	var got redriveAnswer
-	if code := s.request(t, http.MethodPost, "/v1/dead-letters/redrive", `{"topic":"orders","actor":"operator@example.com","reason":"repaired",`+fields+`}`, &got); code != http.StatusOK {
-		t.Fatalf("redrive %s: %d", fields, code)
+	return s.ask(t, "redrive", `"reason":"repaired",`+fields)
+}
+
+func (s *service) dismiss(t *testing.T, fields string) answer {
+	t.Helper()
+	return s.ask(t, "dismiss", `"reason":"a test of theirs",`+fields)
+}
+
+func (s *service) ask(t *testing.T, what, fields string) answer {
+	t.Helper()
+	var got answer
+	if code := s.request(t, http.MethodPost, "/v1/dead-letters/"+what, `{"topic":"orders","actor":"operator@example.com",`+fields+`}`, &got); code != http.StatusOK {
+		t.Fatalf("%s %s: %d", what, fields, code)
 	}
 	return got
 }
 
-func outcome(t *testing.T, r redriveAnswer) string {
+func outcome(t *testing.T, r answer) string {
 	t.Helper()
 	if len(r.Results) != 1 {
 		t.Fatalf("results %v, want one", r.Results)
@@ -209,7 +219,7 @@ func TestALetterIsListedRedrivenAndRecorded(t *testing.T) {
 		"specversion": "1.0", "id": "e1", "type": "Order.Placed", "source": "elsewhere", "subject": "orders/e1", "tenant": "north",
 		"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "data": map[string]any{"order_id": "e1", "payments": []any{map[string]any{"Payment_Token": "***"}}},
 	}
-	want := letterPage{Topics: []topicCount{{"orders", 1, 0}}, Items: []letter{{
+	want := letterPage{Topics: []topicCount{{"orders", 1, 0, 0}}, Items: []letter{{
 		Topic: "orders", EventID: "e1", Type: "Order.Placed", Subject: "orders/e1", Key: "CUST-123", State: "open", Reason: "no such order",
 		ParkedAt: parkedAt, ParkedBy: "app", Parked: 1, Attempts: []letterAttempt{}, Event: event,
 	}}}
@@ -242,7 +252,7 @@ func TestALetterIsListedRedrivenAndRecorded(t *testing.T) {
 		!strings.Contains(string(s.handled[1].Data), "tok_visa") {
 		t.Errorf("handled %+v", s.handled)
 	}
-	if got := s.list(t, "topic=orders&state=open"); len(got.Items) != 0 || got.Topics[0] != (topicCount{"orders", 0, 1}) {
+	if got := s.list(t, "topic=orders&state=open"); len(got.Items) != 0 || got.Topics[0] != (topicCount{"orders", 0, 1, 0}) {
 		t.Errorf("open %+v", got)
 	}
 	closed := s.list(t, "topic=orders&state=redriven").Items
@@ -274,11 +284,112 @@ func TestALetterIsListedRedrivenAndRecorded(t *testing.T) {
 		t.Errorf("parked again: %+v", again)
 	}
 	// The redrive before is late in striking off what it redrove.
-	if err := s.letters.strike(t.Context(), "orders", 0, entryKey("orders", "e1"), 1); err != nil {
+	if err := s.letters.strike(t.Context(), "orders", 0, entryKey("orders", "e1"), 1, redriven); err != nil {
 		t.Fatal(err)
 	}
-	if got := s.list(t, ""); len(got.Items) != 0 || len(got.Topics) != 1 || got.Topics[0] != (topicCount{"orders", 1, 0}) {
+	if got := s.list(t, ""); len(got.Items) != 0 || len(got.Topics) != 1 || got.Topics[0] != (topicCount{"orders", 1, 0, 0}) {
 		t.Errorf("topics %+v", got)
+	}
+}
+
+func TestALetterIsDismissed(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	s.kept(t, parkedEvent("e1", "reason", parkedAt), parkedEvent("e2", "reason", parkedAt), "not even JSON")
+	before := s.list(t, "topic=orders")
+	dry := s.dismiss(t, `"event_ids":["e1","e3"],"dry_run":true`)
+	if diff := cmp.Diff([]result{{"e1", "Order.Placed", wouldDismiss, "", ""}, {"e3", "", notFound, "", "there is no such event"}}, dry.Results); diff != "" {
+		t.Errorf("dry run (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff(before, s.list(t, "topic=orders")); diff != "" {
+		t.Errorf("a dry run changes something (-want +got):\n%s", diff)
+	}
+	for _, want := range []string{given, alreadyGone} {
+		if got := outcome(t, s.dismiss(t, `"event_ids":["e1"]`)); got != want {
+			t.Errorf("outcome %s, want %s", got, want)
+		}
+	}
+	gone := s.list(t, "topic=orders&state=dismissed")
+	if len(gone.Items) != 1 || gone.Topics[0] != (topicCount{"orders", 2, 0, 1}) {
+		t.Fatalf("dismissed %+v", gone)
+	}
+	one := gone.Items[0]
+	if a := one.Attempts; one.EventID != "e1" || one.State != "dismissed" || one.Reason != "reason" || len(a) != 1 || a[0].Actor != "operator@example.com" ||
+		a[0].Reason != "a test of theirs" || a[0].Outcome != given || a[0].At.IsZero() {
+		t.Errorf("on record is %+v", one)
+	}
+	if got := s.list(t, "topic=orders&state=open").Items; len(got) != 2 {
+		t.Errorf("open %+v", got)
+	}
+	// A redrive of all leaves it alone; one that names it does not, and fails without opening it.
+	if got := s.redrive(t, `"all":true`).Results; len(got) != 2 || len(s.handled) != 1 {
+		t.Errorf("all: %+v, handled %+v", got, s.handled)
+	}
+	s.rejecting("still wrong")
+	if got := outcome(t, s.redrive(t, `"event_ids":["e1"]`)); got != failed || s.list(t, "topic=orders").Topics[0].Dismissed != 1 {
+		t.Errorf("a redrive that fails: %s", got)
+	}
+	s.rejecting("")
+	if got := outcome(t, s.redrive(t, `"event_ids":["e1"]`)); got != done {
+		t.Errorf("a redrive of it: %s", got)
+	}
+	if got := s.list(t, "topic=orders&state=dismissed"); len(got.Items) != 0 || got.Topics[0] != (topicCount{"orders", 1, 2, 0}) {
+		t.Errorf("after it %+v", got)
+	}
+	// All that are left, and one that comes back.
+	if got := outcome(t, s.dismiss(t, `"all":true`)); got != given {
+		t.Errorf("all: %s", got)
+	}
+	s.kept(t, "not even JSON")
+	if got := s.list(t, "topic=orders").Topics[0]; got != (topicCount{"orders", 0, 2, 1}) {
+		t.Errorf("a late delivery opens: %+v", got)
+	}
+	s.kept(t, parkedEvent("e4", "reason", parkedAt))
+	s.dismiss(t, `"event_ids":["e4"]`)
+	s.kept(t, parkedEvent("e4", "again", parkedAt.Add(time.Hour)))
+	if got := s.list(t, "topic=orders&state=open"); len(got.Items) != 1 || got.Items[0].Parked != 2 || got.Topics[0] != (topicCount{"orders", 1, 2, 1}) {
+		t.Errorf("parked again: %+v", got)
+	}
+}
+
+// What the list says of a closed entry may be behind the entry, after a crash; whoever reads the entry puts it right.
+func TestTheListCatchesUp(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	s.kept(t, parkedEvent("e1", "reason", parkedAt))
+	crash := func(writes int) {
+		s.store.fail = func() error { // Get and Replace of the entry, then the list's
+			if writes--; writes < 0 {
+				return state.ErrUnavailable
+			}
+			return nil
+		}
+	}
+	wish := order{actor: "operator@example.com", reason: "test"}
+	crash(2)
+	if _, err := s.letters.dismiss(t.Context(), "orders", "e1", wish); err == nil {
+		t.Error("nobody says that the list is behind")
+	}
+	s.store.fail = nil
+	if got := s.list(t, "").Topics[0]; got != (topicCount{"orders", 1, 0, 0}) {
+		t.Fatalf("the list is not behind: %+v", got)
+	}
+	if got := s.list(t, "topic=orders&state=open").Items; len(got) != 0 {
+		t.Errorf("open: %+v", got)
+	}
+	if got := s.list(t, "").Topics[0]; got != (topicCount{"orders", 0, 0, 1}) {
+		t.Errorf("dismissed, the list says %+v", got)
+	}
+	crash(4) // two for the lease, two for the outcome
+	if r, err := s.letters.redrive(t.Context(), "orders", "e1", wish); err != nil || r.Outcome != done {
+		t.Errorf("redriven: %+v, %v", r, err)
+	}
+	s.store.fail = nil
+	if got := s.list(t, "topic=orders&state=dismissed").Items; len(got) != 0 {
+		t.Errorf("dismissed: %+v", got)
+	}
+	if got := s.list(t, "").Topics[0]; got != (topicCount{"orders", 0, 1, 0}) {
+		t.Errorf("redriven, the list says %+v", got)
 	}
 }
 
@@ -319,6 +430,12 @@ func TestWhateverComesIsKept(t *testing.T) {
 			}
 			if got := outcome(t, s.redrive(t, `"event_ids":[`+string(id)+`]`)); got != want {
 				t.Errorf("a redrive is answered %s, want %s", got, want)
+			}
+			if want = given; c.redrivable {
+				want = alreadyDone
+			}
+			if got := outcome(t, s.dismiss(t, `"event_ids":[`+string(id)+`]`)); got != want {
+				t.Errorf("then a dismissal is answered %s, want %s", got, want)
 			}
 		})
 	}
@@ -420,6 +537,9 @@ func TestARedriveWhoseProcessDiedIsInterrupted(t *testing.T) {
 		if got := outcome(t, s.redrive(t, `"event_ids":["e1"],"dry_run":true`)); got != running {
 			t.Errorf("while the lease lasts: %s", got)
 		}
+		if got := outcome(t, s.dismiss(t, `"event_ids":["e1"]`)); got != running {
+			t.Errorf("dismissed while the lease lasts: %s", got)
+		}
 		time.Sleep(leaseTime)
 		if got := s.list(t, "topic=orders").Items[0].Attempts[0].Outcome; got != interrupted {
 			t.Errorf("the attempt is shown as %s", got)
@@ -485,13 +605,13 @@ func TestPages(t *testing.T) {
 			t.Errorf("%q lists %d, want %d", query, seen, want)
 		}
 	}
-	if got := s.list(t, "").Topics[0]; got != (topicCount{"orders", letters / 2, letters / 2}) {
+	if got := s.list(t, "").Topics[0]; got != (topicCount{"orders", letters / 2, letters / 2, 0}) {
 		t.Errorf("counted %+v", got)
 	}
 }
 
-// TestNoOpenLetterIsHidden lets events be parked, redriven and parked again at once, by two processes on a store that fails
-// at times. Whatever is open in the end must be listed as open.
+// TestNoOpenLetterIsHidden lets events be parked, redriven, dismissed and parked again at once, by two processes on a store that
+// fails at times. Whatever is open in the end must be listed as open, and whoever reads the list puts the rest of it right.
 func TestNoOpenLetterIsHidden(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
@@ -516,7 +636,7 @@ func TestNoOpenLetterIsHidden(t *testing.T) {
 		})
 	}
 	wish := order{actor: "operator@example.com", reason: "test"}
-	for range 3 {
+	for _, settle := range []func(context.Context, string, string, order) (result, error){s.letters.redrive, s.letters.redrive, s.letters.dismiss} {
 		redriving.Go(func() {
 			for ctx.Err() == nil {
 				places, err := s.letters.all(t.Context(), "orders")
@@ -525,7 +645,7 @@ func TestNoOpenLetterIsHidden(t *testing.T) {
 				}
 				for _, p := range places {
 					if e, ok, err := s.letters.entry(t.Context(), "orders", p); err == nil && ok {
-						_, _ = s.letters.redrive(t.Context(), "orders", e.EventID, wish)
+						_, _ = settle(t.Context(), "orders", e.EventID, wish)
 					}
 				}
 			}
@@ -553,6 +673,18 @@ func TestNoOpenLetterIsHidden(t *testing.T) {
 			t.Errorf("%s is open for the %dth time and listed as %d", e.EventID, e.Opening, listed[key])
 		}
 	}
+	for _, p := range places {
+		if _, _, err := s.letters.entry(t.Context(), "orders", p); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, wanted := range []entryState{open, redriven, dismissed} {
+		if got := s.list(t, "topic=orders&limit=100&state="+string(wanted)); len(got.Items) != map[entryState]int{
+			open: got.Topics[0].Open, redriven: got.Topics[0].Redriven, dismissed: got.Topics[0].Dismissed,
+		}[wanted] {
+			t.Errorf("%d are %s, and counted are %+v", len(got.Items), wanted, got.Topics)
+		}
+	}
 }
 
 func TestBadRequestsNameTheField(t *testing.T) {
@@ -570,6 +702,10 @@ func TestBadRequestsNameTheField(t *testing.T) {
 		{"POST", "/redrive", `{"topic":"orders","all":true}`, "body.actor", ""},
 		{"POST", "/redrive", `{"topic":"orders","all":true,"actor":" ","reason":"r"}`, "body.actor", ""},
 		{"POST", "/redrive", `{"topic":"orders","all":true,"actor":"a","reason":""}`, "body.reason", ""},
+		{"POST", "/dismiss", `{"topic":"orders","all":true}`, "body.actor", ""},
+		{"POST", "/dismiss", `{"topic":"orders","all":true,"actor":"a","reason":" "}`, "body.reason", ""},
+		{"POST", "/dismiss", `{"topic":"inventory","all":true,` + who + `}`, "body.topic", "orders"},
+		{"POST", "/dismiss", `{"topic":"orders",` + who + `}`, "body.event_ids", ""},
 		{"POST", "/redrive", `{"topic":"inventory","all":true,` + who + `}`, "body.topic", "orders"},
 		{"POST", "/redrive", `{"topic":"orders",` + who + `}`, "body.event_ids", ""},
 		{"POST", "/redrive", `{"topic":"orders","event_ids":["e1"],"all":true,` + who + `}`, "body.event_ids", ""},

@@ -15,8 +15,12 @@ import (
 type entryState string
 
 const (
-	open     entryState = "open"
+	// open: the event waits for somebody to do something about it.
+	open entryState = "open"
+	// redriven: the handler took it after all.
 	redriven entryState = "redriven"
+	// dismissed: somebody decided that it will not be processed.
+	dismissed entryState = "dismissed"
 )
 
 // entry is a parked event as it is stored.
@@ -52,7 +56,7 @@ type parking struct {
 	Unsaid bool `json:"unsaid,omitempty"`
 }
 
-// attempt is one redrive.
+// attempt is one redrive, or the dismissal.
 type attempt struct {
 	ID      string    `json:"id"`
 	Actor   string    `json:"actor"`
@@ -167,19 +171,23 @@ func (e *entry) knows(p parking) bool {
 func (e *entry) park(p parking) {
 	e.Reason = p.Reason
 	e.Parkings = newest(append(e.Parkings, p))
-	if e.State == redriven {
+	if e.State != open {
 		e.State, e.Opening = open, e.Opening+1
 	}
 }
 
 // begin takes the lease for an attempt.
 func (e *entry) begin(a attempt, until time.Time) {
-	if e.Lease != nil {
-		// Its holder's time is over.
-		e.finish(e.Lease.Attempt, a.At, interrupted, "")
-	}
+	e.release(a.At)
 	e.Lease = &lease{a.ID, until}
 	e.Attempts = newest(append(e.Attempts, a))
+}
+
+// release ends the lease of one whose time is over.
+func (e *entry) release(at time.Time) {
+	if e.Lease != nil {
+		e.finish(e.Lease.Attempt, at, interrupted, "")
+	}
 }
 
 // finish records how an attempt ended.

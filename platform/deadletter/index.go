@@ -26,6 +26,8 @@ type (
 		Key string `json:"key"`
 		// Open is the entry's opening, so that striking off an old one leaves a newer one alone; 0 when it is not open.
 		Open int `json:"open,omitempty"`
+		// Dismissed tells those that are not open apart.
+		Dismissed bool `json:"dismissed,omitempty"`
 	}
 	// place is an item and where it stands.
 	place struct {
@@ -64,7 +66,7 @@ func (l *Letters) list(ctx context.Context, topic, key string) (int, error) {
 				case len(p.Items) >= pageSize:
 					return errPageFull
 				}
-				p.Items = append(p.Items, item{key, 1})
+				p.Items = append(p.Items, item{Key: key, Open: 1})
 				return nil
 			})
 			if !errors.Is(err, errPageFull) {
@@ -90,20 +92,35 @@ func (l *Letters) list(ctx context.Context, topic, key string) (int, error) {
 func (l *Letters) mark(ctx context.Context, e entry, opening int) error {
 	return l.set(ctx, e.Topic, e.Page, e.key(), func(i *item) bool {
 		changed := i.Open < opening
-		i.Open = max(i.Open, opening)
+		if changed {
+			i.Open, i.Dismissed = opening, false
+		}
 		return changed
 	})
 }
 
-// strike lists the entry as not open, unless it was opened again.
-func (l *Letters) strike(ctx context.Context, topic string, n int, key string, opening int) error {
+// strike lists the entry as one that is not open but as, unless it was opened again since.
+func (l *Letters) strike(ctx context.Context, topic string, n int, key string, opening int, as entryState) error {
 	return l.set(ctx, topic, n, key, func(i *item) bool {
-		changed := i.Open == opening
-		if changed {
-			i.Open = 0
+		closed := item{Key: i.Key, Dismissed: as == dismissed}
+		if *i == closed || i.Open != 0 && i.Open != opening {
+			return false
 		}
-		return changed
+		*i = closed
+		return true
 	})
+}
+
+// state is what the list says of an entry.
+func (i item) state() entryState {
+	switch {
+	case i.Open > 0:
+		return open
+	case i.Dismissed:
+		return dismissed
+	default:
+		return redriven
+	}
 }
 
 func (l *Letters) set(ctx context.Context, topic string, n int, key string, change func(i *item) bool) error {
@@ -164,8 +181,9 @@ func (l *Letters) entry(ctx context.Context, topic string, p place) (entry, bool
 	}
 	counts := e.Page < 0 || e.Page == p.position/pageSize
 	// A later opening in the list than in the entry is that of one which is about to be opened again.
-	if p.Open > 0 && (!counts || e.State != open && e.Opening == p.Open) {
-		if err := l.strike(ctx, topic, p.position/pageSize, p.Key, p.Open); err != nil {
+	closed := e.State != open && (p.Open == e.Opening || p.Open == 0)
+	if counts && closed && p.state() != e.State || !counts && p.Open > 0 {
+		if err := l.strike(ctx, topic, p.position/pageSize, p.Key, p.Open, e.State); err != nil {
 			return entry{}, false, err
 		}
 	}

@@ -13,19 +13,23 @@ import (
 	"waybill/platform/eventing"
 )
 
-// What became of an entry that was to be redriven, and of an attempt.
+// What became of an entry that was to be redriven or dismissed, and of an attempt.
 const (
 	// done: the handler took the event, and the entry is closed.
 	done = "redriven"
-	// wouldRedrive is a dry run's answer.
+	// given: the entry is closed, and the event will not be processed.
+	given = "dismissed"
+	// wouldRedrive and wouldDismiss are a dry run's answers.
 	wouldRedrive = "would_redrive"
-	// failed: the handler did not take the event, and the entry stays open.
+	wouldDismiss = "would_dismiss"
+	// failed: the handler did not take the event, and the entry stays as it was.
 	failed = "failed"
 	// running: somebody else redrives the entry just now.
 	running = "running"
 	// interrupted: the process ended during the attempt, and nobody knows how far it came.
 	interrupted = "interrupted"
 	alreadyDone = "already_redriven"
+	alreadyGone = "already_dismissed"
 	notFound    = "not_found"
 	// impossible: the message is no event, or nobody takes events like it.
 	impossible = "not_redrivable"
@@ -38,7 +42,7 @@ const (
 	leaseTime = attemptTimeout + 20*time.Second
 )
 
-// order is somebody's wish to redrive.
+// order is somebody's wish to redrive or to dismiss.
 type order struct {
 	actor, reason string
 	dryRun        bool
@@ -48,25 +52,35 @@ type order struct {
 type result struct {
 	EventID string `json:"event_id"`
 	Type    string `json:"type,omitempty"`
-	Outcome string `json:"outcome" enum:"redriven,would_redrive,failed,running,already_redriven,not_found,not_redrivable"`
-	Handler string `json:"handler,omitempty" doc:"The handler that takes the event."`
+	Outcome string `json:"outcome" enum:"redriven,dismissed,would_redrive,would_dismiss,failed,running,already_redriven,already_dismissed,not_found,not_redrivable"`
+	Handler string `json:"handler,omitempty" doc:"The handler that takes the event, when it is redriven."`
 	Error   string `json:"error,omitempty"`
 }
 
-// refusal says why an entry cannot be redriven, by an outcome; it is no fault.
+// refusal says why nothing is done with an entry, by an outcome; it is no fault.
 type refusal struct{ outcome, text string }
 
 func (r refusal) Error() string { return r.text }
 
-// ready refuses an entry that cannot be redriven now.
-func (l *Letters) ready(e *entry, now time.Time) error {
+// refused is what became of an entry with which nothing was done, or the error for which that is so.
+func (r result) refused(err error) (result, error) {
+	var refusal refusal
+	switch {
+	case errors.Is(err, errNoEntry):
+		r.Outcome, r.Error = notFound, "there is no such event"
+	case errors.As(err, &refusal):
+		r.Outcome, r.Error = refusal.outcome, refusal.text
+	default:
+		return r, fmt.Errorf("dead letter %s: %w", r.EventID, err)
+	}
+	return r, nil
+}
+
+// busy refuses an entry that is being redriven, or was.
+func (e *entry) busy(now time.Time) error {
 	switch {
 	case e.State == redriven:
 		return refusal{alreadyDone, "it was redriven before"}
-	case e.Event == nil:
-		return refusal{impossible, "it is no CloudEvent, or too large to have been kept"}
-	case !l.receiver.Takes(e.Topic, e.Type):
-		return refusal{impossible, "this service has no handler for it"}
 	case e.Lease != nil && now.Before(e.Lease.Until):
 		return refusal{running, "another redrive of it has not ended"}
 	default:
@@ -74,23 +88,23 @@ func (l *Letters) ready(e *entry, now time.Time) error {
 	}
 }
 
+// ready refuses an entry that cannot be redriven now.
+func (l *Letters) ready(e *entry, now time.Time) error {
+	switch {
+	case e.State == redriven: // whatever it is
+	case e.Event == nil:
+		return refusal{impossible, "it is no CloudEvent, or too large to have been kept"}
+	case !l.receiver.Takes(e.Topic, e.Type):
+		return refusal{impossible, "this service has no handler for it"}
+	}
+	return e.busy(now)
+}
+
 // redrive gives the entry's event to its handler and records the outcome. Once begun it does not end with ctx: it is for the
 // handler to say how it ends. An error says that it did not begin.
 func (l *Letters) redrive(ctx context.Context, topic, eventID string, o order) (result, error) {
 	key := entryKey(topic, eventID)
 	r := result{EventID: eventID}
-	refused := func(err error) (result, error) {
-		var refusal refusal
-		switch {
-		case errors.Is(err, errNoEntry):
-			r.Outcome, r.Error = notFound, "there is no such event"
-		case errors.As(err, &refusal):
-			r.Outcome, r.Error = refusal.outcome, refusal.text
-		default:
-			return r, fmt.Errorf("redrive %s of %s: %w", eventID, topic, err)
-		}
-		return r, nil
-	}
 	if o.dryRun {
 		e, err := l.get(ctx, key)
 		if err == nil {
@@ -98,7 +112,7 @@ func (l *Letters) redrive(ctx context.Context, topic, eventID string, o order) (
 			err = l.ready(&e, time.Now())
 		}
 		if err != nil {
-			return refused(err)
+			return r.refused(err)
 		}
 		r.Outcome, r.Handler = wouldRedrive, handlerOf(e)
 		return r, nil
@@ -116,7 +130,7 @@ func (l *Letters) redrive(ctx context.Context, topic, eventID string, o order) (
 		return nil
 	})
 	if err != nil {
-		return refused(err)
+		return r.refused(err)
 	}
 	r.Handler = handlerOf(e)
 
@@ -166,5 +180,5 @@ func (l *Letters) record(ctx context.Context, begun entry, a attempt, r result, 
 	if err != nil || handlerErr != nil {
 		return err
 	}
-	return l.strike(ctx, e.Topic, e.Page, key, e.Opening)
+	return l.strike(ctx, e.Topic, e.Page, key, e.Opening, redriven)
 }

@@ -62,8 +62,14 @@ func ofEvent(id string) func(letter) bool { return func(l letter) bool { return 
 // redrive answers with the outcome of one event.
 func redrive(ctx context.Context, t *testing.T, app, topic, eventID string, dryRun bool) (outcome, reason string) {
 	t.Helper()
-	code, _, answer, err := call(ctx, http.MethodPost, waybill.App(app).URL+"/v1/dead-letters/redrive", map[string]any{
-		"topic": topic, "event_ids": []string{eventID}, "dry_run": dryRun, "actor": "operator@example.com", "reason": "The order is there now.",
+	return handleLetter(ctx, t, "redrive", app, topic, eventID, dryRun, "The order is there now.")
+}
+
+// handleLetter redrives or dismisses one event, whichever what names.
+func handleLetter(ctx context.Context, t *testing.T, what, app, topic, eventID string, dryRun bool, why string) (outcome, reason string) {
+	t.Helper()
+	code, _, answer, err := call(ctx, http.MethodPost, waybill.App(app).URL+"/v1/dead-letters/"+what, map[string]any{
+		"topic": topic, "event_ids": []string{eventID}, "dry_run": dryRun, "actor": "operator@example.com", "reason": why,
 	})
 	var answered struct {
 		Results []struct {
@@ -76,7 +82,7 @@ func redrive(ctx context.Context, t *testing.T, app, topic, eventID string, dryR
 		err = json.Unmarshal(answer, &answered)
 	}
 	if err != nil || code != http.StatusOK || len(answered.Results) != 1 || answered.Results[0].EventID != eventID {
-		t.Fatalf("redrive %s: %d %s %v", eventID, code, answer, err)
+		t.Fatalf("%s %s: %d %s %v", what, eventID, code, answer, err)
 	}
 	return answered.Results[0].Outcome, answered.Results[0].Error
 }
@@ -105,6 +111,13 @@ func TestDeadLettersAreListedWithTheirReason(t *testing.T) {
 	}
 	if outcome, _ := redrive(ctx, t, "orders", "orders", unreadable.EventID, false); outcome != "not_redrivable" {
 		t.Errorf("redriving what is no CloudEvent: %s", outcome)
+	}
+	if outcome, _ := handleLetter(ctx, t, "dismiss", "orders", "orders", unreadable.EventID, false, "A test of another system."); outcome != "dismissed" {
+		t.Errorf("dismissing it: %s", outcome)
+	}
+	gone := awaitLetter(ctx, t, "orders", "orders", "dismissed", ofEvent(unreadable.EventID))
+	if len(gone.Attempts) != 1 || gone.Attempts[0].Outcome != "dismissed" || string(gone.Raw) != string(unreadable.Raw) {
+		t.Errorf("on record is %+v", gone)
 	}
 
 	if outcome, _ := redrive(ctx, t, "orders", "orders", "letter-poison", true); outcome != "would_redrive" {

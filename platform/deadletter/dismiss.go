@@ -1,0 +1,56 @@
+package deadletter
+
+import (
+	"context"
+	"crypto/rand"
+	"log/slog"
+	"slices"
+	"time"
+
+	"waybill/platform/state"
+)
+
+// disposable refuses an entry that cannot be dismissed now.
+func (e *entry) disposable(now time.Time) error {
+	if e.State == dismissed {
+		return refusal{alreadyGone, "it was dismissed before"}
+	}
+	return e.busy(now)
+}
+
+// dismiss closes an entry whose event is not to be processed; it stays on record, and may still be redriven by its id. An
+// error says that nobody knows whether it is closed.
+func (l *Letters) dismiss(ctx context.Context, topic, eventID string, o order) (result, error) {
+	key := entryKey(topic, eventID)
+	r := result{EventID: eventID, Outcome: given}
+	a := attempt{ID: rand.Text(), Actor: o.actor, Reason: o.reason, At: time.Now().UTC(), Outcome: given}
+	a.EndedAt = a.At
+	e, err := l.update(ctx, key, func(e *entry) error {
+		r.Type = e.Type
+		if slices.ContainsFunc(e.Attempts, func(known attempt) bool { return known.ID == a.ID }) {
+			return state.Keep // a lost reply: it was this one
+		}
+		if err := e.disposable(a.At); err != nil {
+			return err
+		}
+		if o.dryRun {
+			r.Outcome = wouldDismiss
+			return state.Keep
+		}
+		e.release(a.At)
+		e.State, e.Attempts = dismissed, newest(append(e.Attempts, a))
+		return nil
+	})
+	if err != nil {
+		return r.refused(err)
+	}
+	if o.dryRun {
+		return r, nil
+	}
+	l.logger.InfoContext(ctx, "dead letter dismissed", slog.Group("dismissal", slog.String("topic", topic), slog.String("event_id", eventID),
+		slog.String("actor", o.actor), slog.String("reason", o.reason)))
+	if e.Page < 0 {
+		return r, nil // whoever lists it finds out
+	}
+	return r, l.strike(ctx, topic, e.Page, key, e.Opening, dismissed)
+}
