@@ -19,11 +19,11 @@ func (e *entry) disposable(now time.Time) error {
 }
 
 // dismiss closes an entry whose event is not to be processed; it stays on record, and may still be redriven by its id. An
-// error says that nobody knows whether it is closed.
+// error says that the store could not be asked, or that its answer was lost.
 func (l *Letters) dismiss(ctx context.Context, topic, eventID string, o order) (result, error) {
 	key := entryKey(topic, eventID)
-	r := result{EventID: eventID, Outcome: given}
-	a := attempt{ID: rand.Text(), Actor: o.actor, Reason: o.reason, At: time.Now().UTC(), Outcome: given}
+	r := result{EventID: eventID, Outcome: letGo}
+	a := attempt{ID: rand.Text(), Actor: o.actor, Reason: o.reason, At: time.Now().UTC(), Outcome: letGo}
 	a.EndedAt = a.At
 	e, err := l.update(ctx, key, func(e *entry) error {
 		r.Type = e.Type
@@ -47,10 +47,12 @@ func (l *Letters) dismiss(ctx context.Context, topic, eventID string, o order) (
 	if o.dryRun {
 		return r, nil
 	}
-	l.logger.InfoContext(ctx, "dead letter dismissed", slog.Group("dismissal", slog.String("topic", topic), slog.String("event_id", eventID),
-		slog.String("actor", o.actor), slog.String("reason", o.reason)))
-	if e.Page < 0 {
-		return r, nil // whoever lists it finds out
+	asked := slog.Group("dismissal", slog.String("topic", topic), slog.String("event_id", eventID), slog.String("actor", o.actor), slog.String("reason", o.reason))
+	l.logger.InfoContext(ctx, "dead letter dismissed", asked)
+	if e.Page >= 0 {
+		if err := l.strike(ctx, topic, e.Page, key, e.Opening, dismissed); err != nil {
+			l.logger.WarnContext(ctx, "the list shows a dismissed dead letter as open until somebody reads it", asked, slog.Any("error", err))
+		}
 	}
-	return r, l.strike(ctx, topic, e.Page, key, e.Opening, dismissed)
+	return r, nil
 }

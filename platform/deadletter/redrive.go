@@ -17,8 +17,8 @@ import (
 const (
 	// done: the handler took the event, and the entry is closed.
 	done = "redriven"
-	// given: the entry is closed, and the event will not be processed.
-	given = "dismissed"
+	// letGo: the entry is closed, and the event will not be processed.
+	letGo = "dismissed"
 	// wouldRedrive and wouldDismiss are a dry run's answers.
 	wouldRedrive = "would_redrive"
 	wouldDismiss = "would_dismiss"
