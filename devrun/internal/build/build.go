@@ -327,7 +327,7 @@ func (b *Builder) installed(ctx context.Context) (Runtime, bool) {
 			b.Progress("the installed %s is not used: what it was built from cannot be read: %v", daprd, err)
 			continue
 		}
-		if driver := driverOf(info); semver.Compare(driver, oldestDriver) < 0 {
+		if driver := driverOf(info); !showsNoOldData(driver) {
 			b.Progress("the installed %s is not used: its %s is %s, and before %s it can show old data", daprd, sqliteDriver, cmp.Or(driver, "not there"), oldestDriver)
 			continue
 		}
@@ -335,6 +335,9 @@ func (b *Builder) installed(ctx context.Context) (Runtime, bool) {
 	}
 	return Runtime{}, false
 }
+
+// showsNoOldData says so of a version of the SQLite driver.
+func showsNoOldData(driver string) bool { return semver.Compare(driver, oldestDriver) >= 0 }
 
 // driverOf is the version of a sidecar's SQLite driver, empty when it has none.
 func driverOf(info *debug.BuildInfo) string {
