@@ -71,7 +71,9 @@ func notificationSubject(id string) string { return "notifications/" + id }
 
 // Contact is how a customer can be reached. A channel without an address, or switched off in Preferences, is not used.
 type Contact struct {
-	Name  string `json:"name,omitempty"`
+	Name string `json:"name,omitempty"`
+	// Email is one address, such as name@example.com. Its domain may have characters beyond ASCII, the part before the @ may
+	// not.
 	Email string `json:"email,omitempty"`
 	// Phone is a number in E.164 form, such as +12065550123.
 	Phone       string       `json:"phone,omitempty"`

@@ -42,8 +42,8 @@ type emailAddress string
 // UnmarshalText reads one bare email address.
 func (a *emailAddress) UnmarshalText(text []byte) error {
 	*a = emailAddress(text)
-	if !contact.ValidEmail(string(text)) {
-		return errors.New("an email address is expected, such as operators@example.com")
+	if _, err := contact.MailAddress(string(text)); err != nil {
+		return fmt.Errorf("an email address is expected, such as operators@example.com: it %w", err)
 	}
 	return nil
 }
@@ -52,18 +52,31 @@ func (a *emailAddress) UnmarshalText(text []byte) error {
 func parse(environ []string) (Config, error) {
 	c, err := config.Parse[Config](environ)
 	faults := []error{err}
+	var ok bool
 	if c.VAPIDPublicKey != "" || c.VAPIDPrivateKey != "" {
 		if _, err := vapid.Parse(c.VAPIDPublicKey, string(c.VAPIDPrivateKey)); err != nil {
 			faults = append(faults, fmt.Errorf("VAPID_PUBLIC_KEY and VAPID_PRIVATE_KEY: both or neither are expected, a pair of P-256 keys in base64url: %w", err))
 		}
 	}
-	if !strings.HasPrefix(c.VAPIDSubject, "mailto:") && !strings.HasPrefix(c.VAPIDSubject, "https://") {
+	if c.VAPIDSubject, ok = subject(c.VAPIDSubject); !ok {
 		faults = append(faults, fmt.Errorf("VAPID_SUBJECT is %q: an address that begins with mailto: or https:// is expected", c.VAPIDSubject))
 	}
 	if c.SendFirstRetry > c.SendLastRetry {
 		faults = append(faults, fmt.Errorf("SEND_FIRST_RETRY is %v: not more than SEND_LAST_RETRY is expected", time.Duration(c.SendFirstRetry)))
 	}
 	return c, errors.Join(faults...)
+}
+
+// subject is the address in the form that goes into a token for push services (RFC 8292), and whether it is one.
+func subject(address string) (string, bool) {
+	if name, isMail := strings.CutPrefix(address, "mailto:"); isMail {
+		ascii, err := contact.MailAddress(name)
+		if err != nil {
+			return address, false
+		}
+		return "mailto:" + ascii, true
+	}
+	return address, contact.EndpointAllowed(address, false)
 }
 
 func (c Config) policy() message.Policy {

@@ -37,6 +37,11 @@ func TestConfig(t *testing.T) {
 	if err != nil || c.OperatorsEmail != "operators@example.com" || c.AllowLoopbackPush || c.policy() != (message.Policy{Attempts: 30, First: time.Second, Last: 5 * time.Minute}) {
 		t.Errorf("the defaults are %+v, %v", c, err)
 	}
+	// The tokens that push services read are ASCII.
+	c, err = parse([]string{"APP_PORT=8004", "OPERATORS_EMAIL=ops@b\u00fccher.example", "VAPID_SUBJECT=mailto:ops@b\u00fccher.example"})
+	if err != nil || c.VAPIDSubject != "mailto:ops@xn--bcher-kva.example" {
+		t.Errorf("%+v, %v", c, err)
+	}
 	keys, err := vapid.Generate()
 	if err != nil {
 		t.Fatal(err)
@@ -79,13 +84,16 @@ func TestEveryMistakeInTheConfigurationIsNamed(t *testing.T) {
 			"SEND_ATTEMPTS=0", "SEND_FIRST_RETRY=0s", "SEND_LAST_RETRY=never", "SEND_TIMEOUT=10",
 		},
 		Says: []string{
-			"APP_PORT is missing", `OPERATORS_EMAIL is "nobody": an email address is expected, such as operators@example.com`, pair,
+			"APP_PORT is missing", `OPERATORS_EMAIL is "nobody": an email address is expected, such as operators@example.com: it must be an email address`, pair,
 			`VAPID_SUBJECT is "operators": an address that begins with mailto: or https:// is expected`,
 			`ALLOW_LOOPBACK_PUSH is "perhaps": it is true or false`, `SEND_ATTEMPTS is "0": a count is a whole number of at least 1`,
 			`SEND_FIRST_RETRY is "0s": ` + duration, `SEND_LAST_RETRY is "never": ` + duration, `SEND_TIMEOUT is "10": ` + duration,
 		},
 	},
 		servicetest.Mistake{Environ: []string{"APP_PORT=0", "VAPID_PUBLIC_KEY=" + keys.Public}, Says: []string{pair}},
+		servicetest.Mistake{Environ: []string{"APP_PORT=0", "OPERATORS_EMAIL=j\u00fcrgen@example.com", "VAPID_SUBJECT=mailto:j\u00fcrgen@example.com"}, Says: []string{
+			"it must have only ASCII characters before the @", "VAPID_SUBJECT is ",
+		}},
 		servicetest.Mistake{Environ: []string{"APP_PORT=0", "SEND_FIRST_RETRY=1h"}, Says: []string{"SEND_FIRST_RETRY is 1h0m0s: not more than SEND_LAST_RETRY is expected"}},
 	)...)
 }

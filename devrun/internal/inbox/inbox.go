@@ -94,7 +94,6 @@ func Start(dir, host string, smtpPort, httpPort int, faults io.Writer) (_ *Inbox
 	in.mails.MaxMessageBytes = largest
 	in.mails.MaxRecipients = 50
 	in.mails.ReadTimeout, in.mails.WriteTimeout = time.Minute, time.Minute
-	in.mails.EnableSMTPUTF8 = true
 	in.mails.ErrorLog = logger
 	in.calls = &http.Server{
 		Handler: (&handler{

@@ -1,6 +1,7 @@
 package inbox
 
 import (
+	"bytes"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -27,31 +28,45 @@ type mailSession struct {
 	take func(Message) error
 	from string
 	to   []string
+	// eightBit says that the sender announced a body beyond ASCII.
+	eightBit bool
 }
 
 // Reset implements smtp.Session.
-func (s *mailSession) Reset() { s.from, s.to = "", nil }
+func (s *mailSession) Reset() { s.from, s.to, s.eightBit = "", nil, false }
 
 // Logout implements smtp.Session.
 func (s *mailSession) Logout() error { return nil }
 
-// Mail implements smtp.Session.
-func (s *mailSession) Mail(from string, _ *smtp.MailOptions) error {
-	s.from = from
+// Mail implements smtp.Session. An empty sender is that of a report.
+func (s *mailSession) Mail(from string, options *smtp.MailOptions) error {
+	if from != "" {
+		if err := checkMailbox(from); err != nil {
+			return err
+		}
+	}
+	s.from, s.eightBit = from, options != nil && options.Body == smtp.Body8BitMIME
 	return nil
 }
 
 // Rcpt implements smtp.Session.
 func (s *mailSession) Rcpt(to string, _ *smtp.RcptOptions) error {
+	if err := checkMailbox(to); err != nil {
+		return err
+	}
 	s.to = append(s.to, to)
 	return nil
 }
 
 // Data implements smtp.Session. The mail is kept when it returns nil, once for all its recipients.
 func (s *mailSession) Data(r io.Reader) error {
-	m, err := readMail(r)
+	content, err := readContent(r, s.eightBit)
+	var m Message
+	if err == nil {
+		m, err = readMail(bytes.NewReader(content))
+	}
 	if err != nil {
-		if _, refused := errors.AsType[*smtp.SMTPError](err); refused { // the server's own: the mail is too large
+		if _, refused := errors.AsType[*smtp.SMTPError](err); refused { // that the mail is too large is the server's own
 			return err
 		}
 		return &smtp.SMTPError{Code: 554, EnhancedCode: smtp.EnhancedCode{5, 6, 0}, Message: "Not a readable message: " + err.Error()}
@@ -70,6 +85,9 @@ func (s *mailSession) Data(r io.Reader) error {
 func readMail(r io.Reader) (Message, error) {
 	parsed, err := mail.ReadMessage(r)
 	if err != nil {
+		return Message{}, err
+	}
+	if err := checkHeader(parsed.Header); err != nil {
 		return Message{}, err
 	}
 	words := new(mime.WordDecoder)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -407,6 +408,57 @@ func TestEveryFaultOfAContactIsNamed(t *testing.T) {
 	w.refused(w.request(http.MethodPut, customer, `{`), http.StatusBadRequest)
 	w.refused(w.request(http.MethodPut, "/v1/customers/a%20b/contact", `{}`), http.StatusUnprocessableEntity)
 	w.refused(w.request(http.MethodGet, customer, ""), http.StatusNotFound)
+}
+
+// An address that mail servers refuse is refused when it is given, by the API as by an event.
+func TestAddressesThatCannotBeSentTo(t *testing.T) {
+	t.Parallel()
+	for body, rule := range map[string]string{
+		`{"email":"j\u00fcrgen@example.com"}`:                     "only ASCII characters before the @",
+		`{"email":"name@example.com."}`:                           "domain name",
+		`{"email":"name@[192.0.2.1]"}`:                            "IP addresses",
+		`{"email":"` + strings.Repeat("a", 65) + `@example.com"}`: "at most 64 bytes",
+		`{"phone":"+1206555\u0660123"}`:                           "E.164",
+		`{"name":"a\u2028b"}`:                                     "one line",
+		`{"push":{"endpoint":"https://p\u00fcsh.example","p256dh":"BNcRdreALRFXTkOOUHK1EtK2wtaz5Ry4YfYCA_0QTpQtUbVlUls0VJXg7A8u-Ts1XbjhazAkj7I99e8QcYP7DkM","auth":"tBHItJI5svbpez7KI4CCXg"}}`: "ASCII",
+	} {
+		w := newWorld(t)
+		p := w.refused(w.request(http.MethodPut, customer, body), http.StatusUnprocessableEntity)
+		if p.Code != "invalid_contact" || len(p.Errors) != 1 || !strings.Contains(p.Errors[0].Message, rule) {
+			t.Errorf("%s: %+v", body, p)
+		}
+		var said contracts.Contact
+		if err := json.Unmarshal([]byte(body), &said); err != nil {
+			t.Fatal(err)
+		}
+		events := []contracts.Payload{
+			contracts.CustomerRegistered{CustomerID: "CUST-123", Contact: said, RegisteredAt: time.Now()},
+			contracts.CustomerUpdated{CustomerID: "CUST-123", Contact: said, UpdatedAt: time.Now()},
+		}
+		for i, payload := range events {
+			if verdict := w.deliver(contracts.TopicNotifications, fmt.Sprint("e", i), payload); verdict != "SUCCESS" || len(w.bus.parked) != i+1 {
+				t.Errorf("%s: %s, dead-lettered %v", body, verdict, w.bus.parked)
+			}
+		}
+		w.refused(w.request(http.MethodGet, customer, ""), http.StatusNotFound)
+	}
+}
+
+// What the customer wrote is kept and shown; only mail is sent to the ASCII form.
+func TestADomainBeyondASCIIIsShownAsItWasWritten(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for _, method := range []string{http.MethodPut, http.MethodGet} {
+		body := ""
+		if method == http.MethodPut {
+			body = `{"email":"name@B\u00fccher.example"}`
+		}
+		answer := w.request(method, customer, body)
+		var got map[string]any
+		if err := json.Unmarshal(answer.Body.Bytes(), &got); err != nil || answer.Code != http.StatusOK || got["email"] != "name@B\u00fccher.example" {
+			t.Errorf("%s: %d %s", method, answer.Code, answer.Body)
+		}
+	}
 }
 
 func TestContactsFromEvents(t *testing.T) {

@@ -17,14 +17,14 @@ type CustomerPath struct {
 
 type contactBody struct {
 	Name        string       `json:"name,omitempty" example:"Test Customer"`
-	Email       string       `json:"email,omitempty" example:"cust-123@example.com"`
+	Email       string       `json:"email,omitempty" doc:"One address. Its domain may have characters beyond ASCII (mail goes to its A-label form), the part before the @ may not." example:"cust-123@example.com"`
 	Phone       string       `json:"phone,omitempty" doc:"In E.164 form." example:"+12065550123"`
 	Push        *pushAddress `json:"push,omitempty" doc:"A browser's push subscription."`
 	Preferences *preferences `json:"preferences,omitempty" doc:"The channels that the customer wants; without them, all."`
 }
 
 type pushAddress struct {
-	Endpoint string `json:"endpoint" doc:"The https address that the browser was given."`
+	Endpoint string `json:"endpoint" doc:"The https address that the browser was given, in ASCII characters."`
 	P256DH   string `json:"p256dh" doc:"The browser's public key in base64url."`
 	Auth     string `json:"auth" doc:"The browser's authentication secret in base64url."`
 }

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"waybill/contracts"
+	"waybill/services/notifications/internal/contact"
 	"waybill/services/notifications/internal/message"
 )
 
@@ -43,8 +44,13 @@ func NewEmail(b Binding, component string) *Email {
 // Parallel is one, for the reason given at Email.
 func (*Email) Parallel() int { return 1 }
 
-// Send returns when the mail server took the message.
+// Send returns when the mail server took the message. It sends to the ASCII form of the address. An address that breaks a rule,
+// such as one that was stored before the rule existed, is a Refusal.
 func (c *Email) Send(ctx context.Context, to contracts.Contact, m message.Outgoing) error {
+	address, err := contact.MailAddress(to.Email)
+	if err != nil {
+		return &message.Refusal{Code: message.CodeInvalidAddress, Text: "The known email address cannot be used: it " + err.Error() + "."}
+	}
 	select {
 	case c.turn <- struct{}{}:
 		defer func() { <-c.turn }()
@@ -54,7 +60,7 @@ func (c *Email) Send(ctx context.Context, to contracts.Contact, m message.Outgoi
 	// Every key that can differ is given each time: what is left out keeps the value of the request before.
 	return invoke(ctx, c.binding, &dapr.InvokeBindingRequest{
 		Name: c.component, Operation: createOperation, Data: []byte(m.Body),
-		Metadata: map[string]string{"emailTo": to.Email, "subject": m.Subject},
+		Metadata: map[string]string{"emailTo": address, "subject": m.Subject},
 	})
 }
 
@@ -71,8 +77,11 @@ func NewSMS(b Binding, component string) *SMS { return &SMS{b, component} }
 func (*SMS) Parallel() int { return 4 }
 
 // Send returns when the provider took the message. The HTTP binding turns metadata with a capital letter into headers;
-// the Twilio binding ignores them.
+// the Twilio binding ignores them. A number that is not in E.164 form is a Refusal.
 func (c *SMS) Send(ctx context.Context, to contracts.Contact, m message.Outgoing) error {
+	if !contact.ValidPhone(to.Phone) {
+		return &message.Refusal{Code: message.CodeInvalidAddress, Text: "The known phone number cannot be used: it is not in E.164 form, such as +12065550123."}
+	}
 	return invoke(ctx, c.binding, &dapr.InvokeBindingRequest{
 		Name: c.component, Operation: createOperation, Data: []byte(m.Body),
 		Metadata: map[string]string{

@@ -88,12 +88,59 @@ func TestWhatTheBindingsAreGiven(t *testing.T) {
 	}
 }
 
+type sender interface {
+	Send(ctx context.Context, to contracts.Contact, m message.Outgoing) error
+}
+
+// A domain beyond ASCII is sent in its ASCII form: Dapr's SMTP binding would write the address as an encoded word.
+func TestMailGoesToTheASCIIFormOfADomain(t *testing.T) {
+	t.Parallel()
+	b := &binding{}
+	if err := NewEmail(b, "email").Send(t.Context(), contracts.Contact{Email: "name@b\u00fccher.example"}, out); err != nil {
+		t.Fatal(err)
+	}
+	if got := b.calls[0].Metadata["emailTo"]; got != "name@xn--bcher-kva.example" {
+		t.Errorf("it goes to %q", got)
+	}
+}
+
+// Contacts that an earlier release stored may break rules that it did not have: their messages end with a reason, at once.
+func TestStoredAddressesThatBreakARule(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		to   contracts.Contact
+		send func(b *binding) sender
+		says string
+	}{
+		"email": {contracts.Contact{Email: "m\u00fcller@example.com"}, func(b *binding) sender {
+			return NewEmail(b, "email")
+		}, "only ASCII characters before the @"},
+		"sms": {contracts.Contact{Phone: "+1206555\u0660123"}, func(b *binding) sender {
+			return NewSMS(b, "sms")
+		}, "E.164"},
+		"push": {contracts.Contact{Push: &contracts.PushAddress{Endpoint: "https://push.example.com/1", P256DH: "x", Auth: "y"}}, func(*binding) sender {
+			return NewPush(nil, "mailto:operators@example.com", false)
+		}, "keys"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := &binding{}
+			err := test.send(b).Send(t.Context(), test.to, out)
+			refusal, ok := errors.AsType[*message.Refusal](err)
+			if !ok || refusal.Code != message.CodeInvalidAddress || !strings.Contains(refusal.Text, test.says) || len(b.calls) != 0 {
+				t.Errorf("got %v after %d calls", err, len(b.calls))
+			}
+			if strings.Contains(err.Error(), "ller") || strings.Contains(err.Error(), "\u0660") {
+				t.Errorf("the error repeats a customer's data: %v", err)
+			}
+		})
+	}
+}
+
 func TestErrorsHoldNoAddress(t *testing.T) {
 	t.Parallel()
 	b := &binding{err: status.Error(codes.Internal, `550 5.1.1 <cust-123@example.com>: no such user; tried +12065550123 at https://sms.example.com/secret`)}
-	for _, c := range []interface {
-		Send(ctx context.Context, to contracts.Contact, m message.Outgoing) error
-	}{NewEmail(b, "email"), NewSMS(b, "sms")} {
+	for _, c := range []sender{NewEmail(b, "email"), NewSMS(b, "sms")} {
 		err := c.Send(t.Context(), to, out)
 		if err == nil {
 			t.Fatal("no error")

@@ -117,6 +117,9 @@ func (c *Push) Send(ctx context.Context, to contracts.Contact, m message.Outgoin
 	if to.Push == nil || !contact.EndpointAllowed(to.Push.Endpoint, c.loopback) {
 		return notAllowed()
 	}
+	if !contact.ValidKeys(*to.Push) {
+		return &message.Refusal{Code: message.CodeInvalidAddress, Text: "The known push subscription cannot be used: its keys are not those of a browser."}
+	}
 	keys, err := c.keys.Keys(ctx)
 	if err != nil {
 		return fmt.Errorf("get the VAPID keys: %w", err)

@@ -5,10 +5,10 @@ package contact
 import (
 	"crypto/ecdh"
 	"encoding/base64"
-	"net/mail"
 	"net/netip"
 	"net/url"
 	"regexp"
+	"strconv"
 	"strings"
 	"time"
 	"unicode"
@@ -115,7 +115,6 @@ func (f Faults) Error() string {
 
 const (
 	maxName     = 200
-	maxEmail    = 254
 	maxEndpoint = 2000
 	// authLength is the length, in bytes, of a subscription's authentication secret (RFC 8291, section 3.2).
 	authLength = 16
@@ -127,34 +126,48 @@ var phoneForm = regexp.MustCompile(`^\+[1-9][0-9]{6,14}$`)
 func Check(c contracts.Contact, loopback bool) Faults {
 	var faults Faults
 	add := func(path, expectation string) { faults = append(faults, Fault{path, expectation}) }
-	if utf8.RuneCountInString(c.Name) > maxName || strings.ContainsFunc(c.Name, unicode.IsControl) {
+	if utf8.RuneCountInString(c.Name) > maxName || strings.ContainsFunc(c.Name, breaksLine) {
 		add("name", "must be one line of at most 200 characters")
 	}
-	if c.Email != "" && !ValidEmail(c.Email) {
-		add("email", "must be an email address, such as name@example.com")
+	if c.Email != "" {
+		if _, err := MailAddress(c.Email); err != nil {
+			add("email", err.Error())
+		}
 	}
-	if c.Phone != "" && !phoneForm.MatchString(c.Phone) {
-		add("phone", "must be a number in E.164 form, such as +12065550123")
+	if c.Phone != "" && !ValidPhone(c.Phone) {
+		add("phone", "must be a number in E.164 form, with the digits 0 to 9, such as +12065550123")
 	}
 	if c.Push != nil {
 		if !EndpointAllowed(c.Push.Endpoint, loopback) {
-			add("push.endpoint", "must be the https address of a push service")
+			add("push.endpoint", "must be the https address of a push service, in ASCII characters, without user name and fragment, at most 2000 bytes")
 		}
-		if key, err := decodeKey(c.Push.P256DH); err != nil || !onCurve(key) {
+		if !validKey(c.Push.P256DH) {
 			add("push.p256dh", "must be a public key on the curve P-256, uncompressed, in base64url")
 		}
-		if secret, err := decodeKey(c.Push.Auth); err != nil || len(secret) != authLength {
+		if !validAuth(c.Push.Auth) {
 			add("push.auth", "must be 16 bytes in base64url")
 		}
 	}
 	return faults
 }
 
-// ValidEmail reports whether s is one bare address. A semicolon would make two of it in Dapr's SMTP binding.
-func ValidEmail(s string) bool {
-	parsed, err := mail.ParseAddress(s)
-	return err == nil && parsed.Address == s && len(s) <= maxEmail && !strings.ContainsAny(s, "\";,<> ") &&
-		!strings.ContainsFunc(s, unicode.IsControl)
+// breaksLine reports whether the character ends a line, or is not a character of a text at all.
+func breaksLine(r rune) bool { return unicode.IsControl(r) || unicode.In(r, unicode.Zl, unicode.Zp) }
+
+// ValidPhone reports whether s is a number in E.164 form.
+func ValidPhone(s string) bool { return phoneForm.MatchString(s) }
+
+// ValidKeys reports whether a message can be encrypted for the subscription.
+func ValidKeys(p contracts.PushAddress) bool { return validKey(p.P256DH) && validAuth(p.Auth) }
+
+func validKey(s string) bool {
+	key, err := decodeKey(s)
+	return err == nil && onCurve(key)
+}
+
+func validAuth(s string) bool {
+	secret, err := decodeKey(s)
+	return err == nil && len(secret) == authLength
 }
 
 // EndpointAllowed reports whether a push service may be called there as far as the address itself tells: which machine a
@@ -164,7 +177,17 @@ func EndpointAllowed(endpoint string, loopback bool) bool {
 	if err != nil || u.Hostname() == "" || u.User != nil || u.Fragment != "" || u.Opaque != "" || len(endpoint) > maxEndpoint {
 		return false
 	}
+	// A browser gives the ASCII form of a host. Of another form the name that is signed (RFC 8292) and the name that is called
+	// would differ.
+	if strings.ContainsFunc(endpoint, func(r rune) bool { return r <= ' ' || r >= unicode.MaxASCII }) || !validPort(u.Port()) {
+		return false
+	}
 	return u.Scheme == "https" || u.Scheme == "http" && loopback && isLoopback(u.Hostname())
+}
+
+func validPort(port string) bool {
+	n, err := strconv.ParseUint(port, 10, 16)
+	return port == "" || err == nil && n > 0
 }
 
 func isLoopback(host string) bool {

@@ -6,6 +6,8 @@ import "time"
 const (
 	// CodeNoAddress says that the recipient has no address for the channel, or is not known at all.
 	CodeNoAddress = "no_address"
+	// CodeInvalidAddress says that the address that is known for the channel breaks a rule, so no message can be sent there.
+	CodeInvalidAddress = "invalid_address"
 	// CodeOptedOut says that the customer does not want messages over the channel.
 	CodeOptedOut = "opted_out"
 	// CodeSubscriptionGone says that the push service does not know the browser any more.
