@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -17,7 +16,6 @@ import (
 
 	"waybill/platform/eventing"
 	"waybill/platform/rest"
-	"waybill/platform/state"
 )
 
 const (
@@ -64,9 +62,7 @@ func (l *Letters) Register(api huma.API, receiver *eventing.Receiver) {
 }
 
 func (l *Letters) problem(ctx context.Context, err error) error {
-	passing := errors.Is(err, state.ErrUnavailable) || errors.Is(err, state.ErrConflict) ||
-		errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
-	return rest.Failed(ctx, l.logger, err, passing)
+	return rest.Failed(ctx, l.logger, err)
 }
 
 func invalid(location, message string, value any) error {

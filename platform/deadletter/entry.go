@@ -100,6 +100,9 @@ func newEntry(topic string, m eventing.Message, now time.Time) entry {
 		p.Reason = "set aside by the sidecar, which gives no reason"
 		if event.Parked != nil {
 			p.By, p.Reason = short(event.Parked.By), short(event.Parked.Reason)
+			if event.Parked.Cut {
+				e.cut(m.Data)
+			}
 			if !event.Parked.At.IsZero() {
 				p.At, p.Unsaid = event.Parked.At.UTC(), false
 			}
@@ -112,7 +115,7 @@ func newEntry(topic string, m eventing.Message, now time.Time) entry {
 func short(text string) string { return strings.ToValidUTF8(text[:min(len(text), maxText)], "") }
 
 // notTheEvents are the attributes that parking added or changed.
-var notTheEvents = []string{"parkedby", "parkedreason", "parkedat", "topic", "pubsubname"}
+var notTheEvents = []string{"parkedby", "parkedreason", "parkedat", "parkedcut", "topic", "pubsubname"}
 
 // asItWas is the event as it was before it was parked, in the trace in which it was parked, which is its own.
 func asItWas(event []byte) json.RawMessage {

@@ -163,8 +163,8 @@ func (l *Letters) handle(ctx context.Context, e entry) error {
 	return l.receiver.Redrive(ctx, e.Topic, event)
 }
 
-// record closes the entry, or notes why it stays open. A failure of the surroundings says nothing of the event, so the
-// reason for which it was parked stays.
+// record closes the entry, or notes why it stays open. A retryable failure says nothing about the event, so the reason for
+// which it was dead-lettered stays.
 func (l *Letters) record(ctx context.Context, begun entry, a attempt, r result, handlerErr error) error {
 	key := begun.key()
 	e, err := l.update(ctx, key, func(e *entry) error {
@@ -172,7 +172,7 @@ func (l *Letters) record(ctx context.Context, begun entry, a attempt, r result, 
 		switch {
 		case handlerErr == nil:
 			e.State = redriven
-		case e.State == open && !eventing.Passing(handlerErr):
+		case e.State == open && !eventing.Retryable(handlerErr):
 			e.Reason = r.Error
 		}
 		return nil

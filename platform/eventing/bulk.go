@@ -13,6 +13,8 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/trace"
+
+	"waybill/platform/retryable"
 )
 
 // BulkHandler processes events that arrived together and returns an error, or nil, for each, with Handler's meaning.
@@ -26,27 +28,34 @@ type Bulk struct {
 	Handle BulkHandler
 }
 
-// errBehind is the outcome of an event whose turn has not come.
-var errBehind = fmt.Errorf("%w: an event before it, with the same key, was not processed yet", ErrUnavailable)
+var (
+	// errBehind is the outcome of an event whose turn has not come.
+	errBehind = retryable.New("an event before it, with the same key, was not processed yet")
+	// errNoTime is the outcome of an event that was not tried because others of its batch used up the time.
+	errNoTime = retryable.New("other events of its batch used up the time")
+)
 
-// oneByOne is the BulkHandler of a subscription whose Handlers take single events. What comes behind an event that may yet be
-// processed waits for it when both have one key, so that the order of a key holds.
-func (r *Receiver) oneByOne(s Subscription) BulkHandler {
-	return func(ctx context.Context, events []Event) []error {
-		errs := make([]error, len(events))
-		waiting := map[string]bool{}
-		for i, e := range events {
-			handle, ok := s.Handlers[e.Type]
-			switch {
-			case e.Key != "" && waiting[e.Key]:
-				errs[i] = errBehind
-			case ok:
-				errs[i] = r.call(e.Trace(ctx), func(ctx context.Context) error { return handle(ctx, e) })
-				waiting[e.Key] = errs[i] != nil && !Rejected(errs[i])
-			}
+// oneByOne gives the events to the subscription's Handlers, which take single events. What comes behind an event that may yet
+// be processed waits for it when both have one key, so that the order of a key holds. Each event has an attempt's time for
+// itself; no further one is begun once that time has passed since the first, so that a slow event is not blamed on another.
+func (r *Receiver) oneByOne(ctx context.Context, s Subscription, events []Event) []error {
+	errs := make([]error, len(events))
+	waiting := map[string]bool{}
+	began := time.Now()
+	for i, e := range events {
+		handle, ok := s.Handlers[e.Type]
+		switch {
+		case e.Key != "" && waiting[e.Key]:
+			errs[i] = errBehind
+		case ok && i > 0 && time.Since(began) >= attemptTimeout:
+			errs[i] = errNoTime
+			waiting[e.Key] = true
+		case ok:
+			errs[i] = r.call(e.Trace(ctx), func(ctx context.Context) error { return handle(ctx, e) })
+			waiting[e.Key] = errs[i] != nil && !Rejected(errs[i])
 		}
-		return errs
 	}
+	return errs
 }
 
 type bulkStatus struct {
@@ -57,7 +66,7 @@ type bulkStatus struct {
 func (r *Receiver) receiveBulk(s Subscription) http.HandlerFunc {
 	return func(w http.ResponseWriter, req *http.Request) {
 		ctx := req.Context()
-		entries, err := readDelivery(w, req)
+		entries, err := readDelivery(w, req, s.Bulk.MaxMessages)
 		if err != nil {
 			r.logger.WarnContext(ctx, "a bulk delivery could not be read", slog.Any("error", err))
 			http.Error(w, "unreadable", http.StatusInternalServerError)
@@ -101,12 +110,15 @@ func (r *Receiver) receiveBulk(s Subscription) http.HandlerFunc {
 	}
 }
 
-func readDelivery(w http.ResponseWriter, req *http.Request) ([]entry, error) {
+// readDelivery reads a bulk delivery of up to messages events. Its limit leaves room for a batch of the largest events that the
+// broker takes, because a batch that is refused comes again as it is.
+func readDelivery(w http.ResponseWriter, req *http.Request, messages int) ([]entry, error) {
+	limit := max(maxDelivery, int64(messages)*maxBulkEntry)
 	var body bytes.Buffer
-	if n := req.ContentLength; n > 0 && n <= maxDelivery {
+	if n := req.ContentLength; n > 0 && n <= limit {
 		body.Grow(int(n) + bytes.MinRead)
 	}
-	if _, err := body.ReadFrom(http.MaxBytesReader(w, req.Body, maxDelivery)); err != nil {
+	if _, err := body.ReadFrom(http.MaxBytesReader(w, req.Body, limit)); err != nil {
 		return nil, err
 	}
 	return readBatch(body.Bytes())
@@ -152,7 +164,9 @@ func (r *Receiver) processBulk(ctx context.Context, s Subscription, events []Eve
 	return errs
 }
 
-// attemptBulk gives events to the bulk handler, and those that failed again, as attempt does with a single one.
+// attemptBulk gives events to the bulk handler, and those that failed again, as attempt does with a single one. In the last
+// attempt each event that would be dead-lettered is given alone: one event can make a handler fail for its whole batch, and the
+// others must not be dead-lettered for it.
 func (r *Receiver) attemptBulk(ctx context.Context, s Subscription, events []Event) []error {
 	results := make([]error, len(events))
 	pending := make([]int, len(events))
@@ -160,46 +174,73 @@ func (r *Receiver) attemptBulk(ctx context.Context, s Subscription, events []Eve
 		pending[i] = i
 	}
 	for n, delay := 1, r.firstDelay; ; n, delay = n+1, delay*2 {
-		batch := make([]Event, len(pending))
-		for i, at := range pending {
-			batch[i] = events[at]
+		if n == r.attempts {
+			r.lastAttempt(ctx, s, events, pending, results)
+			return results
 		}
-		errs := r.callBulk(ctx, s, batch)
-		var failed []int
-		for i, at := range pending {
-			results[at] = errs[i]
-			if errs[i] != nil && !Rejected(errs[i]) {
-				failed = append(failed, at)
-			}
-		}
-		if len(failed) == 0 || n == r.attempts {
+		r.attemptTogether(ctx, s, events, pending, results)
+		pending = slices.DeleteFunc(pending, func(at int) bool { return results[at] == nil || Rejected(results[at]) })
+		if len(pending) == 0 {
 			return results
 		}
 		if !sleep(ctx, delay) {
-			for _, at := range failed {
+			for _, at := range pending {
 				results[at] = abandoned(ctx, results[at])
 			}
 			return results
 		}
-		pending = failed
+	}
+}
+
+// attemptTogether gives the pending events to the handler as one batch.
+func (r *Receiver) attemptTogether(ctx context.Context, s Subscription, events []Event, pending []int, results []error) {
+	batch := make([]Event, len(pending))
+	for i, at := range pending {
+		batch[i] = events[at]
+	}
+	for i, err := range r.callBulk(ctx, s, batch) {
+		results[pending[i]] = err
+	}
+}
+
+// lastAttempt gives together what failed with a retryable error, and then one by one what did not.
+func (r *Receiver) lastAttempt(ctx context.Context, s Subscription, events []Event, pending []int, results []error) {
+	together := slices.DeleteFunc(slices.Clone(pending), func(at int) bool { return s.Bulk.Handle != nil && !Retryable(results[at]) })
+	if len(together) > 0 {
+		r.attemptTogether(ctx, s, events, together, results)
+	}
+	began, alone := time.Now(), 0
+	for _, at := range pending {
+		if slices.Contains(together, at) {
+			continue
+		}
+		if alone > 0 && time.Since(began) >= attemptTimeout {
+			results[at] = errNoTime // it comes again, with fewer others
+			continue
+		}
+		alone++
+		results[at] = r.callBulk(ctx, s, events[at:at+1])[0]
 	}
 }
 
 func (r *Receiver) callBulk(ctx context.Context, s Subscription, batch []Event) (errs []error) {
-	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
+	handle := s.Bulk.Handle
+	if handle == nil {
+		return r.oneByOne(ctx, s, batch)
+	}
+	attempt, cancel := context.WithTimeout(ctx, attemptTimeout)
 	defer cancel()
 	defer func() {
 		if p := recover(); p != nil {
 			errs = slices.Repeat([]error{r.panicked(ctx, p)}, len(batch))
 		}
 	}()
-	handle := s.Bulk.Handle
-	if handle == nil {
-		handle = r.oneByOne(s)
-	}
-	errs = handle(ctx, batch)
+	errs = handle(attempt, batch)
 	if len(errs) != len(batch) {
 		return slices.Repeat([]error{fmt.Errorf("the handler answered %d of %d events", len(errs), len(batch))}, len(batch))
+	}
+	for i := range errs {
+		errs[i] = timedOut(ctx, attempt, errs[i])
 	}
 	return errs
 }

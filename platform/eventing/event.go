@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"go.opentelemetry.io/otel/propagation"
@@ -79,6 +80,23 @@ type Parked struct {
 	By     string
 	Reason string
 	At     time.Time
+	// Cut says that the event was too large for the topic: its data is the beginning of its text, and it cannot be processed.
+	Cut bool
+}
+
+// cut is what is kept of a dead-lettered event that its topic does not take as it is.
+func (e Event) cut() Event {
+	short := func(text string) string { return strings.ToValidUTF8(text[:min(len(text), maxReason)], "") }
+	reason := fmt.Sprintf("%s (the event does not fit on its dead-letter topic, and only the beginning of its %d bytes of data is kept)", e.Parked.Reason, len(e.Data))
+	kept := Event{
+		ID: e.ID, Type: short(e.Type), Source: short(e.Source), Subject: short(e.Subject), Time: e.Time, DataVersion: short(e.DataVersion), Key: e.Key,
+		Parked: &Parked{By: e.Parked.By, Reason: reason, At: e.Parked.At, Cut: true}, traceParent: e.traceParent, traceState: e.traceState,
+	}
+	if len(kept.ID) > maxReason {
+		kept.ID = UnknownID([]byte(e.ID))
+	}
+	kept.Data, _ = json.Marshal(strings.ToValidUTF8(string(e.Data[:min(len(e.Data), maxCutData)]), "")) //nolint:errchkjson // a string always encodes
+	return kept
 }
 
 // Payload is the data of an event to publish.
@@ -134,6 +152,7 @@ type cloudEvent struct {
 	ParkedBy        string          `json:"parkedby"`
 	ParkedReason    string          `json:"parkedreason"`
 	ParkedAt        string          `json:"parkedat"`
+	ParkedCut       string          `json:"parkedcut"`
 	Data            json.RawMessage `json:"data"`
 }
 
@@ -179,6 +198,9 @@ func (e Event) appendTo(b []byte) []byte {
 		text("parkedby", e.Parked.By, false)
 		text("parkedreason", e.Parked.Reason, false)
 		instant("parkedat", e.Parked.At.UTC())
+		if e.Parked.Cut {
+			text("parkedcut", "true", true)
+		}
 	}
 	if len(e.Data) > 0 {
 		b = append(append(b, `,"data":`...), e.Data...)
@@ -214,7 +236,7 @@ func (e Event) withRest(written []byte) ([]byte, error) {
 
 // notKept are the attributes with a field of their own, and those that Dapr writes anew on every publish.
 var notKept = []string{
-	"specversion", "id", "type", "source", "subject", "time", "dataversion", "data", "parkedby", "parkedreason", "parkedat",
+	"specversion", "id", "type", "source", "subject", "time", "dataversion", "data", "parkedby", "parkedreason", "parkedat", "parkedcut",
 	"traceparent", "tracestate", "traceid", "topic", "pubsubname",
 }
 
@@ -265,7 +287,7 @@ func (ce *cloudEvent) event() Event {
 		e.Time = at
 	}
 	if ce.ParkedReason != "" {
-		e.Parked = &Parked{By: ce.ParkedBy, Reason: ce.ParkedReason}
+		e.Parked = &Parked{By: ce.ParkedBy, Reason: ce.ParkedReason, Cut: ce.ParkedCut == "true"}
 		if at, err := time.Parse(time.RFC3339Nano, ce.ParkedAt); err == nil {
 			e.Parked.At = at
 		}

@@ -3,7 +3,6 @@ package eventing
 import (
 	"context"
 	"crypto/sha256"
-	"errors"
 	"fmt"
 	"strconv"
 	"time"
@@ -13,12 +12,15 @@ import (
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
+
+	"waybill/platform/retryable"
 )
 
 // ErrUnavailable says that an event could not be handed to the broker. It may have arrived all the same.
-var ErrUnavailable = errors.New("the event bus is unavailable")
+var ErrUnavailable = retryable.New("the event bus is unavailable")
+
+// ErrRefused says that the broker or the sidecar never takes the event: it is too large, or this app may not publish it.
+var ErrRefused = retryable.NewPermanent("the event bus refuses the event")
 
 // Publisher publishes events to the topics of one pub/sub component. It may be used by many goroutines.
 type Publisher struct {
@@ -36,8 +38,9 @@ const (
 	// maxBulk and maxBulkBytes are how many events, and bytes of events, one bulk request carries at most.
 	maxBulk      = 500
 	maxBulkBytes = 2 << 20
-	// maxEvent is the largest event, in bytes; a sidecar takes requests of 4 MiB.
-	maxEvent = 4<<20 - 64<<10
+	// maxEvent is the largest event, in bytes. The Kafka components take messages of 1 MiB (maxMessageBytes), with what the
+	// sidecar adds to them; for an event of a bulk request, Dapr does not say that this was the reason.
+	maxEvent = 1<<20 - 16<<10
 )
 
 // NewPublisher returns a Publisher for the named component.
@@ -62,7 +65,7 @@ func (p *Publisher) On(component string) *Publisher {
 }
 
 // Publish returns when the broker has the event, after as many retries with backoff as fit into ctx and ten seconds;
-// else the error wraps ErrUnavailable, unless the event itself is refused. A retry can deliver the event twice.
+// else the error wraps ErrUnavailable, or ErrRefused when no retry can help. A retry can deliver the event twice.
 func (p *Publisher) Publish(ctx context.Context, topic string, e Event) error {
 	body, err := encode(e)
 	if err != nil {
@@ -110,10 +113,10 @@ func (p *Publisher) PublishAll(ctx context.Context, topic string, events []Event
 func encode(e Event) ([]byte, error) {
 	body, err := e.MarshalJSON()
 	if err != nil {
-		return nil, fmt.Errorf("encode event %s: %w", e.ID, err)
+		return nil, fmt.Errorf("encode event %s: %w: %w", e.ID, ErrRefused, err)
 	}
 	if len(body) > maxEvent {
-		return nil, fmt.Errorf("event %s has %d bytes and must not have more than %d", e.ID, len(body), maxEvent)
+		return nil, fmt.Errorf("%w: event %s must not have more than %d bytes, got %d", ErrRefused, e.ID, maxEvent, len(body))
 	}
 	return body, nil
 }
@@ -147,7 +150,7 @@ func (p *Publisher) retry(ctx context.Context, topic string, events int64, publi
 	defer cancel()
 	_, err := backoff.Retry(bounded, func() (struct{}, error) {
 		err := publish(bounded)
-		if err != nil && refused(err) {
+		if retryable.IsPermanent(err) {
 			err = backoff.Permanent(err)
 		}
 		return struct{}{}, err
@@ -158,19 +161,9 @@ func (p *Publisher) retry(ctx context.Context, topic string, events int64, publi
 	case err == nil:
 		p.published.Add(ctx, events, toTopic)
 		return nil
-	case refused(err):
-		return fmt.Errorf("publish to %s: %w", topic, err)
+	case retryable.IsPermanent(err):
+		return fmt.Errorf("publish to %s: %w: %w", topic, ErrRefused, err)
 	default:
 		return fmt.Errorf("publish to %s: %w: %w", topic, ErrUnavailable, err)
-	}
-}
-
-// refused tells errors that no retry can mend, such as a topic that this app may not publish to.
-func refused(err error) bool {
-	switch status.Code(err) {
-	case codes.InvalidArgument, codes.PermissionDenied, codes.Unimplemented:
-		return true
-	default:
-		return false
 	}
 }

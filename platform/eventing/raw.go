@@ -21,16 +21,23 @@ type RawHandler func(ctx context.Context, m Message) error
 // receiveRaw takes the deliveries of a raw subscription, which the sidecar wraps.
 func (r *Receiver) receiveRaw(s Subscription) http.HandlerFunc {
 	return func(w http.ResponseWriter, req *http.Request) {
-		body, ok := r.readBody(w, req)
+		body, ok, tooLarge := r.readBody(w, req)
 		if !ok {
 			return
 		}
 		ctx := req.Context()
+		if tooLarge != nil {
+			r.logger.ErrorContext(ctx, "message is too large and is cut", slog.String("topic", s.Topic), slog.Any("error", tooLarge))
+		}
 		m := Message{Data: unwrapped(body), Key: keyOf(req.Header.Get)}
 		outcome, v := "done", success
 		if err := r.call(ctx, func(ctx context.Context) error { return s.Raw(ctx, m) }); err != nil {
 			outcome, v = "retry", retry
-			r.logger.WarnContext(ctx, "message will be retried", slog.String("topic", s.Topic), slog.Any("error", err))
+			level := slog.LevelWarn
+			if !Retryable(err) {
+				level = slog.LevelError // there is nowhere else to put the message, so it stays where it is
+			}
+			r.logger.Log(ctx, level, "message will be retried", slog.String("topic", s.Topic), slog.Any("error", err))
 		}
 		r.count(ctx, "raw", outcome, 1)
 		r.answerVerdict(w, req, v)

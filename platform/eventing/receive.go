@@ -23,27 +23,48 @@ import (
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/metric"
 	"go.opentelemetry.io/otel/trace"
-	grpccodes "google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 
-	"waybill/platform/state"
+	"waybill/platform/retryable"
 )
 
 // Handler processes one event. It must be idempotent: an event can arrive again whatever was answered. A nil error
-// acknowledges the event; an error made by Reject parks it; any other error is retried.
+// acknowledges the event. An error made by Reject dead-letters it at once, one made by Retry has it delivered again until it
+// is processed. Any other error is judged by Retryable: a retryable one is retried without a limit, any other one a few
+// times, and then the event is dead-lettered.
 type Handler func(ctx context.Context, e Event) error
 
-// Reject marks an event that can never be processed. Its text is kept with the parked event.
-func Reject(err error) error { return rejection{err} }
+// Reject says that the event can never be processed. The error's text is kept as the reason with the dead letter.
+func Reject(err error) error { return &handlerVerdict{err, false} }
 
-type rejection struct{ error }
+// Retry says that the event must be tried again until it is processed, whatever err is.
+func Retry(err error) error { return &handlerVerdict{err, true} }
 
-func (r rejection) Unwrap() error { return r.error }
+// handlerVerdict is an error with what the handler decided about its event.
+type handlerVerdict struct {
+	error
 
-// Rejected reports whether err was made by Reject.
+	retry bool
+}
+
+func (v *handlerVerdict) Unwrap() error { return v.error }
+
+// Retryable makes it a retryable.Marker.
+func (v *handlerVerdict) Retryable() bool { return v.retry }
+
+// Rejected reports whether the handler decided by Reject.
 func Rejected(err error) bool {
-	var r rejection
-	return errors.As(err, &r)
+	var v *handlerVerdict
+	return errors.As(err, &v) && !v.retry
+}
+
+// Retryable reports whether an event whose handler failed with err is tried again without a limit. What the handler decided,
+// by Reject or Retry, counts first; else the platform's one rule decides (package retryable).
+func Retryable(err error) bool {
+	var v *handlerVerdict
+	if errors.As(err, &v) {
+		return v.retry
+	}
+	return retryable.Is(err)
 }
 
 // Receiver takes deliveries from the sidecar, gives them to handlers, and parks what can never be processed.
@@ -68,7 +89,8 @@ type ReceiverOptions struct {
 	// Token is the app API token that the sidecar shows (APP_API_TOKEN). Without one, only this host is answered.
 	Token     string
 	Publisher *Publisher
-	// OnParked, when set, is told of every parked event before it is acknowledged; its error makes the event come again.
+	// OnParked, when set, is called for every dead-lettered event before the event is acknowledged. A retryable error of it
+	// makes the event come again; any other is logged, because it must not keep the event from its dead-letter topic.
 	OnParked func(ctx context.Context, topic string, e Event) error
 	// BrokerRetries says that no policy makes the sidecar retry, and that the broker delivers again what comes back.
 	BrokerRetries bool
@@ -85,10 +107,14 @@ const (
 	brokerPause = 5 * time.Second
 	// attemptTimeout bounds one attempt of one handler.
 	attemptTimeout = 30 * time.Second
-	// maxDelivery bounds the body of one delivery, in bytes.
-	maxDelivery = 16 << 20
-	// maxReason bounds the reason kept with a parked event, in bytes.
+	// maxDelivery bounds one message that the sidecar delivers, and maxBulkEntry how much a batch has for each of its
+	// messages, in bytes.
+	maxDelivery  = 16 << 20
+	maxBulkEntry = 2 << 20
+	// maxReason bounds the reason kept with a dead-lettered event, in bytes.
 	maxReason = 2000
+	// maxCutData bounds the data that is kept of an event that is too large for its dead-letter topic, in bytes.
+	maxCutData = 64 << 10
 )
 
 // NewReceiver returns a Receiver of the given subscriptions. It refuses a subscription that could neither park
@@ -221,8 +247,12 @@ func identified(e Event) error {
 
 // read decodes a delivery. What cannot be decoded never will be, so it is parked as it came.
 func (r *Receiver) read(w http.ResponseWriter, req *http.Request, s Subscription) (Event, bool) {
-	body, ok := r.readBody(w, req)
+	body, ok, tooLarge := r.readBody(w, req)
 	if !ok {
+		return Event{}, false
+	}
+	if tooLarge != nil {
+		r.answerVerdict(w, req, r.settle(req.Context(), s, Event{Data: jsonOrText(body)}, Reject(tooLarge)))
 		return Event{}, false
 	}
 	if r.brokerRetries {
@@ -237,14 +267,23 @@ func (r *Receiver) read(w http.ResponseWriter, req *http.Request, s Subscription
 	return e, true
 }
 
-// readBody reads a delivery, or asks for it again when it breaks off.
-func (r *Receiver) readBody(w http.ResponseWriter, req *http.Request) ([]byte, bool) {
-	body, err := io.ReadAll(http.MaxBytesReader(w, req.Body, maxDelivery))
+// errTooLarge is why a delivery is not read to its end.
+var errTooLarge = fmt.Errorf("the message has more than %d bytes", maxDelivery)
+
+// readBody reads a delivery, or asks for it again when it breaks off. With errTooLarge comes the beginning of one that is too
+// large.
+func (r *Receiver) readBody(w http.ResponseWriter, req *http.Request) (body []byte, ok bool, tooLarge error) {
+	body, err := io.ReadAll(io.LimitReader(req.Body, maxDelivery+1))
+	if err == nil && len(body) > maxDelivery {
+		// The sidecar wrote it all the same, and would take a broken connection for a failure.
+		body, tooLarge = body[:maxCutData], errTooLarge
+		_, err = io.Copy(io.Discard, req.Body)
+	}
 	if err != nil {
-		r.logger.WarnContext(req.Context(), "a delivery could not be read", slog.Any("error", err))
+		r.logger.WarnContext(req.Context(), "delivery could not be read; will retry", slog.Any("error", err))
 		r.answerVerdict(w, req, retry)
 	}
-	return body, err == nil
+	return body, err == nil, tooLarge
 }
 
 func notCloudEvent(err error) error { return Reject(fmt.Errorf("not a CloudEvent: %w", err)) }
@@ -323,19 +362,28 @@ func sleep(ctx context.Context, d time.Duration) bool {
 }
 
 func (r *Receiver) call(ctx context.Context, handle func(context.Context) error) (err error) {
-	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
+	attempt, cancel := context.WithTimeout(ctx, attemptTimeout)
 	defer cancel()
 	defer func() {
 		if p := recover(); p != nil {
 			err = r.panicked(ctx, p)
 		}
 	}()
-	return handle(ctx)
+	return timedOut(ctx, attempt, handle(attempt))
 }
 
-// Passing reports whether the handler's error is one of the surroundings: the event is then tried again, for ever. Any
-// other error is the event's fault.
-func Passing(err error) bool { return !Rejected(err) && passing(err) }
+// timedOut makes the error of an attempt that used up its time one that is not retryable: a handler that needs more than an
+// attempt's time for an event needs it each time. An error that names what was waited for, such as a store that is
+// unavailable, stays as it is, and so does one of a delivery that ended.
+func timedOut(delivery, attempt context.Context, err error) error {
+	if err == nil || attempt.Err() == nil || delivery.Err() != nil {
+		return err
+	}
+	if _, because := retryable.Decide(err); because != context.DeadlineExceeded { //nolint:errorlint // only the bare error
+		return err
+	}
+	return retryable.Permanent(fmt.Errorf("the handler did not finish within %v: %w", attemptTimeout, err))
+}
 
 // final is the error of an event that is given up.
 func (r *Receiver) final(err error) error {
@@ -345,35 +393,19 @@ func (r *Receiver) final(err error) error {
 	return fmt.Errorf("failed %d times, the last time with: %w", r.attempts, err)
 }
 
-// passing tells errors of the surroundings, which no number of attempts makes the event's fault.
-func passing(err error) bool {
-	return errors.Is(err, state.ErrUnavailable) || errors.Is(err, state.ErrConflict) || errors.Is(err, ErrUnavailable) ||
-		errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) || unreachable(err)
-}
-
-// unreachable tells the gRPC codes of a sidecar that is away or overloaded.
-func unreachable(err error) bool {
-	switch status.Code(err) {
-	case grpccodes.Unavailable, grpccodes.DeadlineExceeded, grpccodes.ResourceExhausted, grpccodes.Aborted, grpccodes.Canceled:
-		return true
-	default:
-		return false
-	}
-}
-
-// settle turns a handler's outcome into a verdict, parking the event where no retry can help.
+// settle turns a handler's outcome into a verdict, and dead-letters the event where no retry can help.
 func (r *Receiver) settle(ctx context.Context, s Subscription, e Event, err error) verdict {
 	outcome, v := outcomeDone, success
 	switch {
 	case err == nil:
-	case Passing(err):
+	case Retryable(err):
 		outcome, v = "retry", retry
 		r.logger.WarnContext(ctx, "event will be retried", eventAttrs(s, e), slog.Any("error", err))
 	default:
 		outcome = "parked"
-		if parkErr := r.park(ctx, s, e, r.final(err)); parkErr != nil {
+		if deadErr := r.deadLetter(ctx, s, e, r.final(err)); deadErr != nil {
 			outcome, v = "retry", retry
-			r.logger.WarnContext(ctx, "event could not be parked and will be retried", eventAttrs(s, e), slog.Any("error", parkErr))
+			r.logger.ErrorContext(ctx, "event could not be dead-lettered and will be retried", eventAttrs(s, e), slog.Any("error", deadErr))
 		}
 	}
 	r.logger.DebugContext(ctx, "event taken", eventAttrs(s, e), slog.String("outcome", outcome))
@@ -401,8 +433,9 @@ func Reason(err error) string {
 // UnknownID is the id of a message that has none, the same each time it is asked for.
 func UnknownID(message []byte) string { return fmt.Sprintf("parked-%x", sha256.Sum256(message)) }
 
-// park puts the event on the dead-letter topic together with the reason.
-func (r *Receiver) park(ctx context.Context, s Subscription, e Event, reason error) error {
+// deadLetter puts the event on the dead-letter topic together with the reason. An event that the topic does not take, because it
+// is too large or because of an attribute that no event may have, is cut to what it takes.
+func (r *Receiver) deadLetter(ctx context.Context, s Subscription, e Event, reason error) error {
 	e.Parked = &Parked{By: r.app, Reason: Reason(reason), At: time.Now()}
 	if e.ID == "" {
 		e.ID = UnknownID(e.Data)
@@ -414,11 +447,21 @@ func (r *Receiver) park(ctx context.Context, s Subscription, e Event, reason err
 		e.Source = "unknown"
 	}
 	if r.onParked != nil {
-		if err := r.onParked(ctx, s.Topic, e); err != nil {
-			return fmt.Errorf("announce the parked event: %w", err)
+		err := r.onParked(ctx, s.Topic, e)
+		switch {
+		case Retryable(err):
+			return fmt.Errorf("announce the dead letter: %w", err)
+		case err != nil:
+			r.logger.ErrorContext(ctx, "dead letter could not be announced; it is dead-lettered all the same", eventAttrs(s, e), slog.Any("error", err))
 		}
 	}
-	if err := r.publisher.On(s.Component).Publish(ctx, s.DeadLetter, e); err != nil {
+	publisher := r.publisher.On(s.Component)
+	err := publisher.Publish(ctx, s.DeadLetter, e)
+	if retryable.IsPermanent(err) {
+		r.logger.WarnContext(ctx, "event does not fit on its dead-letter topic and is cut", eventAttrs(s, e), slog.Any("error", err))
+		err = publisher.Publish(ctx, s.DeadLetter, e.cut())
+	}
+	if err != nil {
 		return err
 	}
 	r.logger.ErrorContext(ctx, "event parked", eventAttrs(s, e), slog.String("dead_letter", s.DeadLetter), slog.Any("reason", reason))

@@ -25,8 +25,8 @@ func (r *Receiver) subscription(topic string) (Subscription, bool) {
 }
 
 // Redrive gives an event that was parked to its handler once more, as often and as long as a delivery would and in the
-// event's own trace, which links to that of ctx. It returns what kept the event from being processed; Passing tells whether
-// that lies in the surroundings. Nothing is parked or published by Redrive, so the event stays with the caller.
+// event's own trace, which links to that of ctx. It returns what kept the event from being processed; Retryable tells whether
+// that can pass by itself. Nothing is parked or published by Redrive, so the event stays with the caller.
 func (r *Receiver) Redrive(ctx context.Context, topic string, e Event) error {
 	s, ok := r.subscription(topic)
 	if !ok || !r.Takes(topic, e.Type) {
@@ -47,7 +47,7 @@ func (r *Receiver) Redrive(ctx context.Context, topic string, e Event) error {
 	outcome := "done"
 	switch {
 	case err == nil:
-	case Passing(err):
+	case Retryable(err):
 		outcome = "retry"
 	default:
 		outcome, err = "parked", r.final(err)

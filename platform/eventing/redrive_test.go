@@ -114,8 +114,8 @@ func TestRedrive(t *testing.T) {
 				if c.want == "" && err != nil || c.want != "" && (err == nil || err.Error() != c.want) {
 					t.Errorf("%s: got %v, want %q", kind, err, c.want)
 				}
-				if calls.Load() != c.calls || err != nil && Passing(err) != c.passing {
-					t.Errorf("%s: tried %d times, passing %v", kind, calls.Load(), Passing(err))
+				if calls.Load() != c.calls || err != nil && Retryable(err) != c.passing {
+					t.Errorf("%s: tried %d times, passing %v", kind, calls.Load(), Retryable(err))
 				}
 			}
 		})

@@ -91,6 +91,8 @@ func (ce *cloudEvent) attribute(name string) *string {
 		return &ce.ParkedReason
 	case "parkedat":
 		return &ce.ParkedAt
+	case "parkedcut":
+		return &ce.ParkedCut
 	default:
 		return nil
 	}

@@ -25,6 +25,8 @@ import (
 	"github.com/swaggest/swgui/v5emb"
 	"go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp"
 	"go.opentelemetry.io/otel/trace"
+
+	"waybill/platform/retryable"
 )
 
 // MaxBody is the largest request body taken, in bytes, unless an operation says otherwise.
@@ -177,10 +179,11 @@ func (p *Problem) GetHeaders() http.Header {
 
 const problemType = "application/problem+json"
 
-// Failed turns an error that no client can mend into a bare 500, or 503 when it will pass, and logs it once, here.
-func Failed(ctx context.Context, logger *slog.Logger, err error, passing bool) *Problem {
+// Failed turns an error that no client can mend into an answer: 503 with Retry-After when it is retryable, else a bare 500. It
+// logs the error once, here.
+func Failed(ctx context.Context, logger *slog.Logger, err error) *Problem {
 	logger.ErrorContext(ctx, "request failed", slog.Any("error", err))
-	if passing {
+	if retryable.Is(err) {
 		return &Problem{Status: http.StatusServiceUnavailable, Code: "unavailable", RetryAfter: 1,
 			Detail: "A part this service needs does not answer at the moment. Repeat the request; with an Idempotency-Key that is always safe."}
 	}
@@ -205,7 +208,7 @@ func asProblem(logger *slog.Logger) huma.Transformer {
 			p = &copied
 		case *huma.ErrorModel:
 			if e.Status >= http.StatusInternalServerError {
-				p = Failed(ctx.Context(), logger, errors.Join(e, errors.Join(asErrors(e.Errors)...)), false)
+				p = Failed(ctx.Context(), logger, errors.Join(e, errors.Join(asErrors(e.Errors)...)))
 				break
 			}
 			p = &Problem{Status: e.Status, Code: codeOf(e.Status), Detail: e.Detail, Errors: faults(e.Errors)}

@@ -26,6 +26,7 @@ import (
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 
 	"waybill/platform/rest"
+	"waybill/platform/retryable"
 )
 
 // spans are those of every test in this package.
@@ -78,9 +79,9 @@ func newServer(t *testing.T) (*httptest.Server, *log) {
 			case "unknown":
 				return nil, fmt.Errorf("get: %w", &rest.Problem{Status: http.StatusNotFound, Code: "no_such_thing", Detail: "There is no such thing."})
 			case "away":
-				return nil, rest.Failed(ctx, logger, inner, true)
+				return nil, rest.Failed(ctx, logger, retryable.Mark(inner))
 			case "broken":
-				return nil, rest.Failed(ctx, logger, inner, false)
+				return nil, rest.Failed(ctx, logger, inner)
 			case "bare":
 				return nil, inner
 			case "panic":

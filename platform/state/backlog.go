@@ -85,7 +85,7 @@ func (b *Backlog) pageKey() string {
 // of them makes for all: it is not ended by ctx, but after ten seconds.
 func (b *Backlog) Add(ctx context.Context, id string) error {
 	if err := ctx.Err(); err != nil {
-		return fmt.Errorf("add to backlog %s: %w", b.name, err)
+		return fmt.Errorf("add to backlog %s: %w: %w", b.name, ErrUnavailable, err)
 	}
 	b.mu.Lock()
 	if b.waiting == nil {
@@ -101,7 +101,7 @@ func (b *Backlog) Add(ctx context.Context, id string) error {
 		<-b.turn
 	case <-ctx.Done():
 		// Whoever else waits writes the id; or the next Add, when nobody does.
-		return fmt.Errorf("add to backlog %s: %w", b.name, ctx.Err())
+		return fmt.Errorf("add to backlog %s: %w: %w", b.name, ErrUnavailable, ctx.Err())
 	}
 	return mine.err
 }

@@ -11,6 +11,8 @@ import (
 	dapr "github.com/dapr/go-sdk/client"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"waybill/platform/retryable"
 )
 
 // Dapr is a Store in a Dapr state store component.
@@ -115,13 +117,13 @@ func (s *Dapr) Reachable(ctx context.Context) error {
 }
 
 // failed names what was tried and tells a conflict from a request that the store will never take and from a store that
-// cannot be asked. Dapr answers a conflict of one key with Aborted, and some stores with the text of its ETag error under
+// cannot be asked, which is also the meaning of an answer that says nothing of the request. Dapr answers a conflict of one key with Aborted, and some stores with the text of its ETag error under
 // another code.
 func failed(verb, key string, err error) error {
-	switch code := status.Code(err); {
-	case code == codes.Aborted, strings.Contains(err.Error(), "possible etag mismatch"), strings.Contains(err.Error(), "invalid etag value"):
+	switch {
+	case status.Code(err) == codes.Aborted, strings.Contains(err.Error(), "possible etag mismatch"), strings.Contains(err.Error(), "invalid etag value"):
 		return fmt.Errorf("%s %s: %w", verb, key, ErrConflict)
-	case code == codes.PermissionDenied, code == codes.Unimplemented:
+	case retryable.IsPermanent(err):
 		return fmt.Errorf("%s %s: %w: %w", verb, key, ErrInvalid, err)
 	default:
 		return fmt.Errorf("%s %s: %w: %w", verb, key, ErrUnavailable, err)

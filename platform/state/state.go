@@ -11,17 +11,19 @@ import (
 	"math/rand/v2"
 	"strings"
 	"time"
+
+	"waybill/platform/retryable"
 )
 
 var (
 	// ErrNotFound says that there is no document under the key.
 	ErrNotFound = errors.New("no such document")
 	// ErrConflict says that the document exists already (Create) or changed since it was read (Replace).
-	ErrConflict = errors.New("the document was changed by another writer")
+	ErrConflict = retryable.New("the document was changed by another writer")
 	// ErrUnavailable says that the store could not be asked; whether a write took place is then unknown.
-	ErrUnavailable = errors.New("the state store is unavailable")
+	ErrUnavailable = retryable.New("the state store is unavailable")
 	// ErrInvalid says that the store will never take this: a key it cannot have, a document too large for it.
-	ErrInvalid = errors.New("the state store cannot keep this")
+	ErrInvalid = retryable.NewPermanent("the state store cannot keep this")
 )
 
 // MaxDocument is the largest document that every store takes, in bytes of JSON; Cosmos DB's limit is the lowest.
@@ -119,7 +121,7 @@ func Update[T any](ctx context.Context, s Store, key string, change func(doc *T,
 		}
 		select {
 		case <-ctx.Done():
-			return doc, ctx.Err()
+			return doc, fmt.Errorf("update %s: %w: %w", key, ErrConflict, ctx.Err())
 		case <-time.After(rand.N(time.Millisecond * time.Duration(1+min(attempt, 20)))): //nolint:gosec // racing writers are spread; nobody gains by guessing how
 		}
 	}

@@ -16,6 +16,7 @@ import (
 	"waybill/contracts"
 	"waybill/platform/eventing"
 	"waybill/platform/rest"
+	"waybill/platform/retryable"
 	"waybill/services/analytics/internal/anomaly"
 	"waybill/services/analytics/internal/ingest"
 	"waybill/services/analytics/internal/metric"
@@ -134,16 +135,16 @@ func (a *API) problem(ctx context.Context, err error) *rest.Problem {
 	case errors.Is(err, ingest.ErrFull):
 		return &rest.Problem{Status: http.StatusServiceUnavailable, Code: "buffer_full", RetryAfter: retryAfter,
 			Detail: "More events come in than can be passed on at the moment. Send these again later: an event_id is counted once."}
-	case errors.Is(err, ingest.ErrClosed), errors.Is(err, eventing.ErrUnavailable), errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+	case retryable.Is(err):
 		a.Logger.WarnContext(ctx, "events were not taken", slog.Any("error", err))
 		return &rest.Problem{Status: http.StatusServiceUnavailable, Code: "unavailable", RetryAfter: retryAfter,
 			Detail: "Events cannot be passed on at the moment, and it is not known which of these were. Send all of them again: an event_id is counted once."}
 	default:
-		return rest.Failed(ctx, a.Logger, err, false)
+		return rest.Failed(ctx, a.Logger, err)
 	}
 }
 
 // stored turns an error of the store into an answer: whatever it is, it is not the client's, whose values were checked.
 func (a *API) stored(ctx context.Context, err error) error {
-	return rest.Failed(ctx, a.Logger, err, !errors.Is(err, store.ErrInvalid))
+	return rest.Failed(ctx, a.Logger, store.Failed(err))
 }

@@ -726,7 +726,7 @@ func TestAFulfilledOrderIsOnePurchaseForEachLine(t *testing.T) {
 		t.Errorf("the revenue is %v", m.Sum)
 	}
 	w.refuse = ingest.ErrFull
-	if errs := orders.Bulk.Handle(t.Context(), []eventing.Event{bad, order}); !eventing.Rejected(errs[0]) || !eventing.Passing(errs[1]) {
+	if errs := orders.Bulk.Handle(t.Context(), []eventing.Event{bad, order}); !eventing.Rejected(errs[0]) || !eventing.Retryable(errs[1]) {
 		t.Errorf("with a full buffer %v, want the order to wait", errs)
 	}
 }

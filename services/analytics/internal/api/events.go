@@ -29,9 +29,9 @@ func (a *API) fulfilled(ctx context.Context, delivered []eventing.Event) []error
 	}
 	for part := range slices.Chunk(purchases, chunk) {
 		if err := a.Ingest.Add(ctx, part); err != nil {
-			// Whatever keeps them from the broker is no fault of theirs: they wait. Lines that arrived are known by their ids.
+			// It may be the fault of one order among them; the Receiver finds out which. Lines that arrived are known by their ids.
 			for _, i := range orders {
-				errs[i] = fmt.Errorf("pass on purchases: %w: %w", eventing.ErrUnavailable, err)
+				errs[i] = fmt.Errorf("pass on purchases: %w", err)
 			}
 			break
 		}

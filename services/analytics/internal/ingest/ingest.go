@@ -19,13 +19,14 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"waybill/platform/eventing"
+	"waybill/platform/retryable"
 )
 
 var (
 	// ErrFull says that the buffer has no room for the events at the moment. None of them was taken.
-	ErrFull = errors.New("the buffer is full")
+	ErrFull = retryable.New("the buffer is full")
 	// ErrClosed says that the buffer takes nothing any more. None of the events was taken.
-	ErrClosed = errors.New("the buffer is closed")
+	ErrClosed = retryable.New("the buffer is closed")
 )
 
 // Options say how a Buffer works.
@@ -143,7 +144,7 @@ func (b *Buffer) Add(ctx context.Context, events []eventing.Event) error {
 		return c.err
 	case <-ctx.Done():
 		c.abandoned.Store(true)
-		return fmt.Errorf("wait for the broker: %w", context.Cause(ctx))
+		return fmt.Errorf("wait for the broker: %w", retryable.Mark(context.Cause(ctx)))
 	}
 }
 

@@ -8,12 +8,13 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"iter"
 	"math"
 	"time"
 	"unicode/utf8"
+
+	"waybill/platform/retryable"
 )
 
 // Event is one analytics event: a row of AnalyticsEvents.
@@ -184,8 +185,21 @@ type Expiry struct {
 	Anomalies time.Time
 }
 
-// ErrInvalid marks a row or a query that no store takes.
-var ErrInvalid = errors.New("invalid")
+var (
+	// ErrInvalid marks a row or a query that no store takes.
+	ErrInvalid = retryable.NewPermanent("invalid")
+	// ErrUnavailable says that the store could not be asked, or could not do it now.
+	ErrUnavailable = retryable.New("the analytics store is unavailable")
+)
+
+// Failed marks an error of a store's method with ErrUnavailable, unless it is known to be permanent: what a database answers
+// otherwise, such as that its disk is full or that a table is missing, says nothing about the rows.
+func Failed(err error) error {
+	if err == nil || retryable.IsPermanent(err) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrUnavailable, err)
+}
 
 const maxKey = 256
 

@@ -19,7 +19,7 @@ import (
 	otelmetric "go.opentelemetry.io/otel/metric"
 
 	"waybill/platform/eventing"
-	"waybill/platform/state"
+	"waybill/platform/retryable"
 	"waybill/services/analytics/internal/anomaly"
 	"waybill/services/analytics/internal/event"
 	"waybill/services/analytics/internal/metric"
@@ -116,7 +116,7 @@ func (s *Stream) instrument(meter otelmetric.Meter) (err error) {
 }
 
 // errNotReady is why nothing is taken before the windows are made.
-var errNotReady = errors.New("the windows are being made from the store")
+var errNotReady = retryable.New("the windows are being made from the store")
 
 // Ready reports, as an error, that the windows are not made yet.
 func (s *Stream) Ready(context.Context) error {
@@ -135,11 +135,11 @@ func (s *Stream) Handle(ctx context.Context, delivered []eventing.Event) []error
 	select {
 	case <-s.ready:
 	case <-ctx.Done():
-		return all(errs, passing(errNotReady))
+		return all(errs, errNotReady)
 	}
 	// First what could not be announced before: while that lasts nothing more is found.
 	if err := s.announce(ctx); err != nil {
-		return all(errs, passing(err))
+		return all(errs, err)
 	}
 	now := s.options.Now().UTC()
 	events, rows, index := make([]event.Event, 0, len(delivered)), make([]store.Event, 0, len(delivered)), make([]int, 0, len(delivered))
@@ -158,7 +158,7 @@ func (s *Stream) Handle(ctx context.Context, delivered []eventing.Event) []error
 	}
 	if err != nil {
 		for _, i := range index {
-			errs[i] = passing(err)
+			errs[i] = err
 		}
 	}
 	return errs
@@ -170,9 +170,6 @@ func all(errs []error, err error) []error {
 	}
 	return errs
 }
-
-// passing marks a fault of the surroundings: the event waits until it is over.
-func passing(err error) error { return fmt.Errorf("%w: %w", state.ErrUnavailable, err) }
 
 // read checks an event and makes the row that is stored of it.
 func (s *Stream) read(delivered *eventing.Event, now time.Time) (event.Event, store.Event, error) {
@@ -200,7 +197,7 @@ func (s *Stream) take(ctx context.Context, events []event.Event, rows []store.Ev
 	if err != nil {
 		s.notSure(rows)
 		s.count(ctx, "unstored", len(rows))
-		return fmt.Errorf("store %d events: %w", len(rows), err)
+		return fmt.Errorf("store %d events: %w", len(rows), store.Failed(err))
 	}
 	added, uncounted := 0, events[:0]
 	s.mu.Lock()
@@ -263,7 +260,7 @@ func (s *Stream) announce(ctx context.Context) error {
 	select {
 	case s.announcing <- struct{}{}:
 	case <-ctx.Done():
-		return fmt.Errorf("announce anomalies: %w", context.Cause(ctx))
+		return fmt.Errorf("announce anomalies: %w", eventing.Retry(context.Cause(ctx))) // another delivery is at it
 	}
 	defer func() { <-s.announcing }()
 	s.mu.Lock()
@@ -272,6 +269,36 @@ func (s *Stream) announce(ctx context.Context) error {
 	if len(found) == 0 {
 		return nil
 	}
+	err := s.announceAll(ctx, found)
+	if err != nil && !retryable.Is(err) {
+		err = s.announceEach(ctx, found)
+	}
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	s.pending = slices.Clone(s.pending[len(found):])
+	s.mu.Unlock()
+	return nil
+}
+
+// announceEach announces what was found one by one, and drops what never can be: no event is to blame for it, and none may
+// wait for it.
+func (s *Stream) announceEach(ctx context.Context, found []anomaly.Anomaly) error {
+	for i := range found {
+		err := s.announceAll(ctx, found[i:i+1])
+		switch {
+		case err == nil:
+		case retryable.Is(err):
+			return err
+		default:
+			s.options.Logger.ErrorContext(ctx, "anomaly cannot be announced and is dropped", slog.String("anomaly_id", found[i].ID), slog.Any("error", err))
+		}
+	}
+	return nil
+}
+
+func (s *Stream) announceAll(ctx context.Context, found []anomaly.Anomaly) error {
 	now := s.options.Now()
 	rows := make([]store.Anomaly, len(found))
 	for i, a := range found {
@@ -281,14 +308,11 @@ func (s *Stream) announce(ctx context.Context) error {
 		}
 	}
 	if err := s.options.Store.PutAnomalies(ctx, rows); err != nil {
-		return fmt.Errorf("store %d anomalies: %w", len(rows), err)
+		return fmt.Errorf("store %d anomalies: %w", len(rows), store.Failed(err))
 	}
 	if err := s.options.Announce(ctx, found); err != nil {
 		return fmt.Errorf("announce %d anomalies: %w", len(found), err)
 	}
-	s.mu.Lock()
-	s.pending = slices.Clone(s.pending[len(found):])
-	s.mu.Unlock()
 	return nil
 }
 

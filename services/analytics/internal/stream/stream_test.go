@@ -228,7 +228,7 @@ func TestALostAnswerOfTheStoreNeitherLosesNorDoublesACount(t *testing.T) {
 	b := &broken{open(t, filepath.Join(t.TempDir(), "a.sqlite")), func() error { return lost }}
 	w := replica(t, b, nil)
 	errs := w.handle(view("v1", "PROD-001", start), view("v2", "PROD-001", start))
-	if !eventing.Passing(errs[0]) || !eventing.Passing(errs[1]) {
+	if !eventing.Retryable(errs[0]) || !eventing.Retryable(errs[1]) {
 		t.Fatalf("the events do not wait: %v", errs)
 	}
 	w.counts("total_views", 0)
@@ -283,7 +283,7 @@ func TestNothingIsTakenBeforeTheWindowsAreMade(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if errs := s.Handle(ctx, []eventing.Event{view("v1", "PROD-001", start)}); !eventing.Passing(errs[0]) {
+	if errs := s.Handle(ctx, []eventing.Event{view("v1", "PROD-001", start)}); !eventing.Retryable(errs[0]) {
 		t.Errorf("%v, want one that passes", errs)
 	}
 }
@@ -303,11 +303,11 @@ func TestWhatIsUnusualIsAnnouncedBeforeTheEventIsDone(t *testing.T) {
 	defer stop()
 	usual, odd := unusual()
 	w.done(usual...)
-	w.refuse = errors.New("the bus is away")
-	if errs := w.handle(odd); !eventing.Passing(errs[0]) {
+	w.refuse = fmt.Errorf("the bus is away: %w", eventing.ErrUnavailable)
+	if errs := w.handle(odd); !eventing.Retryable(errs[0]) {
 		t.Fatalf("the event does not wait: %v", errs)
 	}
-	if errs := w.handle(view("v1", "PROD-001", start)); !eventing.Passing(errs[0]) {
+	if errs := w.handle(view("v1", "PROD-001", start)); !eventing.Retryable(errs[0]) {
 		t.Fatalf("events behind it do not wait: %v", errs)
 	}
 	w.refuse = nil
@@ -322,6 +322,23 @@ func TestWhatIsUnusualIsAnnouncedBeforeTheEventIsDone(t *testing.T) {
 	stored, err := w.store.Anomalies(t.Context(), store.AnomalyQuery{Limit: 10})
 	if err != nil || len(stored) != 1 || stored[0].ID != w.told()[0] || stored[0].ProductID != "PROD-001" {
 		t.Errorf("stored %+v, %v", stored, err)
+	}
+}
+
+// An anomaly that can never be announced is no event's fault: it is dropped, and the events go on.
+func TestWhatCanNeverBeAnnouncedBlocksNoEvents(t *testing.T) {
+	t.Parallel()
+	w := replica(t, open(t, filepath.Join(t.TempDir(), "a.sqlite")), nil)
+	usual, odd := unusual()
+	w.done(usual...)
+	w.refuse = fmt.Errorf("announce: %w", eventing.ErrRefused)
+	w.done(odd)
+	w.done(view("v1", "PROD-001", start))
+	w.refuse = nil
+	w.done(view("v2", "PROD-001", start))
+	w.counts("total_views", 2)
+	if told := w.told(); len(told) != 0 {
+		t.Errorf("announced %v, want nothing", told)
 	}
 }
 

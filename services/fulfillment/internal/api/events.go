@@ -3,7 +3,6 @@ package api
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	"waybill/contracts"
 	"waybill/platform/eventing"
@@ -23,10 +22,7 @@ func (a API) orderConfirmed(ctx context.Context, e eventing.Event) error {
 	if order.Currency == "" {
 		order.Currency = contracts.DefaultCurrency
 	}
-	if err := a.Sagas.Start(ctx, order); err != nil {
-		return fmt.Errorf("%w: %w", eventing.ErrUnavailable, err)
-	}
-	return nil
+	return a.Sagas.Start(ctx, order)
 }
 
 // cancellationRequested passes a customer's wish on to the order's saga.
@@ -41,8 +37,5 @@ func (a API) cancellationRequested(ctx context.Context, e eventing.Event) error 
 	if request.RequestedAt.IsZero() {
 		request.RequestedAt = e.Time
 	}
-	if err := a.Sagas.Cancel(ctx, request); err != nil {
-		return fmt.Errorf("%w: %w", eventing.ErrUnavailable, err)
-	}
-	return nil
+	return a.Sagas.Cancel(ctx, request)
 }

@@ -6,7 +6,6 @@ import (
 	"net/http"
 
 	"waybill/platform/rest"
-	"waybill/platform/state"
 	"waybill/services/fulfillment/internal/inventory"
 	"waybill/services/fulfillment/internal/journal"
 	"waybill/services/fulfillment/internal/partner"
@@ -31,6 +30,5 @@ func (a API) problem(ctx context.Context, err error) error {
 		}
 		return p
 	}
-	passing := errors.Is(err, state.ErrUnavailable) || errors.Is(err, state.ErrConflict)
-	return rest.Failed(ctx, a.Logger, err, passing)
+	return rest.Failed(ctx, a.Logger, err)
 }

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"waybill/contracts"
+	"waybill/platform/retryable"
 	"waybill/services/fulfillment/internal/journal"
 )
 
@@ -76,7 +77,15 @@ const engineTimeout = 10 * time.Second
 
 // ErrEngine says that the workflow engine could not be asked. What was asked of it may have happened all the same; ask
 // again.
-var ErrEngine = errors.New("the workflow engine is unavailable")
+var ErrEngine = retryable.New("the workflow engine is unavailable")
+
+// engineFailed marks a failed call of the engine with ErrEngine, unless the engine never takes such a call.
+func engineFailed(err error) error {
+	if retryable.IsPermanent(err) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrEngine, err)
+}
 
 // Start starts the order's saga unless it was started before. It may be called any number of times, at the same time too;
 // whoever calls it again has missed something, so what the saga last had to say is announced again. The journal comes first
@@ -152,7 +161,7 @@ func (c *Control) schedule(ctx context.Context, e *journal.Entry) error {
 	_, err := c.engine.ScheduleWorkflow(ctx, workflowFulfillOrder, workflow.WithInstanceID(e.Order.OrderID),
 		workflow.WithInput(in), workflow.WithStartTime(c.now()))
 	if err != nil && !alreadyRuns(err) {
-		return fmt.Errorf("start the saga of %s: %w: %w", e.Order.OrderID, ErrEngine, err)
+		return fmt.Errorf("start the saga of %s: %w", e.Order.OrderID, engineFailed(err))
 	}
 	return nil
 }
@@ -184,7 +193,7 @@ func (c *Control) runs(ctx context.Context, orderID string) (bool, error) {
 	case err != nil && notFound(err):
 		return false, nil
 	case err != nil:
-		return false, fmt.Errorf("look for the saga of %s: %w: %w", orderID, ErrEngine, err)
+		return false, fmt.Errorf("look for the saga of %s: %w", orderID, engineFailed(err))
 	}
 	switch metadata.RuntimeStatus {
 	case workflow.StatusCompleted, workflow.StatusFailed, workflow.StatusTerminated, workflow.StatusCanceled:
@@ -199,7 +208,7 @@ func (c *Control) wake(ctx context.Context, orderID string) error {
 	ctx, cancel := context.WithTimeout(ctx, engineTimeout)
 	defer cancel()
 	if err := c.engine.RaiseEvent(ctx, orderID, signal); err != nil {
-		return fmt.Errorf("wake the saga of %s: %w: %w", orderID, ErrEngine, err)
+		return fmt.Errorf("wake the saga of %s: %w", orderID, engineFailed(err))
 	}
 	return nil
 }

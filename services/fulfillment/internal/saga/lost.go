@@ -28,7 +28,7 @@ func (c *Control) lost(ctx context.Context, instance string, began, before time.
 	defer cancel()
 	history, err := c.engine.GetInstanceHistory(bounded, instance)
 	if err != nil && !notFound(err) {
-		return "", fmt.Errorf("read the history of %s: %w: %w", instance, ErrEngine, err)
+		return "", fmt.Errorf("read the history of %s: %w", instance, engineFailed(err))
 	}
 	if err != nil || len(history.Events) == 0 {
 		return overdue(promise{what: "the start of " + instance, due: began}, before), nil
@@ -91,7 +91,7 @@ func (c *Control) end(ctx context.Context, orderID string) error {
 	ctx, cancel := context.WithTimeout(ctx, engineTimeout)
 	defer cancel()
 	if err := c.engine.TerminateWorkflow(ctx, orderID, workflow.WithRecursiveTerminate(true)); err != nil {
-		return fmt.Errorf("end the saga of %s: %w: %w", orderID, ErrEngine, err)
+		return fmt.Errorf("end the saga of %s: %w", orderID, engineFailed(err))
 	}
 	return nil
 }

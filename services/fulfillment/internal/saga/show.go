@@ -85,7 +85,7 @@ func (c *Control) steps(ctx context.Context, instance string) ([]journal.Step, e
 		if notFound(err) {
 			return nil, nil
 		}
-		return nil, fmt.Errorf("read the history of %s: %w: %w", instance, ErrEngine, err)
+		return nil, fmt.Errorf("read the history of %s: %w", instance, engineFailed(err))
 	}
 	var steps []journal.Step
 	running := map[int32]int{} // the step that a scheduled attempt belongs to

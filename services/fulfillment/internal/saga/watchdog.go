@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"time"
 
+	"waybill/platform/retryable"
 	"waybill/services/fulfillment/internal/journal"
 )
 
@@ -67,8 +68,13 @@ func (w *Watchdog) Look(ctx context.Context) error {
 				ended = append(ended, e.Order.OrderID)
 				continue
 			}
-			if err := w.see(ctx, e, &ending); err != nil {
+			err := w.see(ctx, e, &ending)
+			switch {
+			case retryable.Is(err):
 				return ended, fmt.Errorf("watch %s: %w", e.Order.OrderID, err)
+			case err != nil:
+				// It would fail at every look; the sagas behind it must not wait for it.
+				c.logger.ErrorContext(ctx, "saga could not be watched; the others are", slog.String("order_id", e.Order.OrderID), slog.Any("error", err))
 			}
 		}
 		return ended, nil

@@ -14,7 +14,6 @@ import (
 	"waybill/contracts"
 	"waybill/platform/eventing"
 	"waybill/platform/rest"
-	"waybill/platform/state"
 	"waybill/services/notifications/internal/contact"
 	"waybill/services/notifications/internal/message"
 )
@@ -141,7 +140,5 @@ func (a API) problem(ctx context.Context, err error) error {
 		}
 		return p
 	}
-	passing := errors.Is(err, state.ErrUnavailable) || errors.Is(err, state.ErrConflict) ||
-		errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
-	return rest.Failed(ctx, a.Logger, err, passing)
+	return rest.Failed(ctx, a.Logger, err)
 }

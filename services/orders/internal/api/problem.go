@@ -7,9 +7,7 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 
-	"waybill/platform/eventing"
 	"waybill/platform/rest"
-	"waybill/platform/state"
 	"waybill/services/orders/internal/idempotency"
 	"waybill/services/orders/internal/order"
 )
@@ -43,9 +41,7 @@ func (s *Service) problem(ctx context.Context, err error) *rest.Problem {
 			Detail: "A request with this Idempotency-Key is still running, as far as is known. Repeat it in a moment for its answer.",
 		}
 	}
-	passing := errors.Is(err, state.ErrUnavailable) || errors.Is(err, state.ErrConflict) || errors.Is(err, eventing.ErrUnavailable) ||
-		errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
-	return rest.Failed(ctx, s.Logger, err, passing)
+	return rest.Failed(ctx, s.Logger, err)
 }
 
 // details is what an invalid order adds to the faults that its schema finds.

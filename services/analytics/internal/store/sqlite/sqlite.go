@@ -19,10 +19,11 @@ import (
 	"sync"
 	"time"
 
+	"modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
+
 	"waybill/contracts"
 	"waybill/services/analytics/internal/store"
-
-	_ "modernc.org/sqlite" // the driver, in pure Go
 )
 
 const (
@@ -305,6 +306,18 @@ func (s *Store) transact(ctx context.Context, jobs []*job) error {
 	return nil
 }
 
+// refused marks with store.ErrInvalid what SQLite refuses for the values themselves.
+func refused(err error) error {
+	const primary = 0xff // the other bits say more of the same
+	if e, ok := errors.AsType[*sqlite.Error](err); ok {
+		switch e.Code() & primary {
+		case sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH:
+			return fmt.Errorf("%w: %w", store.ErrInvalid, err)
+		}
+	}
+	return err
+}
+
 // Append is store.Store's.
 func (s *Store) Append(ctx context.Context, events []store.Event) ([]bool, error) {
 	if err := store.CheckAll(events); err != nil {
@@ -346,7 +359,7 @@ func (t *tx) append(ctx context.Context, events []store.Event, fresh []bool) err
 		}
 		done, err := stmt.ExecContext(ctx, args...)
 		if err != nil {
-			return fmt.Errorf("insert: %w", err)
+			return fmt.Errorf("insert: %w", refused(err))
 		}
 		changed, err := done.RowsAffected()
 		if err != nil {
@@ -395,7 +408,7 @@ func (s *Store) PutMetrics(ctx context.Context, metrics []store.Metric) error {
 				m := &part[i]
 				if _, err := tx.metric.ExecContext(ctx, m.Name, m.Window, m.Timestamp.UnixMicro(), m.Count, m.Sum, m.Mean, m.Median,
 					m.Min, m.Max, m.StdDev, m.P95, m.P99, m.ComputedAt.UnixMicro()); err != nil {
-					return fmt.Errorf("insert: %w", err)
+					return fmt.Errorf("insert: %w", refused(err))
 				}
 			}
 			return nil
@@ -417,7 +430,7 @@ func (s *Store) PutAnomalies(ctx context.Context, anomalies []store.Anomaly) err
 				a := &part[i]
 				if _, err := tx.anomaly.ExecContext(ctx, a.ID, a.Type, a.ProductID, a.Expected, a.Seen, a.Score, a.Sentence,
 					a.Timestamp.UnixMicro(), a.UpdatedAt.UnixMicro()); err != nil {
-					return fmt.Errorf("insert: %w", err)
+					return fmt.Errorf("insert: %w", refused(err))
 				}
 			}
 			return nil
