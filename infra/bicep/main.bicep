@@ -42,6 +42,9 @@ param release string
 @minLength(1)
 param clientAddresses string[]
 
+@description('Origins whose pages may use the services in a browser, separated by commas, such as https://shop.example.com. None by default.')
+param corsOrigins string = ''
+
 @description('Who is told of alerts, approvals, and sagas that need attention.')
 @minLength(6)
 param operatorsEmail string
@@ -337,6 +340,7 @@ module orders 'modules/service.bicep' = [for (location, i) in locations: {
     registryServer: registry.outputs.server
     imageTag: imageTag
     release: release
+    corsOrigins: corsOrigins
     port: 8001
     settings: []
     identityIds: [
@@ -396,6 +400,7 @@ module notifications 'modules/service.bicep' = [for (location, i) in locations: 
     registryServer: registry.outputs.server
     imageTag: imageTag
     release: release
+    corsOrigins: corsOrigins
     port: 8004
     settings: [
       {
@@ -444,6 +449,7 @@ module analytics 'modules/service.bicep' = [for (location, i) in locations: {
     registryServer: registry.outputs.server
     imageTag: imageTag
     release: release
+    corsOrigins: corsOrigins
     port: 8003
     settings: [
       {
@@ -561,6 +567,7 @@ module fulfillment 'modules/fulfillment.bicep' = {
       POSTGRES_CONNECTION_STRING: 'host=${postgres.outputs.host} user=${fulfillmentIdentity.outputs.name} port=5432 dbname=${postgres.outputs.databaseName} sslmode=verify-full'
     }
     serviceSettings: []
+    corsOrigins: corsOrigins
     appApiToken: appApiToken
     clientAddresses: clientAddresses
   }

@@ -32,6 +32,9 @@ type Service struct {
 	// StateCalls is how many calls to the state store may be under way at a time, none or 0 for any number.
 	StateCalls uint `env:"STATE_CALLS"`
 
+	// CORSOrigins are the origins whose pages may use the API in a browser, none by default.
+	CORSOrigins Origins `env:"CORS_ORIGINS"`
+
 	LogFormat LogFormat  `env:"LOG_FORMAT" envDefault:"json"`
 	LogLevel  slog.Level `env:"LOG_LEVEL" envDefault:"info"`
 
@@ -171,6 +174,8 @@ type (
 	Count int
 	// Address is an http or https URL, or empty.
 	Address string
+	// Origins are web origins as browsers send them, such as https://shop.example.com.
+	Origins []string
 )
 
 // UnmarshalText reads a port.
@@ -225,6 +230,48 @@ func (a *Address) UnmarshalText(text []byte) error {
 		return errors.New("an address begins with http:// or https:// and names a host, such as http://127.0.0.1:4318")
 	}
 	return nil
+}
+
+// UnmarshalText reads origins, separated by commas.
+func (o *Origins) UnmarshalText(text []byte) error {
+	*o = nil
+	for origin := range strings.SplitSeq(string(text), ",") {
+		if origin = strings.TrimSpace(origin); origin == "" && len(text) == 0 {
+			return nil
+		}
+		if problem := originProblem(origin); problem != "" {
+			return fmt.Errorf("origins are exact and separated by commas, such as https://shop.example.com,http://localhost:3000, and %q %s", origin, problem)
+		}
+		*o = append(*o, origin)
+	}
+	return nil
+}
+
+// originProblem is what keeps text from being an origin as a browser sends it, empty when nothing does. Browsers compare
+// origins by every letter, so one that they never send would allow nothing.
+func originProblem(text string) string {
+	if strings.Contains(text, "*") {
+		return "must not contain a wildcard: name each origin"
+	}
+	u, err := url.Parse(text)
+	switch {
+	case err != nil, u.Scheme != "http" && u.Scheme != "https", u.Hostname() == "":
+		return "must be http:// or https:// and a host"
+	case u.User != nil, text != u.Scheme+"://"+u.Host:
+		return "must have nothing but a scheme, a host and a port: no path, no slash at the end, no query"
+	case text != strings.ToLower(text):
+		return "must be in lower case, as browsers send it"
+	case strings.ContainsFunc(text, func(r rune) bool { return r <= ' ' || r > '~' }):
+		return "must be in ASCII: a host beyond it is written in punycode"
+	case strings.HasSuffix(u.Host, ":"), u.Scheme == "http" && u.Port() == "80", u.Scheme == "https" && u.Port() == "443":
+		return "must leave the scheme's own port out, as browsers do"
+	}
+	if port := u.Port(); port != "" {
+		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+			return "must have a port from 1 to 65535"
+		}
+	}
+	return ""
 }
 
 // UnmarshalText reads a count.

@@ -70,3 +70,41 @@ func TestNothingIsNoValue(t *testing.T) {
 		t.Errorf("there is a debug port, %d", *c.DebugPort)
 	}
 }
+
+func TestOriginsAreExact(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string][]string{
+		"":                         nil,
+		"https://shop.example.com": {"https://shop.example.com"},
+		"https://shop.example.com, http://localhost:3000,http://[::1]:3000": {"https://shop.example.com", "http://localhost:3000", "http://[::1]:3000"},
+	} {
+		c, err := config.Parse[own]([]string{"APP_PORT=8001", "CORS_ORIGINS=" + text})
+		if diff := cmp.Diff(want, []string(c.CORSOrigins)); err != nil || diff != "" {
+			t.Errorf("%q: %v (-want +got):\n%s", text, err, diff)
+		}
+	}
+	for text, want := range map[string]string{
+		"*":                                           "wildcard",
+		"https://*.example.com":                       "wildcard",
+		"null":                                        "http:// or https:// and a host",
+		"shop.example.com":                            "http:// or https:// and a host",
+		"ftp://shop.example.com":                      "http:// or https:// and a host",
+		"https://":                                    "http:// or https:// and a host",
+		"https://shop.example.com/":                   "no slash at the end",
+		"https://shop.example.com/a":                  "no path",
+		"https://a.example.com?x":                     "no query",
+		"https://me@example.com":                      "nothing but a scheme, a host and a port",
+		"https://Shop.example.com":                    "lower case",
+		"https://straße.example.com":                  "punycode",
+		"https://example.com:443":                     "own port",
+		"http://example.com:80":                       "own port",
+		"http://example.com:99999":                    "from 1 to 65535",
+		"https://a.example.com,":                      `"" must be http:// or https:// and a host`,
+		"https://a.example.com;https://b.example.com": "nothing but a scheme",
+	} {
+		c, err := config.Parse[own]([]string{"APP_PORT=8001", "CORS_ORIGINS=" + text})
+		if err == nil || !strings.Contains(err.Error(), "CORS_ORIGINS is ") || !strings.Contains(err.Error(), want) || len(c.CORSOrigins) > 0 {
+			t.Errorf("%q: %v, %v", text, c.CORSOrigins, err)
+		}
+	}
+}

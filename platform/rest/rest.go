@@ -16,6 +16,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humachi"
@@ -27,6 +28,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"waybill/platform/retryable"
+	"waybill/platform/strictjson"
 )
 
 // MaxBody is the largest request body taken, in bytes, unless an operation says otherwise.
@@ -38,9 +40,12 @@ type Info struct {
 }
 
 // New returns a router with an API on it. Routes that are no part of the API (events, health) are mounted on the router.
-func New(info Info, logger *slog.Logger) (*chi.Mux, huma.API) {
+// Browsers may use the API from the given origins.
+func New(info Info, logger *slog.Logger, origins ...string) (*chi.Mux, huma.API) {
+	exactNames()
 	router := chi.NewMux()
-	router.Use(traced, recovered(logger))
+	var api huma.API
+	router.Use(crossOrigin(origins), traced, recovered(logger), readable, options(router), head(router, func() *huma.OpenAPI { return api.OpenAPI() }))
 	router.NotFound(func(w http.ResponseWriter, r *http.Request) {
 		Write(w, r, &Problem{Status: http.StatusNotFound, Code: "no_such_route", Detail: "There is nothing at " + r.URL.Path + "; see /docs."})
 	})
@@ -56,32 +61,51 @@ func New(info Info, logger *slog.Logger) (*chi.Mux, huma.API) {
 	config.Transformers = []huma.Transformer{asProblem(logger)}
 	config.Formats = map[string]huma.Format{"application/json": jsonFormat, "json": jsonFormat}
 	config.OnAddOperation = append(config.OnAddOperation, documentProblems)
-	api := humachi.New(router, config)
+	api = humachi.New(router, config)
 	api.UseMiddleware(func(ctx huma.Context, next func(huma.Context)) { next(clientsBody{ctx}) })
 	// Swagger UI from an embedded copy: the page loads nothing from another host.
 	router.Mount("/docs", v5emb.New(info.Title, "/openapi.json", "/docs"))
 	return router, api
 }
 
-// jsonFormat is JSON whose errors a client may see: they name no type of ours.
+// jsonFormat is strict JSON whose errors a client may see: they name the place and no type of ours.
 var jsonFormat = huma.Format{
 	Marshal: huma.DefaultJSONFormat.Marshal,
 	Unmarshal: func(data []byte, v any) error {
-		err := json.Unmarshal(data, v)
-		var syntax *json.SyntaxError
-		switch {
-		case err == nil:
-			return nil
-		case errors.As(err, &syntax):
-			return fmt.Errorf("not valid JSON at byte %d: %w", syntax.Offset, syntax)
-		default:
-			return errNotRead
+		err := strictjson.Unmarshal(data, v)
+		if refused, ok := errors.AsType[*strictjson.Error](err); ok {
+			if refused.Mistyped {
+				_ = json.Unmarshal(data, v) // it goes on behind the error, so that the rest can be checked too; the request is refused
+			}
+			return placedError{refused}
 		}
+		return err
 	},
 }
 
-// errNotRead is all that is left to say of a value that the schema takes and Go does not, such as the number 1e999.
-var errNotRead = errors.New("holds a value that cannot be read")
+// placedError is an error in a body, as text: huma keeps only the text, and gives it the location of the whole body.
+type placedError struct{ of *strictjson.Error }
+
+// placeMark separates the path from the message. A path has no control character.
+const placeMark = "\x00"
+
+func (e placedError) Error() string { return e.of.Path + placeMark + e.of.Message() }
+
+// placed is the fault of an error that placedError wrote.
+func placed(d *huma.ErrorDetail) (fault Fault, ok bool) {
+	path, message, ok := strings.Cut(d.Message, placeMark)
+	if !ok {
+		return Fault{}, false
+	}
+	location := d.Location
+	if path != "" && path[0] != '[' {
+		location += "."
+	}
+	return Fault{Location: location + path, Message: message}, true
+}
+
+// exactNames makes huma's validation compare member names by every letter. It is a variable of huma's for the whole process.
+var exactNames = sync.OnceFunc(func() { huma.ValidateStrictCasing = true })
 
 // documentProblems lets the operation's description show problems in the shape that asProblem gives them.
 func documentProblems(doc *huma.OpenAPI, op *huma.Operation) {
@@ -96,15 +120,19 @@ func documentProblems(doc *huma.OpenAPI, op *huma.Operation) {
 	}
 }
 
-// allowed are the methods that the router has for a path.
+// allowed are the methods that are possible on a path; HEAD is wherever GET is.
 func allowed(router chi.Routes, path string) []string {
 	var methods []string
+	has := func(method string) bool { return router.Match(chi.NewRouteContext(), method, path) }
 	for _, method := range []string{
-		http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions,
+		http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete,
 	} {
-		if router.Match(chi.NewRouteContext(), method, path) {
+		if has(method) || method == http.MethodHead && has(http.MethodGet) {
 			methods = append(methods, method)
 		}
+	}
+	if len(methods) > 0 {
+		methods = append(methods, http.MethodOptions)
 	}
 	return methods
 }
@@ -238,6 +266,9 @@ func faults(details []*huma.ErrorDetail) []Fault {
 			continue
 		}
 		fault := Fault{Location: d.Location, Message: d.Message, Value: shown(d)}
+		if at, ok := placed(d); ok {
+			fault = at
+		}
 		if name, ok := missingProperty(d.Message); ok {
 			fault = Fault{Location: d.Location + "." + name, Message: "is required"}
 		}

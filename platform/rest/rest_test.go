@@ -139,8 +139,8 @@ func TestProblems(t *testing.T) {
 		faults                                []string
 	}{
 		{"no route", "GET", "/v1/nothing", "", "", 404, "no_such_route", nil, nil},
-		{"no method", "DELETE", "/v1/things", "", "", 405, "method_not_allowed", map[string]string{"Allow": "POST"}, nil},
-		{"no method, with a parameter", "PUT", "/v1/things/1", "", "", 405, "method_not_allowed", map[string]string{"Allow": "GET"}, nil},
+		{"no method", "DELETE", "/v1/things", "", "", 405, "method_not_allowed", map[string]string{"Allow": "POST, OPTIONS"}, nil},
+		{"no method, with a parameter", "PUT", "/v1/things/1", "", "", 405, "method_not_allowed", map[string]string{"Allow": "GET, HEAD, OPTIONS"}, nil},
 		{"a problem", "GET", "/v1/things/unknown", "", "", 404, "no_such_thing", nil, nil},
 		{"a failure that passes", "GET", "/v1/things/away", "", "", 503, "unavailable", map[string]string{"Retry-After": "1"}, nil},
 		{"a failure", "GET", "/v1/things/broken", "", "", 500, "internal", map[string]string{"Retry-After": ""}, nil},
@@ -152,7 +152,7 @@ func TestProblems(t *testing.T) {
 		{"wrong types", "POST", "/v1/things", asJSON, `{"name":7,"count":"many"}`, 422, "invalid_request", nil, []string{"body.count", "body.name"}},
 		{"missing properties", "POST", "/v1/things", asJSON, `{}`, 422, "invalid_request", nil, []string{"body.count", "body.name"}},
 		{"no JSON", "POST", "/v1/things", asJSON, `secret text`, 400, "malformed_request", nil, []string{"body"}},
-		{"half JSON", "POST", "/v1/things", asJSON, `{"name":"secret text`, 400, "malformed_request", nil, []string{"body"}},
+		{"half JSON", "POST", "/v1/things", asJSON, `{"name":"secret text`, 400, "malformed_request", nil, []string{"body.name"}},
 		{"no body", "POST", "/v1/things", asJSON, ``, 400, "malformed_request", nil, nil},
 		{"another media type", "POST", "/v1/things", "text/plain", `{"name":"n","count":1}`, 415, "unsupported_media_type", nil, []string{"body"}},
 		{"too large", "POST", "/v1/things", asJSON, large, 413, "body_too_large", nil, nil},

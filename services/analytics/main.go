@@ -92,7 +92,7 @@ func run(ctx context.Context, environ []string, stdout io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	router, surface := rest.New(api.Info(), logger)
+	router, surface := rest.New(api.Info(), logger, c.CORSOrigins...)
 	edge.Mount(router, surface)
 	letters.Register(surface, receiver)
 	receiver.Mount(router)

@@ -88,7 +88,7 @@ func run(ctx context.Context, environ []string, stdout io.Writer) (err error) {
 	router, restAPI := rest.New(rest.Info{
 		Title: "Waybill fulfillment", Version: "1.0.0",
 		Description: "Stock, approvals, and the saga that pays, reserves and ships an order or undoes what it did.",
-	}, logger)
+	}, logger, c.CORSOrigins...)
 	edge.Mount(restAPI)
 	letters.Register(restAPI, receiver)
 	receiver.Mount(router)

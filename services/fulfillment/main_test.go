@@ -48,3 +48,10 @@ func TestEveryMistakeInTheConfigurationIsNamed(t *testing.T) {
 		Says:    []string{"STEP_FIRST_RETRY is 1m0s: not more than STEP_LAST_RETRY is expected"},
 	})...)
 }
+
+// TestTheWholeSurface: what holds for every route holds for each that the service describes.
+func TestTheWholeSurface(t *testing.T) {
+	service := servicetest.Start(t, run, servicetest.CORS)
+	service.Surface(t)
+	service.Stop(t)
+}

@@ -96,7 +96,7 @@ func run(ctx context.Context, environ []string, stdout io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	router, restAPI := rest.New(api.Info(), logger)
+	router, restAPI := rest.New(api.Info(), logger, c.CORSOrigins...)
 	edge.Mount(restAPI)
 	letters.Register(restAPI, receiver)
 	receiver.Mount(router)

@@ -97,3 +97,10 @@ func TestEveryMistakeInTheConfigurationIsNamed(t *testing.T) {
 		servicetest.Mistake{Environ: []string{"APP_PORT=0", "SEND_FIRST_RETRY=1h"}, Says: []string{"SEND_FIRST_RETRY is 1h0m0s: not more than SEND_LAST_RETRY is expected"}},
 	)...)
 }
+
+// TestTheWholeSurface: what holds for every route holds for each that the service describes.
+func TestTheWholeSurface(t *testing.T) {
+	service := servicetest.Start(t, run, servicetest.CORS)
+	service.Surface(t)
+	service.Stop(t)
+}

@@ -108,7 +108,7 @@ func run(ctx context.Context, environ []string, stdout io.Writer) (err error) {
 		return err
 	}
 
-	router, surface := rest.New(api.Info(), logger)
+	router, surface := rest.New(api.Info(), logger, c.CORSOrigins...)
 	edge.Register(surface)
 	letters.Register(surface, receiver)
 	receiver.Mount(router)

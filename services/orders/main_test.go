@@ -73,3 +73,10 @@ func TestEveryMistakeInTheConfigurationIsNamed(t *testing.T) {
 		Says:    []string{"IDEMPOTENCY_TTL is 900ms: at least 1s is expected", "RECEIVED_TTL is 1ms: at least 1s is expected"},
 	})...)
 }
+
+// TestTheWholeSurface: what holds for every route holds for each that the service describes.
+func TestTheWholeSurface(t *testing.T) {
+	service := servicetest.Start(t, run, "SWEEP_INTERVAL=10ms", servicetest.CORS)
+	service.Surface(t)
+	service.Stop(t)
+}

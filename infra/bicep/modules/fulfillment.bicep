@@ -31,6 +31,9 @@ param settings object
 @description('Settings of the service itself, beside those that it needs in any case.')
 param serviceSettings array
 
+@description('Origins whose pages may use the service in a browser, separated by commas.')
+param corsOrigins string
+
 @description('What the sidecar shows to the service when it delivers events.')
 @secure()
 @minLength(20)
@@ -189,6 +192,10 @@ resource fulfillment 'Microsoft.App/containerApps@2025-07-01' = {
             {
               name: 'EVENT_RETRIES'
               value: 'broker'
+            }
+            {
+              name: 'CORS_ORIGINS'
+              value: corsOrigins
             }
           ], serviceSettings)
           probes: [

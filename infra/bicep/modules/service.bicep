@@ -31,6 +31,9 @@ param release string
 @maxValue(8004)
 param port int
 
+@description('Origins whose pages may use the service in a browser, separated by commas.')
+param corsOrigins string
+
 @description('Settings beside those that every service gets.')
 param settings array
 
@@ -135,6 +138,10 @@ resource service 'Microsoft.App/containerApps@2025-07-01' = {
             {
               name: 'EVENT_RETRIES'
               value: 'broker'
+            }
+            {
+              name: 'CORS_ORIGINS'
+              value: corsOrigins
             }
           ], settings)
           probes: [

@@ -232,7 +232,7 @@ func variables(r repository) (faults []string) {
 					faults = append(faults, at(ref.Pos, "there is no secret %s", ref))
 				}
 			}
-			want := []string{"APP_HOST", "APP_PORT", "EVENT_RETRIES"}
+			want := []string{"APP_HOST", "APP_PORT", "EVENT_RETRIES", "CORS_ORIGINS"}
 			if app == contracts.AppAnalytics {
 				want = append(want, "ANALYTICS_STORE", "KUSTO_ENDPOINT", "KUSTO_DATABASE", "AZURE_CLIENT_ID", "FOLLOW_INTERVAL")
 			}

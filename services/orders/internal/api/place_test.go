@@ -78,7 +78,7 @@ func TestBadOrders(t *testing.T) {
 		"trailing data":       {valid + "x", nil, 400, []string{"body"}},
 		"an array":            {"[" + valid + "]", nil, 422, []string{"body"}},
 		"null":                {"null", nil, 422, []string{"body"}},
-		"a number beyond any": {strings.Replace(valid, "49.99", "1e999", 1), nil, 400, []string{"body"}},
+		"a number beyond any": {strings.Replace(valid, "49.99", "1e999", 1), nil, 400, []string{"body.items[0].price"}},
 		"10 MB":               {`{"customer_id":"` + strings.Repeat("x", 10<<20) + `"}`, nil, 413, nothing},
 		"not sent as JSON":    {valid, []string{"Content-Type", "text/plain"}, 415, []string{"body"}},
 		"an empty object": {"{}", nil, 422, []string{

@@ -1,0 +1,154 @@
+// Package strictjson decodes JSON that other programs wrote, so that every reader of it reads the same: member names match
+// by every letter, no object has a name twice, and all text is valid UTF-8. What a member means is encoding/json's to say.
+// It is for what crosses the edge of a service. Documents that a service stored itself are read leniently elsewhere.
+package strictjson
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"unicode"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+	jsonv1 "github.com/go-json-experiment/json/v1"
+)
+
+// MaxDepth is how deep objects and arrays may be nested.
+const MaxDepth = 100
+
+// Error says what is wrong with a text, and where.
+type Error struct {
+	// Path leads to the place from the outermost value, as in items[2].price; it is empty for that value itself.
+	Path string
+	// Offset is the place in the text, in bytes.
+	Offset int64
+	// Rule is what the text breaks, and what is expected instead.
+	Rule string
+	// Mistyped says that the text is JSON, and holds a value that does not fit.
+	Mistyped bool
+}
+
+// Error is a sentence without a full stop.
+func (e *Error) Error() string {
+	if e.Path == "" {
+		return e.Message()
+	}
+	return e.Path + ": " + e.Message()
+}
+
+// Message is the error without its path.
+func (e *Error) Message() string { return fmt.Sprintf("%s (at byte %d)", e.Rule, e.Offset) }
+
+// options keep what encoding/json makes of values.
+var options = json.JoinOptions(
+	jsonv1.DefaultOptionsV1(),
+	json.MatchCaseInsensitiveNames(false),
+	jsontext.AllowDuplicateNames(false),
+	jsontext.AllowInvalidUTF8(false),
+	jsonv1.ReportErrorsWithLegacySemantics(false),
+)
+
+// Unmarshal decodes one JSON value into v. Members that v does not know are ignored, also those that it knows in another
+// case. The error is an *Error.
+func Unmarshal(data []byte, v any) error {
+	if deep := tooDeep(data); deep >= 0 {
+		return &Error{Offset: int64(deep), Rule: fmt.Sprintf("values must not be nested more than %d deep", MaxDepth)}
+	}
+	if err := json.Unmarshal(data, v, options); err != nil {
+		return explain(data, err)
+	}
+	return nil
+}
+
+// Check reports what keeps data from being one strict JSON value: an *Error, or nil.
+func Check(data []byte) error {
+	return Unmarshal(data, &discarded{})
+}
+
+// discarded takes any value and keeps nothing. The decoder has checked the value before it is handed over.
+type discarded struct{}
+
+// UnmarshalJSON does nothing.
+func (*discarded) UnmarshalJSON([]byte) error { return nil }
+
+// tooDeep is where data is nested too deep, or -1. It looks at brackets and strings only.
+func tooDeep(data []byte) int {
+	depth, quoted := 0, false
+	for i := 0; i < len(data); i++ {
+		switch c := data[i]; {
+		case quoted && c == '\\':
+			i++
+		case c == '"':
+			quoted = !quoted
+		case quoted:
+		case c == '[' || c == '{':
+			if depth++; depth > MaxDepth {
+				return i
+			}
+		case c == ']' || c == '}':
+			depth--
+		}
+	}
+	return -1
+}
+
+// explain makes the decoder's error one that a client may see: it names no Go type.
+func explain(data []byte, err error) error {
+	if syntax, ok := errors.AsType[*jsontext.SyntacticError](err); ok {
+		e := &Error{Path: path(syntax.JSONPointer), Offset: syntax.ByteOffset}
+		switch text := strings.TrimPrefix(syntax.Err.Error(), "jsontext: "); {
+		case errors.Is(syntax.Err, jsontext.ErrDuplicateName):
+			e.Rule = "the member appears twice in its object; it must appear once"
+		case strings.Contains(text, "UTF-8"):
+			e.Rule = "text must be valid UTF-8"
+		case strings.Contains(text, "surrogate"):
+			e.Rule = "text must be valid UTF-8, and this escape is half of a surrogate pair"
+		default:
+			e.Rule = "not valid JSON: " + text
+		}
+		return e
+	}
+	if mistyped, ok := errors.AsType[*json.SemanticError](err); ok {
+		e := &Error{Path: path(mistyped.JSONPointer), Offset: mistyped.ByteOffset, Rule: "holds a value that cannot be read", Mistyped: true}
+		switch {
+		case errors.Is(mistyped.Err, strconv.ErrRange):
+			e.Rule = "the number is out of range"
+		case mistyped.JSONKind != 0 && (mistyped.Err == nil || errors.Is(mistyped.Err, strconv.ErrSyntax)):
+			e.Rule = "a " + mistyped.JSONKind.String() + " does not fit here"
+		}
+		return e
+	}
+	return &Error{Offset: int64(len(data)), Rule: "not valid JSON: the text ends too early"}
+}
+
+// path writes a JSON pointer as Waybill's errors do. A number is taken for an index.
+func path(pointer jsontext.Pointer) string {
+	var b strings.Builder
+	for token := range pointer.Tokens() {
+		if _, err := strconv.ParseUint(token, 10, 32); err == nil {
+			b.WriteString("[" + token + "]")
+			continue
+		}
+		if b.Len() > 0 {
+			b.WriteByte('.')
+		}
+		b.WriteString(printable(token))
+	}
+	return b.String()
+}
+
+// maxName is how much of a member's name an error repeats, in bytes.
+const maxName = 100
+
+// printable is a member's name as it may stand in an error.
+func printable(name string) string {
+	short := strings.ToValidUTF8(name[:min(len(name), maxName)], "\uFFFD")
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return '\uFFFD'
+		}
+		return r
+	}, short)
+}
