@@ -3,6 +3,8 @@
 package anomaly
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"math"
 	"strconv"
@@ -61,9 +63,11 @@ func (h *Purchases) Count() int64 { return h.n }
 // Purchase is a purchase to be judged.
 type Purchase struct {
 	EventID, Product string
-	Value            contracts.Amount
-	Currency         string
-	At               time.Time
+	// EventKey identifies the event: it is EventID, or more than that where EventID alone does not.
+	EventKey string
+	Value    contracts.Amount
+	Currency string
+	At       time.Time
 }
 
 // Add judges a purchase by the purchases before it, and then makes it one of them. An unusual amount joins the history
@@ -88,12 +92,21 @@ func (h *Purchases) Add(p Purchase) (Anomaly, bool) {
 	}
 	usual := contracts.Amount(math.Round(mean))
 	return Anomaly{
-		ID: contracts.AnomalyUnusualPurchase + ":" + p.EventID, Kind: contracts.AnomalyUnusualPurchase, Product: p.Product,
+		ID: p.anomalyID(), Kind: contracts.AnomalyUnusualPurchase, Product: p.Product,
 		Expected: rounded(mean / 100), Deviation: rounded(deviation / 100), Seen: rounded(float64(p.Value) / 100), Score: rounded(score),
 		Sentence: fmt.Sprintf("A purchase of %s came to %s %s, where %s is usual: the %d purchases before it differ from that by %s on average.",
 			p.Product, p.Value, p.Currency, usual, n, contracts.Amount(math.Round(deviation))),
 		EventID: p.EventID, At: p.At,
 	}, true
+}
+
+// anomalyID follows from the event. A key may be longer than an id of an anomaly, and not printable.
+func (p *Purchase) anomalyID() string {
+	if p.EventKey == p.EventID {
+		return contracts.AnomalyUnusualPurchase + ":" + p.EventID
+	}
+	sum := sha256.Sum256([]byte(p.EventKey))
+	return contracts.AnomalyUnusualPurchase + "@" + hex.EncodeToString(sum[:16])
 }
 
 func (h *Purchases) deviation() float64 {

@@ -23,7 +23,7 @@ import (
 	"waybill/services/analytics/internal/store"
 )
 
-// Source is the CloudEvents source of what this service publishes.
+// Source is the CloudEvents source of the anomalies that this service publishes. Events have sources of their own.
 const Source = "/waybill/analytics"
 
 // Ingest takes events over; it returns nil when the broker has all of them.

@@ -25,6 +25,7 @@ import (
 	"waybill/platform/rest"
 	"waybill/services/analytics/internal/anomaly"
 	"waybill/services/analytics/internal/api"
+	"waybill/services/analytics/internal/event"
 	"waybill/services/analytics/internal/ingest"
 	"waybill/services/analytics/internal/pipeline"
 	"waybill/services/analytics/internal/store"
@@ -224,7 +225,7 @@ func TestEventsAreTaken(t *testing.T) {
 	if got := w.count("total_views"); got != 1005 {
 		t.Errorf("%v views, want 1005", got)
 	}
-	if first := w.published[0]; first.ID != "one" || first.Type != contracts.TypeProductViewed || first.Key != "S-1" || first.Source != "/waybill/analytics" {
+	if first := w.published[0]; first.ID != "one" || first.Type != contracts.TypeProductViewed || first.Key != "S-1" || first.Source != event.SourceClients {
 		t.Errorf("published %+v", first)
 	}
 }

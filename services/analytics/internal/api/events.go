@@ -59,11 +59,11 @@ func linesOf(e eventing.Event) ([]eventing.Event, error) {
 	return lines, nil
 }
 
-// published are the events as they stand on the bus. Their ids are those of the facts.
+// published are the events as they stand on the bus. Their sources and ids are those of the facts.
 func published(events []event.Event) ([]eventing.Event, error) {
 	all := make([]eventing.Event, len(events))
 	for i := range events {
-		e, err := eventing.New(events[i].ID(), Source, contracts.Version, events[i].At(), events[i].Payload())
+		e, err := eventing.New(events[i].ID(), events[i].Source(), contracts.Version, events[i].At(), events[i].Payload())
 		if err != nil {
 			return nil, err
 		}

@@ -91,7 +91,7 @@ func (a *API) mountTake(router chi.Router, surface huma.API) {
 
 // eventBody describes an event to clients; event.Decode is what reads it.
 type eventBody struct {
-	EventID    string         `json:"event_id" maxLength:"128" doc:"Names the fact; whoever tells it again uses the same one." example:"0197-example"`
+	EventID    string         `json:"event_id" maxLength:"128" doc:"Names the fact; an event that is sent again has the same one. It is compared with those of events sent to this API only." example:"0197-example"`
 	EventType  string         `json:"event_type" enum:"analytics.product_viewed,analytics.product_purchased,analytics.recommendation_generated,Analytics.ProductViewed"`
 	Timestamp  time.Time      `json:"timestamp" doc:"When it happened, with a zone."`
 	UserID     string         `json:"user_id,omitempty" maxLength:"128" example:"CUST-123"`
@@ -116,7 +116,7 @@ type batch struct {
 }
 
 func (a *API) take(w http.ResponseWriter, r *http.Request, lenient bool) {
-	b := &batch{api: a, rules: event.Rules{Now: time.Now(), MaxAhead: a.MaxAhead, NaiveIsUTC: lenient, DeriveID: lenient}}
+	b := &batch{api: a, rules: event.Rules{Source: event.SourceClients, Now: time.Now(), MaxAhead: a.MaxAhead, NaiveIsUTC: lenient, DeriveID: lenient}}
 	var problem *rest.Problem
 	switch media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); {
 	case err == nil && media == ndjson:

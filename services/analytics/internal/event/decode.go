@@ -1,6 +1,7 @@
 package event
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -18,7 +19,10 @@ const (
 	// MaxSize is that of the whole event's JSON.
 	MaxSize = 16 << 10
 	// MaxProperties is that of the properties' JSON.
-	MaxProperties = 8 << 10
+	MaxProperties = MaxSize / 2
+	// MaxDelivered is MaxSize of an event that was published and delivered. Everyone on the way may write the same JSON in more
+	// bytes: a character in one byte becomes an escape of six.
+	MaxDelivered = 6 * MaxSize
 	// MaxID is that of an id and of an algorithm's name.
 	MaxID = 128
 )
@@ -36,6 +40,10 @@ var (
 type Rules struct {
 	// Type is the type that the envelope names; empty when the event names its own. Where both do they must agree.
 	Type string
+	// Source is the source that the envelope names.
+	Source string
+	// MaxSize is how many bytes the event may have, and its properties half of it; 0 stands for the package's MaxSize.
+	MaxSize int
 	// Now is the time of arrival. An event more than MaxAhead later than that is refused, for it would move the windows on
 	// and make late whatever is on time. Zero trusts every time, as a replay does, whose events were once checked.
 	Now      time.Time
@@ -123,8 +131,9 @@ type decoding struct {
 // Decode reads an event from JSON and checks it. Members that it does not know are ignored. The error is an *Error that
 // names every faulty field. The event keeps the text, which is not copied when it is a string.
 func Decode[Text ~string | ~[]byte](text Text, rules Rules) (e Event, err error) {
-	if len(text) > MaxSize {
-		return Event{}, refusal(Fault{"", "must not be larger than 16 KiB"})
+	rules.MaxSize = cmp.Or(rules.MaxSize, MaxSize)
+	if len(text) > rules.MaxSize {
+		return Event{}, refusal(Fault{"", fmt.Sprintf("must not be larger than %d KiB", rules.MaxSize>>10)})
 	}
 	err = e.decode(string(text), rules)
 	return e, err
@@ -138,7 +147,7 @@ func (e *Event) decode(text string, rules Rules) error {
 	}
 	e.kind, e.at = d.kind(rules.Type), d.time(rules)
 	e.session, e.user = d.id(fieldSession, false), d.id(fieldUser, false)
-	e.value, e.properties, e.currency = d.value(), d.properties(), contracts.DefaultCurrency
+	e.value, e.properties, e.currency = d.value(), d.properties(rules.MaxSize/2), contracts.DefaultCurrency
 	if e.id = d.id(fieldEventID, !rules.DeriveID); e.id == "" && rules.DeriveID {
 		sum := sha256.Sum256([]byte(text))
 		e.id = "sha256:" + hex.EncodeToString(sum[:16])
@@ -160,6 +169,8 @@ func (e *Event) decode(text string, rules Rules) error {
 		*e = Event{}
 		return refusal(d.faults...)
 	}
+	e.source = sourceOf(rules.Source, e.id, e.kind)
+	e.key = keyOf(e.source, e.id)
 	return nil
 }
 
@@ -422,16 +433,14 @@ func (d *decoding) scores() []float64 {
 	return scores
 }
 
-func (d *decoding) properties() string {
+func (d *decoding) properties(limit int) string {
 	raw := d.members[fieldProperties].text
 	switch {
 	case raw == "":
 	case raw[0] != '{':
 		d.fault(fieldProperties, "must be an object")
-	case len(raw) > MaxProperties:
-		d.fault(fieldProperties, "must not be larger than 8 KiB")
-	case takesReserved(raw):
-		d.fault(fieldProperties, "must not have a member named "+reserved)
+	case len(raw) > limit:
+		d.fault(fieldProperties, fmt.Sprintf("must not be larger than %d KiB", limit>>10))
 	}
 	return raw
 }

@@ -53,9 +53,9 @@ func typeOf(name string) Type {
 	}
 }
 
-// Event is one valid event. Only Decode and Purchases make it.
+// Event is one valid event. Only Decode, Purchases and FromRecord make it.
 type Event struct {
-	id, user, session, product, algorithm, currency, order, properties string
+	key, id, source, user, session, product, algorithm, currency, order, properties string
 
 	at       time.Time
 	value    contracts.Amount
@@ -64,8 +64,14 @@ type Event struct {
 	kind     Type
 }
 
-// ID names the fact: two events of one id are the same event.
+// ID names the fact among those of the event's source.
 func (e *Event) ID() string { return e.id }
+
+// Source is who names the fact.
+func (e *Event) Source() string { return e.source }
+
+// Key identifies the event: it stands for the pair of source and id, and no other pair has the same one.
+func (e *Event) Key() string { return e.key }
 
 // Type says what happened.
 func (e *Event) Type() Type { return e.kind }
@@ -153,12 +159,13 @@ func Purchases(o contracts.OrderFulfilled) ([]Event, error) {
 	var faults []Fault
 	for i, line := range o.Items {
 		e := Event{
-			id: fmt.Sprintf("order:%s:%d", o.OrderID, i+1), kind: Purchased, user: o.CustomerID, product: line.ProductID, order: o.OrderID,
+			id: fmt.Sprintf("%s%s:%d", orderPrefix, o.OrderID, i+1), source: SourceOrders, kind: Purchased, user: o.CustomerID, product: line.ProductID, order: o.OrderID,
 			value: line.Price * contracts.Amount(line.Quantity), currency: o.Currency, quantity: line.Quantity, at: o.FulfilledAt.UTC(),
 		}
 		if e.currency == "" {
 			e.currency = contracts.DefaultCurrency
 		}
+		e.key = keyOf(e.source, e.id)
 		path := "items[" + strconv.Itoa(i) + "]."
 		if problem := idProblem(line.ProductID); problem != "" {
 			faults = append(faults, Fault{path + "product_id", problem})

@@ -7,21 +7,24 @@ import (
 	"time"
 
 	"waybill/contracts"
+	"waybill/platform/jsontext"
 )
 
 // Record is an event as the columns of the store's table have it.
 type Record struct {
+	// ID is the event's key.
 	ID, Type, User, Session, Product string
 	At                               time.Time
 	// Value is an amount of money, 49.99, in the currency that the shop adds up; 0 of a purchase in another one, whose amount
 	// stands among the properties, so that no sum mixes currencies.
 	Value float64
-	// Properties is a JSON object, empty for none: what the client sent, and under the name waybill what has no column.
+	// Properties is a JSON object, empty for none: what the client sent, and in the member named own what has no column.
 	Properties string
 }
 
-// reserved is the property that keeps what has no column.
-const reserved = "waybill"
+// own is the name of the member of a stored event's properties that keeps what has no column. A client's member of this name is
+// kept inside it, so a client may use every name and every value.
+const own = "waybill"
 
 // beside is what of an event has no column.
 type beside struct {
@@ -32,92 +35,133 @@ type beside struct {
 	OrderID   string          `json:"order_id,omitempty"`
 	Algorithm string          `json:"algorithm,omitempty"`
 	Scores    []float64       `json:"confidence_scores,omitempty"`
+	// Theirs is the client's property that has the name of this member.
+	Theirs json.RawMessage `json:"waybill,omitempty"`
+}
+
+func (b *beside) empty() bool {
+	return len(b.Value) == 0 && b.Currency == "" && b.Quantity == 0 && b.OrderID == "" && b.Algorithm == "" && len(b.Scores) == 0 && len(b.Theirs) == 0
 }
 
 // Record is the event as it is stored where amounts in a currency are added up. FromRecord gives the same event again.
 func (e *Event) Record(currency string) Record {
 	r := Record{
-		ID: e.id, Type: e.kind.String(), User: e.user, Session: e.session, Product: e.product, At: e.at,
+		ID: e.key, Type: e.kind.String(), User: e.user, Session: e.session, Product: e.product, At: e.at,
 		Value: float64(e.value) / 100, Properties: e.properties,
 	}
-	rest := beside{Quantity: e.quantity, OrderID: e.order, Algorithm: e.algorithm, Scores: e.scores}
+	properties, theirs := without(e.properties, own)
+	rest := beside{Quantity: e.quantity, OrderID: e.order, Algorithm: e.algorithm, Scores: e.scores, Theirs: json.RawMessage(theirs)}
 	if e.currency != contracts.DefaultCurrency {
 		rest.Currency = e.currency
 	}
 	if e.kind == Purchased && e.currency != currency {
 		r.Value, rest.Value = 0, json.RawMessage(e.value.String())
 	}
-	if len(rest.Value) == 0 && rest.Currency == "" && rest.Quantity == 0 && rest.OrderID == "" && rest.Algorithm == "" && len(rest.Scores) == 0 {
+	if rest.empty() {
 		return r
 	}
 	text, err := json.Marshal(rest)
 	if err != nil {
 		return r // texts and finite numbers always encode
 	}
-	own := `"` + reserved + `":` + string(text) + "}"
-	if inside := strings.TrimSpace(strings.TrimPrefix(e.properties, "{")); inside == "" || inside == "}" {
-		r.Properties = "{" + own
-	} else {
-		r.Properties = strings.TrimSuffix(e.properties, "}") + "," + own
-	}
+	r.Properties = with(properties, own, string(text))
 	return r
 }
 
-// FromRecord reads an event that was stored. The error is an *Error; it says that no event was stored there.
+// FromRecord reads an event that was stored. It was checked before it was stored and is not checked by rules that came later.
+// The error is an *Error; it says that no event was stored there.
 func FromRecord(r Record) (Event, error) {
-	text := struct {
-		beside
-
-		ID         string          `json:"event_id"`
-		Type       string          `json:"event_type"`
-		User       string          `json:"user_id"`
-		Session    string          `json:"session_id"`
-		Product    string          `json:"product_id"`
-		Value      json.RawMessage `json:"value"`
-		At         time.Time       `json:"timestamp"`
-		Scores     []float64       `json:"confidence_scores"`
-		Properties json.RawMessage `json:"properties,omitempty"`
-	}{ID: r.ID, Type: r.Type, User: r.User, Session: r.Session, Product: r.Product, At: r.At, Scores: []float64{}}
-	text.Value = json.RawMessage(contracts.Amount(math.Round(r.Value * 100)).String())
-	if r.Properties != "" && r.Properties != "{}" {
-		text.Properties = json.RawMessage(r.Properties)
+	e := Event{
+		key: r.ID, kind: typeOf(r.Type), user: r.User, session: r.Session, product: r.Product, at: r.At.UTC(),
+		currency: contracts.DefaultCurrency, value: contracts.Amount(math.Round(r.Value * 100)),
 	}
-	if strings.Contains(r.Properties, `"`+reserved+`"`) {
-		var members map[string]json.RawMessage
-		if err := json.Unmarshal(text.Properties, &members); err != nil {
-			return Event{}, refusal(Fault{"properties", "must be an object"})
+	if e.kind == 0 {
+		return Event{}, refusal(Fault{fieldType.String(), expectedTypes})
+	}
+	e.source, e.id = pairOf(r.ID, e.kind)
+	rest, properties := besideOf(r.Properties)
+	if len(rest.Value) > 0 {
+		value, err := contracts.ParseAmount(string(rest.Value))
+		if err != nil {
+			return Event{}, refusal(Fault{"properties." + own + ".value", "must be what was stored"})
 		}
-		if err := json.Unmarshal(members[reserved], &text.beside); err != nil {
-			return Event{}, refusal(Fault{"properties." + reserved, "must be what was stored"})
-		}
-		delete(members, reserved)
-		text.Properties = nil
-		if len(members) > 0 {
-			own, err := json.Marshal(members)
-			if err != nil {
-				return Event{}, refusal(Fault{"properties", "must be an object"})
-			}
-			text.Properties = own
-		}
+		e.value = value
 	}
-	if len(text.beside.Value) > 0 {
-		text.Value = text.beside.Value
+	if rest.Currency != "" {
+		e.currency = rest.Currency
 	}
-	if text.beside.Scores != nil {
-		text.Scores = text.beside.Scores
-	}
-	data, err := json.Marshal(text)
-	if err != nil {
-		return Event{}, refusal(Fault{"properties", "must be an object"})
-	}
-	return Decode(data, Rules{})
+	e.quantity, e.order, e.algorithm, e.scores = rest.Quantity, rest.OrderID, rest.Algorithm, rest.Scores
+	e.properties = properties
+	return e, nil
 }
 
-// takesReserved says whether a client's properties use the name that is kept for the store.
-func takesReserved(properties string) bool {
-	if !strings.Contains(properties, reserved) {
-		return false
+// besideOf tells what was kept beside the columns from what the client sent. What is not as Record writes it is the client's:
+// another version or another program may have stored it.
+func besideOf(stored string) (rest beside, properties string) {
+	properties = stored
+	if object, text := without(stored, own); strings.HasPrefix(text, "{") {
+		var kept beside
+		decoder := json.NewDecoder(strings.NewReader(text))
+		decoder.DisallowUnknownFields()
+		if decoder.Decode(&kept) == nil {
+			rest, properties = kept, object
+			if len(kept.Theirs) > 0 {
+				properties = with(object, own, string(kept.Theirs))
+			}
+		}
 	}
-	var members map[string]json.RawMessage
-	return json.Unmarshal([]byte(properties), &members) == nil && members[reserved] != nil
+	if trimmed := strings.TrimSpace(properties); !strings.HasPrefix(trimmed, "{") || strings.TrimSpace(trimmed[1:]) == "}" {
+		return rest, ""
+	}
+	return rest, properties
+}
+
+// with is the object with one more member.
+func with(object, name, value string) string {
+	member := `"` + name + `":` + value + "}"
+	inside := strings.TrimSpace(object)
+	if inside = strings.TrimSpace(strings.TrimPrefix(inside, "{")); inside == "" || inside == "}" {
+		return "{" + member
+	}
+	return strings.TrimSuffix(strings.TrimSpace(object), "}") + "," + member
+}
+
+// without is the object without its members of a name, and the value of the last of those; empty when it has none. Only names
+// of the object itself count: the same text deeper in it, or in a value, is a client's and means nothing.
+func without(object, name string) (rest, value string) {
+	// Most have none, and then there is nothing to take apart. An escaped name has a backslash.
+	if !strings.Contains(object, name) && !strings.Contains(object, `\`) {
+		return object, ""
+	}
+	pos, ok := jsontext.Take(object, jsontext.Space(object, 0), '{')
+	if !ok {
+		return object, ""
+	}
+	var kept strings.Builder
+	for more := true; more; {
+		start := jsontext.Space(object, pos)
+		written, at, marks, ok := jsontext.Name(object, start)
+		if !ok {
+			return object, "" // an empty object, or none
+		}
+		if pos, _, ok = jsontext.Value(object, at); !ok {
+			return object, ""
+		}
+		if jsontext.Unquote(written, marks) == name {
+			value = object[at:pos]
+		} else {
+			kept.WriteString([]string{"{", ","}[min(kept.Len(), 1)])
+			kept.WriteString(object[start:pos])
+		}
+		if pos, more, ok = jsontext.More(object, pos, '}'); !ok {
+			return object, ""
+		}
+	}
+	if value == "" {
+		return object, ""
+	}
+	if kept.Len() == 0 {
+		return "", value
+	}
+	return kept.String() + "}", value
 }

@@ -86,7 +86,7 @@ func decodeAll(tb testing.TB, texts []string, events []event.Event) {
 	tb.Helper()
 	for i, text := range texts {
 		var err error
-		if events[i], err = event.Decode(text, event.Rules{}); err != nil {
+		if events[i], err = event.Decode(text, event.Rules{Source: event.SourceClients}); err != nil {
 			tb.Fatal(err)
 		}
 	}
@@ -153,7 +153,7 @@ func TestMemoryStaysFlat(t *testing.T) {
 	var settled uint64
 	for i := range events {
 		buf = appendEvent(buf[:0], i, gap)
-		e, err := event.Decode(buf, event.Rules{})
+		e, err := event.Decode(buf, event.Rules{Source: event.SourceClients})
 		if err != nil {
 			t.Fatal(err)
 		}

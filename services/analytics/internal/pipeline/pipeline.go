@@ -4,6 +4,7 @@
 package pipeline
 
 import (
+	"hash/maphash"
 	"iter"
 	"math"
 	"slices"
@@ -22,7 +23,7 @@ type Outcome uint8
 const (
 	// Counted says that the event is in the windows.
 	Counted Outcome = iota
-	// Duplicate says that an event of the same id was counted before.
+	// Duplicate says that the same event, by its key, was counted before.
 	Duplicate
 	// Late says that the event lies further behind the newest one than the lateness allows.
 	Late
@@ -109,7 +110,7 @@ func New(config Config) (*Pipeline, error) {
 	}
 	return &Pipeline{
 		config: config, sketch: metric.NewSketch(), horizonOf: -1,
-		seen:       seen{max: config.MaxIDs, lateness: config.Lateness},
+		seen:       seen{seed: maphash.MakeSeed(), max: config.MaxIDs, lateness: config.Lateness},
 		products:   newTable[product](config.MaxProducts),
 		sessions:   newTable[session](config.MaxSessions),
 		algorithms: newTable[algorithm](config.MaxAlgorithms),
@@ -136,7 +137,7 @@ const prefetched = 50
 func (p *Pipeline) prefetch(events []event.Event) {
 	var touched uint64
 	for i := range events {
-		touched += p.seen.peek(events[i].ID())
+		touched += p.seen.peek(events[i].Key())
 		if one := p.products.rows[events[i].Product()]; one != nil {
 			touched += uint64(one.link)
 		}
@@ -159,7 +160,7 @@ func (p *Pipeline) Add(e *event.Event, found []anomaly.Anomaly) (Outcome, []anom
 		p.newest = at
 		p.seen.moveOn(at)
 	}
-	if !p.seen.add(e.ID(), p.newest) {
+	if !p.seen.add(e.Key(), p.newest) {
 		p.stats.Duplicates++
 		return Duplicate, found
 	}
@@ -218,7 +219,7 @@ func (p *Pipeline) purchase(e *event.Event, found []anomaly.Anomaly) []anomaly.A
 	p.stats.Revenue += value
 	p.revenue.Add(value, at, p.horizon, p.sketch)
 	one.value.revenue.Add(value, at, p.horizon, p.sketch)
-	bought := anomaly.Purchase{EventID: e.ID(), Product: one.name, Value: e.Value(), Currency: p.config.Currency, At: at}
+	bought := anomaly.Purchase{EventID: e.ID(), EventKey: e.Key(), Product: one.name, Value: e.Value(), Currency: p.config.Currency, At: at}
 	if a, unusual := one.value.history.Add(bought); unusual {
 		a.EventID = strings.Clone(a.EventID)
 		found = append(found, a)

@@ -1,18 +1,19 @@
 package pipeline
 
 import (
+	"hash/maphash"
 	"time"
-
-	"github.com/cespare/xxhash/v2"
 )
 
-// seen remembers the ids of events for as long as a duplicate of one could still be counted. It keeps two generations of
-// hashes; the older one is dropped when the events have moved on by the lateness, or when the younger one is full. An id
+// seen remembers the keys of events for as long as a duplicate of one could still be counted. It keeps two generations of
+// hashes; the older one is dropped when the events have moved on by the lateness, or when the younger one is full. A key
 // was added at a time m of the newest event, so its event happened by m and a duplicate is late once the newest is past
 // m + lateness; by then at most one generation has ended since m.
 //
-// Two ids of one hash of 63 bits are taken for one: with 4 million ids, one event in 10^12 is passed over for that.
+// Two keys of one hash of 63 bits are taken for one: with 4 million keys, one event in 10^12 is passed over for that. The seed
+// of the hash is random, so that no sender can choose an id whose hash is that of another's event.
 type seen struct {
+	seed     maphash.Seed
 	max      int
 	lateness time.Duration
 	// places is a hash table with linear probing and without a pointer in it. Both generations are in it, so that an event
@@ -25,10 +26,10 @@ type seen struct {
 	forgottenEarly uint64
 }
 
-// add remembers an id and is false when it is remembered already. newest is the time of the newest event; moveOn has to
+// add remembers a key and is false when it is remembered already. newest is the time of the newest event; moveOn has to
 // know it first.
-func (s *seen) add(id string, newest time.Time) bool {
-	h := hashOf(id)
+func (s *seen) add(key string, newest time.Time) bool {
+	h := s.hashOf(key)
 	i, known := s.find(h)
 	if known {
 		return false
@@ -48,14 +49,14 @@ func (s *seen) add(id string, newest time.Time) bool {
 }
 
 // hashOf leaves the lowest bit free, and is never 0, which marks a free place.
-func hashOf(id string) uint64 { return max(2, xxhash.Sum64String(id)&^1) }
+func (s *seen) hashOf(key string) uint64 { return max(2, maphash.String(s.seed, key)&^1) }
 
-// peek reads what stands where the search for an id begins.
-func (s *seen) peek(id string) uint64 {
+// peek reads what stands where the search for a key begins.
+func (s *seen) peek(key string) uint64 {
 	if len(s.places) == 0 {
 		return 0
 	}
-	return s.places[hashOf(id)>>1&(uint64(len(s.places))-1)]
+	return s.places[s.hashOf(key)>>1&(uint64(len(s.places))-1)]
 }
 
 // find is the place of a hash, or the one that it would have.

@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"fmt"
+	"hash/maphash"
 	"math/rand/v2"
 	"testing"
 	"time"
@@ -12,7 +13,7 @@ func TestIDsAreForgottenAGenerationAtATime(t *testing.T) {
 	t.Parallel()
 	dice := rand.New(rand.NewPCG(1, 1))
 	now := time.Date(2026, time.March, 14, 9, 0, 0, 0, time.UTC)
-	s := seen{max: 250, lateness: time.Minute, begun: now}
+	s := seen{seed: maphash.MakeSeed(), max: 250, lateness: time.Minute, begun: now}
 	young, old := map[string]bool{}, map[string]bool{}
 	var forgotten uint64
 	turn := func() { young, old = map[string]bool{}, young }
@@ -24,7 +25,7 @@ func TestIDsAreForgottenAGenerationAtATime(t *testing.T) {
 			turn()
 			turns++
 			for id := range old {
-				if _, known := s.find(hashOf(id)); !known {
+				if _, known := s.find(s.hashOf(id)); !known {
 					t.Fatalf("%s is not found after %d generations", id, turns)
 				}
 			}

@@ -19,7 +19,7 @@ import (
 
 // Event is one analytics event: a row of AnalyticsEvents.
 type Event struct {
-	// ID names the fact. Of many events with one id the store keeps one.
+	// ID identifies the event: it is the event's key, of its source and its id. Of many events with one ID the store keeps one.
 	ID   string
 	Type string
 	// Timestamp is when it happened, as whoever sent it says.

@@ -63,7 +63,7 @@ type Stream struct {
 	windows *pipeline.Pipeline
 	// pending were found and not announced yet.
 	pending []anomaly.Anomaly
-	// unsure are the ids of events of which it is not known whether they were stored: when the store then says that they are
+	// unsure are the keys of events of which it is not known whether they were stored: when the store then says that they are
 	// not new, they were never counted here.
 	unsure   map[string]struct{}
 	watchers map[chan anomaly.Anomaly]struct{}
@@ -175,7 +175,7 @@ func all(errs []error, err error) []error {
 func (s *Stream) read(delivered *eventing.Event, now time.Time) (event.Event, store.Event, error) {
 	// What is on the bus was let in once; times without a zone and missing ids come from other publishers.
 	e, err := event.Decode(delivered.DataText(), event.Rules{
-		Type: delivered.Type, Now: now, MaxAhead: s.options.MaxAhead, NaiveIsUTC: true, DeriveID: true,
+		Type: delivered.Type, Source: delivered.Source, MaxSize: event.MaxDelivered, Now: now, MaxAhead: s.options.MaxAhead, NaiveIsUTC: true, DeriveID: true,
 	})
 	if err != nil {
 		return event.Event{}, store.Event{}, err
@@ -202,9 +202,9 @@ func (s *Stream) take(ctx context.Context, events []event.Event, rows []store.Ev
 	added, uncounted := 0, events[:0]
 	s.mu.Lock()
 	for i := range events {
-		_, unsure := s.unsure[events[i].ID()]
+		_, unsure := s.unsure[events[i].Key()]
 		if unsure {
-			delete(s.unsure, events[i].ID())
+			delete(s.unsure, events[i].Key())
 		}
 		if fresh[i] {
 			added++

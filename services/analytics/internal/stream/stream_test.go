@@ -17,6 +17,7 @@ import (
 	"waybill/contracts"
 	"waybill/platform/eventing"
 	"waybill/services/analytics/internal/anomaly"
+	"waybill/services/analytics/internal/event"
 	"waybill/services/analytics/internal/metric"
 	"waybill/services/analytics/internal/pipeline"
 	"waybill/services/analytics/internal/store"
@@ -112,7 +113,7 @@ func purchase(id, product string, value contracts.Amount, at time.Time) eventing
 }
 
 func of(payload contracts.Payload) eventing.Event {
-	e, err := eventing.New("bus-id", "test", contracts.Version, start, payload)
+	e, err := eventing.New("bus-id", event.SourceClients, contracts.Version, start, payload)
 	if err != nil {
 		panic(err)
 	}

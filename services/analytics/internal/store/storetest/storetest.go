@@ -36,6 +36,7 @@ func Run(t *testing.T, open func(t *testing.T) store.Store) {
 		"a caller that gave up":             gaveUp,
 		"nothing stored, nothing answered":  empty,
 		"texts that quote and inject":       texts,
+		"awkward events come back":          awkward,
 		"an expired row is gone, others no": expired,
 	} {
 		t.Run(name, func(t *testing.T) {
