@@ -93,7 +93,9 @@ ENV DAPR_HOST_IP=127.0.0.1
 EXPOSE 50006
 HEALTHCHECK --interval=5s --timeout=4s --retries=3 CMD ["/probe", "http://127.0.0.1:8080/healthz"]
 ENTRYPOINT ["/scheduler"]
-CMD ["--etcd-data-dir", "/data/scheduler"]
+# What etcd keeps of the past is bounded: ADR 27.
+CMD ["--etcd-data-dir", "/data/scheduler", "--etcd-compaction-mode", "periodic", "--etcd-compaction-retention", "1m", \
+     "--etcd-snapshot-count", "5000", "--etcd-max-wals", "3", "--etcd-max-snapshots", "3"]
 
 # The context is one packed folder, .waybill/images/<image>, with ROOT=root and DATA=data. The defaults are there for the
 # classic builder on its way to a later target: with the repository as the context it comes by here too, for nothing.

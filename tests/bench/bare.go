@@ -88,6 +88,8 @@ func (b *bare) start(ctx context.Context, folder string) error {
 			"--healthz-port", port(5), "--healthz-listen-address", "127.0.0.1",
 			"--metrics-port", port(6), "--metrics-listen-address", "127.0.0.1",
 			"--etcd-data-dir", filepath.Join(folder, "scheduler"),
+			"--etcd-compaction-mode", "periodic", "--etcd-compaction-retention", "1m", "--etcd-snapshot-count", "5000",
+			"--etcd-max-wals", "3", "--etcd-max-snapshots", "3",
 			"--etcd-client-port", port(7), "--etcd-client-listen-address", "127.0.0.1",
 			"--etcd-initial-cluster", "dapr-scheduler-server-0=http://" + at(8),
 		}},

@@ -172,7 +172,7 @@ func (p *plan) foundation() []supervise.Spec {
 		{
 			Name: "scheduler", Kind: kindScheduler,
 			Path: p.runtime.Scheduler,
-			Args: []string{
+			Args: append([]string{
 				"--port", strconv.Itoa(p.scheduler.port), "--listen-address", "127.0.0.1",
 				"--override-broadcast-host-port", loopback(p.scheduler.port),
 				"--healthz-port", strconv.Itoa(p.scheduler.health), "--healthz-listen-address", "127.0.0.1",
@@ -180,7 +180,7 @@ func (p *plan) foundation() []supervise.Spec {
 				"--etcd-data-dir", p.data.Scheduler(),
 				"--etcd-client-port", strconv.Itoa(p.scheduler.client), "--etcd-client-listen-address", "127.0.0.1",
 				"--etcd-initial-cluster", "dapr-scheduler-server-0=http://" + loopback(p.scheduler.peer),
-			},
+			}, scheduler.Retention()...),
 			Dir: string(p.data), Env: daprEnv(nil),
 			Ready: schedulerLeads("http://"+loopback(p.scheduler.health)+"/healthz", &scheduler.Leadership{
 				Etcd:   "http://" + loopback(p.scheduler.client),

@@ -352,6 +352,17 @@ resource fulfillment 'Microsoft.App/containerApps@2025-07-01' = {
             string(schedulerHealthPort)
             '--etcd-data-dir'
             '/reminders/etcd'
+            // What etcd keeps of the past is bounded: ADR 27.
+            '--etcd-compaction-mode'
+            'periodic'
+            '--etcd-compaction-retention'
+            '1m'
+            '--etcd-snapshot-count'
+            '5000'
+            '--etcd-max-wals'
+            '3'
+            '--etcd-max-snapshots'
+            '3'
             '--enable-metrics=false'
             '--log-as-json'
           ]

@@ -92,6 +92,9 @@ func loopback(res *bicep.Resource) (faults []string) {
 	equal(s["--listen-address"], "scheduler's --listen-address", "127.0.0.1")
 	equal(d["--placement-host-address"], "--placement-host-address", "127.0.0.1:"+p["--port"].Text)
 	equal(d["--scheduler-host-address"], "--scheduler-host-address", "127.0.0.1:"+s["--port"].Text)
+	equal(s["--etcd-compaction-mode"], "scheduler's --etcd-compaction-mode", "periodic")
+	equal(s["--etcd-compaction-retention"], "scheduler's --etcd-compaction-retention", "1m")
+	equal(s["--etcd-snapshot-count"], "scheduler's --etcd-snapshot-count", "5000")
 	equal(s["--override-broadcast-host-port"], "--override-broadcast-host-port", "127.0.0.1:"+s["--port"].Text)
 	for c, port := range map[*bicep.Value]*bicep.Value{daprd: d["--dapr-public-port"], placement: p["--healthz-port"], scheduler: s["--healthz-port"]} {
 		alive := slices.ContainsFunc(c.At("probes").Items, func(probe *bicep.Value) bool {

@@ -35,7 +35,7 @@ import (
 // still lead this version's code to the very steps that it led that one to. A change that breaks one of them would strand
 // live orders: make it behind ctx.IsPatched, or as a new version beside the old (registry.AddVersionedWorkflowN). Never
 // change a history; add those of a new shape with: go test ./internal/saga -run TestRecordHistories -record
-var record = flag.Bool("record", false, "record the histories that testdata/1.0 does not have yet")
+var record = flag.Bool("record", false, "record the histories that testdata/1.1 does not have yet")
 
 // scenario brings an order's saga to where its history is worth keeping.
 type scenario struct {
@@ -156,7 +156,7 @@ func TestRecordHistories(t *testing.T) {
 			w := newWorld(t, s.limits)
 			s.play(w, s.order)
 			for _, instance := range []string{s.order.OrderID, s.order.OrderID + ":compensation", s.order.OrderID + ":compensation:restart:1"} {
-				file := filepath.Join("testdata", "1.0", name+strings.TrimPrefix(strings.ReplaceAll(instance, ":", "."), s.order.OrderID)+".json")
+				file := filepath.Join("testdata", "1.1", name+strings.TrimPrefix(strings.ReplaceAll(instance, ":", "."), s.order.OrderID)+".json")
 				if _, err := os.Stat(file); err == nil {
 					continue
 				}

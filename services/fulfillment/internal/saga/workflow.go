@@ -23,6 +23,10 @@ type Input struct {
 	// Restart is how often the saga was run before and lost by the engine. Partners answer what was done as they did then, and
 	// refuse what was undone.
 	Restart int `json:"restart,omitempty"`
+	// OneByOne says that the saga announces its outcome first and then asks for the messages, one after the other: results of
+	// activities that arrive together make Dapr's engine wait for a second (ADR 27). A saga that was started without it does
+	// all of that at once, as its history says.
+	OneByOne bool `json:"one_by_one,omitempty"`
 	// Failure is why a restarted saga was undoing what it had done, where that is known.
 	Failure *partner.Reason `json:"failure,omitempty"`
 }
@@ -44,7 +48,7 @@ func fulfillOrder(ctx *workflow.WorkflowContext) (any, error) {
 	if err := ctx.GetInput(&in); err != nil {
 		return nil, fmt.Errorf("read the order: %w", err)
 	}
-	r := run{ctx: ctx, order: in.Order, limits: in.Limits, restart: in.Restart, failure: in.Failure}
+	r := run{ctx: ctx, order: in.Order, limits: in.Limits, restart: in.Restart, failure: in.Failure, oneByOne: in.OneByOne}
 	if r.restart > 0 {
 		// Nobody knows how far it came. An undo of what was never done does nothing.
 		r.undos = []string{activityRefundPayment, activityReleaseInventory, activityCancelShipment}
@@ -73,6 +77,8 @@ type run struct {
 	undos   []string
 	failure *partner.Reason
 	restart int
+	// oneByOne is Input.OneByOne.
+	oneByOne bool
 }
 
 const (
@@ -206,9 +212,19 @@ func (r *run) fail() (any, error) {
 	}, nil
 }
 
-// report announces the outcome, and asks for the customer's messages over all channels, all at once. A message that cannot
-// be asked for changes nothing about the order.
+// report announces the outcome, and then asks for the customer's messages, one channel after the other. A message that cannot be
+// asked for changes nothing about the order.
 func (r *run) report(report Report, m Message) error {
+	if r.oneByOne {
+		if err := r.call(activityUpdateOrderStatus, report, r.limits.lasting(), nil); err != nil {
+			return fmt.Errorf("report the outcome: %w", err)
+		}
+		for _, activity := range []string{activitySendEmail, activitySendSMS, activitySendPush} {
+			_ = r.call(activity, m, r.limits.lasting(), nil) // the activity logs it
+		}
+		return nil
+	}
+	// A saga that was started by an earlier version.
 	announced := r.schedule(activityUpdateOrderStatus, report, r.limits.lasting())
 	var sent [3]workflow.Task
 	for i, activity := range []string{activitySendEmail, activitySendSMS, activitySendPush} {
