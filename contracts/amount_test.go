@@ -13,8 +13,9 @@ import (
 func TestParseAmount(t *testing.T) {
 	t.Parallel()
 	taken := map[string]contracts.Amount{
-		"0": 0, "-0": 0, "0.5": 50, "0.05": 5, "5": 500, "49.9": 4990, "49.99": 4999, "-0.01": -1,
-		"9999999999.99": contracts.MaxAmount, "-9999999999.99": -contracts.MaxAmount,
+		"0": 0, "-0": 0, "0.5": 5000, "0.05": 500, "5": 5_0000, "49.9": 49_9000, "49.99": 49_9900, "-0.01": -100,
+		"1.234": 1_2340, "0.0001": 1, "705.0": 705_0000, "49.990000": 49_9900,
+		"9999999999.99": contracts.MaxAmount - 99, "9999999999.9999": contracts.MaxAmount, "-9999999999.9999": -contracts.MaxAmount,
 	}
 	for text, want := range taken {
 		got, err := contracts.ParseAmount(text)
@@ -23,7 +24,7 @@ func TestParseAmount(t *testing.T) {
 		}
 	}
 	refused := []string{
-		"", "-", ".", ".5", "5.", "-.5", "--5", "+5", " 5", "5 ", "1e2", "1E2", "5.1e1", "0x10", "1_000", "1,5", "1.234", "1.2.3", "1.-5",
+		"", "-", ".", ".5", "5.", "-.5", "--5", "+5", " 5", "5 ", "1e2", "1E2", "5.1e1", "0x10", "1_000", "1,5", "1.23456", "1.00001", "1." + strings.Repeat("0", 1<<10), "1.2.3", "1.-5",
 		"00.1", "007", "-01", "10000000000", "99999999999999999999", "NaN", "Infinity", `"5"`, "٣",
 		strings.Repeat("9", 1<<20),
 	}
@@ -41,7 +42,8 @@ func TestParseAmount(t *testing.T) {
 func TestAmountString(t *testing.T) {
 	t.Parallel()
 	for amount, want := range map[contracts.Amount]string{
-		0: "0.00", 5: "0.05", -5: "-0.05", 4999: "49.99", -100: "-1.00", math.MinInt64: "-92233720368547758.08",
+		0: "0.00", 5: "0.0005", -500: "-0.05", 49_9900: "49.99", -1_0000: "-1.00", 705_0000: "705.00", 1_2340: "1.234",
+		math.MinInt64: "-922337203685477.5808",
 	} {
 		if got := amount.String(); got != want {
 			t.Errorf("%d is written %s, want %s", int64(amount), got, want)
@@ -54,7 +56,7 @@ func TestAmountInJSON(t *testing.T) {
 	type line struct {
 		Price contracts.Amount `json:"price"`
 	}
-	for _, text := range []string{`{"price":"49.99"}`, `{"price":1e2}`, `{"price":1.001}`, `{"price":{}}`, `{"price":true}`} {
+	for _, text := range []string{`{"price":"49.99"}`, `{"price":1e2}`, `{"price":1.00001}`, `{"price":{}}`, `{"price":true}`} {
 		var l line
 		if err := json.Unmarshal([]byte(text), &l); !errors.Is(err, contracts.ErrAmount) {
 			t.Errorf("%s is read as %v, %v; want ErrAmount", text, l.Price, err)
@@ -73,7 +75,7 @@ func TestAmountInJSON(t *testing.T) {
 }
 
 func FuzzParseAmount(f *testing.F) {
-	for _, seed := range []string{"0", "49.99", "-0.5", "9999999999.99", "1e9", "00.1", "1.234"} {
+	for _, seed := range []string{"0", "49.99", "-0.5", "9999999999.99", "1e9", "00.1", "1.234", "1.2345", "49.9900"} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, text string) {

@@ -45,8 +45,8 @@ func Catalogue() []Event {
 	at := time.Date(2026, time.March, 14, 9, 26, 53, 0, time.UTC)
 	order := Order{
 		OrderID: "ORD-1001", CustomerID: "CUST-123",
-		Items:       []Line{{ProductID: "PROD-001", Name: "Wireless Headphones", Quantity: 2, Price: 4999}},
-		TotalAmount: 9998, Currency: DefaultCurrency,
+		Items:       []Line{{ProductID: "PROD-001", Name: "Wireless Headphones", Quantity: 2, Price: 49_9900}},
+		TotalAmount: 99_9800, Currency: DefaultCurrency,
 		ShipTo:       Address{Street: "123 Main St", City: "Seattle", State: "WA", Zip: "98101", Country: "US"},
 		PaymentToken: "tok_visa",
 	}
@@ -117,7 +117,7 @@ func Catalogue() []Event {
 			Enums: map[string][]string{"step": steps, "outcome": {OutcomeDone, OutcomeRefused}},
 			Sample: StepCompleted{
 				OrderID: order.OrderID, CustomerID: order.CustomerID, Step: StepProcessShipment, Outcome: OutcomeDone,
-				Code: "booked", Message: "FedEx takes the parcel.", Amount: 1250, Currency: DefaultCurrency,
+				Code: "booked", Message: "FedEx takes the parcel.", Amount: 12_5000, Currency: DefaultCurrency,
 				TransactionID: "TXN-1001", Carrier: "FedEx", TrackingNumber: "TRK-1001", EstimatedDelivery: delivery,
 				Actor: "approver@example.com", CompletedAt: at.Add(3 * time.Second),
 			},
@@ -125,7 +125,7 @@ func Catalogue() []Event {
 			Type: TypeApprovalRequested, Topic: TopicFulfillment, KeyField: "customer_id",
 			Doc: "An order waits for a person to approve it.",
 			Sample: ApprovalRequested{
-				OrderID: order.OrderID, CustomerID: order.CustomerID, TotalAmount: 600000, Currency: DefaultCurrency,
+				OrderID: order.OrderID, CustomerID: order.CustomerID, TotalAmount: 6000_0000, Currency: DefaultCurrency,
 				RequestedAt: at.Add(2 * time.Second), ExpiresAt: at.Add(24 * time.Hour),
 			},
 		}, {
@@ -133,7 +133,7 @@ func Catalogue() []Event {
 			Doc: "An order's saga ended with a shipment.",
 			Sample: FulfillmentCompleted{
 				OrderID: order.OrderID, CustomerID: order.CustomerID, TrackingNumber: "TRK-1001", Carrier: "FedEx",
-				ShipmentCost: 1250, EstimatedDelivery: delivery, CompletedAt: at.Add(3 * time.Second),
+				ShipmentCost: 12_5000, Currency: DefaultCurrency, EstimatedDelivery: delivery, CompletedAt: at.Add(3 * time.Second),
 			},
 		}, {
 			Type: TypeFulfillmentFailed, Topic: TopicFulfillment, KeyField: "customer_id",
@@ -201,14 +201,14 @@ func Catalogue() []Event {
 			Type: TypeProductViewed, Topic: TopicAnalyticsEvents, KeyField: "session_id",
 			Doc: "Somebody looked at a product.",
 			Sample: ProductViewed{
-				EventID: "EVT-1001", UserID: order.CustomerID, SessionID: "SESSION-1", ProductID: "PROD-001", Value: 4999, Timestamp: at,
+				EventID: "EVT-1001", UserID: order.CustomerID, SessionID: "SESSION-1", ProductID: "PROD-001", Value: 49_9900, Timestamp: at,
 				Properties: map[string]any{"device": "desktop", "source": "search"},
 			},
 		}, {
 			Type: TypeProductPurchased, Topic: TopicAnalyticsEvents, KeyField: "session_id",
 			Doc: "Somebody bought a product.",
 			Sample: ProductPurchased{
-				EventID: "EVT-1002", UserID: order.CustomerID, SessionID: "SESSION-1", ProductID: "PROD-001", Value: 9998,
+				EventID: "EVT-1002", UserID: order.CustomerID, SessionID: "SESSION-1", ProductID: "PROD-001", Value: 99_9800,
 				Currency: DefaultCurrency, Quantity: 2, OrderID: order.OrderID, Timestamp: at.Add(time.Minute),
 				Properties: map[string]any{"device": "desktop"},
 			},

@@ -273,7 +273,7 @@ func TestSchemasRefuse(t *testing.T) {
 	sample := string(contracts.Sample(contracts.TypeStepCompleted))
 	for change, want := range map[[2]string]string{
 		{`"ProcessShipment"`, `"Guess"`}:        "step",
-		{`12.50`, `12.505`}:                     "amount",
+		{`12.50`, `12.50001`}:                   "amount",
 		{`"2026-03-14T09:26:56Z"`, `"at noon"`}: "completed_at",
 		{`"CUST-123"`, `123`}:                   "customer_id",
 		{`"order_id"`, `"OrderID"`}:             "order_id",
@@ -356,8 +356,8 @@ func (s schema) faults(path string, value any) []string {
 			found = append(found, fmt.Sprintf("%s is %q", path, v))
 		}
 	case float64:
-		whole, cents := v == math.Trunc(v), math.Abs(v*100-math.Round(v*100)) < 1e-6
-		if s.Type != "number" && (s.Type != "integer" || !whole) || s.MultipleOf == 0.01 && !cents {
+		whole, exact := v == math.Trunc(v), math.Abs(v*1e4-math.Round(v*1e4)) < 1e-6
+		if s.Type != "number" && (s.Type != "integer" || !whole) || s.MultipleOf == 0.0001 && !exact {
 			found = append(found, fmt.Sprintf("%s is %v", path, v))
 		}
 	case bool:

@@ -289,11 +289,13 @@ func (e ApprovalRequested) Key() string { return e.CustomerID }
 
 // FulfillmentCompleted says that an order's saga ended with a shipment.
 type FulfillmentCompleted struct {
-	OrderID           string    `json:"order_id"`
-	CustomerID        string    `json:"customer_id"`
-	TrackingNumber    string    `json:"tracking_number"`
-	Carrier           string    `json:"carrier"`
-	ShipmentCost      Amount    `json:"shipment_cost"`
+	OrderID        string `json:"order_id"`
+	CustomerID     string `json:"customer_id"`
+	TrackingNumber string `json:"tracking_number"`
+	Carrier        string `json:"carrier"`
+	ShipmentCost   Amount `json:"shipment_cost"`
+	// Currency is that of ShipmentCost, the order's; missing in older events.
+	Currency          string    `json:"currency,omitempty"`
 	EstimatedDelivery time.Time `json:"estimated_delivery"`
 	CompletedAt       time.Time `json:"completed_at"`
 }

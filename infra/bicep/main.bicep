@@ -49,6 +49,10 @@ param corsOrigins string = ''
 @minLength(6)
 param operatorsEmail string
 
+@description('The largest total in each currency that needs no approval, such as 5000.00 USD,4600.00 EUR. An order in any other currency always needs one.')
+@minLength(1)
+param approvalThreshold string = '5000.00 USD'
+
 @description('The SMTP server.')
 @minLength(1)
 param emailHost string
@@ -566,7 +570,12 @@ module fulfillment 'modules/fulfillment.bicep' = {
       COSMOS_CONTAINER: cosmos.outputs.containerName
       POSTGRES_CONNECTION_STRING: 'host=${postgres.outputs.host} user=${fulfillmentIdentity.outputs.name} port=5432 dbname=${postgres.outputs.databaseName} sslmode=verify-full'
     }
-    serviceSettings: []
+    serviceSettings: [
+      {
+        name: 'APPROVAL_THRESHOLD'
+        value: approvalThreshold
+      }
+    ]
     corsOrigins: corsOrigins
     appApiToken: appApiToken
     clientAddresses: clientAddresses

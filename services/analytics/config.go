@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"time"
 
+	"waybill/contracts"
 	"waybill/platform/config"
 	"waybill/services/analytics/internal/api"
 	"waybill/services/analytics/internal/ingest"
@@ -103,7 +104,8 @@ func parse(environ []string) (Config, error) {
 	fault(c.MaxAhead > c.Lateness, "MAX_AHEAD is %v: not more than LATENESS is expected", time.Duration(c.MaxAhead))
 	fault(c.MaxEventIDs > pipeline.MaxIDs, "MAX_EVENT_IDS is %d: not more than %d are expected", c.MaxEventIDs, pipeline.MaxIDs)
 	fault(time.Duration(c.SpikeWarmUp) > pipeline.MaxWarmUp, "SPIKE_WARM_UP is %v: not more than %v is expected", time.Duration(c.SpikeWarmUp), pipeline.MaxWarmUp)
-	fault(!currency.MatchString(c.Currency), "CURRENCY is %q: an ISO 4217 code is expected, such as USD", c.Currency)
+	_, known := contracts.CurrencyPlaces(c.Currency)
+	fault(!known, "CURRENCY is %q: an ISO 4217 code is expected, such as USD", c.Currency)
 	fault(time.Duration(c.Rebuild) < time.Hour+lateness, "REBUILD is %v: at least 1h and LATENESS is expected", time.Duration(c.Rebuild))
 	fault(c.KeepEvents < c.Rebuild, "KEEP_EVENTS is %v: not less than REBUILD is expected", time.Duration(c.KeepEvents))
 	record := time.Duration(c.RecordInterval)
@@ -115,10 +117,7 @@ func parse(environ []string) (Config, error) {
 // maxBatch is how many events one request to the sidecar carries.
 const maxBatch = 500
 
-var (
-	clientID = regexp.MustCompile(`^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$`)
-	currency = regexp.MustCompile(`^[A-Z]{3}$`)
-)
+var clientID = regexp.MustCompile(`^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$`)
 
 func (c Config) pipeline() pipeline.Config {
 	return pipeline.Config{

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"waybill/contracts"
@@ -18,7 +19,7 @@ type Config struct {
 	Warehouse string `env:"WAREHOUSE_ID" envDefault:"WH-001"`
 
 	// The saga's limits; saga.Limits says what they bound.
-	ApprovalThreshold  Amount          `env:"APPROVAL_THRESHOLD" envDefault:"5000.00"`
+	ApprovalThreshold  Thresholds      `env:"APPROVAL_THRESHOLD" envDefault:"5000.00 USD"`
 	ApprovalTimeout    config.Duration `env:"APPROVAL_TIMEOUT" envDefault:"24h"`
 	ReservationTimeout config.Duration `env:"RESERVATION_TIMEOUT" envDefault:"5m"`
 	StepFirstRetry     config.Duration `env:"STEP_FIRST_RETRY" envDefault:"200ms"`
@@ -47,22 +48,52 @@ func parse(environ []string) (Config, error) {
 	return c, errors.Join(faults...)
 }
 
-// Amount is an amount of money such as 5000.00.
-type Amount contracts.Amount
+// Thresholds is, for each currency, the largest total that needs no approval.
+type Thresholds struct{ in map[string]contracts.Amount }
 
-// UnmarshalText reads an amount.
-func (a *Amount) UnmarshalText(text []byte) error {
-	parsed, err := contracts.ParseAmount(string(text))
-	if err != nil || parsed < 0 {
-		return errors.New("an amount is a number that is not negative, with at most two places, such as 5000.00")
+// UnmarshalText reads thresholds such as "5000.00 USD,4600.00 EUR,750000 JPY". An amount without a currency is in the default
+// one, as in former releases. The error names every fault.
+func (t *Thresholds) UnmarshalText(text []byte) error {
+	in := map[string]contracts.Amount{}
+	var faults []string
+	for item := range strings.SplitSeq(string(text), ",") {
+		item = strings.TrimSpace(item)
+		fault := func(rule string) { faults = append(faults, fmt.Sprintf("%q %s", item, rule)) }
+		fields := strings.Fields(item)
+		if len(fields) == 1 {
+			fields = append(fields, contracts.DefaultCurrency)
+		}
+		if len(fields) != 2 {
+			fault("must be an amount and a currency")
+			continue
+		}
+		currency := fields[1]
+		amount, err := contracts.ParseAmount(fields[0])
+		_, known := contracts.CurrencyPlaces(currency)
+		switch {
+		case err != nil || amount < 0:
+			fault("must begin with a decimal number of at least 0")
+		case !known:
+			fault("must end with a current ISO 4217 currency with minor units, in upper case")
+		case !amount.Fits(currency):
+			fault(contracts.PlacesRule(currency))
+		default:
+			if _, twice := in[currency]; twice {
+				fault("must be the only threshold in " + currency)
+			}
+			in[currency] = amount
+		}
 	}
-	*a = Amount(parsed)
+	if len(faults) > 0 {
+		return fmt.Errorf("thresholds such as 5000.00 USD,4600.00 EUR are expected: %s", strings.Join(faults, "; "))
+	}
+	t.in = in
 	return nil
 }
 
 func (c Config) limits() saga.Limits {
 	return saga.Limits{
-		ApprovalAbove: contracts.Amount(c.ApprovalThreshold), Approval: time.Duration(c.ApprovalTimeout),
+		ApprovalAboveIn: c.ApprovalThreshold.in, ApprovalAbove: c.ApprovalThreshold.in[contracts.DefaultCurrency], Approval: time.Duration(c.ApprovalTimeout),
 		Reservation: time.Duration(c.ReservationTimeout),
 		FirstRetry:  time.Duration(c.StepFirstRetry), LastRetry: time.Duration(c.StepLastRetry),
 		Attempts: int(c.StepAttempts), LastingAttempts: int(c.UndoAttempts),

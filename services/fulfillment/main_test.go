@@ -1,10 +1,12 @@
 package main
 
 import (
+	"maps"
 	"net/http"
 	"os"
 	"testing"
 
+	"waybill/contracts"
 	"waybill/platform/service/servicetest"
 )
 
@@ -24,6 +26,24 @@ func TestRunWithoutASidecar(t *testing.T) {
 	service.Stop(t)
 }
 
+func TestThresholds(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]map[string]contracts.Amount{
+		"5000.00":                              {"USD": 5000_0000}, // as in former releases
+		"0":                                    {"USD": 0},
+		"5000.00 USD,4600.00 EUR, 750000 JPY ": {"USD": 5000_0000, "EUR": 4600_0000, "JPY": 750_000_0000},
+		"4600.00 EUR":                          {"EUR": 4600_0000},
+	} {
+		c, err := parse([]string{"APP_PORT=0", "APPROVAL_THRESHOLD=" + text})
+		if err != nil || !maps.Equal(c.limits().ApprovalAboveIn, want) || c.limits().ApprovalAbove != want["USD"] {
+			t.Errorf("%q: %+v, %v", text, c.limits(), err)
+		}
+	}
+	if c, err := parse([]string{"APP_PORT=0"}); err != nil || !maps.Equal(c.limits().ApprovalAboveIn, map[string]contracts.Amount{"USD": 5000_0000}) {
+		t.Errorf("by default: %+v, %v", c.limits(), err)
+	}
+}
+
 func TestEveryMistakeInTheConfigurationIsNamed(t *testing.T) {
 	t.Parallel()
 	const (
@@ -37,11 +57,22 @@ func TestEveryMistakeInTheConfigurationIsNamed(t *testing.T) {
 			"STEP_ATTEMPTS=0", "UNDO_ATTEMPTS=1.5", "WATCHDOG_INTERVAL=0", "WATCHDOG_GRACE=x", "STUCK_AFTER=-15m", "LOST_AFTER=2",
 		},
 		Says: []string{
-			`APPROVAL_THRESHOLD is "-1": an amount is a number that is not negative, with at most two places, such as 5000.00`,
+			`APPROVAL_THRESHOLD is "-1": thresholds such as 5000.00 USD,4600.00 EUR are expected: "-1" must begin with a decimal number of at least 0`,
 			`APPROVAL_TIMEOUT is "0s": ` + duration, `RESERVATION_TIMEOUT is "soon": ` + duration, `STEP_FIRST_RETRY is "-1s": ` + duration,
 			`STEP_LAST_RETRY is "1": ` + duration, `STEP_ATTEMPTS is "0": ` + count, `UNDO_ATTEMPTS is "1.5": ` + count,
 			`WATCHDOG_INTERVAL is "0": ` + duration, `WATCHDOG_GRACE is "x": ` + duration, `STUCK_AFTER is "-15m": ` + duration,
 			`LOST_AFTER is "2": ` + duration,
+		},
+	}, servicetest.Mistake{
+		Environ: []string{"APP_PORT=0", "APPROVAL_THRESHOLD=5000.00 USD, 705.50 JPY,1 ZZZ,1 usd,,4 EUR 5,4000,x GBP,-1 CHF"},
+		Says: []string{
+			`APPROVAL_THRESHOLD is "5000.00 USD, 705.50 JPY,1 ZZZ,1 usd,,4 EUR 5,4000,x GBP,-1 CHF": thresholds such as 5000.00 USD,4600.00 EUR are expected: ` +
+				`"705.50 JPY" must have no decimal places in JPY, such as 4999; ` +
+				`"1 ZZZ" must end with a current ISO 4217 currency with minor units, in upper case; ` +
+				`"1 usd" must end with a current ISO 4217 currency with minor units, in upper case; ` +
+				`"" must be an amount and a currency; "4 EUR 5" must be an amount and a currency; ` +
+				`"4000" must be the only threshold in USD; "x GBP" must begin with a decimal number of at least 0; ` +
+				`"-1 CHF" must begin with a decimal number of at least 0`,
 		},
 	}, servicetest.Mistake{
 		Environ: []string{"APP_PORT=0", "STEP_FIRST_RETRY=1m"},

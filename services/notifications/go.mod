@@ -18,6 +18,8 @@ require (
 )
 
 require (
+	github.com/bojanz/currency v1.4.2 // indirect
+	github.com/cockroachdb/apd/v3 v3.2.1 // indirect
 	github.com/go-json-experiment/json v1.27.2 // indirect
 	github.com/rs/cors v1.11.1 // indirect
 )

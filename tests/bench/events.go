@@ -64,7 +64,7 @@ func (s *shop) event(n int64, at time.Time) contracts.Payload {
 		return contracts.ProductViewed{EventID: id, UserID: user, SessionID: session, ProductID: item, Timestamp: at}
 	case kind < 19:
 		return contracts.ProductPurchased{
-			EventID: id, UserID: user, SessionID: session, ProductID: item, Value: contracts.Amount(4_000 + n%1_000), Currency: "USD", Quantity: 1, Timestamp: at,
+			EventID: id, UserID: user, SessionID: session, ProductID: item, Value: contracts.Amount(4_000+n%1_000) * contracts.MinorUnit("USD"), Currency: "USD", Quantity: 1, Timestamp: at,
 		}
 	default:
 		return contracts.RecommendationGenerated{

@@ -31,8 +31,8 @@ func Expect(facts []Fact, from, to time.Time) Values {
 		case contracts.TypeProductPurchased:
 			add("total_purchases", 1)
 			add("purchases_"+f.Product, 1)
-			add("total_revenue", float64(f.Value)/100)
-			add("revenue_"+f.Product, float64(f.Value)/100)
+			add("total_revenue", f.Value.Float())
+			add("revenue_"+f.Product, f.Value.Float())
 		default:
 			add("recommendation_confidence_"+f.Algorithm, f.Confidence)
 		}

@@ -46,7 +46,7 @@ func Default() Options {
 // Fact is one event as it happened.
 type Fact struct {
 	ID, Type, Session, Product, Algorithm string
-	// Value is a purchase's amount in minor units.
+	// Value is a purchase's amount in the default currency.
 	Value contracts.Amount
 	// Confidence is the mean of a recommendation's scores.
 	Confidence float64
@@ -148,7 +148,7 @@ func (m *maker) tooLateWithin() time.Duration { return m.Span / 6 }
 
 // amount is what a product usually costs, with a deviation of 15 %, and 45 % more or less at most.
 func (m *maker) amount(of int) contracts.Amount {
-	return contracts.Amount(math.Round(m.prices[of] * (1 + 0.15*min(3, max(-3, m.dice.NormFloat64())))))
+	return contracts.MinorUnit(contracts.DefaultCurrency) * contracts.Amount(math.Round(m.prices[of]*(1+0.15*min(3, max(-3, m.dice.NormFloat64())))))
 }
 
 // unusual plants a purchase of ten times the usual amount of a product that is bought often, late enough for a history.
@@ -156,7 +156,7 @@ func (m *maker) unusual(of int) {
 	at := m.Start.Add(m.Span/2 + m.some(m.Span/2-m.Lateness))
 	f := Fact{
 		ID: fmt.Sprintf("EVT-%07d", len(m.stream.Facts)), Type: contracts.TypeProductPurchased, Product: product(of), At: at,
-		Session: "SESSION-000000", Value: 10 * contracts.Amount(math.Round(m.prices[of])),
+		Session: "SESSION-000000", Value: 10 * contracts.MinorUnit(contracts.DefaultCurrency) * contracts.Amount(math.Round(m.prices[of])),
 	}
 	m.stream.Facts = append(m.stream.Facts, f)
 	m.stream.Planted = append(m.stream.Planted, Planted{contracts.AnomalyUnusualPurchase, f.Product, f.ID, at, at})

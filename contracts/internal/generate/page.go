@@ -19,7 +19,8 @@ structured JSON. Its ` + "`id`" + ` follows from the fact it tells, so a retry r
 over. ` + "`subject`" + ` names what the event is about, ` + "`dataversion`" + ` the shape of its data.
 
 A field may be added within a version, so ignore those you do not know; anything else is a new version beside the old one.
-Money is a number with two decimals, times are RFC 3339. The JSON Schema of each type's data is in
+Money is a decimal number with two to four decimal places, whatever its currency: 705 JPY is written 705.00. Times are RFC 3339.
+The JSON Schema of each type's data is in
 [contracts/schemas](../contracts/schemas), the samples below are in [contracts/samples](../contracts/samples).
 
 Only a topic's owner publishes to it. Events of one ordering key arrive in the order in which they were published; the key

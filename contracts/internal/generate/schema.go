@@ -96,7 +96,7 @@ func typeSchema(t reflect.Type, enum []string, c comments) object {
 	case t == reflect.TypeFor[time.Time]():
 		return object{{"type", "string"}, {"format", "date-time"}}
 	case t == reflect.TypeFor[contracts.Amount]():
-		return object{{"type", "number"}, {"multipleOf", 0.01}}
+		return object{{"type", "number"}, {"multipleOf", 0.0001}}
 	case t.Kind() == reflect.Slice:
 		return object{{"type", "array"}, {"items", typeSchema(t.Elem(), enum, c)}}
 	case t.Kind() == reflect.Pointer:

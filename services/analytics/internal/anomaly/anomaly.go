@@ -51,7 +51,7 @@ const (
 	minute = 60
 )
 
-// Purchases is the history of the amounts paid for one product, in minor units. The zero value is empty.
+// Purchases is the history of the amounts paid for one product in one currency, in units of contracts.Amount. The zero value is empty.
 type Purchases struct {
 	n             int64
 	mean, squares float64
@@ -77,7 +77,8 @@ func (h *Purchases) Add(p Purchase) (Anomaly, bool) {
 	value := float64(p.Value)
 	mean, n := h.mean, h.n
 	// Amounts are whole minor units: a history without any difference still knows its mean to one of them only.
-	deviation := max(h.deviation(), 1)
+	minor := contracts.MinorUnit(p.Currency)
+	deviation := max(h.deviation(), float64(minor))
 	score := (value - mean) / deviation
 	unusual := n > minPurchases && math.Abs(score) > maxScore
 	if unusual {
@@ -90,12 +91,12 @@ func (h *Purchases) Add(p Purchase) (Anomaly, bool) {
 	if !unusual {
 		return Anomaly{}, false
 	}
-	usual := contracts.Amount(math.Round(mean))
+	whole := func(v float64) contracts.Amount { return contracts.Amount(math.Round(v/float64(minor))) * minor }
 	return Anomaly{
 		ID: p.anomalyID(), Kind: contracts.AnomalyUnusualPurchase, Product: p.Product,
-		Expected: rounded(mean / 100), Deviation: rounded(deviation / 100), Seen: rounded(float64(p.Value) / 100), Score: rounded(score),
-		Sentence: fmt.Sprintf("A purchase of %s came to %s %s, where %s is usual: the %d purchases before it differ from that by %s on average.",
-			p.Product, p.Value, p.Currency, usual, n, contracts.Amount(math.Round(deviation))),
+		Expected: whole(mean).Float(), Deviation: whole(deviation).Float(), Seen: p.Value.Float(), Score: rounded(score),
+		Sentence: fmt.Sprintf("A purchase of %s came to %s, where %s is usual: the %d purchases before it differ from that by %s on average.",
+			p.Product, p.Value.In(p.Currency), whole(mean).In(p.Currency), n, whole(deviation).In(p.Currency)),
 		EventID: p.EventID, At: p.At,
 	}, true
 }

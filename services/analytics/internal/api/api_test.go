@@ -698,7 +698,7 @@ func TestAFulfilledOrderIsOnePurchaseForEachLine(t *testing.T) {
 	w := newWorld(t)
 	order, err := eventing.New("ORD-1001:Order.Fulfilled", "/waybill/orders", contracts.Version, time.Now(), contracts.OrderFulfilled{
 		OrderID: "ORD-1001", CustomerID: "CUST-123", Currency: "USD", FulfilledAt: time.Now(),
-		Items: []contracts.Line{{ProductID: "PROD-001", Quantity: 2, Price: 4999}, {ProductID: "PROD-002", Quantity: 1, Price: 100}, {ProductID: "PROD-001", Quantity: 1, Price: 4999}},
+		Items: []contracts.Line{{ProductID: "PROD-001", Quantity: 2, Price: 49_9900}, {ProductID: "PROD-002", Quantity: 1, Price: 1_0000}, {ProductID: "PROD-001", Quantity: 1, Price: 49_9900}},
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"waybill/contracts"
 	"waybill/platform/rest"
 	"waybill/services/analytics/internal/metric"
 	"waybill/services/analytics/internal/store"
@@ -114,13 +115,15 @@ func (a *API) top(ctx context.Context, in *topInput) (*topOutput, error) {
 	}
 	out := &topOutput{topView{By: in.By, From: from, To: to, Items: make([]productView, len(products))}}
 	for i, p := range products {
-		out.Body.Items[i] = productView{ProductID: p.ID, Views: p.Views, Purchases: p.Purchases, Revenue: cents(p.Revenue)}
+		out.Body.Items[i] = productView{ProductID: p.ID, Views: p.Views, Purchases: p.Purchases, Revenue: exact(p.Revenue)}
 	}
 	return out, nil
 }
 
 // cents is an amount of money that was added up from fractions, which the machine has no exact numbers for.
-func cents(sum float64) float64 { return math.Round(sum*100) / 100 }
+func exact(sum float64) float64 {
+	return math.Round(sum*float64(contracts.Unit)) / float64(contracts.Unit)
+}
 
 type seriesInput struct {
 	Name   string    `query:"name" required:"true" maxLength:"200" example:"total_views"`

@@ -97,7 +97,7 @@ type eventBody struct {
 	UserID     string         `json:"user_id,omitempty" maxLength:"128" example:"CUST-123"`
 	SessionID  string         `json:"session_id,omitempty" maxLength:"128" doc:"Events of a session keep their order."`
 	ProductID  string         `json:"product_id,omitempty" maxLength:"128" doc:"Required for views and purchases." example:"PROD-001"`
-	Value      float64        `json:"value,omitempty" minimum:"0" doc:"What was paid, all pieces together, with at most two decimals. Required for purchases." example:"49.99"`
+	Value      float64        `json:"value,omitempty" minimum:"0" doc:"What was paid, all pieces together, with at most as many decimal places as the currency has. Required for purchases." example:"49.99"`
 	Currency   string         `json:"currency,omitempty" pattern:"^[A-Z]{3}$" doc:"USD when not given."`
 	Quantity   int            `json:"quantity,omitempty" minimum:"1" maximum:"1000000"`
 	OrderID    string         `json:"order_id,omitempty" maxLength:"128" example:"ORD-1001"`

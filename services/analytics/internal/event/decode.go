@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -44,8 +45,9 @@ type Rules struct {
 	Source string
 	// MaxSize is how many bytes the event may have, and its properties half of it; 0 stands for the package's MaxSize.
 	MaxSize int
-	// Now is the time of arrival. An event more than MaxAhead later than that is refused, for it would move the windows on
-	// and make late whatever is on time. Zero trusts every time, as a replay does, whose events were once checked.
+	// Now is the time of arrival, at which the clock and the table of currencies are asked. An event more than MaxAhead later than that is refused, for it would move the windows on
+	// and make late whatever is on time. Zero trusts every time and currency, as a
+	// replay does, whose events were once checked.
 	Now      time.Time
 	MaxAhead time.Duration
 	// NaiveIsUTC reads a time without a zone as UTC, as clients of the former API send it; else it is a fault.
@@ -160,6 +162,9 @@ func (e *Event) decode(text string, rules Rules) error {
 		e.order = d.id(fieldOrder, false)
 		d.need(fieldValue)
 		e.currency, e.quantity = d.currency(), d.quantity()
+		if !rules.Now.IsZero() {
+			d.money(e.value, e.currency)
+		}
 	case Recommended:
 		e.product = d.id(fieldProduct, false)
 		e.algorithm = d.id(fieldAlgorithm, true)
@@ -381,6 +386,19 @@ func (d *decoding) value() contracts.Amount {
 		d.fault(fieldValue, "must not be more than "+contracts.MaxAmount.String())
 	}
 	return value
+}
+
+// money checks a purchase's amount in its currency, which was read and reported as far as it is not text.
+func (d *decoding) money(value contracts.Amount, currency string) {
+	if _, known := contracts.CurrencyPlaces(currency); !known {
+		if !slices.ContainsFunc(d.faults, func(f Fault) bool { return f.Path == fieldCurrency.String() }) {
+			d.fault(fieldCurrency, "must be a currency that ISO 4217 lists with minor units, such as USD, JPY or KWD")
+		}
+		return
+	}
+	if !value.Fits(currency) {
+		d.fault(fieldValue, contracts.PlacesRule(currency))
+	}
 }
 
 func (d *decoding) quantity() int {

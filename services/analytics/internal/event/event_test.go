@@ -44,7 +44,7 @@ func TestDecode(t *testing.T) {
 	}
 	e = decode(t, `{"event_id":"EVT-2","event_type":"analytics.product_purchased","product_id":"PROD-001","value":12.5,`+
 		`"quantity":2,"order_id":"ORD-1","currency":"EUR","timestamp":"2026-03-14T13:00:00+01:00"}`, event.Rules{})
-	if e.Value() != 1250 || e.Currency() != "EUR" || !e.At().Equal(noon) || e.At().Location() != time.UTC {
+	if e.Value() != 12_5000 || e.Currency() != "EUR" || !e.At().Equal(noon) || e.At().Location() != time.UTC {
 		t.Errorf("decoded %+v", e)
 	}
 	e = decode(t, `{"event_id":"EVT-3","event_type":"analytics.recommendation_generated","algorithm":"knn",`+
@@ -106,6 +106,9 @@ func TestEveryFaultIsNamed(t *testing.T) {
 		"huge value":         {purchase(`"value":1e999`), []string{"value"}},
 		"negative value":     {purchase(`"value":-1`), []string{"value"}},
 		"three decimals":     {purchase(`"value":1.005`), []string{"value"}},
+		"half a yen":         {purchase(`"value":705.50,"currency":"JPY"`), []string{"value"}},
+		"unknown currency":   {purchase(`"value":1,"currency":"ZZZ"`), []string{"currency"}},
+		"gold":               {purchase(`"value":1,"currency":"XAU"`), []string{"currency"}},
 		"no value":           {purchase(`"quantity":1`), []string{"value"}},
 		"null value":         {purchase(`"value":null`), []string{"value"}},
 		"several":            {purchase(`"value":"1","quantity":0,"currency":"usd","properties":[]`), []string{"value", "properties", "currency", "quantity"}},
@@ -224,14 +227,14 @@ func TestPurchasesOfAnOrder(t *testing.T) {
 	t.Parallel()
 	order := contracts.OrderFulfilled{
 		OrderID: "ORD-1", CustomerID: "CUST-123", FulfilledAt: noon,
-		Items: []contracts.Line{{ProductID: "PROD-001", Quantity: 2, Price: 4999}, {ProductID: "PROD-001", Quantity: 1, Price: 1}},
+		Items: []contracts.Line{{ProductID: "PROD-001", Quantity: 2, Price: 49_9900}, {ProductID: "PROD-001", Quantity: 1, Price: 100}},
 	}
 	got, err := event.Purchases(order)
 	if err != nil || len(got) != 2 {
 		t.Fatalf("%v, %v", got, err)
 	}
 	again, _ := event.Purchases(order)
-	if e := got[0]; e.Value() != 9998 || e.Currency() != "USD" || e.ID() == got[1].ID() || e.ID() != again[0].ID() || e.User() != "CUST-123" {
+	if e := got[0]; e.Value() != 99_9800 || e.Currency() != "USD" || e.ID() == got[1].ID() || e.ID() != again[0].ID() || e.User() != "CUST-123" {
 		t.Errorf("the first purchase is %+v", e)
 	}
 	order.Items[1] = contracts.Line{ProductID: "", Quantity: 0}
@@ -298,5 +301,27 @@ func BenchmarkDecode(b *testing.B) {
 		if _, err := event.Decode(data, event.Rules{}); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// TestEveryCurrencyKeepsItsAmountInTheStore: what has three or four decimal places comes back from the store as it was, and
+// so does what former releases accepted.
+func TestEveryCurrencyKeepsItsAmountInTheStore(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ value, currency, added string }{
+		{"1.234", "KWD", "USD"}, {"1.234", "KWD", "KWD"}, {"1.2345", "CLF", "CLF"}, {"705", "JPY", "JPY"}, {"9999999999.99", "USD", "USD"},
+	} {
+		text := `{"event_id":"EVT-1","event_type":"analytics.product_purchased","product_id":"PROD-001","timestamp":"2026-03-14T12:00:00Z",` +
+			`"value":` + c.value + `,"currency":"` + c.currency + `"}`
+		e := decode(t, text, event.Rules{Now: noon, MaxAhead: time.Minute})
+		again, err := event.FromRecord(e.Record(c.added))
+		if want, _ := contracts.ParseAmount(c.value); err != nil || again.Value() != want || again.Currency() != c.currency {
+			t.Errorf("%s %s, added up in %s: %v %s, %v", c.value, c.currency, c.added, again.Value(), again.Currency(), err)
+		}
+	}
+	former := decode(t, `{"event_id":"EVT-1","event_type":"analytics.product_purchased","product_id":"PROD-001",`+
+		`"timestamp":"2026-03-14T12:00:00Z","value":705.50,"currency":"ZZZ"}`, event.Rules{})
+	if again, err := event.FromRecord(former.Record("USD")); err != nil || again.Value() != 705_5000 || again.Currency() != "ZZZ" {
+		t.Errorf("an event that a former release stored: %+v, %v", again, err)
 	}
 }

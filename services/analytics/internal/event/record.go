@@ -47,7 +47,7 @@ func (b *beside) empty() bool {
 func (e *Event) Record(currency string) Record {
 	r := Record{
 		ID: e.key, Type: e.kind.String(), User: e.user, Session: e.session, Product: e.product, At: e.at,
-		Value: float64(e.value) / 100, Properties: e.properties,
+		Value: e.value.Float(), Properties: e.properties,
 	}
 	properties, theirs := without(e.properties, own)
 	rest := beside{Quantity: e.quantity, OrderID: e.order, Algorithm: e.algorithm, Scores: e.scores, Theirs: json.RawMessage(theirs)}
@@ -73,7 +73,7 @@ func (e *Event) Record(currency string) Record {
 func FromRecord(r Record) (Event, error) {
 	e := Event{
 		key: r.ID, kind: typeOf(r.Type), user: r.User, session: r.Session, product: r.Product, at: r.At.UTC(),
-		currency: contracts.DefaultCurrency, value: contracts.Amount(math.Round(r.Value * 100)),
+		currency: contracts.DefaultCurrency, value: contracts.Amount(math.Round(r.Value * float64(contracts.Unit))),
 	}
 	if e.kind == 0 {
 		return Event{}, refusal(Fault{fieldType.String(), expectedTypes})

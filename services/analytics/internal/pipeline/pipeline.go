@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"waybill/contracts"
 	"waybill/services/analytics/internal/anomaly"
 	"waybill/services/analytics/internal/event"
 	"waybill/services/analytics/internal/metric"
@@ -34,8 +35,8 @@ func (o Outcome) String() string { return [...]string{"counted", "duplicate", "l
 // Stats are the pipeline's own figures since it began.
 type Stats struct {
 	Views, Purchases, Recommendations uint64
-	// Revenue is the sum of all purchases in the configured currency, in minor units.
-	Revenue int64
+	// Revenue is the sum of all purchases in the configured currency.
+	Revenue contracts.Amount
 	// OtherCurrency are the purchases whose amounts are in no revenue.
 	OtherCurrency uint64
 	// Unscored are the recommendations without a confidence score.
@@ -53,7 +54,7 @@ type Stats struct {
 
 // Units of the whole numbers in distributions.
 const (
-	minorUnits metric.Scale = 100
+	amounts    metric.Scale = metric.Scale(contracts.Unit)
 	millionths metric.Scale = 1_000_000
 )
 
@@ -216,7 +217,7 @@ func (p *Pipeline) purchase(e *event.Event, found []anomaly.Anomaly) []anomaly.A
 		p.stats.OtherCurrency++
 		return found
 	}
-	p.stats.Revenue += value
+	p.stats.Revenue += e.Value()
 	p.revenue.Add(value, at, p.horizon, p.sketch)
 	one.value.revenue.Add(value, at, p.horizon, p.sketch)
 	bought := anomaly.Purchase{EventID: e.ID(), EventKey: e.Key(), Product: one.name, Value: e.Value(), Currency: p.config.Currency, At: at}
@@ -272,7 +273,7 @@ func (p *Pipeline) Statistics(name string, w metric.Window, at time.Time) (s met
 	case totalPurchases:
 		s, ok = p.purchases.Statistics(w, at)
 	case totalRevenue:
-		s, ok = p.revenue.Statistics(w, at, minorUnits, p.sketch)
+		s, ok = p.revenue.Statistics(w, at, amounts, p.sketch)
 	default:
 		s, ok = p.named(name, w, at)
 	}
@@ -320,7 +321,7 @@ func (p *Pipeline) ofProduct(one *product, prefix string, w metric.Window, at ti
 	case purchasesPrefix:
 		return one.purchases.Statistics(w, at)
 	case revenuePrefix:
-		return one.revenue.Statistics(w, at, minorUnits, p.sketch)
+		return one.revenue.Statistics(w, at, amounts, p.sketch)
 	default:
 		return metric.Rate(one.purchases.Count(w, at), one.views.Count(w, at))
 	}

@@ -83,12 +83,12 @@ func TestHistorySurvivesBatches(t *testing.T) {
 	t.Parallel()
 	f := feed(t, pipeline.DefaultConfig())
 	for i := range 12 { // a purchase every two hours: each window is long gone when the next one comes
-		f.purchase("PROD-001", contracts.Amount(4900+100*(i%3)), nine.Add(time.Duration(i)*2*time.Hour))
+		f.purchase("PROD-001", contracts.Amount(49+i%3)*contracts.Unit, nine.Add(time.Duration(i)*2*time.Hour))
 	}
 	if len(f.found) > 0 {
 		t.Fatalf("usual purchases are unusual: %+v", f.found)
 	}
-	f.purchase("PROD-001", 49999, nine.Add(26*time.Hour))
+	f.purchase("PROD-001", 499_9900, nine.Add(26*time.Hour))
 	if len(f.found) != 1 || f.found[0].Kind != contracts.AnomalyUnusualPurchase || f.found[0].EventID != "EVT-13" {
 		t.Fatalf("found %+v", f.found)
 	}
@@ -96,7 +96,7 @@ func TestHistorySurvivesBatches(t *testing.T) {
 	if a.Expected != 50 || a.Seen != 499.99 || a.Deviation != 0.82 || a.Score != 551.12 || !a.At.Equal(nine.Add(26*time.Hour)) {
 		t.Errorf("found %+v", a)
 	}
-	const sentence = "A purchase of PROD-001 came to 499.99 USD, where 50.00 is usual: the 12 purchases before it differ from that by 0.82 on average."
+	const sentence = "A purchase of PROD-001 came to 499.99 USD, where 50.00 USD is usual: the 12 purchases before it differ from that by 0.82 USD on average."
 	if a.Sentence != sentence {
 		t.Errorf("the sentence is %q", a.Sentence)
 	}
@@ -108,9 +108,9 @@ func TestAValueIsNotPartOfItsOwnSample(t *testing.T) {
 	t.Parallel()
 	f := feed(t, pipeline.DefaultConfig())
 	for i := range 11 {
-		f.purchase("PROD-001", contracts.Amount(1000+i), nine.Add(time.Duration(i)*time.Second))
+		f.purchase("PROD-001", contracts.Amount(1000+i)*100, nine.Add(time.Duration(i)*time.Second))
 	}
-	f.purchase("PROD-001", 100_000_00, nine.Add(time.Minute))
+	f.purchase("PROD-001", 100_000*contracts.Unit, nine.Add(time.Minute))
 	if len(f.found) != 1 || f.found[0].Score < 1000 {
 		t.Errorf("found %+v", f.found)
 	}
@@ -120,9 +120,9 @@ func TestTenPurchasesAreNoHistory(t *testing.T) {
 	t.Parallel()
 	f := feed(t, pipeline.DefaultConfig())
 	for i := range 10 {
-		f.purchase("PROD-001", 1000, nine.Add(time.Duration(i)*time.Second))
+		f.purchase("PROD-001", 10_0000, nine.Add(time.Duration(i)*time.Second))
 	}
-	f.purchase("PROD-001", 99999, nine.Add(time.Minute))
+	f.purchase("PROD-001", 999_9900, nine.Add(time.Minute))
 	if len(f.found) > 0 {
 		t.Errorf("found %+v", f.found)
 	}
@@ -136,18 +136,18 @@ func TestAnErrorDoesNotHideTheNext(t *testing.T) {
 	buy := func(n int, value contracts.Amount) {
 		for i := range n {
 			at = at.Add(time.Second)
-			f.purchase("PROD-001", value+contracts.Amount(i%5), at)
+			f.purchase("PROD-001", value+100*contracts.Amount(i%5), at)
 		}
 	}
-	buy(20, 1000)
-	buy(1, 1_000_000)
-	buy(1, 1_000_000)
+	buy(20, 10_0000)
+	buy(1, 10_000*contracts.Unit)
+	buy(1, 10_000*contracts.Unit)
 	if len(f.found) != 2 {
 		t.Fatalf("found %+v", f.found)
 	}
-	buy(200, 2000)
+	buy(200, 20_0000)
 	f.found = nil
-	if buy(50, 2000); len(f.found) > 0 {
+	if buy(50, 20_0000); len(f.found) > 0 {
 		t.Errorf("the new price is still unusual: %+v", f.found)
 	}
 }
@@ -157,10 +157,10 @@ func TestPurchasesOfOneAmount(t *testing.T) {
 	t.Parallel()
 	f := feed(t, pipeline.DefaultConfig())
 	for i := range 20 {
-		f.purchase("PROD-001", 1000, nine.Add(time.Duration(i)*time.Second))
+		f.purchase("PROD-001", 10_0000, nine.Add(time.Duration(i)*time.Second))
 	}
-	f.purchase("PROD-001", 1002, nine.Add(time.Minute))
-	f.purchase("PROD-001", 2000, nine.Add(time.Minute))
+	f.purchase("PROD-001", 10_0200, nine.Add(time.Minute))
+	f.purchase("PROD-001", 20_0000, nine.Add(time.Minute))
 	if len(f.found) != 1 || math.IsInf(f.found[0].Score, 0) {
 		t.Errorf("found %+v", f.found)
 	}
@@ -231,11 +231,11 @@ func TestConversionIsOfOneWindow(t *testing.T) {
 	t.Parallel()
 	f := feed(t, pipeline.DefaultConfig())
 	f.view("PROD-001", "", nine)
-	f.purchase("PROD-001", 1000, nine)
+	f.purchase("PROD-001", 10_0000, nine)
 	for range 9 {
 		f.view("PROD-001", "", nine.Add(10*time.Second))
 	}
-	f.purchase("PROD-001", 1000, nine.Add(10*time.Second))
+	f.purchase("PROD-001", 10_0000, nine.Add(10*time.Second))
 	s, ok := f.p.Statistics("conversion_rate_PROD-001", metric.Minute, nine.Add(10*time.Second))
 	if !ok || s.Mean != 0.2 || s.Count != 10 || s.Sum != 2 {
 		t.Errorf("the rate is %+v, %v", s, ok)
@@ -276,11 +276,11 @@ func TestDuplicatesAndLateEvents(t *testing.T) {
 func TestAnotherCurrencyIsNotAddedUp(t *testing.T) {
 	t.Parallel()
 	f := feed(t, pipeline.DefaultConfig())
-	f.purchase("PROD-001", 1000, nine)
-	f.add(contracts.ProductPurchased{EventID: "EVT-EUR", ProductID: "PROD-001", Value: 5000, Currency: "EUR", Timestamp: nine})
+	f.purchase("PROD-001", 10_0000, nine)
+	f.add(contracts.ProductPurchased{EventID: "EVT-EUR", ProductID: "PROD-001", Value: 50_0000, Currency: "EUR", Timestamp: nine})
 	revenue, _ := f.p.Statistics("total_revenue", metric.Minute, nine)
 	purchases, _ := f.p.Statistics("purchases_PROD-001", metric.Minute, nine)
-	if s := f.p.Stats(); revenue.Sum != 10 || purchases.Count != 2 || s.OtherCurrency != 1 || s.Revenue != 1000 {
+	if s := f.p.Stats(); revenue.Sum != 10 || purchases.Count != 2 || s.OtherCurrency != 1 || s.Revenue != 10*contracts.Unit {
 		t.Errorf("%+v, %+v, %+v", revenue, purchases, s)
 	}
 }

@@ -65,7 +65,7 @@ func TestAStreamOfWhichEverythingIsKnown(t *testing.T) {
 	var facts []truth.Fact
 	var found []anomaly.Anomaly
 	var duplicates, late uint64
-	var revenue int64
+	var revenue contracts.Amount
 	for i, arrival := range stream.Arrivals {
 		e, err := event.Decode(arrival.JSON, event.Rules{})
 		if err != nil {
@@ -82,7 +82,7 @@ func TestAStreamOfWhichEverythingIsKnown(t *testing.T) {
 			duplicates++
 		default:
 			facts = append(facts, fact)
-			revenue += int64(fact.Value)
+			revenue += fact.Value
 		}
 		var got pipeline.Outcome
 		if got, found = p.Add(&e, found); got != want {

@@ -26,7 +26,7 @@ func lines(t *testing.T, orderID string, at time.Time) []eventing.Event {
 	t.Helper()
 	purchases, err := event.Purchases(contracts.OrderFulfilled{
 		OrderID: orderID, CustomerID: "CUST-123", FulfilledAt: at,
-		Items: []contracts.Line{{ProductID: "PROD-001", Quantity: 2, Price: 4999}, {ProductID: "PROD-002", Quantity: 1, Price: 100}},
+		Items: []contracts.Line{{ProductID: "PROD-001", Quantity: 2, Price: 49_9900}, {ProductID: "PROD-002", Quantity: 1, Price: 1_0000}},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -52,7 +52,7 @@ func TestNoSourceTakesTheIDOfAnother(t *testing.T) {
 	w := replica(t, s, nil)
 	at := start.Add(time.Second)
 	w.done(from(event.SourceClients, contracts.ProductViewed{EventID: "order:R5:1", ProductID: "PROD-001", Timestamp: at}))
-	w.done(from(event.SourceClients, contracts.ProductPurchased{EventID: "order:R5:2", ProductID: "PROD-001", Value: 1, OrderID: "R5", Timestamp: at}))
+	w.done(from(event.SourceClients, contracts.ProductPurchased{EventID: "order:R5:2", ProductID: "PROD-001", Value: 100, OrderID: "R5", Timestamp: at}))
 	w.done(from("https://shop.example/web", contracts.ProductViewed{EventID: "order:R5:1", ProductID: "PROD-001", Timestamp: at}))
 	for range 2 {
 		w.done(lines(t, "R5", at)...)

@@ -143,7 +143,7 @@ func TestEachEventCountsOnce(t *testing.T) {
 	t.Parallel()
 	w := replica(t, open(t, filepath.Join(t.TempDir(), "a.sqlite")), nil)
 	w.done(view("v1", "PROD-001", start), view("v2", "PROD-001", start), view("v1", "PROD-001", start))
-	w.done(view("v2", "PROD-001", start), view("v3", "PROD-002", start), purchase("p1", "PROD-001", 4999, start))
+	w.done(view("v2", "PROD-001", start), view("v3", "PROD-002", start), purchase("p1", "PROD-001", 49_9900, start))
 	w.counts("total_views", 3)
 	w.counts("views_PROD-001", 2)
 	w.counts("session_S-1_views", 3)
@@ -248,7 +248,7 @@ func TestARestartCountsOn(t *testing.T) {
 	events := make([]eventing.Event, 0, 1001)
 	for i := range 500 {
 		events = append(events, view(fmt.Sprintf("v%d", i), fmt.Sprintf("PROD-%d", i%7), start.Add(time.Duration(i)*time.Millisecond)))
-		events = append(events, purchase(fmt.Sprintf("p%d", i), fmt.Sprintf("PROD-%d", i%7), 1000, start))
+		events = append(events, purchase(fmt.Sprintf("p%d", i), fmt.Sprintf("PROD-%d", i%7), 10_0000, start))
 	}
 	events = append(events, of(contracts.RecommendationGenerated{
 		EventID: "r1", Algorithm: "nearest", ConfidenceScores: []float64{0.5, 1}, Timestamp: start,
@@ -291,7 +291,7 @@ func TestNothingIsTakenBeforeTheWindowsAreMade(t *testing.T) {
 
 func unusual() (usual []eventing.Event, odd eventing.Event) {
 	for i := range 20 {
-		usual = append(usual, purchase(fmt.Sprintf("p%d", i), "PROD-001", contracts.Amount(1000+i), start))
+		usual = append(usual, purchase(fmt.Sprintf("p%d", i), "PROD-001", contracts.Amount(1000+i)*100, start))
 	}
 	return usual, purchase("odd", "PROD-001", 999_900, start)
 }
@@ -395,7 +395,7 @@ func TestReplicasAnswerForTheWhole(t *testing.T) {
 	a, b := replica(t, open(t, path), nil), replica(t, open(t, path), nil)
 	for i := range 100 {
 		to := []*world{a, b}[i%2]
-		to.done(view(fmt.Sprintf("v%d", i), "PROD-001", start), purchase(fmt.Sprintf("p%d", i), "PROD-001", 1000, start))
+		to.done(view(fmt.Sprintf("v%d", i), "PROD-001", start), purchase(fmt.Sprintf("p%d", i), "PROD-001", 10_0000, start))
 	}
 	a.counts("total_views", 50)
 	for _, w := range []*world{a, b, a, b} {

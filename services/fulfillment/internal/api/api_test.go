@@ -240,7 +240,7 @@ func TestACancellationReachesItsSaga(t *testing.T) {
 func waitingForApproval(t *testing.T) service {
 	t.Helper()
 	s := newService(t)
-	s.sagas.entry.Begin(contracts.Order{OrderID: "ORDER-1", CustomerID: "CUST-123", TotalAmount: 600000, Currency: "USD"}, now)
+	s.sagas.entry.Begin(contracts.Order{OrderID: "ORDER-1", CustomerID: "CUST-123", TotalAmount: 6000_0000, Currency: "USD"}, now)
 	s.sagas.entry.RequestApproval(now, now.Add(24*time.Hour))
 	return s
 }

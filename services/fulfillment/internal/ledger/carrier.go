@@ -74,7 +74,7 @@ func (c *Carrier) Book(ctx context.Context, o contracts.Order, key string) (part
 		return partner.Shipment{}, nil, err
 	}
 	now := c.now()
-	booking := parcel{Key: key, Shipment: shipment(o.OrderID, now), BookedAt: now}
+	booking := parcel{Key: key, Shipment: shipment(o, now), BookedAt: now}
 	first := parcels{OrderID: o.OrderID, Booked: []parcel{booking}}
 	p, err := createOr(ctx, c.store, shipmentKey(o.OrderID), first, func() (parcels, error) {
 		return state.Update(ctx, c.store, shipmentKey(o.OrderID), func(p *parcels, _ bool) error {
@@ -98,15 +98,16 @@ func (c *Carrier) Book(ctx context.Context, o contracts.Order, key string) (part
 	return p.Booked[len(p.Booked)-1].Shipment, nil, nil
 }
 
-// shipment makes up carrier, number and cost from the order's id, the same whenever asked.
-func shipment(order string, now time.Time) partner.Shipment {
+// shipment makes up carrier, number and cost from the order's id, the same whenever asked. The cost is in the order's
+// currency: 5.99 to 29.99 USD, 599 to 2999 JPY.
+func shipment(o contracts.Order, now time.Time) partner.Shipment {
 	h := fnv.New32a()
-	h.Write([]byte(order)) // never fails
+	h.Write([]byte(o.OrderID)) // never fails
 	n := h.Sum32()
 	name := []string{"FedEx", "UPS", "DHL", "USPS"}[n%4]
 	return partner.Shipment{
-		Carrier: name, TrackingNumber: fmt.Sprintf("%s-%s-%05d", name, order, 10000+n/4%90000),
-		Cost: contracts.Amount(599 + n/7%2401), EstimatedDelivery: now.AddDate(0, 0, deliveryDays),
+		Carrier: name, TrackingNumber: fmt.Sprintf("%s-%s-%05d", name, o.OrderID, 10000+n/4%90000),
+		Cost: contracts.Amount(599+n/7%2401) * contracts.MinorUnit(o.Currency), EstimatedDelivery: now.AddDate(0, 0, deliveryDays),
 	}
 }
 

@@ -17,7 +17,7 @@ import (
 )
 
 func order(id string, lines ...contracts.Line) contracts.Order {
-	return contracts.Order{OrderID: id, CustomerID: "CUST-123", Items: lines, TotalAmount: 9998, Currency: "USD"}
+	return contracts.Order{OrderID: id, CustomerID: "CUST-123", Items: lines, TotalAmount: 99_9800, Currency: "USD"}
 }
 
 func pieces(product string, quantity int) contracts.Line {

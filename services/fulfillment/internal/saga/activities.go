@@ -370,7 +370,7 @@ func (r Report) payload(now time.Time) contracts.Payload {
 	case journal.Completed:
 		return contracts.FulfillmentCompleted{
 			OrderID: order.OrderID, CustomerID: order.CustomerID, TrackingNumber: r.Shipment.TrackingNumber,
-			Carrier: r.Shipment.Carrier, ShipmentCost: r.Shipment.Cost,
+			Carrier: r.Shipment.Carrier, ShipmentCost: r.Shipment.Cost, Currency: order.Currency,
 			EstimatedDelivery: r.Shipment.EstimatedDelivery, CompletedAt: now,
 		}
 	case journal.Cancelled:

@@ -108,7 +108,7 @@ const initialStock = 10
 
 // quick makes retries as short as a test wants them.
 var quick = saga.Limits{
-	ApprovalAbove: 500000, Approval: time.Hour, Reservation: 10 * time.Second,
+	ApprovalAboveIn: map[string]contracts.Amount{"USD": 5000_0000, "JPY": 750_000_0000}, ApprovalAbove: 5000_0000, Approval: time.Hour, Reservation: 10 * time.Second,
 	FirstRetry: time.Millisecond, LastRetry: 2 * time.Millisecond, Attempts: 4, LastingAttempts: 8,
 }
 

@@ -12,9 +12,13 @@ import (
 // Limits is how long the saga's steps may take and what needs a person's approval. A saga takes its limits with it from its
 // start to its end: a workflow function that found other ones on a replay would not retrace its steps.
 type Limits struct {
-	// ApprovalAbove is the largest total that needs no approval, Approval how long a person has to decide.
-	ApprovalAbove contracts.Amount `json:"approval_above"`
-	Approval      time.Duration    `json:"approval"`
+	// ApprovalAboveIn is, for each currency, the largest total that needs no approval. In a currency that it does not list
+	// every order needs one. Sagas that started before there were thresholds for each currency have none; for them
+	// ApprovalAbove counts, whatever the currency. It must stay, so that their histories replay.
+	ApprovalAboveIn map[string]contracts.Amount `json:"approval_above_in,omitempty"`
+	ApprovalAbove   contracts.Amount            `json:"approval_above"`
+	// Approval is how long a person has to decide.
+	Approval time.Duration `json:"approval"`
 	// Reservation bounds ReserveInventory over all its retries.
 	Reservation time.Duration `json:"reservation"`
 	// FirstRetry is the pause after a step's first failure; each further pause doubles, up to LastRetry.
@@ -25,6 +29,15 @@ type Limits struct {
 	// LastingAttempts is how often an undo, or the report of the outcome, is tried. It outlasts long outages, for after it
 	// comes only a person.
 	LastingAttempts int `json:"lasting_attempts"`
+}
+
+// needsApproval reports whether a person has to approve the order.
+func (l Limits) needsApproval(o contracts.Order) bool {
+	threshold, ok := l.ApprovalAbove, true
+	if l.ApprovalAboveIn != nil {
+		threshold, ok = l.ApprovalAboveIn[o.Currency]
+	}
+	return !ok || o.TotalAmount > threshold
 }
 
 func (l Limits) step() *workflow.RetryPolicy {

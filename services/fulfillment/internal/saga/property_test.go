@@ -128,9 +128,9 @@ func again(do func() error) error {
 }
 
 func drawnOrder(r *rapid.T, id string) contracts.Order {
-	order := anOrder(id, contracts.Line{ProductID: "PROD-" + id, Quantity: rapid.SampledFrom([]int{1, 5, initialStock, initialStock + 1}).Draw(r, "quantity"), Price: 100})
+	order := anOrder(id, contracts.Line{ProductID: "PROD-" + id, Quantity: rapid.SampledFrom([]int{1, 5, initialStock, initialStock + 1}).Draw(r, "quantity"), Price: 1_0000})
 	if rapid.Bool().Draw(r, "large") {
-		order.Items[0].Price = 600000
+		order.Items[0].Price = 6000_0000
 		order.TotalAmount = order.Items[0].Price * contracts.Amount(order.Items[0].Quantity)
 	}
 	order.PaymentToken = rapid.SampledFrom([]string{"", "", "", "tok_declined", "tok_fail_1", "tok_fail_3", "tok_down"}).Draw(r, "token")

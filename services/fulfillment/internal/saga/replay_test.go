@@ -76,7 +76,7 @@ func scenarios() map[string]scenario {
 		"declined":                {quick, with(func(o *contracts.Order) { o.PaymentToken = "tok_declined" }), end},
 		"payment-down":            {quick, with(func(o *contracts.Order) { o.PaymentToken = "tok_down" }), end},
 		"unknown-product": {quick, with(func(o *contracts.Order) {
-			o.Items = []contracts.Line{{ProductID: "INVALID-PRODUCT", Quantity: 1, Price: 1}}
+			o.Items = []contracts.Line{{ProductID: "INVALID-PRODUCT", Quantity: 1, Price: 100}}
 		}), end},
 		"carrier-refuses":           {quick, with(func(o *contracts.Order) { o.ShipTo.Zip = "X-REFUSED" }), end},
 		"carrier-down":              {quick, with(func(o *contracts.Order) { o.ShipTo.Zip = "X-DOWN" }), end},

@@ -21,7 +21,7 @@ import (
 
 func anOrder(id string, lines ...contracts.Line) contracts.Order {
 	if len(lines) == 0 {
-		lines = []contracts.Line{{ProductID: "PROD-001", Quantity: 2, Price: 4999}, {ProductID: "PROD-002", Quantity: 1, Price: 100}}
+		lines = []contracts.Line{{ProductID: "PROD-001", Quantity: 2, Price: 49_9900}, {ProductID: "PROD-002", Quantity: 1, Price: 1_0000}}
 	}
 	o := contracts.Order{
 		OrderID: id, CustomerID: "CUST-123", Currency: "USD", Items: lines,
@@ -244,16 +244,16 @@ func TestRefusalsAreResultsAndAreUndone(t *testing.T) {
 		{"declined card", func(o *contracts.Order) { o.PaymentToken = "tok_declined" }, "card_declined",
 			books{}, []string{"ValidatePayment refused", "Fulfillment.Failed"}},
 		{"unknown product", func(o *contracts.Order) {
-			o.Items = []contracts.Line{{ProductID: "INVALID-PRODUCT", Quantity: 1, Price: 9999}}
+			o.Items = []contracts.Line{{ProductID: "INVALID-PRODUCT", Quantity: 1, Price: 99_9900}}
 		},
 			"unknown_product", books{charges: 1, refunds: 1, reservation: inventory.Refused}, refundable},
 		{"all products unknown", func(o *contracts.Order) {
-			o.Items = []contracts.Line{{ProductID: "INVALID-1", Quantity: 1, Price: 1}, {ProductID: "INVALID-2", Quantity: 1, Price: 1}}
+			o.Items = []contracts.Line{{ProductID: "INVALID-1", Quantity: 1, Price: 100}, {ProductID: "INVALID-2", Quantity: 1, Price: 100}}
 		}, "unknown_product", books{charges: 1, refunds: 1, reservation: inventory.Refused}, refundable},
 		{"second line out of stock", func(o *contracts.Order) { o.Items[1].Quantity = initialStock + 1 }, "out_of_stock",
 			books{charges: 1, refunds: 1, reservation: inventory.Refused}, refundable},
 		{"same product on two lines, together out of stock", func(o *contracts.Order) {
-			o.Items = []contracts.Line{{ProductID: "PROD-001", Quantity: 6, Price: 1}, {ProductID: "PROD-001", Quantity: 6, Price: 1}}
+			o.Items = []contracts.Line{{ProductID: "PROD-001", Quantity: 6, Price: 100}, {ProductID: "PROD-001", Quantity: 6, Price: 100}}
 		}, "out_of_stock", books{charges: 1, refunds: 1, reservation: inventory.Refused}, refundable},
 		{"carrier refuses", func(o *contracts.Order) { o.ShipTo.Zip = "X-REFUSED" }, "undeliverable",
 			books{charges: 1, refunds: 1, reservation: inventory.Released}, []string{
@@ -375,7 +375,7 @@ func TestStockIsNotOversold(t *testing.T) {
 	var orders sync.WaitGroup
 	for i := range 25 {
 		orders.Go(func() {
-			result := w.fulfill(anOrder(fmt.Sprintf("ORDER-%d", i), contracts.Line{ProductID: "PROD-001", Quantity: 1, Price: 100}))
+			result := w.fulfill(anOrder(fmt.Sprintf("ORDER-%d", i), contracts.Line{ProductID: "PROD-001", Quantity: 1, Price: 1_0000}))
 			mu.Lock()
 			defer mu.Unlock()
 			if result.Outcome == journal.Completed {
@@ -393,7 +393,7 @@ func TestStockIsNotOversold(t *testing.T) {
 }
 
 func aLargeOrder(id string) contracts.Order {
-	return anOrder(id, contracts.Line{ProductID: "PROD-001", Quantity: 2, Price: 250001})
+	return anOrder(id, contracts.Line{ProductID: "PROD-001", Quantity: 2, Price: 2500_0100})
 }
 
 func (w *world) decide(order contracts.Order, approved bool, approver string) error {
@@ -454,9 +454,42 @@ func (w *world) wantState(order contracts.Order, want journal.State) {
 func TestATotalAtTheThresholdNeedsNoApproval(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, quick)
-	order := anOrder("ORDER-1", contracts.Line{ProductID: "PROD-001", Quantity: 2, Price: 250000})
+	order := anOrder("ORDER-1", contracts.Line{ProductID: "PROD-001", Quantity: 2, Price: 2500_0000})
 	if result := w.fulfill(order); result.Outcome != journal.Completed {
 		t.Errorf("result %+v", result)
+	}
+}
+
+// The threshold is that of the order's currency; in a currency without one every order waits. A saga that took its limits
+// with it before there were thresholds for each currency keeps the one that it has.
+func TestTheThresholdIsThatOfTheCurrency(t *testing.T) {
+	t.Parallel()
+	former := quick
+	former.ApprovalAboveIn = nil
+	for _, c := range []struct {
+		name, currency string
+		limits         saga.Limits
+		price          contracts.Amount
+		waits          bool
+	}{
+		{"yen below their threshold", "JPY", quick, 5500_0000, false},
+		{"yen above it", "JPY", quick, 750_001_0000, true},
+		{"a currency without a threshold", "KWD", quick, 4999_0000, true},
+		{"dollars above theirs", "USD", quick, 5000_0100, true},
+		{"a saga of the last release", "KWD", former, 4999_0000, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, c.limits)
+			o := anOrder("ORDER-1", contracts.Line{ProductID: "PROD-001", Quantity: 1, Price: c.price})
+			o.Currency = c.currency
+			if c.waits {
+				w.start(o)
+				w.until(o, "a request for approval", func(e *journal.Entry) bool { return e.Approval != nil })
+			} else if result := w.fulfill(o); result.Outcome != journal.Completed {
+				t.Errorf("result %+v", result)
+			}
+		})
 	}
 }
 

@@ -147,7 +147,7 @@ func (r *run) look(news bool) {
 
 // approval has a person decide about an order that is large, and waits for that as long as the limits say.
 func (r *run) approval() {
-	if r.failure != nil || r.order.TotalAmount <= r.limits.ApprovalAbove {
+	if r.failure != nil || !r.limits.needsApproval(r.order) {
 		return
 	}
 	now := r.ctx.CurrentTimeUTC()

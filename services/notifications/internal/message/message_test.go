@@ -195,7 +195,7 @@ func TestAlertsOfStock(t *testing.T) {
 
 func TestAlertsOfOrders(t *testing.T) {
 	t.Parallel()
-	waits := contracts.ApprovalRequested{OrderID: "ORD-1001", CustomerID: "CUST-123", TotalAmount: 600000, Currency: "USD", RequestedAt: at, ExpiresAt: at.Add(time.Hour)}
+	waits := contracts.ApprovalRequested{OrderID: "ORD-1001", CustomerID: "CUST-123", TotalAmount: 6000_0000, Currency: "USD", RequestedAt: at, ExpiresAt: at.Add(time.Hour)}
 	m, ok, err := message.ApprovalRequested("e1", waits, at)
 	if err != nil || !ok || m.ID != "alert:e1:email" || !m.ToOperators() || m.OrderID != "ORD-1001" || m.Channel != contracts.ChannelEmail {
 		t.Errorf("%+v %v %v", m, ok, err)

@@ -54,7 +54,7 @@ type facts struct {
 var functions = map[string]any{
 	"day":    func(t time.Time) string { return t.UTC().Format("Monday, 2 January 2006") },
 	"moment": func(t time.Time) string { return t.UTC().Format("2 January 2006, 15:04 UTC") },
-	"money":  func(a contracts.Amount, currency string) string { return a.String() + " " + currency },
+	"money":  contracts.Amount.In,
 	"list":   func(words []string) string { return strings.Join(words, ", ") },
 	"short":  func(s string) string { return clip(s, 160) },
 }

@@ -26,7 +26,7 @@ func full(template, channel string) message.Message {
 		ID: "ORD-1001:" + template + ":" + channel, OrderID: "ORD-1001", CustomerID: "CUST-123", Channel: channel, Template: template,
 		RequestedAt: at,
 		Facts: message.Facts{
-			TotalAmount: 9998, Currency: "USD", Carrier: "FedEx", TrackingNumber: "TRK-1001", EstimatedDelivery: at.Add(72 * time.Hour),
+			TotalAmount: 99_9800, Currency: "USD", Carrier: "FedEx", TrackingNumber: "TRK-1001", EstimatedDelivery: at.Add(72 * time.Hour),
 			Reason: `No carrier took the parcel <b>"today"</b>.`, Refunded: true, ExpiresAt: at.Add(24 * time.Hour),
 			NotUndone: []string{contracts.StepRefundPayment, contracts.StepReleaseInventory}, ProductID: "PROD-001", Stock: 9, Warehouse: "WH-001",
 		},
@@ -123,5 +123,19 @@ func TestALongReasonIsShortenedForTextMessages(t *testing.T) {
 	}
 	if !slices.Contains([]rune(out.Body), '…') {
 		t.Error("nothing shows that it was shortened")
+	}
+}
+
+func TestMoneyIsWrittenAsItsCurrencyIs(t *testing.T) {
+	t.Parallel()
+	for want, facts := range map[string]message.Facts{
+		"705 JPY": {TotalAmount: 705_0000, Currency: "JPY"}, "1.234 KWD": {TotalAmount: 1_2340, Currency: "KWD"},
+		"1.200 KWD": {TotalAmount: 1_2000, Currency: "KWD"}, "99.98 USD": {TotalAmount: 99_9800, Currency: "USD"},
+	} {
+		m := full(contracts.TemplateOrderShipped, contracts.ChannelEmail)
+		m.Facts.TotalAmount, m.Facts.Currency = facts.TotalAmount, facts.Currency
+		if out, err := m.Render(""); err != nil || !strings.Contains(out.Body, "Order total: "+want+"<") {
+			t.Errorf("the mail does not say %s: %v", want, err)
+		}
 	}
 }

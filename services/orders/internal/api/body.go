@@ -14,7 +14,7 @@ type newOrder struct {
 	CustomerID   string     `json:"customer_id" pattern:"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$" patternDescription:"1 to 64 letters, digits, dots, underscores and hyphens, the first a letter or digit" example:"CUST-123"`
 	Items        []newLine  `json:"items" minItems:"1" maxItems:"100" nullable:"false" doc:"What is ordered. A product may stand on several lines."`
 	TotalAmount  amount     `json:"total_amount" doc:"Must equal the sum of quantity times price over all items."`
-	Currency     string     `json:"currency,omitempty" pattern:"^[A-Z]{3}$" patternDescription:"an ISO 4217 code of three upper-case letters" default:"USD" doc:"ISO 4217 code."`
+	Currency     string     `json:"currency,omitempty" pattern:"^[A-Z]{3}$" patternDescription:"an ISO 4217 code of three upper-case letters" default:"USD" doc:"A current ISO 4217 code with minor units, in upper case. It decides how many decimal places amounts may have: 2 in USD, 0 in JPY, 3 in KWD."`
 	ShipTo       newAddress `json:"shipping_address"`
 	PaymentToken string     `json:"payment_token,omitempty" maxLength:"255" doc:"Stands for the customer's means of payment at the payment provider. It is never shown again."`
 }
@@ -57,7 +57,7 @@ func written(b []byte) order.Number {
 func (amount) Schema(huma.Registry) *huma.Schema {
 	return &huma.Schema{
 		Type: huma.TypeNumber, Minimum: new(float64), Examples: []any{49.99},
-		Description: "A decimal number with at most two decimal places.",
+		Description: "A decimal number with at most as many decimal places as the currency has.",
 	}
 }
 

@@ -68,7 +68,7 @@ func approvalRequested(t *testing.T, id string) eventing.Event {
 	t.Helper()
 	at := time.Date(2026, 3, 1, 9, 0, 0, 0, time.UTC)
 	return saga(t, id+":ApprovalRequested", contracts.ApprovalRequested{
-		OrderID: id, CustomerID: "CUST-123", TotalAmount: 600000, Currency: "USD", RequestedAt: at, ExpiresAt: at.Add(24 * time.Hour),
+		OrderID: id, CustomerID: "CUST-123", TotalAmount: 6000_0000, Currency: "USD", RequestedAt: at, ExpiresAt: at.Add(24 * time.Hour),
 	})
 }
 
@@ -388,7 +388,7 @@ func TestFollowAnApproval(t *testing.T) {
 	approvals := 0
 	for _, e := range timeline.Items {
 		switch {
-		case e.Type == contracts.TypeApprovalRequested && e.Amount == 600000 && !e.ExpiresAt.IsZero():
+		case e.Type == contracts.TypeApprovalRequested && e.Amount == 6000_0000 && !e.ExpiresAt.IsZero():
 			approvals++
 		case e.Step == contracts.StepApproval && e.Actor == "approver@example.com":
 			approvals++

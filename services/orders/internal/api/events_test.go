@@ -97,7 +97,7 @@ func TestConfirm(t *testing.T) {
 	if err := json.Unmarshal(confirmed.Data, &payload); err != nil {
 		t.Fatal(err)
 	}
-	if confirmed.ID != id+":Order.Confirmed" || payload.OrderID != id || payload.PaymentToken != "tok_secret" || payload.TotalAmount != 9998 {
+	if confirmed.ID != id+":Order.Confirmed" || payload.OrderID != id || payload.PaymentToken != "tok_secret" || payload.TotalAmount != 99_9800 {
 		t.Errorf("announced as %+v %+v", confirmed, payload)
 	}
 	if diff := cmp.Diff([]string{"Order.Created received", "Order.Confirmed confirmed"}, w.history(id)); diff != "" {
@@ -166,6 +166,8 @@ func TestAnEventThatCanNeverBeAnOrder(t *testing.T) {
 		"no id":                   {body(t, nil), []string{"order_id is required"}},
 		"a total that is off":     {body(t, map[string]any{"order_id": "o", "total_amount": 5}), []string{"total_amount must equal"}},
 		"several faults":          {body(t, map[string]any{"order_id": "a/b", "items": item(map[string]any{"quantity": -5, "price": json.Number("1.999")})}), []string{"order_id must", "items[0].quantity", "items[0].price"}},
+		"half a yen":              {body(t, map[string]any{"order_id": "o", "currency": "JPY"}), []string{"items[0].price must have no decimal places in JPY"}},
+		"no currency of ISO 4217": {body(t, map[string]any{"order_id": "o", "currency": "ZZZ"}), []string{"currency must be a current ISO 4217 currency"}},
 		"a mistyped field":        {body(t, map[string]any{"order_id": 5, "customer_id": ""}), []string{"order_id must not be a JSON number", "customer_id is required"}},
 		"a mistyped name":         {body(t, map[string]any{"order_id": "o", "items": item(map[string]any{"name": 5})}), []string{"items.name must not be a JSON number"}},
 		"a text for data":         {`"order"`, []string{"order_id"}},
@@ -254,7 +256,7 @@ func TestFollowASaga(t *testing.T) {
 	if err := json.Unmarshal(same(t, w.bus.of(contracts.TypeOrderFulfilled)).Data, &fulfilled); err != nil {
 		t.Fatal(err)
 	}
-	if fulfilled.OrderID != id || len(fulfilled.Items) != 1 || fulfilled.TrackingNumber != "TRK-1" || fulfilled.TotalAmount != 9998 {
+	if fulfilled.OrderID != id || len(fulfilled.Items) != 1 || fulfilled.TrackingNumber != "TRK-1" || fulfilled.TotalAmount != 99_9800 {
 		t.Errorf("fulfilled: %+v", fulfilled)
 	}
 }

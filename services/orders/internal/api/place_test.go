@@ -33,8 +33,8 @@ func TestPlace(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := contracts.Order{
-		OrderID: id, CustomerID: "CUST-123", TotalAmount: 9998, Currency: "USD", PaymentToken: "tok_secret",
-		Items:  []contracts.Line{{ProductID: "PROD-001", Name: "Mug", Quantity: 2, Price: 4999}},
+		OrderID: id, CustomerID: "CUST-123", TotalAmount: 99_9800, Currency: "USD", PaymentToken: "tok_secret",
+		Items:  []contracts.Line{{ProductID: "PROD-001", Name: "Mug", Quantity: 2, Price: 49_9900}},
 		ShipTo: contracts.Address{Street: "123 Main St", City: "Seattle", State: "WA", Zip: "98101", Country: "US"},
 	}
 	if diff := cmp.Diff(want, payload.Order); diff != "" {
@@ -131,7 +131,7 @@ func TestBadOrders(t *testing.T) {
 			body(t, map[string]any{
 				"customer_id": 5, "order_id": "a/b", "currency": "EURO", "gift": true, "total_amount": nil,
 				"items": []any{
-					map[string]any{"product_id": "", "quantity": "2", "price": json.Number("49.999")},
+					map[string]any{"product_id": "", "quantity": "2", "price": json.Number("49.99999")},
 					map[string]any{"product_id": "P", "quantity": 0, "price": -1, "size": 1},
 					map[string]any{},
 				},

@@ -36,7 +36,7 @@ func confirmed(t *testing.T, more ...func(*order.Order)) *order.Order {
 
 func awaits(o *order.Order) {
 	o.AwaitApproval(order.Cause{EventID: "approval", Source: "/f", Time: at}, contracts.ApprovalRequested{
-		TotalAmount: 600000, Currency: "EUR", RequestedAt: at, ExpiresAt: at.AddDate(0, 0, 1),
+		TotalAmount: 6000_0000, Currency: "EUR", RequestedAt: at, ExpiresAt: at.AddDate(0, 0, 1),
 	}, at)
 }
 
@@ -166,7 +166,7 @@ func TestTheWayOfACancelledOrder(t *testing.T) {
 	cause := order.Cause{EventID: "cancelled", Source: "/f", Time: at}
 	o.Cancel(cause, contracts.FulfillmentCancelled{Reason: "Ordered twice.", Undone: []string{"ReleaseInventory"}, CancelledAt: at.Add(2)}, at.Add(3))
 	want := []order.Entry{
-		{EventID: "approval", Type: "Fulfillment.ApprovalRequested", Time: at, Source: "/f", Status: order.AwaitingApproval, Amount: 600000, Currency: "EUR", ExpiresAt: at.AddDate(0, 0, 1)},
+		{EventID: "approval", Type: "Fulfillment.ApprovalRequested", Time: at, Source: "/f", Status: order.AwaitingApproval, Amount: 6000_0000, Currency: "EUR", ExpiresAt: at.AddDate(0, 0, 1)},
 		{EventID: "approval:Order.Updated", Type: "Order.Updated", Time: at, Source: order.Source, Status: order.AwaitingApproval, Previous: order.Confirmed, CausedBy: "approval"},
 		{EventID: "ord-1:Order.CancellationRequested", Type: "Order.CancellationRequested", Time: at.Add(1), Source: order.Source, Status: order.AwaitingApproval, Reason: "Ordered twice."},
 		{EventID: "ReleaseInventory", Type: "Fulfillment.StepCompleted", Time: at, Source: "/f", Status: order.Fulfilling, Step: "ReleaseInventory", Outcome: "done", TrackingNumber: "T"},

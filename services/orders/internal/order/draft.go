@@ -48,10 +48,7 @@ const (
 	maxPayment = 255
 )
 
-var (
-	idPattern       = regexp.MustCompile(IDPattern)
-	currencyPattern = regexp.MustCompile(`^[A-Z]{3}$`)
-)
+var idPattern = regexp.MustCompile(IDPattern)
 
 // ID names an order; it matches IDPattern.
 type ID string
@@ -73,14 +70,16 @@ func New(d Draft, created time.Time) (*Order, error) {
 	}
 	f.id("order_id", d.ID)
 	f.id("customer_id", d.CustomerID)
-	content.Items = f.lines(d.Lines)
-	content.TotalAmount = f.total(d.Total, content.Items)
 	if content.Currency == "" {
 		content.Currency = contracts.DefaultCurrency
 	}
-	if !currencyPattern.MatchString(content.Currency) {
-		f.add("currency", "must be an ISO 4217 code of three upper-case letters, such as USD")
+	currency := content.Currency
+	if _, known := contracts.CurrencyPlaces(currency); !known {
+		f.add("currency", "must be a current ISO 4217 currency with minor units, in upper case, such as USD, JPY or KWD")
+		currency = "" // amounts in an unknown currency are checked as numbers only
 	}
+	content.Items = f.lines(d.Lines, currency)
+	content.TotalAmount = f.total(d.Total, content.Items, currency)
 	f.text("shipping_address.street", d.ShipTo.Street, maxStreet, required)
 	f.text("shipping_address.city", d.ShipTo.City, maxPlace, required)
 	f.text("shipping_address.state", d.ShipTo.State, maxPlace, optional)
@@ -133,7 +132,7 @@ func (f *faults) text(path, value string, most int, required bool) {
 }
 
 // lines checks every line, unless there are too many of them to be worth naming. It returns nil when a line is faulty.
-func (f *faults) lines(drafts []DraftLine) []contracts.Line {
+func (f *faults) lines(drafts []DraftLine, currency string) []contracts.Line {
 	if len(drafts) == 0 || len(drafts) > MaxLines {
 		f.add("items", fmt.Sprintf("must hold 1 to %d lines", MaxLines))
 		return nil
@@ -146,7 +145,7 @@ func (f *faults) lines(drafts []DraftLine) []contracts.Line {
 		f.text(path+"name", d.Name, maxName, optional)
 		lines[i] = contracts.Line{
 			ProductID: d.ProductID, Name: d.Name,
-			Quantity: f.quantity(path+"quantity", d.Quantity), Price: f.amount(path+"price", d.Price),
+			Quantity: f.quantity(path+"quantity", d.Quantity), Price: f.amount(path+"price", d.Price, currency),
 		}
 	}
 	if len(*f) > before {
@@ -167,31 +166,39 @@ func (f *faults) quantity(path string, n Number) int {
 	return quantity
 }
 
-func (f *faults) amount(path string, n Number) contracts.Amount {
+// amount checks an amount of money. The currency is empty when it is faulty itself.
+func (f *faults) amount(path string, n Number, currency string) contracts.Amount {
 	if n == "" {
 		f.add(path, "is required")
 		return 0
 	}
 	amount, err := contracts.ParseAmount(string(n))
-	if err != nil || amount < 0 {
-		f.add(path, "must be a number of at least 0 with at most two decimal places, such as 49.99")
+	switch {
+	case err != nil || amount < 0:
+		f.add(path, "must be a number from 0 to "+contracts.MaxAmount.String()+" with at most as many decimal places as the currency has, such as 49.99 USD")
+	case currency != "" && !amount.Fits(currency):
+		f.add(path, contracts.PlacesRule(currency))
 	}
 	return amount
 }
 
 // total checks the total against the lines; when those are faulty there is nothing to compare it with.
-func (f *faults) total(n Number, lines []contracts.Line) contracts.Amount {
+func (f *faults) total(n Number, lines []contracts.Line, currency string) contracts.Amount {
 	before := len(*f)
-	total := f.amount("total_amount", n)
+	total := f.amount("total_amount", n, currency)
 	if lines == nil || len(*f) > before {
 		return total
 	}
 	var sum contracts.Amount
 	for _, line := range lines {
-		sum += line.Price * contracts.Amount(line.Quantity)
+		sum += line.Price * contracts.Amount(line.Quantity) // MaxAmount times MaxQuantity fits
+		if sum > contracts.MaxAmount {
+			f.add("total_amount", "must be at most "+contracts.MaxAmount.String()+", and the sum of quantity times price over all items is more")
+			return total
+		}
 	}
 	if total != sum {
-		f.add("total_amount", "must equal the sum of quantity times price over all items, which is "+sum.String())
+		f.add("total_amount", "must equal the sum of quantity times price over all items, which is "+sum.In(currency))
 	}
 	return total
 }

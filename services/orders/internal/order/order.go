@@ -187,7 +187,7 @@ func (o *Order) Complete(cause Cause, e contracts.FulfillmentCompleted, now time
 		o.s.Shipment = Shipment{e.TrackingNumber, e.Carrier, e.EstimatedDelivery}
 	}
 	o.learn(cause, Fulfilled, contracts.TypeOrderFulfilled, now, Entry{
-		Type: contracts.TypeFulfillmentCompleted, Time: e.CompletedAt, Amount: e.ShipmentCost,
+		Type: contracts.TypeFulfillmentCompleted, Time: e.CompletedAt, Amount: e.ShipmentCost, Currency: e.Currency,
 		Carrier: e.Carrier, TrackingNumber: e.TrackingNumber, EstimatedDelivery: e.EstimatedDelivery,
 	})
 	return true

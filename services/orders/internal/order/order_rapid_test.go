@@ -94,7 +94,7 @@ func TestAnyHistory(t *testing.T) {
 			"await approval": func(t *rapid.T) {
 				c, now := cause("approval"), h.tick()
 				h.deliver(t, c.EventID, func(o *order.Order) bool {
-					return o.AwaitApproval(c, contracts.ApprovalRequested{TotalAmount: 600000, Currency: "USD"}, now)
+					return o.AwaitApproval(c, contracts.ApprovalRequested{TotalAmount: 6000_0000, Currency: "USD"}, now)
 				})
 			},
 			"cancel": func(t *rapid.T) {

@@ -41,8 +41,8 @@ func TestNew(t *testing.T) {
 	want := order.Snapshot{
 		Status: order.Received, CreatedAt: at, UpdatedAt: at,
 		Content: contracts.Order{
-			OrderID: "ord-1", CustomerID: "CUST-123", TotalAmount: 12997, Currency: "EUR", PaymentToken: "tok_visa",
-			Items:  []contracts.Line{{ProductID: "PROD-1", Name: "Mug", Quantity: 2, Price: 4999}, {ProductID: "PROD-1", Quantity: 1, Price: 2999}},
+			OrderID: "ord-1", CustomerID: "CUST-123", TotalAmount: 129_9700, Currency: "EUR", PaymentToken: "tok_visa",
+			Items:  []contracts.Line{{ProductID: "PROD-1", Name: "Mug", Quantity: 2, Price: 49_9900}, {ProductID: "PROD-1", Quantity: 1, Price: 29_9900}},
 			ShipTo: contracts.Address{Street: "123 Main St", City: "Seattle", State: "WA", Zip: "98101", Country: "US"},
 		},
 	}
@@ -152,23 +152,23 @@ func TestTheWayOfAFulfilledOrder(t *testing.T) {
 		t.Fatal("not confirmed")
 	}
 	o.Step(order.Cause{EventID: "pay", Source: "/f", Time: at}, contracts.StepCompleted{
-		Step: contracts.StepValidatePayment, Outcome: contracts.OutcomeDone, Amount: 12997, CompletedAt: at.Add(2),
+		Step: contracts.StepValidatePayment, Outcome: contracts.OutcomeDone, Amount: 129_9700, CompletedAt: at.Add(2),
 	}, at.Add(3))
 	o.Step(order.Cause{EventID: "ship", Source: "/f", Time: at.Add(4)}, contracts.StepCompleted{
 		Step: contracts.StepProcessShipment, Outcome: contracts.OutcomeDone, TrackingNumber: "T", Carrier: "C", EstimatedDelivery: eta,
 	}, at.Add(5))
 	o.Complete(order.Cause{EventID: "done", Source: "/f", Time: at.Add(6)}, contracts.FulfillmentCompleted{
-		TrackingNumber: "T", Carrier: "C", EstimatedDelivery: eta, ShipmentCost: 999,
+		TrackingNumber: "T", Carrier: "C", EstimatedDelivery: eta, ShipmentCost: 9_9900,
 	}, at.Add(7))
 
 	s := o.Snapshot()
 	want := []order.Entry{
 		{EventID: "ord-1:Order.Created", Type: "Order.Created", Time: at, Source: order.Source, Status: order.Received},
 		{EventID: "ord-1:Order.Confirmed", Type: "Order.Confirmed", Time: at.Add(1), Source: order.Source, Status: order.Confirmed, Previous: order.Received, CausedBy: "ord-1:Order.Created"},
-		{EventID: "pay", Type: "Fulfillment.StepCompleted", Time: at.Add(2), Source: "/f", Status: order.Fulfilling, Step: "ValidatePayment", Outcome: "done", Amount: 12997},
+		{EventID: "pay", Type: "Fulfillment.StepCompleted", Time: at.Add(2), Source: "/f", Status: order.Fulfilling, Step: "ValidatePayment", Outcome: "done", Amount: 129_9700},
 		{EventID: "pay:Order.Updated", Type: "Order.Updated", Time: at.Add(3), Source: order.Source, Status: order.Fulfilling, Previous: order.Confirmed, CausedBy: "pay"},
 		{EventID: "ship", Type: "Fulfillment.StepCompleted", Time: at.Add(4), Source: "/f", Status: order.Fulfilling, Step: "ProcessShipment", Outcome: "done", TrackingNumber: "T", Carrier: "C", EstimatedDelivery: eta},
-		{EventID: "done", Type: "Fulfillment.Completed", Time: at.Add(6), Source: "/f", Status: order.Fulfilled, Amount: 999, TrackingNumber: "T", Carrier: "C", EstimatedDelivery: eta},
+		{EventID: "done", Type: "Fulfillment.Completed", Time: at.Add(6), Source: "/f", Status: order.Fulfilled, Amount: 9_9900, TrackingNumber: "T", Carrier: "C", EstimatedDelivery: eta},
 		{EventID: "ord-1:Order.Fulfilled", Type: "Order.Fulfilled", Time: at.Add(7), Source: order.Source, Status: order.Fulfilled, Previous: order.Fulfilling, CausedBy: "done"},
 	}
 	if diff := cmp.Diff(want, s.Timeline); diff != "" {
@@ -188,7 +188,7 @@ func TestTheWayOfAFulfilledOrder(t *testing.T) {
 		contracts.OrderConfirmed{Order: s.Content, CreatedAt: at, ProcessedAt: at.Add(1)},
 		contracts.OrderUpdated{OrderID: "ord-1", CustomerID: "CUST-123", Status: "fulfilling", PreviousStatus: "confirmed", UpdatedAt: at.Add(3)},
 		contracts.OrderFulfilled{
-			OrderID: "ord-1", CustomerID: "CUST-123", Items: s.Content.Items, TotalAmount: 12997, Currency: "EUR",
+			OrderID: "ord-1", CustomerID: "CUST-123", Items: s.Content.Items, TotalAmount: 129_9700, Currency: "EUR",
 			TrackingNumber: "T", Carrier: "C", EstimatedDelivery: eta, FulfilledAt: at.Add(7),
 		},
 	}
@@ -264,4 +264,57 @@ func TestTheTransitionTable(t *testing.T) {
 var rank = map[order.Status]int{
 	order.Received: 0, order.Confirmed: 1, order.Fulfilling: 2, order.AwaitingApproval: 2, order.NeedsAttention: 3,
 	order.Fulfilled: 4, order.FulfillmentFailed: 4, order.Cancelled: 4,
+}
+
+func TestMoneyFollowsItsCurrency(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		currency     string
+		price, total order.Number
+		fault        string
+	}{
+		{"JPY", "705", "1410", ""},
+		{"JPY", "705.00", "1410.0", ""},
+		{"JPY", "705.50", "1411", "items[0].price must have no decimal places in JPY, such as 4999"},
+		{"KWD", "1.234", "2.468", ""},
+		{"KWD", "1.2345", "2.469", "items[0].price must have at most 3 decimal places in KWD, such as 49.990"},
+		{"KWD", "1.234", "2.46", "total_amount must equal the sum of quantity times price over all items, which is 2.468 KWD"},
+		{"CLF", "1.2345", "2.469", ""},
+		{"USD", "1.234", "2.468", "items[0].price must have at most 2 decimal places in USD, such as 49.99"},
+		{"", "1.23", "2.46", ""},
+		{"HUF", "1.23", "2.46", ""},
+		{"ISK", "1.23", "2.46", "items[0].price must have no decimal places in ISK, such as 4999"},
+		{"ZZZ", "1.00", "2.00", "currency must be a current ISO 4217 currency"},
+		{"XXX", "1.00", "2.00", "currency must be a current ISO 4217 currency"},
+		{"XTS", "1.00", "2.00", "currency must be a current ISO 4217 currency"},
+		{"XAU", "1.00", "2.00", "currency must be a current ISO 4217 currency"},
+		{"jpy", "1.00", "2.00", "currency must be a current ISO 4217 currency"},
+		{"USD", "9999999999.99", "9999999999.99", "total_amount must be at most 9999999999.9999"},
+	} {
+		d := draft()
+		d.Currency, d.Total = c.currency, c.total
+		d.Lines = []order.DraftLine{{ProductID: "PROD-1", Quantity: "2", Price: c.price}}
+		_, err := order.New(d, at)
+		if c.fault == "" {
+			if err != nil {
+				t.Errorf("%s %s: %v", c.price, c.currency, err)
+			}
+			continue
+		}
+		var refused *order.Error
+		if !errors.As(err, &refused) || !strings.HasPrefix(refused.Faults[0].Path+" "+refused.Faults[0].Expectation, c.fault) {
+			t.Errorf("%s %s: %v, want %s", c.price, c.currency, err, c.fault)
+		}
+	}
+}
+
+// TestTheLargestOrderDoesNotOverflow: a hundred lines of the largest price and quantity are more than an int64 holds.
+func TestTheLargestOrderDoesNotOverflow(t *testing.T) {
+	t.Parallel()
+	d := draft()
+	d.Currency, d.Total = "USD", "0"
+	d.Lines = slices.Repeat([]order.DraftLine{{ProductID: "PROD-1", Quantity: "1000", Price: "9999999999.99"}}, order.MaxLines)
+	if _, err := order.New(d, at); err == nil || !strings.Contains(err.Error(), "total_amount must be at most") {
+		t.Errorf("the error is %v", err)
+	}
 }

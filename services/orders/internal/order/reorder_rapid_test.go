@@ -64,7 +64,7 @@ func drawStream(t *rapid.T) (*stream, order.Status) {
 		}
 		if waits {
 			s.add("ApprovalRequested", func(o *order.Order, cause order.Cause, now time.Time) bool {
-				return o.AwaitApproval(cause, contracts.ApprovalRequested{TotalAmount: 600000, Currency: "EUR", RequestedAt: at, ExpiresAt: at.AddDate(0, 0, 1)}, now)
+				return o.AwaitApproval(cause, contracts.ApprovalRequested{TotalAmount: 6000_0000, Currency: "EUR", RequestedAt: at, ExpiresAt: at.AddDate(0, 0, 1)}, now)
 			})
 		}
 		switch {

@@ -51,7 +51,7 @@ func TestNothingIsLost(t *testing.T) {
 	o.Place()
 	o.Confirm(order.Cause{EventID: "e-1", Source: "/shop", Time: at}, at)
 	o.Step(order.Cause{EventID: "e-2", Source: "/f", Time: at}, contracts.StepCompleted{
-		Step: contracts.StepProcessShipment, Outcome: contracts.OutcomeDone, Code: "c", Message: "m", Amount: 999, Currency: "EUR",
+		Step: contracts.StepProcessShipment, Outcome: contracts.OutcomeDone, Code: "c", Message: "m", Amount: 9_9900, Currency: "EUR",
 		TransactionID: "t", Carrier: "UPS", TrackingNumber: "n", EstimatedDelivery: at, CompletedAt: at,
 	}, at)
 	if _, err := o.RequestCancellation("r", at); err == nil {
@@ -60,7 +60,7 @@ func TestNothingIsLost(t *testing.T) {
 	o.Step(order.Cause{EventID: "e-3", Source: "/f", Time: at}, contracts.StepCompleted{
 		Step: contracts.StepCancelShipment, Outcome: contracts.OutcomeDone, Actor: "a", CompletedAt: at,
 	}, at)
-	o.AwaitApproval(order.Cause{EventID: "e-4", Source: "/f", Time: at}, contracts.ApprovalRequested{TotalAmount: 1, ExpiresAt: at}, at)
+	o.AwaitApproval(order.Cause{EventID: "e-4", Source: "/f", Time: at}, contracts.ApprovalRequested{TotalAmount: 100, ExpiresAt: at}, at)
 	if _, err := o.RequestCancellation("r", at); err != nil {
 		t.Error(err)
 	}
