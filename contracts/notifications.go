@@ -139,6 +139,8 @@ type NotificationDelivered struct {
 	Template    string    `json:"template"`
 	Attempts    int       `json:"attempts"`
 	DeliveredAt time.Time `json:"delivered_at"`
+	// Resends is how many times an operator had the message sent again before this outcome.
+	Resends int `json:"resends,omitempty"`
 }
 
 // EventType is Notification.Delivered.
@@ -147,10 +149,11 @@ func (NotificationDelivered) EventType() string { return TypeNotificationDeliver
 // Subject is notifications/<notification id>.
 func (e NotificationDelivered) Subject() string { return notificationSubject(e.NotificationID) }
 
-// Key is the message, which has one outcome.
+// Key is the message, which has one outcome, and another one after each resend.
 func (e NotificationDelivered) Key() string { return e.NotificationID }
 
-// NotificationFailed says that a message was given up.
+// NotificationFailed says that a message was given up: nothing sends it again but an operator's order. A message that waits for
+// an address has not failed yet.
 type NotificationFailed struct {
 	NotificationID string `json:"notification_id"`
 	OrderID        string `json:"order_id,omitempty"`
@@ -163,6 +166,8 @@ type NotificationFailed struct {
 	Error    string    `json:"error"`
 	Attempts int       `json:"attempts"`
 	FailedAt time.Time `json:"failed_at"`
+	// Resends is how many times an operator had the message sent again before this outcome.
+	Resends int `json:"resends,omitempty"`
 }
 
 // EventType is Notification.Failed.
@@ -171,5 +176,5 @@ func (NotificationFailed) EventType() string { return TypeNotificationFailed }
 // Subject is notifications/<notification id>.
 func (e NotificationFailed) Subject() string { return notificationSubject(e.NotificationID) }
 
-// Key is the message, which has one outcome.
+// Key is the message, which has one outcome, and another one after each resend.
 func (e NotificationFailed) Key() string { return e.NotificationID }

@@ -35,6 +35,8 @@ type Config struct {
 	SendLastRetry  config.Duration `env:"SEND_LAST_RETRY" envDefault:"5m"`
 	// SendTimeout bounds one call of a channel.
 	SendTimeout config.Duration `env:"SEND_TIMEOUT" envDefault:"10s"`
+	// AddressWait is how long a message to a customer without an address for its channel waits for one.
+	AddressWait config.Duration `env:"ADDRESS_WAIT" envDefault:"24h"`
 }
 
 type emailAddress string

@@ -71,7 +71,10 @@ func run(ctx context.Context, environ []string, stdout io.Writer) (err error) {
 	push := channel.NewPush(keys, c.VAPIDSubject, c.AllowLoopbackPush)
 	defer push.Close()
 	courier, err := delivery.New(delivery.Options{
-		Messages: messages, Contacts: contacts, Backlog: state.NewBacklog(documents, "notifications", ulid.Make().String()),
+		Messages: messages, Contacts: contacts,
+		Backlog:  state.NewBacklog(documents, "notifications", ulid.Make().String()),
+		Expiries: state.NewBacklog(documents, "address-waits", ulid.Make().String()),
+		Arrivals: state.NewBacklog(documents, "address-arrivals", ulid.Make().String()),
 		Channels: map[string]delivery.Channel{
 			contracts.ChannelEmail: channel.NewEmail(dapr.Client, contracts.Email),
 			contracts.ChannelSMS:   channel.NewSMS(dapr.Client, contracts.SMS),
@@ -79,7 +82,7 @@ func run(ctx context.Context, environ []string, stdout io.Writer) (err error) {
 		},
 		Announce:  announce(publisher),
 		Operators: contracts.Contact{Email: string(c.OperatorsEmail)}, Policy: c.policy(),
-		SendTimeout: time.Duration(c.SendTimeout), Logger: logger,
+		SendTimeout: time.Duration(c.SendTimeout), AddressWait: time.Duration(c.AddressWait), Logger: logger,
 	})
 	if err != nil {
 		return err

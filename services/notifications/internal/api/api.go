@@ -21,6 +21,10 @@ import (
 // Courier takes messages over and brings each to its outcome.
 type Courier interface {
 	Accept(ctx context.Context, m message.Message) error
+	// UpdateContact is how contacts are changed: messages may wait for an address.
+	UpdateContact(ctx context.Context, customerID string, change func(c *contact.Contact) bool) (contact.Contact, error)
+	// Resend has a message that has its outcome sent again.
+	Resend(ctx context.Context, id, actor, reason string, evenIfDelivered bool) (message.Message, error)
 }
 
 // Messages is where messages are read.
@@ -29,10 +33,9 @@ type Messages interface {
 	OfOrder(ctx context.Context, orderID string) ([]message.Message, error)
 }
 
-// Contacts is where contacts are kept.
+// Contacts is where contacts are read.
 type Contacts interface {
 	Get(ctx context.Context, customerID string) (contact.Contact, error)
-	Update(ctx context.Context, customerID string, change func(c *contact.Contact) bool) (contact.Contact, error)
 }
 
 // API is what the routes stand on.
@@ -67,18 +70,26 @@ func (a API) Mount(api huma.API) {
 		Summary: "One notification", Errors: []int{404, 503},
 	}, a.get)
 	huma.Register(api, huma.Operation{
+		OperationID: "resend-notification", Method: http.MethodPost, Path: "/v1/notifications/{id}/resend", Tags: []string{"notifications"},
+		Summary: "Send a notification again",
+		Description: "For one that was given up (failed), to the address that is known now; actor and reason stay on record in it. The same order again is no other one. " +
+			"409 notification_pending for one that has not come to its outcome, 409 notification_delivered for one that was delivered, unless even_if_delivered is true. " +
+			"Without an address it waits for one.",
+		DefaultStatus: http.StatusAccepted, MaxBodyBytes: rest.MaxBody, Errors: []int{400, 404, 409, 413, 415, 422, 503},
+	}, a.resend)
+	huma.Register(api, huma.Operation{
 		OperationID: "get-contact", Method: http.MethodGet, Path: "/v1/customers/{customer_id}/contact", Tags: []string{"contacts"},
 		Summary: "How a customer can be reached", Errors: []int{404, 422, 503},
 	}, a.getContact)
 	huma.Register(api, huma.Operation{
 		OperationID: "set-contact", Method: http.MethodPut, Path: "/v1/customers/{customer_id}/contact", Tags: []string{"contacts"},
 		Summary:      "Set how a customer can be reached",
-		Description:  "Replaces the whole contact: what is left out is gone. A channel is used when it has an address and preferences do not switch it off.",
+		Description:  "Replaces the whole contact: what is left out is gone. A channel is used when it has an address and preferences do not switch it off. Messages that wait for an address are sent.",
 		MaxBodyBytes: rest.MaxBody, Errors: []int{400, 413, 415, 422, 503},
 	}, a.setContact)
 	huma.Register(api, huma.Operation{
 		OperationID: "delete-contact", Method: http.MethodDelete, Path: "/v1/customers/{customer_id}/contact", Tags: []string{"contacts"},
-		Summary: "Forget how a customer can be reached", Description: "Also when nothing was known. Messages that are not sent yet will fail.",
+		Summary: "Forget how a customer can be reached", Description: "Also when nothing was known. Messages that are not sent yet will fail, those that wait for an address too.",
 		DefaultStatus: http.StatusNoContent, Errors: []int{422, 503},
 	}, a.deleteContact)
 	huma.Register(api, huma.Operation{
@@ -128,8 +139,12 @@ func now() time.Time { return time.Now().UTC() }
 func (a API) problem(ctx context.Context, err error) error {
 	if refused, ok := errors.AsType[*message.Error](err); ok {
 		p := &rest.Problem{Status: http.StatusUnprocessableEntity, Code: refused.Code, Detail: refused.Text}
-		if refused.Kind == message.NotFound {
+		switch refused.Kind {
+		case message.NotFound:
 			p.Status = http.StatusNotFound
+		case message.Conflict:
+			p.Status = http.StatusConflict
+		default:
 		}
 		return p
 	}

@@ -22,6 +22,7 @@ import (
 	"waybill/platform/rest"
 	"waybill/platform/state"
 	"waybill/services/notifications/internal/api"
+	"waybill/services/notifications/internal/contact"
 	"waybill/services/notifications/internal/message"
 	"waybill/services/notifications/internal/store"
 )
@@ -61,6 +62,7 @@ func (f *fragile) Get(ctx context.Context, key string, doc any) (state.ETag, err
 
 type courier struct {
 	messages *store.Messages
+	contacts *store.Contacts
 	accepted []message.Message
 	err      error
 }
@@ -74,6 +76,19 @@ func (c *courier) Accept(ctx context.Context, m message.Message) error {
 		c.accepted = append(c.accepted, m)
 	}
 	return err
+}
+
+func (c *courier) UpdateContact(ctx context.Context, customerID string, change func(c *contact.Contact) bool) (contact.Contact, error) {
+	return c.contacts.Update(ctx, customerID, change)
+}
+
+func (c *courier) Resend(ctx context.Context, id, actor, reason string, evenIfDelivered bool) (message.Message, error) {
+	var refusal error
+	m, err := c.messages.Update(ctx, id, func(m *message.Message) (changed bool) {
+		changed, refusal = m.Resend(actor, reason, evenIfDelivered, time.Now())
+		return changed
+	})
+	return m, errors.Join(err, refusal)
 }
 
 // bus takes what is parked.
@@ -99,7 +114,7 @@ func newWorld(t *testing.T) *world {
 	t.Helper()
 	w := &world{t: t, docs: &fragile{Store: state.NewMemory()}, bus: &bus{}}
 	w.messages, w.contacts = store.NewMessages(w.docs), store.NewContacts(w.docs)
-	w.courier = &courier{messages: w.messages}
+	w.courier = &courier{messages: w.messages, contacts: w.contacts}
 	logger := slog.New(slog.DiscardHandler)
 	edge := api.API{
 		Courier: w.courier, Messages: w.messages, Contacts: w.contacts, Logger: logger,
@@ -240,6 +255,82 @@ func TestAnOrdersNotifications(t *testing.T) {
 	}
 	if diff := cmp.Diff(list.Items[1], one); diff != "" {
 		t.Error(diff)
+	}
+}
+
+func TestResendByItsAPI(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.taken(contracts.TopicNotifications, "e", request(contracts.ChannelEmail))
+	const path = "/v1/notifications/ORD-1001:order_shipped:email/resend"
+	const body = `{"actor":"operator@example.com","reason":"The mail server is back."}`
+	change := func(change func(m *message.Message) bool) {
+		t.Helper()
+		if _, err := w.messages.Update(t.Context(), "ORD-1001:order_shipped:email", change); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if p := w.refused(w.request(http.MethodPost, path, body), http.StatusConflict); p.Code != "notification_pending" {
+		t.Errorf("%+v", p)
+	}
+	change(func(m *message.Message) bool {
+		return m.Wait(&message.Refusal{Code: message.CodeNoAddress, Text: "No contact of the customer is known."}, time.Now(), time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC))
+	})
+	if p := w.refused(w.request(http.MethodPost, path, body), http.StatusConflict); p.Code != "notification_pending" {
+		t.Errorf("%+v", p)
+	}
+	if answer := w.request(http.MethodGet, "/v1/notifications?order_id=ORD-1001", ""); !strings.Contains(answer.Body.String(), `"state":"waiting_for_address"`) ||
+		!strings.Contains(answer.Body.String(), `"waits_until":"2100-01-01T00:00:00Z"`) || strings.Contains(answer.Body.String(), `"outcome"`) {
+		t.Errorf("%s", answer.Body)
+	}
+	change(func(m *message.Message) bool {
+		return m.Refuse(&message.Refusal{Code: message.CodeNoAddress, Text: "No contact of the customer is known."}, time.Now())
+	})
+	for range 2 { // the same order again is no other one
+		answer := w.request(http.MethodPost, path, body)
+		var got map[string]any
+		if err := json.Unmarshal(answer.Body.Bytes(), &got); err != nil || answer.Code != http.StatusAccepted || got["state"] != "pending" || got["outcome"] != nil {
+			t.Fatalf("%d %s", answer.Code, answer.Body)
+		}
+		resends, ok := got["resends"].([]any)
+		if !ok || len(resends) != 1 {
+			t.Fatalf("%s", answer.Body)
+		}
+		one := resends[0].(map[string]any)
+		earlier := one["earlier"].(map[string]any)
+		if one["actor"] != "operator@example.com" || one["reason"] != "The mail server is back." || one["at"] == nil || earlier["state"] != "failed" || earlier["code"] != "no_address" {
+			t.Errorf("%s", answer.Body)
+		}
+	}
+	change(func(m *message.Message) bool { return m.Accept(time.Now()) })
+	if p := w.refused(w.request(http.MethodPost, path, `{"actor":"a","reason":"b"}`), http.StatusConflict); p.Code != "notification_delivered" {
+		t.Errorf("%+v", p)
+	}
+	if answer := w.request(http.MethodPost, path, `{"actor":"a","reason":"b","even_if_delivered":true}`); answer.Code != http.StatusAccepted {
+		t.Errorf("%d %s", answer.Code, answer.Body)
+	}
+	for i := range message.MaxResends - 1 {
+		change(func(m *message.Message) bool { return m.Accept(time.Now()) })
+		answer := w.request(http.MethodPost, path, fmt.Sprintf(`{"actor":"a","reason":"%d","even_if_delivered":true}`, i))
+		if want := http.StatusAccepted; i < message.MaxResends-2 && answer.Code != want {
+			t.Errorf("%d %s", answer.Code, answer.Body)
+		} else if i == message.MaxResends-2 {
+			if p := w.refused(answer, http.StatusConflict); p.Code != "too_many_resends" {
+				t.Errorf("%+v", p)
+			}
+		}
+	}
+	for _, id := range []string{"ORD-9:order_shipped:email", "a%7C%7Cb"} {
+		if p := w.refused(w.request(http.MethodPost, "/v1/notifications/"+id+"/resend", body), http.StatusNotFound); p.Code != "notification_not_found" {
+			t.Errorf("%s: %+v", id, p)
+		}
+	}
+	for body, location := range map[string]string{
+		`{"actor":" ","reason":"b"}`: "body.actor", `{"actor":"a"}`: "body.reason", `{"actor":"a","reason":"b","again":true}`: "body.again",
+	} {
+		if p := w.refused(w.request(http.MethodPost, path, body), http.StatusUnprocessableEntity); len(p.Errors) != 1 || p.Errors[0].Location != location {
+			t.Errorf("%s: %+v", body, p)
+		}
 	}
 }
 

@@ -77,7 +77,7 @@ func (a API) setContact(ctx context.Context, in *setContactInput) (*contactOutpu
 	if faults := contact.Check(said, a.Loopback); len(faults) > 0 {
 		return nil, a.problem(ctx, faults)
 	}
-	c, err := a.Contacts.Update(ctx, in.CustomerID, func(c *contact.Contact) bool {
+	c, err := a.Courier.UpdateContact(ctx, in.CustomerID, func(c *contact.Contact) bool {
 		c.Set(said, now())
 		return true
 	})
@@ -88,7 +88,7 @@ func (a API) setContact(ctx context.Context, in *setContactInput) (*contactOutpu
 }
 
 func (a API) deleteContact(ctx context.Context, in *CustomerPath) (*struct{}, error) {
-	_, err := a.Contacts.Update(ctx, in.CustomerID, func(c *contact.Contact) bool {
+	_, err := a.Courier.UpdateContact(ctx, in.CustomerID, func(c *contact.Contact) bool {
 		c.Remove(now())
 		return true
 	})

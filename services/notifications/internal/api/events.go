@@ -97,7 +97,7 @@ func (a API) learn(ctx context.Context, e eventing.Event, customerID string, sai
 	if faults := contact.Check(said, a.Loopback); len(faults) > 0 {
 		return eventing.Reject(faults)
 	}
-	_, err := a.Contacts.Update(ctx, customerID, func(c *contact.Contact) bool { return c.Learn(said, at, now()) })
+	_, err := a.Courier.UpdateContact(ctx, customerID, func(c *contact.Contact) bool { return c.Learn(said, at, now()) })
 	if err != nil {
 		return fmt.Errorf("keep the contact of %s: %w", customerID, err)
 	}

@@ -24,13 +24,27 @@ type notification struct {
 	Recipient      string        `json:"recipient" enum:"customer,operators"`
 	Channel        string        `json:"channel" enum:"email,sms,push"`
 	Template       string        `json:"template"`
-	State          message.State `json:"state" enum:"pending,sending,delivered,failed"`
+	State          message.State `json:"state" enum:"pending,sending,waiting_for_address,delivered,failed"`
 	Attempts       int           `json:"attempts" doc:"Calls of the channel, one under way included."`
 	RequestedAt    time.Time     `json:"requested_at"`
 	LastAttemptAt  time.Time     `json:"last_attempt_at,omitzero"`
 	NextAttemptAt  time.Time     `json:"next_attempt_at,omitzero"`
 	LastError      string        `json:"last_error,omitempty" doc:"Why the latest attempt did not succeed."`
+	WaitsUntil     time.Time     `json:"waits_until,omitzero" doc:"When it is given up, while the state is waiting_for_address."`
+	Resends        []resend      `json:"resends,omitempty" nullable:"false" doc:"Every order to send it again, oldest first."`
 	Outcome        *outcome      `json:"outcome,omitempty" doc:"What came of it, once the state is delivered or failed."`
+}
+
+type resend struct {
+	Actor   string    `json:"actor"`
+	Reason  string    `json:"reason"`
+	At      time.Time `json:"at"`
+	Earlier earlier   `json:"earlier" doc:"The outcome that the notification had before."`
+}
+
+type earlier struct {
+	State message.State `json:"state" enum:"delivered,failed"`
+	outcome
 }
 
 type outcome struct {
@@ -47,6 +61,12 @@ func shown(m *message.Message) notification {
 	}
 	if m.ToOperators() {
 		n.Recipient = "operators"
+	}
+	if m.State == message.Waiting {
+		n.WaitsUntil = m.WaitsUntil.UTC()
+	}
+	for _, r := range m.Resends {
+		n.Resends = append(n.Resends, resend{r.Actor, r.Reason, r.At, earlier{r.Earlier.State, outcome{r.Earlier.At, r.Earlier.Code, r.Earlier.Error}}})
 	}
 	if m.Final() {
 		n.Outcome = &outcome{m.FinishedAt, m.Code, m.Error}
@@ -77,6 +97,26 @@ func (a API) get(ctx context.Context, in *getInput) (*getOutput, error) {
 		return nil, a.problem(ctx, message.ErrNotFound())
 	}
 	m, err := a.Messages.Get(ctx, in.ID)
+	if err != nil {
+		return nil, a.problem(ctx, err)
+	}
+	return &getOutput{shown(&m)}, nil
+}
+
+type resendInput struct {
+	ID   string `path:"id" example:"ORD-1001:order_shipped:email"`
+	Body struct {
+		Actor           string `json:"actor" minLength:"1" maxLength:"200" pattern:"\\S" patternDescription:"a name" doc:"Who has it sent again." example:"operator@example.com"`
+		Reason          string `json:"reason" minLength:"1" maxLength:"500" pattern:"\\S" patternDescription:"a reason" doc:"Why it will arrive now." example:"The mail server accepts mail again."`
+		EvenIfDelivered bool   `json:"even_if_delivered,omitempty" doc:"Whether a notification that was delivered is sent a second time, such as to an address that was corrected."`
+	}
+}
+
+func (a API) resend(ctx context.Context, in *resendInput) (*getOutput, error) {
+	if message.CheckID(in.ID) != nil {
+		return nil, a.problem(ctx, message.ErrNotFound())
+	}
+	m, err := a.Courier.Resend(ctx, in.ID, in.Body.Actor, in.Body.Reason, in.Body.EvenIfDelivered)
 	if err != nil {
 		return nil, a.problem(ctx, err)
 	}

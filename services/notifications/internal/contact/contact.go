@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"net/url"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -26,6 +27,51 @@ type Contact struct {
 	At time.Time `json:"at"`
 	// Removed says that the contact was deleted. It stays as a mark, so that an older event does not bring it back.
 	Removed bool `json:"removed,omitempty"`
+
+	// Waiting says where messages may be that wait for an address of this customer. What is known of the customer changes
+	// together with it, in one document, so that no message can miss an address.
+	Waiting []Waiting `json:"waiting,omitempty"`
+}
+
+// Waiting is a place where messages may wait for an address, until a time at the latest. It stays in the list until then, also
+// when they wait no longer.
+type Waiting struct {
+	Place string    `json:"place"`
+	Until time.Time `json:"until"`
+}
+
+const (
+	// maxWaiting bounds the list, and so the work that a new address causes: one place is one order.
+	maxWaiting = 200
+	// waitingGrace is how long a place stays in the list after its time, and by how much another message there may wait longer.
+	waitingGrace = time.Minute
+)
+
+// Await notes that a message waits at the place until then. Changed says whether that was news, ok is false when the list is
+// full.
+func (c *Contact) Await(place string, until, now time.Time) (changed, ok bool) {
+	for i, w := range c.Waiting {
+		if w.Place == place {
+			if !until.After(w.Until.Add(waitingGrace / 2)) {
+				return false, true
+			}
+			c.Waiting[i].Until = until
+			return true, true
+		}
+	}
+	kept := slices.DeleteFunc(c.Waiting, func(w Waiting) bool { return now.After(w.Until.Add(waitingGrace)) })
+	if len(kept) >= maxWaiting {
+		return false, false
+	}
+	c.Waiting = append(kept, Waiting{Place: place, Until: until})
+	return true, true
+}
+
+// Lacks reports whether the channel lacks nothing but an address, which may come. A contact that was deleted is not waited for:
+// its customer asked to be forgotten.
+func (c *Contact) Lacks(channel string) bool {
+	refusal := c.Refusal(channel)
+	return refusal != nil && refusal.Code == message.CodeNoAddress && !c.Removed
 }
 
 // Known reports whether there is a contact.
@@ -40,17 +86,19 @@ func (c *Contact) Learn(said contracts.Contact, at, now time.Time) bool {
 	if !at.After(c.At) {
 		return false
 	}
-	*c = Contact{Contact: said, At: at}
+	*c = Contact{Contact: said, At: at, Waiting: c.Waiting}
 	return true
 }
 
 // Set makes said the contact from now on, whatever was known.
 func (c *Contact) Set(said contracts.Contact, now time.Time) {
-	*c = Contact{Contact: said, At: c.later(now)}
+	*c = Contact{Contact: said, At: c.later(now), Waiting: c.Waiting}
 }
 
 // Remove forgets every address.
-func (c *Contact) Remove(now time.Time) { *c = Contact{At: c.later(now), Removed: true} }
+func (c *Contact) Remove(now time.Time) {
+	*c = Contact{At: c.later(now), Removed: true, Waiting: c.Waiting}
+}
 
 // later is now, unless a clock elsewhere is ahead of this one.
 func (c *Contact) later(now time.Time) time.Time {

@@ -31,17 +31,21 @@ type Messages interface {
 	Get(ctx context.Context, id string) (message.Message, error)
 	Update(ctx context.Context, id string, change func(m *message.Message) bool) (message.Message, error)
 	Many(ctx context.Context, ids []string) (map[string]message.Message, error)
+	// Place names where the message is, At and UpdateAt are for all messages there.
+	Place(id string) string
+	At(ctx context.Context, place string) ([]message.Message, error)
+	UpdateAt(ctx context.Context, place string, change func(m *message.Message) bool) (changed []message.Message, err error)
 }
 
 // Contacts is where contacts are kept.
 type Contacts interface {
+	Get(ctx context.Context, customerID string) (contact.Contact, error)
 	// Recent is the contact as it is, or was a moment ago.
 	Recent(ctx context.Context, customerID string) (contact.Contact, error)
 	Update(ctx context.Context, customerID string, change func(c *contact.Contact) bool) (contact.Contact, error)
 }
 
-// Backlog remembers, across restarts, the ids of messages that are not known to be settled: to have their outcome, and to
-// have it announced.
+// Backlog remembers, across restarts, what is not known to be done.
 type Backlog interface {
 	Add(ctx context.Context, id string) error
 	Sweep(ctx context.Context, visit func(ctx context.Context, ids []string) (done []string, err error)) error
@@ -62,13 +66,20 @@ type Announce func(ctx context.Context, id string, at time.Time, payload contrac
 type Options struct {
 	Messages Messages
 	Contacts Contacts
-	Backlog  Backlog
+	// Backlog has the messages that are not known to be settled: to have their outcome, and to have it announced.
+	Backlog Backlog
+	// Expiries has the places where messages wait for an address, with the time at which they are given up.
+	Expiries Backlog
+	// Arrivals has the customers whose contact changed while messages waited for an address.
+	Arrivals Backlog
 	// Channels are the channels by their names in contracts.
 	Channels map[string]Channel
 	Announce Announce
 	// Operators is where messages without a customer go.
 	Operators contracts.Contact
 	Policy    message.Policy
+	// AddressWait is how long a message waits for an address.
+	AddressWait time.Duration
 	// SendTimeout bounds one call of a channel.
 	SendTimeout time.Duration
 	Logger      *slog.Logger
@@ -82,10 +93,16 @@ type Courier struct {
 	queues   map[string]*queue
 	attempts metric.Int64Counter
 	outcomes metric.Int64Counter
+	waits    metric.Int64Counter
+	resends  metric.Int64Counter
+	// arrived wakes the one who looks through Arrivals.
+	arrived chan struct{}
 
 	mu sync.Mutex
-	// settled are the ids which the backlog may forget.
-	settled map[string]bool
+	// settled are the rounds of messages which the backlog may forget.
+	settled map[round]bool
+	// noted are entries that Expiries has, with the time from which on that is not relied upon.
+	noted map[string]time.Time
 }
 
 const (
@@ -115,7 +132,20 @@ func New(o Options) (*Courier, error) {
 	if err != nil {
 		return nil, fmt.Errorf("count outcomes: %w", err)
 	}
-	c := &Courier{Options: o, queues: map[string]*queue{}, attempts: attempts, outcomes: outcomes, settled: map[string]bool{}}
+	waits, err := meter.Int64Counter("waybill.notifications.waits",
+		metric.WithDescription("Messages that began to wait for an address, by channel."))
+	if err != nil {
+		return nil, fmt.Errorf("count waits: %w", err)
+	}
+	resends, err := meter.Int64Counter("waybill.notifications.resends",
+		metric.WithDescription("Messages that operators had sent again, by channel."))
+	if err != nil {
+		return nil, fmt.Errorf("count resends: %w", err)
+	}
+	c := &Courier{
+		Options: o, queues: map[string]*queue{}, attempts: attempts, outcomes: outcomes, waits: waits, resends: resends,
+		arrived: make(chan struct{}, 1), settled: map[round]bool{}, noted: map[string]time.Time{},
+	}
 	for name, channel := range o.Channels {
 		c.queues[name] = newQueue(maxQueued, max(1, channel.Parallel()))
 	}
@@ -129,14 +159,16 @@ func (c *Courier) Accept(ctx context.Context, m message.Message) error {
 	carrier := propagation.MapCarrier{}
 	propagation.TraceContext{}.Inject(ctx, carrier)
 	m.TraceParent = carrier.Get("traceparent")
-	_, refusal, err := c.recipient(ctx, &m)
+	_, refusal, lacks, err := c.recipient(ctx, &m)
 	if err != nil {
 		return fmt.Errorf("accept notification %s: %w", m.ID, err)
 	}
-	// What can be known now is part of the first write: a refusal, or that this process sends the message at once.
+	// What can be known now is part of the first write: a refusal, a wait, or that this process sends the message at once.
 	now, q := time.Now(), c.queues[m.Channel]
 	reserved := refusal == nil && q.reserve()
 	switch {
+	case lacks:
+		m.Wait(refusal, now, now.Add(c.AddressWait))
 	case refusal != nil:
 		m.Refuse(refusal, now)
 	case reserved:
@@ -154,6 +186,16 @@ func (c *Courier) Accept(ctx context.Context, m message.Message) error {
 	if !created && !stored.SameContent(&m) {
 		c.Logger.WarnContext(ctx, "another notification has this id and stands", slog.String("notification_id", m.ID))
 	}
+	if created && stored.State == message.Waiting {
+		c.beganToWait(ctx, &stored)
+	}
+	if stored.State == message.Waiting {
+		// Also when it was there: whoever created it may have ended before the next line.
+		if _, err := c.await(ctx, stored); err != nil {
+			return fmt.Errorf("accept notification %s: %w", m.ID, err)
+		}
+		return nil
+	}
 	if stored.Final() {
 		if created {
 			c.finished(ctx, &stored)
@@ -164,7 +206,7 @@ func (c *Courier) Accept(ctx context.Context, m message.Message) error {
 	}
 	// Also when it was there: whoever created it may have ended before the next line. And it is tried also when it is not in
 	// the backlog: the event comes again, but this process has the claim.
-	err = c.Backlog.Add(ctx, m.ID)
+	err = c.Backlog.Add(ctx, entryOf(stored.ID, stored.Round, now))
 	j := job{id: m.ID, due: stored.Due()}
 	switch {
 	case reserved && mine:
@@ -191,6 +233,8 @@ func (c *Courier) Run(ctx context.Context) {
 		}
 	}
 	workers.Go(func() { c.sweep(ctx) })
+	workers.Go(func() { c.lookForArrivals(ctx) })
+	workers.Go(func() { c.lookForExpiries(ctx) })
 	workers.Wait()
 	c.mu.Lock()
 	unsaid := len(c.settled) > 0
@@ -241,7 +285,7 @@ func (c *Courier) deliver(ctx context.Context, j job) (next job, err error) {
 		m = &read
 	}
 	ctx = propagation.TraceContext{}.Extract(ctx, propagation.MapCarrier{"traceparent": m.TraceParent})
-	if !m.Final() {
+	if !m.Final() && m.State != message.Waiting {
 		tried, sent, err := c.attempt(ctx, *m, j.claimed())
 		switch {
 		case err != nil && sent:
@@ -250,17 +294,34 @@ func (c *Courier) deliver(ctx context.Context, j job) (next job, err error) {
 		case err != nil:
 			return job{id: j.id, due: time.Now().Add(storePause), message: j.message}, err
 		}
-		if m = &tried; !m.Final() {
+		if m = &tried; !m.Final() && m.State != message.Waiting {
 			return job{id: j.id, due: m.Due()}, nil
 		}
+	}
+	if m.State == message.Waiting {
+		now, err := c.await(ctx, *m)
+		if err != nil {
+			return job{id: j.id, due: time.Now().Add(storePause)}, err
+		}
+		if now.State != message.Waiting {
+			// An address came just now, or the wait is over: a new round began.
+			return job{id: j.id, message: &now}, nil
+		}
+		c.settle(m)
+		return job{}, nil
 	}
 	if err := c.announce(ctx, m); err != nil {
 		return job{id: j.id, due: time.Now().Add(storePause), message: m}, err
 	}
+	c.settle(m)
+	return job{}, nil
+}
+
+// settle has the backlog forget this round of the message, and those before.
+func (c *Courier) settle(m *message.Message) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.settled[j.id] = true
-	return job{}, nil
+	c.settled[round{m.ID, m.Round}] = true
 }
 
 func missing(err error) bool {
@@ -277,7 +338,7 @@ func (c *Courier) attempt(ctx context.Context, m message.Message, claimed bool) 
 	ctx, span := otel.Tracer("waybill/services/notifications").Start(ctx, "send "+m.Channel, trace.WithSpanKind(trace.SpanKindClient),
 		trace.WithAttributes(attribute.String("waybill.notification_id", m.ID), attribute.String("waybill.template", m.Template)))
 	defer span.End()
-	to, refusal, err := c.recipient(ctx, &m)
+	to, refusal, lacks, err := c.recipient(ctx, &m)
 	if err != nil {
 		return m, false, err
 	}
@@ -298,7 +359,14 @@ func (c *Courier) attempt(ctx context.Context, m message.Message, claimed bool) 
 	if refusal != nil {
 		m, err = c.store(ctx, m.ID, func(m *message.Message) bool {
 			now := time.Now()
-			return (m.ClaimedBy == by || m.Ready(now)) && m.Refuse(refusal, now)
+			switch {
+			case m.ClaimedBy != by && !m.Ready(now):
+				return false
+			case lacks:
+				return m.Wait(refusal, now, now.Add(c.AddressWait))
+			default:
+				return m.Refuse(refusal, now)
+			}
 		})
 		return m, false, err
 	}
@@ -340,16 +408,16 @@ func (c *Courier) claim(ctx context.Context, id, by string) (m message.Message, 
 // lease is how long an attempt may go on before another one may begin: the call, and time to record what became of it.
 func (c *Courier) lease() time.Duration { return c.SendTimeout + 4*recordTimeout }
 
-// recipient is whom the message is for, or why they cannot be reached.
-func (c *Courier) recipient(ctx context.Context, m *message.Message) (contracts.Contact, *message.Refusal, error) {
+// recipient is whom the message is for, or why they cannot be reached; lacks says that this is for want of an address only.
+func (c *Courier) recipient(ctx context.Context, m *message.Message) (to contracts.Contact, refusal *message.Refusal, lacks bool, err error) {
 	if m.ToOperators() {
-		return c.Operators, nil, nil
+		return c.Operators, nil, false, nil
 	}
 	known, err := c.Contacts.Recent(ctx, m.CustomerID)
 	if err != nil {
-		return contracts.Contact{}, nil, err
+		return contracts.Contact{}, nil, false, err
 	}
-	return known.Contact, known.Refusal(m.Channel), nil
+	return known.Contact, known.Refusal(m.Channel), known.Lacks(m.Channel), nil
 }
 
 func (c *Courier) send(ctx context.Context, channel Channel, to contracts.Contact, out message.Outgoing) (err error) {
@@ -413,6 +481,9 @@ func (c *Courier) store(ctx context.Context, id string, change func(m *message.M
 		if err == nil && changed && m.Final() {
 			c.finished(ctx, &m)
 		}
+		if err == nil && changed && m.State == message.Waiting {
+			c.beganToWait(ctx, &m)
+		}
 		if err == nil || missing(err) {
 			return m, err
 		}
@@ -464,32 +535,43 @@ func (c *Courier) sweepOnce(ctx context.Context, grace time.Duration) error {
 	c.mu.Lock()
 	settled := maps.Clone(c.settled)
 	c.mu.Unlock()
-	err := c.Backlog.Sweep(ctx, func(ctx context.Context, ids []string) (done []string, err error) {
-		var unknown []string
-		for _, id := range ids {
+	err := c.Backlog.Sweep(ctx, func(ctx context.Context, entries []string) (done []string, err error) {
+		var unknown []entry
+		var ids []string
+		for _, text := range entries {
+			e := parseEntry(text)
 			switch {
-			case settled[id]:
-				done = append(done, id)
-			case !c.queued(id):
-				unknown = append(unknown, id)
+			case settled[e.round]:
+				done = append(done, text)
+			case !c.queued(e.id):
+				unknown, ids = append(unknown, e), append(ids, e.id)
 			}
 		}
-		messages, err := c.Messages.Many(ctx, unknown)
+		messages, err := c.Messages.Many(ctx, ids)
 		if err != nil {
 			return nil, err
 		}
-		for _, id := range unknown {
-			m, ok := messages[id]
+		for _, e := range unknown {
+			m, ok := messages[e.id]
 			q := c.queues[m.Channel]
 			switch {
-			case !ok:
-				done = append(done, id)
+			case !ok, m.Round > e.n:
+				// A later round has an entry of its own.
+				done = append(done, e.text)
+			case m.Round < e.n:
+				// The entry comes before the round that it is for, which may never come.
+				if time.Since(e.at) > entryGrace {
+					done = append(done, e.text)
+				}
 			case q == nil:
 				// A later version asked for it, and will send it.
+			case m.State == message.Waiting:
+				// Whoever had it wait may have ended before it was noted.
+				q.put(job{id: e.id, due: time.Now()})
 			case !m.Final():
-				q.put(job{id: id, due: m.Due()})
+				q.put(job{id: e.id, due: m.Due()})
 			case time.Since(m.FinishedAt) >= grace:
-				q.put(job{id: id, due: m.FinishedAt, message: &m})
+				q.put(job{id: e.id, due: m.FinishedAt, message: &m})
 			}
 		}
 		return done, nil
@@ -500,8 +582,8 @@ func (c *Courier) sweepOnce(ctx context.Context, grace time.Duration) error {
 	// Each was in the backlog before it was settled, so this sweep saw it, or another process's did.
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for id := range settled {
-		delete(c.settled, id)
+	for r := range settled {
+		delete(c.settled, r)
 	}
 	return nil
 }

@@ -115,6 +115,13 @@ func newWorld(t *testing.T) *world {
 	for _, channel := range contracts.Channels() {
 		w.channels[channel] = &fake{}
 	}
+	// The contact of this one was deleted, so that messages end at once.
+	if _, err := w.contacts.Update(t.Context(), "CUST-456", func(known *contact.Contact) bool {
+		known.Remove(time.Now())
+		return true
+	}); err != nil {
+		t.Fatal(err)
+	}
 	w.setContact(contracts.Contact{
 		Name: "Test Customer", Email: "cust-123@example.com", Phone: "+12065550123", Push: &contracts.PushAddress{Endpoint: "https://push.example.com/1"},
 	})
@@ -134,6 +141,8 @@ func (w *world) setContact(c contracts.Contact) {
 
 var policy = message.Policy{Attempts: 4, First: time.Second, Last: time.Minute}
 
+const addressWait = 10 * time.Minute
+
 // process is a courier with a store of its own choice.
 func (w *world) process(docs state.Store) *delivery.Courier {
 	w.t.Helper()
@@ -148,7 +157,10 @@ func (w *world) processWith(docs state.Store, backlog delivery.Backlog) *deliver
 	}
 	c, err := delivery.New(delivery.Options{
 		Messages: store.NewMessages(docs), Contacts: store.NewContacts(docs),
-		Backlog: backlog, Channels: channels, Announce: w.bus.announce,
+		Backlog:  backlog,
+		Expiries: state.NewBacklog(docs, "address-waits", ulid.Make().String()),
+		Arrivals: state.NewBacklog(docs, "address-arrivals", ulid.Make().String()), AddressWait: addressWait,
+		Channels: channels, Announce: w.bus.announce,
 		Operators: contracts.Contact{Email: "operators@example.com"}, Policy: policy, SendTimeout: 10 * time.Second,
 		Logger: slog.New(slog.DiscardHandler),
 	})
@@ -408,8 +420,7 @@ func TestRefusalsEndAtOnce(t *testing.T) {
 		contact contracts.Contact
 		code    string
 	}{
-		"no address": {contracts.Contact{Email: "cust-123@example.com"}, message.CodeNoAddress},
-		"opted out":  {contracts.Contact{Phone: "+12065550123", Preferences: &off}, message.CodeOptedOut},
+		"opted out": {contracts.Contact{Phone: "+12065550123", Preferences: &off}, message.CodeOptedOut},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -425,7 +436,7 @@ func TestRefusalsEndAtOnce(t *testing.T) {
 			})
 		})
 	}
-	t.Run("unknown customer", func(t *testing.T) {
+	t.Run("deleted contact", func(t *testing.T) {
 		t.Parallel()
 		synctest.Test(t, func(t *testing.T) {
 			w := newWorld(t)
@@ -456,7 +467,7 @@ func TestASubscriptionThatIsGoneIsForgotten(t *testing.T) {
 		if m := w.settled("ORD-1:order_shipped:push", message.Failed, 1); m.Code != message.CodeSubscriptionGone {
 			t.Errorf("%+v", m)
 		}
-		if m := w.settled("ORD-2:order_shipped:push", message.Failed, 0); m.Code != message.CodeNoAddress {
+		if m := w.read("ORD-2:order_shipped:push"); m.State != message.Waiting {
 			t.Errorf("%+v", m)
 		}
 		known, err := w.contacts.Get(t.Context(), "CUST-123")
@@ -640,6 +651,9 @@ func TestWhatMessagesCost(t *testing.T) {
 	}{
 		// For three messages: the contact once, and the order's document for each.
 		"refused": {"CUST-456", 4, 3},
+		// The contact, the order's document for each, once the time at which they are given up, and the contact for each,
+		// which is written once.
+		"waiting": {"CUST-789", 8, 5},
 		// And the backlog and the outcome for each.
 		"sent": {"CUST-123", 10, 9},
 	} {
@@ -773,19 +787,52 @@ func TestKilledAtEveryStep(t *testing.T) {
 	}
 	unknown := shipped(t, contracts.ChannelEmail)
 	unknown.CustomerID = "CUST-456"
+	accept := func(m message.Message) step {
+		return func(w *world, c *delivery.Courier) error { return c.Accept(w.t.Context(), m) }
+	}
+	arrive := func(w *world, c *delivery.Courier) error {
+		_, err := c.UpdateContact(w.t.Context(), "CUST-789", func(known *contact.Contact) bool {
+			return known.Learn(contracts.Contact{Email: "cust-789@example.com"}, time.Unix(1, 0), time.Now())
+		})
+		return err
+	}
+	waiting := shipped(t, contracts.ChannelEmail)
+	waiting.CustomerID = "CUST-789"
+	failed := shipped(t, contracts.ChannelEmail)
+	failed.Refuse(&message.Refusal{Code: message.CodeUnavailable, Text: "Away."}, time.Unix(1, 0))
 	for kind, test := range map[string]struct {
 		message message.Message
 		want    message.State
+		// before is done by a process that lives, then by the one that dies, and by the next if that got an error.
+		before, by step
+		// after is done by the next process.
+		after step
 	}{
-		"an order's": {shipped(t, contracts.ChannelEmail), message.Delivered},
-		"an alert":   {alert, message.Delivered},
-		"refused":    {unknown, message.Failed},
+		"an order's": {shipped(t, contracts.ChannelEmail), message.Delivered, nil, accept(shipped(t, contracts.ChannelEmail)), nil},
+		"an alert":   {alert, message.Delivered, nil, accept(alert), nil},
+		"refused":    {unknown, message.Failed, nil, accept(unknown), nil},
+		"waiting":    {waiting, message.Delivered, nil, accept(waiting), arrive},
+		"arrival":    {waiting, message.Delivered, accept(waiting), arrive, nil},
+		"expiry": {waiting, message.Failed, func(w *world, c *delivery.Courier) error {
+			err := c.Accept(w.t.Context(), waiting)
+			time.Sleep(addressWait + time.Minute)
+			return err
+		}, func(*world, *delivery.Courier) error { return nil }, nil},
+		"resend": {failed, message.Delivered, func(w *world, _ *delivery.Courier) error {
+			_, _, err := w.messages.Create(w.t.Context(), failed)
+			return err
+		}, func(w *world, c *delivery.Courier) error {
+			_, err := c.Resend(w.t.Context(), failed.ID, "operator@example.com", "The mail server is back.", false)
+			return err
+		}, nil},
 	} {
 		for _, after := range []bool{false, true} {
 			for at := 1; ; at++ {
 				lived := false
 				t.Run(fmt.Sprintf("%s, call %d, after its effect: %t", kind, at, after), func(t *testing.T) {
-					synctest.Test(t, func(t *testing.T) { lived = killedAt(t, test.message, test.want, at, after) })
+					synctest.Test(t, func(t *testing.T) {
+						lived = killedAt(t, test.message, test.want, [3]step{test.before, test.by, test.after}, at, after)
+					})
 				})
 				if lived {
 					break
@@ -795,24 +842,39 @@ func TestKilledAtEveryStep(t *testing.T) {
 	}
 }
 
+// step is something that a process does.
+type step func(w *world, c *delivery.Courier) error
+
 // killedAt has a first process die at that call, and reports whether it did not come to it.
-func killedAt(t *testing.T, m message.Message, end message.State, at int, after bool) (lived bool) {
+func killedAt(t *testing.T, m message.Message, end message.State, steps [3]step, at int, after bool) (lived bool) {
 	t.Helper()
 	w := newWorld(t)
+	if steps[0] != nil {
+		if err := steps[0](w, w.process(w.docs)); err != nil {
+			t.Fatal(err)
+		}
+	}
 	dying := &mortal{Store: w.docs, left: at, after: after}
 	first := w.process(dying)
-	var accepted error
-	w.during(first, 15*time.Second, func() { accepted = first.Accept(t.Context(), m) })
+	var failed error
+	w.during(first, 15*time.Second, func() { failed = steps[1](w, first) })
 	lived = dying.left > 0
 	sentByFirst := w.channels[m.Channel].times(m.ID)
 	recorded := false
 	if got, err := w.messages.Get(t.Context(), m.ID); err == nil {
-		recorded = got.Final()
+		recorded = got.Final() && (end == message.Failed || got.State == end)
 	}
 	second := w.process(w.docs)
 	w.during(second, 2*time.Minute, func() {
-		if accepted != nil {
-			w.accept(second, m)
+		if failed != nil {
+			if err := steps[1](w, second); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if steps[2] != nil {
+			if err := steps[2](w, second); err != nil {
+				t.Fatal(err)
+			}
 		}
 	})
 	want := sentByFirst

@@ -45,6 +45,8 @@ const (
 	Invalid Kind = iota + 1
 	// NotFound says that there is no such message.
 	NotFound
+	// Conflict says that the message is in no state for what was asked.
+	Conflict
 )
 
 // Error is what this package refuses with. Its code is stable, its text safe to show.
@@ -59,4 +61,9 @@ func (e *Error) Error() string { return e.Text }
 // ErrNotFound is the refusal for a message that does not exist.
 func ErrNotFound() error {
 	return &Error{Kind: NotFound, Code: "notification_not_found", Text: "There is no notification of that id."}
+}
+
+// ErrPending is the refusal to send a message again that has not come to its outcome.
+func ErrPending(s State) error {
+	return &Error{Kind: Conflict, Code: "notification_pending", Text: "The notification was not given up: its state is " + string(s) + "."}
 }

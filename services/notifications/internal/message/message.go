@@ -3,7 +3,9 @@
 package message
 
 import (
+	"fmt"
 	"slices"
+	"strconv"
 	"time"
 
 	"waybill/contracts"
@@ -17,6 +19,8 @@ const (
 	Pending State = "pending"
 	// Sending says that somebody hands the message to its channel, or died doing so.
 	Sending State = "sending"
+	// Waiting says that the customer has no address for the channel, and that the message is sent once there is one.
+	Waiting State = "waiting_for_address"
 	// Delivered says that the channel took the message.
 	Delivered State = "delivered"
 	// Failed says that the message was given up.
@@ -51,7 +55,38 @@ type Message struct {
 	FinishedAt time.Time `json:"finished_at,omitzero"`
 	Code       string    `json:"code,omitempty"`
 	Error      string    `json:"error,omitempty"`
+
+	// WaitsUntil is when a message that waits for an address is given up. It stays when the message is released, so that it
+	// does not wait longer the second time.
+	WaitsUntil time.Time `json:"waits_until,omitzero"`
+	// Round counts how often the message began again: after it waited, and with every resend. Earlier entries of the backlog say
+	// nothing about it.
+	Round int `json:"round,omitempty"`
+	// EarlierAttempts is how many of the Attempts were made before the last resend.
+	EarlierAttempts int `json:"earlier_attempts,omitempty"`
+	// Resends are the operators' orders to send the message again, oldest first.
+	Resends []Resend `json:"resends,omitempty"`
 }
+
+// Resend is an operator's order to send a message again.
+type Resend struct {
+	Actor  string    `json:"actor"`
+	Reason string    `json:"reason"`
+	At     time.Time `json:"at"`
+	// Earlier is the outcome that the message had.
+	Earlier Earlier `json:"earlier"`
+}
+
+// Earlier is an outcome that a resend replaced.
+type Earlier struct {
+	State State     `json:"state"`
+	At    time.Time `json:"at"`
+	Code  string    `json:"code,omitempty"`
+	Error string    `json:"error,omitempty"`
+}
+
+// MaxResends is how often a message can be sent again.
+const MaxResends = 20
 
 // Facts are what a template may tell.
 type Facts struct {
@@ -90,20 +125,25 @@ func (m *Message) ToOperators() bool { return m.CustomerID == "" }
 // Final reports whether the message has its outcome.
 func (m *Message) Final() bool { return m.State == Delivered || m.State == Failed }
 
-// Due is when the next attempt may begin, or, of a message that has its outcome, when it came to it.
+// Due is when the next attempt may begin, or, of a message that waits for an address, until when it does, or, of a message that has its outcome, when it came to it.
 func (m *Message) Due() time.Time {
 	switch m.State {
 	case Pending:
 		return m.NextAttemptAt
 	case Sending:
 		return m.ClaimedUntil
+	case Waiting:
+		return m.WaitsUntil
 	default:
 		return m.FinishedAt
 	}
 }
 
-// Ready reports whether an attempt may begin: the message has no outcome, its pause is over and nobody is sending it.
-func (m *Message) Ready(now time.Time) bool { return !m.Final() && !now.Before(m.Due()) }
+// Ready reports whether an attempt may begin: the message has no outcome and an address, its pause is over and nobody is
+// sending it.
+func (m *Message) Ready(now time.Time) bool {
+	return (m.State == Pending || m.State == Sending) && !now.Before(m.Due())
+}
 
 // SameContent reports whether both messages tell the same to the same recipient over the same channel.
 func (m *Message) SameContent(other *Message) bool {
@@ -126,6 +166,9 @@ func (f Facts) comparable() any {
 	}
 }
 
+// tried is how many attempts count: those since the last resend.
+func (m *Message) tried() int { return m.Attempts - m.EarlierAttempts }
+
 // Begin starts an attempt, named by, when the message is Ready. Of an earlier attempt without an end the outcome is not
 // known: it is tried again, and given up when it was the last. Begin reports whether the message may be sent.
 func (m *Message) Begin(by string, now, until time.Time, p Policy) bool {
@@ -133,7 +176,7 @@ func (m *Message) Begin(by string, now, until time.Time, p Policy) bool {
 	if unknown {
 		m.LastError = "An attempt did not come to its end; whether the channel took the message is not known."
 	}
-	if m.Attempts >= p.Attempts {
+	if m.tried() >= p.Attempts {
 		code := CodeUnavailable
 		if unknown {
 			code = CodeOutcomeUnknown
@@ -171,8 +214,62 @@ func (m *Message) Refuse(r *Refusal, now time.Time) bool {
 	if m.Final() {
 		return false
 	}
+	if m.State == Waiting {
+		m.Round++
+	}
 	m.fail(r.Code, r.Text, now)
 	return true
+}
+
+// Wait has the message wait until then for an address, for the lack that r names, and reports whether that changed anything.
+// A message that has waited before waits until the time of then, and is given up when that is over.
+func (m *Message) Wait(r *Refusal, now, until time.Time) bool {
+	if m.Final() || m.State == Waiting {
+		return false
+	}
+	if m.WaitsUntil.IsZero() {
+		m.WaitsUntil = until
+	}
+	if !now.Before(m.WaitsUntil) {
+		m.fail(r.Code, r.Text, now)
+		return true
+	}
+	m.State, m.LastError = Waiting, r.Text
+	m.ClaimedBy, m.ClaimedUntil, m.NextAttemptAt = "", time.Time{}, time.Time{}
+	return true
+}
+
+// Release ends the wait, for there is an address, and reports whether the message waited.
+func (m *Message) Release() bool {
+	if m.State != Waiting {
+		return false
+	}
+	m.State, m.LastError = Pending, ""
+	m.Round++
+	return true
+}
+
+// Resend has a message that has its outcome sent again, and reports whether that changed anything: the same order again is no
+// other one, while the message is on its way and when it was delivered. A message that was delivered is sent again only if the
+// order says so.
+func (m *Message) Resend(actor, reason string, evenIfDelivered bool, now time.Time) (bool, error) {
+	n := len(m.Resends)
+	same := n > 0 && m.Resends[n-1].Actor == actor && m.Resends[n-1].Reason == reason
+	switch {
+	case same && m.State != Failed:
+		return false, nil
+	case !m.Final():
+		return false, ErrPending(m.State)
+	case m.State == Delivered && !evenIfDelivered:
+		return false, &Error{Kind: Conflict, Code: "notification_delivered", Text: "The notification was delivered; even_if_delivered must be true to send it a second time."}
+	case n >= MaxResends:
+		return false, &Error{Kind: Conflict, Code: "too_many_resends", Text: fmt.Sprintf("A notification can be sent again at most %d times.", MaxResends)}
+	}
+	m.Resends = append(slices.Clone(m.Resends), Resend{Actor: actor, Reason: reason, At: now.UTC(), Earlier: Earlier{m.State, m.FinishedAt.UTC(), m.Code, m.Error}})
+	m.State, m.EarlierAttempts = Pending, m.Attempts
+	m.FinishedAt, m.WaitsUntil, m.Code, m.Error, m.LastError = time.Time{}, time.Time{}, "", "", ""
+	m.Round++
+	return true, nil
 }
 
 // Retry records that the attempt of that name did not succeed, for the reason in text, and plans the next one, not before
@@ -182,12 +279,12 @@ func (m *Message) Retry(by, text string, now, notBefore time.Time, p Policy) boo
 	if m.State != Sending || m.ClaimedBy != by {
 		return false
 	}
-	if m.Attempts >= p.Attempts {
+	if m.tried() >= p.Attempts {
 		m.fail(CodeUnavailable, text, now)
 		return true
 	}
 	m.State, m.LastError, m.ClaimedBy, m.ClaimedUntil = Pending, text, "", time.Time{}
-	m.NextAttemptAt = now.Add(p.pause(m.Attempts))
+	m.NextAttemptAt = now.Add(p.pause(m.tried()))
 	if m.NextAttemptAt.Before(notBefore) {
 		m.NextAttemptAt = notBefore
 	}
@@ -204,18 +301,22 @@ func (m *Message) finish(s State, now time.Time) {
 	m.ClaimedBy, m.ClaimedUntil, m.NextAttemptAt = "", time.Time{}, time.Time{}
 }
 
-// Outcome is the event that tells of a Final message's outcome, and its id.
+// Outcome is the event that tells of a Final message's outcome, and its id. Each resend has an outcome of its own.
 func (m *Message) Outcome() (id string, payload contracts.Payload) {
 	if m.State == Delivered {
 		payload = contracts.NotificationDelivered{
 			NotificationID: m.ID, OrderID: m.OrderID, CustomerID: m.CustomerID, Channel: m.Channel, Template: m.Template,
-			Attempts: m.Attempts, DeliveredAt: m.FinishedAt.UTC(),
+			Attempts: m.Attempts, Resends: len(m.Resends), DeliveredAt: m.FinishedAt.UTC(),
 		}
 	} else {
 		payload = contracts.NotificationFailed{
 			NotificationID: m.ID, OrderID: m.OrderID, CustomerID: m.CustomerID, Channel: m.Channel, Template: m.Template,
-			Code: m.Code, Error: m.Error, Attempts: m.Attempts, FailedAt: m.FinishedAt.UTC(),
+			Code: m.Code, Error: m.Error, Attempts: m.Attempts, Resends: len(m.Resends), FailedAt: m.FinishedAt.UTC(),
 		}
 	}
-	return m.ID + ":" + payload.EventType(), payload
+	id = m.ID + ":" + payload.EventType()
+	if n := len(m.Resends); n > 0 {
+		id += ":" + strconv.Itoa(n)
+	}
+	return id, payload
 }

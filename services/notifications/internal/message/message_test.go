@@ -212,3 +212,27 @@ func TestAlertsOfOrders(t *testing.T) {
 		t.Errorf("%+v %v %v", m, ok, err)
 	}
 }
+
+func TestAMessageWaitsOnce(t *testing.T) {
+	t.Parallel()
+	lack := &message.Refusal{Code: message.CodeNoAddress, Text: "The customer has no phone number."}
+	m := requested(t)
+	until := at.Add(time.Hour)
+	if !m.Wait(lack, at, until) || m.Wait(lack, at, until) || m.State != message.Waiting || m.Final() || m.Ready(until.Add(time.Hour)) || !m.Due().Equal(until) {
+		t.Fatalf("%+v", m)
+	}
+	if !m.Release() || m.Release() || m.State != message.Pending || m.Round != 1 || !m.Ready(at) {
+		t.Errorf("%+v", m)
+	}
+	// The second wait ends with the first one's time.
+	if !m.Begin("a", at, at.Add(lease), policy) || !m.Wait(lack, at.Add(time.Minute), at.Add(2*time.Hour)) || !m.WaitsUntil.Equal(until) || m.ClaimedBy != "" {
+		t.Errorf("%+v", m)
+	}
+	m.Release()
+	if !m.Wait(lack, until, until.Add(time.Hour)) || m.State != message.Failed || m.Code != message.CodeNoAddress {
+		t.Errorf("%+v", m)
+	}
+	if m.Wait(lack, at, until) || m.Release() {
+		t.Errorf("a message that has its outcome waits: %+v", m)
+	}
+}

@@ -64,10 +64,7 @@ func (s *Contacts) Recent(ctx context.Context, customerID string) (contact.Conta
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err == nil && s.writes == writes {
-		if len(s.recent) >= maxRecent {
-			clear(s.recent)
-		}
-		s.recent[customerID] = reading{c, now}
+		s.remember(customerID, c, now)
 	}
 	return c, err
 }
@@ -75,19 +72,34 @@ func (s *Contacts) Recent(ctx context.Context, customerID string) (contact.Conta
 // Update lets change alter the contact, the zero Contact when nothing is known, and stores it unless change reports that
 // nothing changed. Change may run several times.
 func (s *Contacts) Update(ctx context.Context, customerID string, change func(c *contact.Contact) bool) (contact.Contact, error) {
-	// Also after an error: the write may have had its effect.
-	defer func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.writes++
-		delete(s.recent, customerID)
-	}()
-	return state.Update(ctx, s.state, contactKey(customerID), func(c *contact.Contact, _ bool) error {
+	started := time.Now()
+	s.mu.Lock()
+	writes := s.writes
+	s.mu.Unlock()
+	c, err := state.Update(ctx, s.state, contactKey(customerID), func(c *contact.Contact, _ bool) error {
 		if !change(c) {
 			return state.Keep
 		}
 		return nil
 	})
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.writes++
+	// After an error the write may have had its effect, and of two writes at once the later one is not known.
+	delete(s.recent, customerID)
+	if err == nil && s.writes == writes+1 {
+		s.remember(customerID, c, started)
+	}
+	return c, err
+}
+
+// remember keeps what was read, or written, at that time. The caller holds mu.
+func (s *Contacts) remember(customerID string, c contact.Contact, at time.Time) {
+	if len(s.recent) >= maxRecent {
+		clear(s.recent)
+	}
+	c.Waiting = nil // it can be long, and a list that is old says nothing
+	s.recent[customerID] = reading{c, at}
 }
 
 const keysKey = "vapid-keys"

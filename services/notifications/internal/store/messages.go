@@ -62,6 +62,9 @@ func home(id string) string {
 	return "message:" + id
 }
 
+// Place names the document in which the message is. A customer's messages about one order mostly share one.
+func (*Messages) Place(id string) string { return home(id) }
+
 // keyLocks spares writers of one document in this process the conflicts that ETags would make them repeat. It is no
 // guard: other replicas do not know of it.
 type keyLocks [64]sync.Mutex
@@ -142,6 +145,33 @@ func (s *Messages) Update(ctx context.Context, id string, change func(m *message
 		return nil
 	})
 	return stored, err
+}
+
+// At reads the messages at the place.
+func (s *Messages) At(ctx context.Context, place string) ([]message.Message, error) {
+	var d document
+	if _, err := s.state.Get(ctx, place, &d); err != nil && !errors.Is(err, state.ErrNotFound) {
+		return nil, err
+	}
+	return d.Messages, nil
+}
+
+// UpdateAt lets change alter each message at the place, stores them in one write, and returns those for which change reported
+// that something changed. Change may run several times.
+func (s *Messages) UpdateAt(ctx context.Context, place string, change func(m *message.Message) bool) (changed []message.Message, err error) {
+	err = s.update(ctx, place, func(d *document, _ bool) error {
+		changed = nil
+		for i := range d.Messages {
+			if change(&d.Messages[i]) {
+				changed = append(changed, d.Messages[i])
+			}
+		}
+		if len(changed) == 0 {
+			return state.Keep
+		}
+		return nil
+	})
+	return changed, err
 }
 
 // Many reads messages by their ids; a missing one is missing from the answer.
