@@ -213,11 +213,17 @@ func (r *EventRetries) UnmarshalText(text []byte) error {
 	return nil
 }
 
+// maxDuration is a hundred years of 365 days.
+const maxDuration = 100 * 365 * 24 * time.Hour
+
 // UnmarshalText reads a duration such as 24h.
 func (d *Duration) UnmarshalText(text []byte) error {
 	parsed, err := time.ParseDuration(string(text))
 	if err != nil || parsed <= 0 {
 		return errors.New("a duration is positive and has a unit, such as 5m or 24h")
+	}
+	if parsed > maxDuration {
+		return fmt.Errorf("a duration is not more than %s, so that a time that much from now can be stored", maxDuration)
 	}
 	*d = Duration(parsed)
 	return nil

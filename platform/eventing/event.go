@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"go.opentelemetry.io/otel/propagation"
+
+	"waybill/platform/instant"
 )
 
 // Event is a CloudEvent 1.0 with JSON data.
@@ -125,6 +127,9 @@ func (e Event) Decode(v any) error {
 	}
 	if err := json.Unmarshal(e.Data, v); err != nil {
 		return Reject(fmt.Errorf("the event's data cannot be read: %w", err))
+	}
+	if path := instant.Unwritable(v); path != "" {
+		return Reject(fmt.Errorf("%s must be a time in the years 0000 to 9999 in UTC", path))
 	}
 	return nil
 }
@@ -283,12 +288,12 @@ func (ce *cloudEvent) event() Event {
 		ID: ce.ID, Type: ce.Type, Source: ce.Source, Subject: ce.Subject, DataVersion: ce.DataVersion,
 		Data: ce.Data, traceParent: ce.TraceParent, traceState: ce.TraceState,
 	}
-	if at, err := time.Parse(time.RFC3339Nano, ce.Time); err == nil {
+	if at, err := time.Parse(time.RFC3339Nano, ce.Time); err == nil && instant.Writable(at) {
 		e.Time = at
 	}
 	if ce.ParkedReason != "" {
 		e.Parked = &Parked{By: ce.ParkedBy, Reason: ce.ParkedReason, Cut: ce.ParkedCut == "true"}
-		if at, err := time.Parse(time.RFC3339Nano, ce.ParkedAt); err == nil {
+		if at, err := time.Parse(time.RFC3339Nano, ce.ParkedAt); err == nil && instant.Writable(at) {
 			e.Parked.At = at
 		}
 	}

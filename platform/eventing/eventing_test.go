@@ -337,6 +337,28 @@ func TestDecodeRejects(t *testing.T) {
 	}
 }
 
+// TestTimesThatCannotBeWrittenAgain reads times whose year in UTC has no four digits.
+func TestTimesThatCannotBeWrittenAgain(t *testing.T) {
+	t.Parallel()
+	var data struct {
+		Steps []struct {
+			At time.Time `json:"at"`
+		} `json:"steps"`
+	}
+	e := Event{Data: json.RawMessage(`{"steps":[{"at":"0001-01-01T00:00:00Z"},{"at":"9999-12-31T23:59:59-01:00"}]}`)}
+	if err := e.Decode(&data); !Rejected(err) || !strings.Contains(err.Error(), "steps[1].at") {
+		t.Errorf("%v, want a rejection that names the field", err)
+	}
+	for _, at := range []string{"9999-12-31T23:59:59-01:00", "0000-01-01T00:00:00+01:00"} {
+		if err := json.Unmarshal([]byte(`{"id":"1","type":"T","time":"`+at+`","data":{}}`), &e); err != nil || !e.Time.IsZero() {
+			t.Errorf("%s is read as %s, %v", at, e.Time, err)
+		}
+		if text, err := json.Marshal(e); err != nil || !json.Valid(text) {
+			t.Errorf("%s: %s, %v", at, text, err)
+		}
+	}
+}
+
 func TestEventTrace(t *testing.T) {
 	t.Parallel()
 	var e Event

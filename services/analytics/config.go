@@ -110,7 +110,7 @@ func parse(environ []string) (Config, error) {
 	fault(c.KeepEvents < c.Rebuild, "KEEP_EVENTS is %v: not less than REBUILD is expected", time.Duration(c.KeepEvents))
 	record := time.Duration(c.RecordInterval)
 	fault(record < time.Minute || record%time.Minute != 0 || time.Hour%record != 0, "RECORD_INTERVAL is %v: a whole number of minutes is expected that divides an hour", record)
-	fault(c.FollowInterval < 0, "FOLLOW_INTERVAL is %v: 0 or a duration such as 5s is expected", c.FollowInterval)
+	fault(c.FollowInterval < 0 || c.FollowInterval > time.Hour, "FOLLOW_INTERVAL is %v: 0 or a duration such as 5s is expected, not more than 1h", c.FollowInterval)
 	return c, errors.Join(faults...)
 }
 

@@ -44,6 +44,9 @@ type world struct {
 	server *httptest.Server
 	rows   store.Store
 
+	// rewrite has every event written and read between the edge and the windows, as on a bus.
+	rewrite bool
+
 	mu        sync.Mutex
 	published []eventing.Event
 	refuse    error
@@ -58,6 +61,20 @@ func (w *world) Add(ctx context.Context, events []eventing.Event) error {
 	}
 	w.published = append(w.published, events...)
 	w.mu.Unlock()
+	if w.rewrite {
+		delivered := make([]eventing.Event, len(events))
+		for i := range events {
+			// encoding/json escapes what a sidecar may escape.
+			text, err := json.Marshal(events[i])
+			if err == nil {
+				err = json.Unmarshal(text, &delivered[i])
+			}
+			if err != nil {
+				return err
+			}
+		}
+		events = delivered
+	}
 	return errors.Join(w.edge.Windows.Handle(ctx, events)...)
 }
 

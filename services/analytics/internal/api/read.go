@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"waybill/contracts"
+	"waybill/platform/instant"
 	"waybill/platform/rest"
 	"waybill/services/analytics/internal/metric"
 	"waybill/services/analytics/internal/store"
@@ -120,17 +121,17 @@ func (a *API) top(ctx context.Context, in *topInput) (*topOutput, error) {
 	return out, nil
 }
 
-// cents is an amount of money that was added up from fractions, which the machine has no exact numbers for.
+// exact is an amount of money that was added up from fractions, which the machine has no exact numbers for.
 func exact(sum float64) float64 {
 	return math.Round(sum*float64(contracts.Unit)) / float64(contracts.Unit)
 }
 
 type seriesInput struct {
-	Name   string    `query:"name" required:"true" maxLength:"200" example:"total_views"`
-	Window string    `query:"window" enum:"1m,5m,1h" default:"1m"`
-	From   time.Time `query:"from" doc:"Included; an hour before to when not given."`
-	To     time.Time `query:"to" doc:"Not included; now when not given."`
-	Limit  int       `query:"limit" minimum:"1" maximum:"1000" default:"1000"`
+	Name   string `query:"name" required:"true" maxLength:"200" example:"total_views"`
+	Window string `query:"window" enum:"1m,5m,1h" default:"1m"`
+	From   string `query:"from" format:"date-time" doc:"Included; an hour before to when not given. In the years 2000 to 2199."`
+	To     string `query:"to" format:"date-time" doc:"Not included; now when not given. In the years 2000 to 2199."`
+	Limit  int    `query:"limit" minimum:"1" maximum:"1000" default:"1000"`
 }
 
 type seriesOutput struct{ Body seriesView }
@@ -148,22 +149,15 @@ func (a *API) series(ctx context.Context, in *seriesInput) (*seriesOutput, error
 		return nil, unknownMetric("query.name", in.Name)
 	}
 	w := window(in.Window)
-	if in.To.IsZero() {
-		// A window is recorded under its end: the one that has just ended shall be among them.
-		in.To = time.Now().Add(time.Second)
+	from, to, err := rangeOf(in.From, in.To, time.Now())
+	if err != nil {
+		return nil, err
 	}
-	if in.From.IsZero() {
-		in.From = in.To.Add(-time.Hour)
-	}
-	if !in.From.Before(in.To) {
-		return nil, &rest.Problem{Status: http.StatusUnprocessableEntity, Code: "invalid_request", Detail: "The range is empty.",
-			Errors: []rest.Fault{{Location: "query.from", Message: "must be before to"}}}
-	}
-	metrics, err := a.History.Series(ctx, store.SeriesQuery{Name: in.Name, Window: w.String(), From: in.From, To: in.To, Limit: in.Limit})
+	metrics, err := a.History.Series(ctx, store.SeriesQuery{Name: in.Name, Window: w.String(), From: from, To: to, Limit: in.Limit})
 	if err != nil {
 		return nil, a.stored(ctx, err)
 	}
-	out := &seriesOutput{seriesView{Name: in.Name, Window: w.String(), From: in.From.UTC(), To: in.To.UTC(), Points: make([]metricView, len(metrics))}}
+	out := &seriesOutput{seriesView{Name: in.Name, Window: w.String(), From: from, To: to, Points: make([]metricView, len(metrics))}}
 	for i, m := range metrics {
 		out.Body.Points[i] = metricView{
 			Name: m.Name, Window: m.Window, From: m.Timestamp.Add(-w.Length()), To: m.Timestamp, Count: m.Count, Sum: m.Sum, Mean: m.Mean,
@@ -171,6 +165,36 @@ func (a *API) series(ctx context.Context, in *seriesInput) (*seriesOutput, error
 		}
 	}
 	return out, nil
+}
+
+// rangeOf reads a range of time, of which both ends may be missing.
+func rangeOf(fromText, toText string, now time.Time) (from, to time.Time, err error) {
+	// A window is recorded under its end: the one that has just ended shall be among them.
+	to = now.UTC().Add(time.Second)
+	var faults []rest.Fault
+	read := func(into *time.Time, location, text string) {
+		at, err := instant.Parse(text)
+		if err != nil {
+			faults = append(faults, rest.Fault{Location: location, Message: err.Error(), Value: text})
+			return
+		}
+		*into = at
+	}
+	if toText != "" {
+		read(&to, "query.to", toText)
+	}
+	from = to.Add(-time.Hour)
+	if fromText != "" {
+		read(&from, "query.from", fromText)
+	}
+	if len(faults) > 0 {
+		return from, to, &rest.Problem{Status: http.StatusUnprocessableEntity, Code: "invalid_request", Detail: "A time is not valid.", Errors: faults}
+	}
+	if !from.Before(to) {
+		return from, to, &rest.Problem{Status: http.StatusUnprocessableEntity, Code: "invalid_request", Detail: "The range is empty.",
+			Errors: []rest.Fault{{Location: "query.from", Message: "must be before to"}}}
+	}
+	return from, to, nil
 }
 
 type anomaliesInput struct {
@@ -236,8 +260,9 @@ func placeOf(cursor string) (place *store.Place, ok bool) {
 	}
 	at, id, ok := strings.Cut(string(text), " ")
 	micros, err := strconv.ParseInt(at, 10, 64)
-	if !ok || err != nil || id == "" {
+	last := time.UnixMicro(micros).UTC()
+	if !ok || err != nil || id == "" || instant.Check(last) != nil {
 		return nil, false
 	}
-	return &store.Place{Timestamp: time.UnixMicro(micros).UTC(), ID: id}, true
+	return &store.Place{Timestamp: last, ID: id}, true
 }

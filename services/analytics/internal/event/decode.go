@@ -1,7 +1,6 @@
 package event
 
 import (
-	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -12,6 +11,7 @@ import (
 	"unicode"
 
 	"waybill/contracts"
+	"waybill/platform/instant"
 	"waybill/platform/jsontext"
 )
 
@@ -43,11 +43,12 @@ type Rules struct {
 	Type string
 	// Source is the source that the envelope names.
 	Source string
-	// MaxSize is how many bytes the event may have, and its properties half of it; 0 stands for the package's MaxSize.
-	MaxSize int
-	// Now is the time of arrival, at which the clock and the table of currencies are asked. An event more than MaxAhead later than that is refused, for it would move the windows on
-	// and make late whatever is on time. Zero trusts every time and currency, as a
-	// replay does, whose events were once checked.
+	// Delivered says that the event was published and is delivered now. It may then have MaxDelivered bytes, and its time every
+	// form that release 1.0 read: it was accepted before, and is not lost for its form.
+	Delivered bool
+	// Now is the time of arrival, at which the clock and the table of currencies are asked. An event more than MaxAhead later than
+	// that is refused, for it would move the windows on and make late whatever is on time. Zero trusts every time and currency, as
+	// a replay does, whose events were once checked.
 	Now      time.Time
 	MaxAhead time.Duration
 	// NaiveIsUTC reads a time without a zone as UTC, as clients of the former API send it; else it is a fault.
@@ -133,12 +134,19 @@ type decoding struct {
 // Decode reads an event from JSON and checks it. Members that it does not know are ignored. The error is an *Error that
 // names every faulty field. The event keeps the text, which is not copied when it is a string.
 func Decode[Text ~string | ~[]byte](text Text, rules Rules) (e Event, err error) {
-	rules.MaxSize = cmp.Or(rules.MaxSize, MaxSize)
-	if len(text) > rules.MaxSize {
-		return Event{}, refusal(Fault{"", fmt.Sprintf("must not be larger than %d KiB", rules.MaxSize>>10)})
+	if most := rules.maxSize(); len(text) > most {
+		return Event{}, refusal(Fault{"", fmt.Sprintf("must not be larger than %d KiB", most>>10)})
 	}
 	err = e.decode(string(text), rules)
 	return e, err
+}
+
+// maxSize is how many bytes the event may have. Its properties may have half of it.
+func (r *Rules) maxSize() int {
+	if r.Delivered {
+		return MaxDelivered
+	}
+	return MaxSize
 }
 
 // decode fills in the event, or makes it empty again.
@@ -149,7 +157,7 @@ func (e *Event) decode(text string, rules Rules) error {
 	}
 	e.kind, e.at = d.kind(rules.Type), d.time(rules)
 	e.session, e.user = d.id(fieldSession, false), d.id(fieldUser, false)
-	e.value, e.properties, e.currency = d.value(), d.properties(rules.MaxSize/2), contracts.DefaultCurrency
+	e.value, e.properties, e.currency = d.value(), d.properties(rules.maxSize()/2), contracts.DefaultCurrency
 	if e.id = d.id(fieldEventID, !rules.DeriveID); e.id == "" && rules.DeriveID {
 		sum := sha256.Sum256([]byte(text))
 		e.id = "sha256:" + hex.EncodeToString(sum[:16])
@@ -344,15 +352,19 @@ func (d *decoding) time(rules Rules) time.Time {
 	if d.need(fieldTimestamp); !ok || d.members[fieldTimestamp].text == "" {
 		return time.Time{} // reported
 	}
-	at, err := time.Parse(time.RFC3339, text)
+	at, err := instant.Parse(text)
 	if err != nil {
-		var without error
-		if at, without = time.Parse(naive, text); without != nil {
-			d.fault(fieldTimestamp, "must be a time such as 2026-03-14T09:26:53Z")
-			return time.Time{}
+		var otherwise error
+		if at, otherwise = time.Parse(time.RFC3339, text); otherwise != nil {
+			if at, otherwise = time.Parse(naive, text); otherwise == nil && !rules.NaiveIsUTC {
+				d.fault(fieldTimestamp, "must name its zone, such as 2026-03-14T09:26:53Z or 2026-03-14T10:26:53+01:00")
+				return time.Time{}
+			}
+		} else if !rules.Delivered {
+			otherwise = err
 		}
-		if !rules.NaiveIsUTC {
-			d.fault(fieldTimestamp, "must name its zone, such as 2026-03-14T09:26:53Z or 2026-03-14T10:26:53+01:00")
+		if otherwise != nil {
+			d.fault(fieldTimestamp, err.Error())
 			return time.Time{}
 		}
 	}

@@ -179,8 +179,8 @@ func Purchases(o contracts.OrderFulfilled) ([]Event, error) {
 	if problem := idProblem(o.OrderID); problem != "" {
 		faults = append(faults, Fault{"order_id", problem})
 	}
-	if o.FulfilledAt.Before(earliest) {
-		faults = append(faults, Fault{"fulfilled_at", "must be a time after the year 2000"})
+	if o.FulfilledAt.Before(earliest) || !o.FulfilledAt.Before(latest) {
+		faults = append(faults, Fault{"fulfilled_at", "must be a time in the years 2000 to 2100"})
 	}
 	if len(faults) > 0 {
 		return nil, &Error{Code: CodeInvalid, Text: "The order's purchases cannot be counted.", Faults: faults}

@@ -95,6 +95,11 @@ func TestEveryFaultIsNamed(t *testing.T) {
 		"product of control": {strings.Replace(view, `PROD-001`, `a\nb`, 1), []string{"product_id"}},
 		"long product":       {strings.Replace(view, `PROD-001`, strings.Repeat("p", 129), 1), []string{"product_id"}},
 		"naive time":         {strings.Replace(view, `00Z`, "00", 1), []string{"timestamp"}},
+		"leap second":        {strings.Replace(view, `12:00:00Z`, "23:59:60Z", 1), []string{"timestamp"}},
+		"far zone":           {strings.Replace(view, `00Z`, "00+23:00", 1), []string{"timestamp"}},
+		"comma":              {strings.Replace(view, `00Z`, "00,5Z", 1), []string{"timestamp"}},
+		"year 10000":         {strings.Replace(view, `2026-03-14T12:00:00Z`, "9999-12-31T23:59:59-01:00", 1), []string{"timestamp"}},
+		"year 1":             {strings.Replace(view, `2026-03-14T12:00:00Z`, "0001-01-01T00:00:00Z", 1), []string{"timestamp"}},
 		"bad time":           {strings.Replace(view, `2026-03-14T12:00:00Z`, "noon", 1), []string{"timestamp"}},
 		"numeric time":       {strings.Replace(view, `"2026-03-14T12:00:00Z"`, "1773489600", 1), []string{"timestamp"}},
 		"ancient time":       {strings.Replace(view, `2026-`, "1826-", 1), []string{"timestamp"}},
@@ -148,6 +153,16 @@ func TestEnvelopeAndEventAgree(t *testing.T) {
 	for _, rules := range []event.Rules{{Type: contracts.TypeProductPurchased}, {Type: "Order.Created"}} {
 		if _, err := event.Decode([]byte(view), rules); err == nil || !strings.Contains(err.Error(), "event_type") {
 			t.Errorf("a view in an envelope of %s: %v", rules.Type, err)
+		}
+	}
+}
+
+// TestADeliveredEventIsNotLostForTheFormOfItsTime reads forms that release 1.0 let in.
+func TestADeliveredEventIsNotLostForTheFormOfItsTime(t *testing.T) {
+	t.Parallel()
+	for _, at := range []string{"2026-03-14T12:00:00,0Z", "2026-03-15T11:00:00+23:00", "2026-03-14T12:00:00.0000000000Z"} {
+		if e := decode(t, strings.Replace(view, "2026-03-14T12:00:00Z", at, 1), event.Rules{Delivered: true}); !e.At().Equal(noon) {
+			t.Errorf("%s is %s", at, e.At())
 		}
 	}
 }
@@ -277,7 +292,7 @@ func FuzzDecode(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		again, err := event.Decode(payload, event.Rules{Type: e.Type().String(), MaxSize: event.MaxDelivered})
+		again, err := event.Decode(payload, event.Rules{Type: e.Type().String(), Delivered: true})
 		if err != nil {
 			t.Fatalf("%s: %v", payload, err)
 		}

@@ -175,7 +175,7 @@ func all(errs []error, err error) []error {
 func (s *Stream) read(delivered *eventing.Event, now time.Time) (event.Event, store.Event, error) {
 	// What is on the bus was let in once; times without a zone and missing ids come from other publishers.
 	e, err := event.Decode(delivered.DataText(), event.Rules{
-		Type: delivered.Type, Source: delivered.Source, MaxSize: event.MaxDelivered, Now: now, MaxAhead: s.options.MaxAhead, NaiveIsUTC: true, DeriveID: true,
+		Type: delivered.Type, Source: delivered.Source, Delivered: true, Now: now, MaxAhead: s.options.MaxAhead, NaiveIsUTC: true, DeriveID: true,
 	})
 	if err != nil {
 		return event.Event{}, store.Event{}, err

@@ -9,6 +9,7 @@ import (
 
 	"waybill/contracts"
 	"waybill/platform/eventing"
+	"waybill/platform/instant"
 	"waybill/services/orders/internal/order"
 )
 
@@ -63,17 +64,18 @@ func decodeCreated(e eventing.Event) (*order.Order, error) {
 	}
 }
 
-// createdAt is when the customer placed the order, as well as the event can tell.
+// createdAt is when the customer placed the order, as well as the event can tell. A time out of range tells nothing; no order is
+// refused for it.
 func createdAt(written json.RawMessage, e eventing.Event) time.Time {
 	var at time.Time
-	if err := json.Unmarshal(written, &at); err == nil && !at.IsZero() {
+	if err := json.Unmarshal(written, &at); err == nil && instant.Check(at) == nil {
 		return at
 	}
 	return eventTime(e)
 }
 
 func eventTime(e eventing.Event) time.Time {
-	if e.Time.IsZero() {
+	if instant.Check(e.Time) != nil {
 		return now()
 	}
 	return e.Time

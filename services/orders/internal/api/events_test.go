@@ -135,9 +135,13 @@ func TestAnOrderFromElsewhere(t *testing.T) {
 		createdAt any
 		want      time.Time
 	}{
-		"with its time":         {"2026-02-01T08:00:00+01:00", time.Date(2026, 2, 1, 7, 0, 0, 0, time.UTC)},
-		"without":               {nil, time.Date(2026, 3, 1, 9, 0, 0, 0, time.UTC)},
-		"with a time in no way": {"yesterday", time.Date(2026, 3, 1, 9, 0, 0, 0, time.UTC)},
+		"with its time":          {"2026-02-01T08:00:00+01:00", time.Date(2026, 2, 1, 7, 0, 0, 0, time.UTC)},
+		"without":                {nil, time.Date(2026, 3, 1, 9, 0, 0, 0, time.UTC)},
+		"with a time in no way":  {"yesterday", time.Date(2026, 3, 1, 9, 0, 0, 0, time.UTC)},
+		"with year 10000 in UTC": {"9999-12-31T23:59:59-01:00", time.Date(2026, 3, 1, 9, 0, 0, 0, time.UTC)},
+		"with year -1 in UTC":    {"0000-01-01T00:00:00+01:00", time.Date(2026, 3, 1, 9, 0, 0, 0, time.UTC)},
+		"with year 1":            {"0001-01-01T00:00:00Z", time.Date(2026, 3, 1, 9, 0, 0, 0, time.UTC)},
+		"with year 1970":         {"1970-01-01T00:00:00Z", time.Date(2026, 3, 1, 9, 0, 0, 0, time.UTC)},
 	} {
 		w := newWorld(t)
 		// Unknown fields are another system's business.
