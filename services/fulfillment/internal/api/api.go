@@ -19,7 +19,8 @@ import (
 // Inventory is the stock that the REST routes show and set.
 type Inventory interface {
 	Get(ctx context.Context, product string) (inventory.Stock, error)
-	Set(ctx context.Context, product string, onHand int) (inventory.Stock, error)
+	Set(ctx context.Context, product string, onHand int, conditions ...inventory.Condition) (inventory.Stock, error)
+	Adjust(ctx context.Context, product, key string, delta int, reason string) (inventory.Adjustment, error)
 }
 
 // Sagas starts sagas, shows them, and takes people's decisions on them. Refusals are a *journal.Error; every other error
@@ -48,13 +49,23 @@ func (a API) Mount(api huma.API) {
 	huma.Register(api, huma.Operation{
 		OperationID: "get-stock", Method: http.MethodGet, Path: "/v1/inventory/{product_id}",
 		Summary: "A product's stock", Tags: []string{"inventory"}, Errors: []int{404, 422, 503},
+		Responses: map[string]*huma.Response{"304": {Description: "The stock is as the If-None-Match header knows it."}},
 	}, a.getStock)
 	huma.Register(api, huma.Operation{
 		OperationID: "set-stock", Method: http.MethodPut, Path: "/v1/inventory/{product_id}",
-		Summary:     "Set what the warehouse holds of a product",
-		Description: "Creates the product when it is new. What orders hold stays reserved, so on_hand cannot be set below it.",
-		Tags:        []string{"inventory"}, Errors: []int{400, 409, 413, 415, 422, 503},
+		Summary: "Set what the warehouse holds of a product",
+		Description: "Creates the product when it is new. What orders hold stays reserved, so on_hand cannot be set below it. With If-Match it " +
+			"answers 412 when the stock has changed since it was read, with If-None-Match: * when the product exists. Without them it sets what was " +
+			"counted, whatever shipped since the counting; to add or remove pieces, use an adjustment.",
+		Tags: []string{"inventory"}, Errors: []int{400, 409, 412, 413, 415, 422, 503},
 	}, a.setStock)
+	huma.Register(api, huma.Operation{
+		OperationID: "adjust-stock", Method: http.MethodPost, Path: "/v1/inventory/{product_id}/adjustments", DefaultStatus: http.StatusOK,
+		Summary: "Add pieces to what the warehouse holds of a product, or remove some",
+		Description: "Changes on_hand by delta, once for each Idempotency-Key, whatever ships or is reserved at the same time. It never goes below what " +
+			"orders hold. The key is remembered for 24 hours, and 1,000 keys of a product at a time; beyond that it answers 409.",
+		Tags: []string{"inventory"}, Errors: []int{400, 404, 409, 413, 415, 422, 503},
+	}, a.adjustStock)
 	huma.Register(api, huma.Operation{
 		OperationID: "get-fulfillment", Method: http.MethodGet, Path: "/v1/fulfillments/{order_id}",
 		Summary:     "An order's saga: its steps, and what it waits for",

@@ -350,3 +350,120 @@ func TestARepairIsOrderedOnce(t *testing.T) {
 		}
 	}
 }
+
+// request sends a request with headers, and returns the whole answer.
+func request(t *testing.T, h http.Handler, method, path, body string, headers ...string) *httptest.ResponseRecorder {
+	t.Helper()
+	req := httptest.NewRequestWithContext(t.Context(), method, path, strings.NewReader(body))
+	if body != "" {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	for i := 0; i < len(headers); i += 2 {
+		req.Header.Set(headers[i], headers[i+1])
+	}
+	recorder := httptest.NewRecorder()
+	h.ServeHTTP(recorder, req)
+	return recorder
+}
+
+// Stock that changed since it was read is not overwritten by a request that says what it had read.
+func TestStockIsSetOnlyAsItWasRead(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	const path = "/v1/inventory/PROD-001"
+	if r := request(t, s.http, http.MethodPut, path, `{"on_hand":5}`, "If-Match", "*"); r.Code != http.StatusPreconditionFailed {
+		t.Errorf("If-Match: * without stock: %d %s", r.Code, r.Body)
+	}
+	if r := request(t, s.http, http.MethodPut, path, `{"on_hand":10}`, "If-None-Match", "*"); r.Code != http.StatusOK {
+		t.Fatalf("create: %d %s", r.Code, r.Body)
+	}
+	if r := request(t, s.http, http.MethodPut, path, `{"on_hand":11}`, "If-None-Match", "*"); r.Code != http.StatusPreconditionFailed {
+		t.Errorf("create again: %d %s", r.Code, r.Body)
+	}
+	read := request(t, s.http, http.MethodGet, path, "")
+	etag := read.Header().Get("ETag")
+	if !strings.HasPrefix(etag, `"`) || !strings.HasSuffix(etag, `"`) {
+		t.Fatalf("ETag %s", etag)
+	}
+	if r := request(t, s.http, http.MethodGet, path, "", "If-None-Match", etag); r.Code != http.StatusNotModified || r.Body.Len() > 0 || r.Header().Get("ETag") != etag {
+		t.Errorf("unchanged: %d %s", r.Code, r.Body)
+	}
+	o := contracts.Order{OrderID: "ORDER-1", Items: []contracts.Line{{ProductID: "PROD-001", Quantity: 2}}}
+	if refused, err := s.stock.Reserve(t.Context(), o); refused != nil || err != nil {
+		t.Fatal(refused, err)
+	}
+	if err := s.stock.Ship(t.Context(), o); err != nil {
+		t.Fatal(err)
+	}
+	r := request(t, s.http, http.MethodPut, path, `{"on_hand":12}`, "If-Match", etag)
+	if r.Code != http.StatusPreconditionFailed || !strings.Contains(r.Body.String(), "on_hand is 8, reserved 0, shipped 2") {
+		t.Errorf("what shipped meanwhile is overwritten: %d %s", r.Code, r.Body)
+	}
+	if r := request(t, s.http, http.MethodGet, path, "", "If-None-Match", etag); r.Code != http.StatusOK {
+		t.Errorf("changed: %d", r.Code)
+	}
+	etag = request(t, s.http, http.MethodGet, path, "").Header().Get("ETag")
+	if r := request(t, s.http, http.MethodPut, path, `{"on_hand":12}`, "If-Match", `W/`+etag); r.Code != http.StatusPreconditionFailed {
+		t.Errorf("a weak ETag matched: %d", r.Code)
+	}
+	set := request(t, s.http, http.MethodPut, path, `{"on_hand":12}`, "If-Match", `"other", `+etag)
+	if set.Code != http.StatusOK || set.Header().Get("ETag") == etag {
+		t.Fatalf("set: %d %s", set.Code, set.Body)
+	}
+	if now := request(t, s.http, http.MethodGet, path, "").Header().Get("ETag"); now != set.Header().Get("ETag") {
+		t.Errorf("PUT answers the ETag %s, GET %s", set.Header().Get("ETag"), now)
+	}
+	if r := request(t, s.http, http.MethodPut, path, `{"on_hand":13}`); r.Code != http.StatusOK {
+		t.Errorf("without a condition: %d", r.Code)
+	}
+}
+
+func TestStockIsAdjusted(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	const path = "/v1/inventory/PROD-001/adjustments"
+	const three = `{"delta":-3,"reason":"Three were damaged."}`
+	if r := request(t, s.http, http.MethodPost, path, three, "Idempotency-Key", "k0"); r.Code != http.StatusNotFound {
+		t.Errorf("no stock: %d %s", r.Code, r.Body)
+	}
+	if _, err := s.stock.Set(t.Context(), "PROD-001", 10); err != nil {
+		t.Fatal(err)
+	}
+	if refused, err := s.stock.Reserve(t.Context(), contracts.Order{OrderID: "ORDER-1", Items: []contracts.Line{{ProductID: "PROD-001", Quantity: 5}}}); refused != nil || err != nil {
+		t.Fatal(refused, err)
+	}
+	first := request(t, s.http, http.MethodPost, path, three, "Idempotency-Key", "k1")
+	if first.Code != http.StatusOK || !strings.Contains(first.Body.String(), `"on_hand":7,"reserved":5,"available":2,"shipped":0,"delta":-3`) {
+		t.Fatalf("%d %s", first.Code, first.Body)
+	}
+	if again := request(t, s.http, http.MethodPost, path, three, "Idempotency-Key", "k1"); again.Code != http.StatusOK || again.Body.String() != first.Body.String() {
+		t.Errorf("again: %d %s", again.Code, again.Body)
+	}
+	for name, c := range map[string]struct {
+		body, key string
+		status    int
+		says      string
+	}{
+		"another body":     {`{"delta":-2,"reason":"Three were damaged."}`, "k1", 422, "idempotency_key_reused"},
+		"below reserved":   {`{"delta":-3,"reason":"x"}`, "k2", 409, "on_hand of PROD-001 is 7 and cannot change by -3: orders hold 5 pieces"},
+		"beyond all":       {`{"delta":1000000000,"reason":"x"}`, "k2", 409, "stock_limit"},
+		"far beyond all":   {`{"delta":9223372036854775807,"reason":"x"}`, "k2", 422, "body.delta"},
+		"nothing":          {`{"delta":0,"reason":"x"}`, "k2", 422, "body.delta"},
+		"no delta":         {`{"reason":"x"}`, "k2", 422, "body"},
+		"no reason":        {`{"delta":1}`, "k2", 422, "body"},
+		"a blank reason":   {`{"delta":1,"reason":"  "}`, "k2", 422, "body.reason"},
+		"no key":           {`{"delta":1,"reason":"x"}`, "", 422, "dempotency-"},
+		"a key with space": {`{"delta":1,"reason":"x"}`, "a b", 422, "dempotency-"},
+	} {
+		headers := []string{"Idempotency-Key", c.key}
+		if c.key == "" {
+			headers = nil
+		}
+		if r := request(t, s.http, http.MethodPost, path, c.body, headers...); r.Code != c.status || !strings.Contains(r.Body.String(), c.says) {
+			t.Errorf("%s: %d %s", name, r.Code, r.Body)
+		}
+	}
+	if now, err := s.stock.Get(t.Context(), "PROD-001"); err != nil || now.OnHand != 7 {
+		t.Errorf("%+v, %v", now, err)
+	}
+}

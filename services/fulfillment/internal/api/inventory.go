@@ -2,6 +2,11 @@ package api
 
 import (
 	"context"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
 
 	"waybill/services/fulfillment/internal/inventory"
 )
@@ -11,14 +16,51 @@ type ProductPath struct {
 	ProductID string `path:"product_id" maxLength:"64" pattern:"^[A-Za-z0-9][A-Za-z0-9._-]*$" patternDescription:"letters, digits, dot, underscore, hyphen" example:"PROD-001"`
 }
 
+type getStockInput struct {
+	ProductPath
+
+	IfNoneMatch string `header:"If-None-Match" doc:"ETags of the states that the client knows; 304 while the stock is in one of them."`
+}
+
 type setStockInput struct {
 	ProductPath
-	Body struct {
+
+	IfMatch     string `header:"If-Match" doc:"The ETag that the stock must have, as GET answered it, or * for any stock that there is."`
+	IfNoneMatch string `header:"If-None-Match" doc:"With * the product is created, and not changed if it exists."`
+	Body        struct {
 		OnHand int `json:"on_hand" minimum:"0" maximum:"1000000000" doc:"Pieces in the warehouse, those that orders hold included." example:"100"`
 	}
 }
 
-type stockOutput struct{ Body stockBody }
+// conditions are what the request's headers ask of the stock.
+func (in *setStockInput) conditions() []inventory.Condition {
+	var all []inventory.Condition
+	if in.IfMatch != "" {
+		all = append(all, func(s *inventory.Stock) bool { return s.ProductID != "" && names(in.IfMatch, s.ETag()) })
+	}
+	if in.IfNoneMatch != "" {
+		all = append(all, func(s *inventory.Stock) bool {
+			return s.ProductID == "" || !names(strings.ReplaceAll(in.IfNoneMatch, "W/", ""), s.ETag())
+		})
+	}
+	return all
+}
+
+// names reports whether a list of ETags names the one given, by strong comparison (RFC 9110, section 8.8.3.2).
+func names(list, etag string) bool {
+	for one := range strings.SplitSeq(list, ",") {
+		if one = strings.TrimSpace(one); one == etag || one == "*" {
+			return true
+		}
+	}
+	return false
+}
+
+type stockOutput struct {
+	Status int
+	ETag   string `header:"ETag" doc:"Names this state of the stock, for If-Match."`
+	Body   *stockBody
+}
 
 type stockBody struct {
 	ProductID string `json:"product_id" example:"PROD-001"`
@@ -29,23 +71,69 @@ type stockBody struct {
 }
 
 func shown(s inventory.Stock) *stockOutput {
-	return &stockOutput{Body: stockBody{
+	return &stockOutput{Status: http.StatusOK, ETag: s.ETag(), Body: &stockBody{
 		ProductID: s.ProductID, OnHand: s.OnHand, Reserved: s.Reserved(), Available: s.Available(), Shipped: s.Shipped,
 	}}
 }
 
-func (a API) getStock(ctx context.Context, in *ProductPath) (*stockOutput, error) {
+func (a API) getStock(ctx context.Context, in *getStockInput) (*stockOutput, error) {
 	s, err := a.Inventory.Get(ctx, in.ProductID)
 	if err != nil {
 		return nil, a.problem(ctx, err)
+	}
+	if in.IfNoneMatch != "" && names(strings.ReplaceAll(in.IfNoneMatch, "W/", ""), s.ETag()) {
+		return &stockOutput{Status: http.StatusNotModified, ETag: s.ETag()}, nil
 	}
 	return shown(s), nil
 }
 
 func (a API) setStock(ctx context.Context, in *setStockInput) (*stockOutput, error) {
-	s, err := a.Inventory.Set(ctx, in.ProductID, in.Body.OnHand)
+	s, err := a.Inventory.Set(ctx, in.ProductID, in.Body.OnHand, in.conditions()...)
 	if err != nil {
 		return nil, a.problem(ctx, err)
 	}
 	return shown(s), nil
+}
+
+type adjustStockInput struct {
+	ProductPath
+
+	IdempotencyKey string `header:"Idempotency-Key" required:"true" minLength:"1" maxLength:"255" pattern:"^[!-~]+$" patternDescription:"visible ASCII characters" doc:"1 to 255 visible ASCII characters of the client's choice, for this product. A request repeated with its key within 24 hours gets the first one's answer and changes nothing."`
+	Body           struct {
+		Delta  int    `json:"delta" minimum:"-1000000000" maximum:"1000000000" doc:"By how many pieces on_hand changes; not 0." example:"-3"`
+		Reason string `json:"reason" minLength:"1" maxLength:"200" doc:"Why, for people." example:"Three were damaged."`
+	}
+}
+
+// Resolve finds what the schema cannot say.
+func (in *adjustStockInput) Resolve(huma.Context) []error {
+	var faults []error
+	if in.Body.Delta == 0 {
+		faults = append(faults, &huma.ErrorDetail{Location: "body.delta", Message: "must not be 0", Value: 0})
+	}
+	if in.Body.Reason != "" && strings.TrimSpace(in.Body.Reason) == "" {
+		faults = append(faults, &huma.ErrorDetail{Location: "body.reason", Message: "must not be blank", Value: in.Body.Reason})
+	}
+	return faults
+}
+
+type adjustStockOutput struct{ Body adjustmentBody }
+
+type adjustmentBody struct {
+	stockBody
+
+	Delta     int       `json:"delta" doc:"By how many pieces on_hand changed."`
+	Reason    string    `json:"reason"`
+	AppliedAt time.Time `json:"applied_at" doc:"When it was first applied. The stock is that of this time."`
+}
+
+func (a API) adjustStock(ctx context.Context, in *adjustStockInput) (*adjustStockOutput, error) {
+	done, err := a.Inventory.Adjust(ctx, in.ProductID, in.IdempotencyKey, in.Body.Delta, in.Body.Reason)
+	if err != nil {
+		return nil, a.problem(ctx, err)
+	}
+	return &adjustStockOutput{adjustmentBody{
+		stockBody: stockBody{in.ProductID, done.OnHand, done.Reserved, done.OnHand - done.Reserved, done.Shipped},
+		Delta:     done.Delta, Reason: done.Reason, AppliedAt: done.At.UTC(),
+	}}, nil
 }

@@ -15,8 +15,14 @@ import (
 func (a API) problem(ctx context.Context, err error) error {
 	if reason, ok := errors.AsType[*partner.Reason](err); ok {
 		p := &rest.Problem{Status: http.StatusConflict, Code: reason.Code, Detail: reason.Message}
-		if reason.Code == inventory.CodeUnknownProduct {
+		switch reason.Code {
+		case inventory.CodeUnknownProduct:
 			p.Status = http.StatusNotFound
+		case inventory.CodeChanged:
+			p.Status = http.StatusPreconditionFailed
+		case inventory.CodeKeyReused:
+			p.Status = http.StatusUnprocessableEntity
+			p.Errors = []rest.Fault{{Location: "header.Idempotency-Key", Message: "must not be used for two different adjustments"}}
 		}
 		return p
 	}

@@ -29,7 +29,7 @@ func Unknown(product string) *partner.Reason {
 	return &partner.Reason{Code: CodeUnknownProduct, Message: fmt.Sprintf("There is no product %s.", product)}
 }
 
-// Stock is one product's stock. Pieces leave OnHand when they are shipped, so OnHand + Shipped stays what was set.
+// Stock is one product's stock. Pieces leave OnHand when they are shipped, so only Set and Adjust change OnHand + Shipped.
 type Stock struct {
 	ProductID string `json:"product_id"`
 	OnHand    int    `json:"on_hand"`
@@ -38,6 +38,10 @@ type Stock struct {
 	Held map[string]int `json:"held,omitempty"`
 	// Last is the latest change of what can be sold.
 	Last Change `json:"last"`
+	// Version counts the writes of the document; zero in documents of former releases.
+	Version int `json:"version,omitempty"`
+	// Adjustments are those whose keys are remembered, the oldest first.
+	Adjustments []Adjustment `json:"adjustments,omitempty"`
 }
 
 // Change is one change of what can be sold of a product. Revision counts these changes.

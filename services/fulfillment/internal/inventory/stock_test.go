@@ -1,7 +1,10 @@
 package inventory_test
 
 import (
+	"encoding/json"
 	"fmt"
+	"math"
+	"strings"
 	"testing"
 	"time"
 
@@ -112,6 +115,17 @@ func TestStockIsConserved(t *testing.T) {
 					delete(shipped, order)
 				}
 			},
+			"adjust": func(t *rapid.T) {
+				delta := rapid.IntRange(-10, 10).Draw(t, "delta")
+				before, reserved := s.OnHand, s.Reserved()
+				_, done, refused := s.Adjust(rapid.StringN(1, 3, -1).Draw(t, "key"), delta, "counted", noon)
+				if done {
+					initial += delta
+				}
+				if !done && s.OnHand != before || done && before+delta < reserved || done && refused != nil {
+					t.Fatalf("by %d: on hand %d after %d with %d reserved, done %v, refused %v", delta, s.OnHand, before, reserved, done, refused)
+				}
+			},
 			"": func(t *rapid.T) {
 				if s.OnHand+s.Shipped != initial {
 					t.Fatalf("on hand %d and shipped %d, want %d together", s.OnHand, s.Shipped, initial)
@@ -126,4 +140,65 @@ func TestStockIsConserved(t *testing.T) {
 
 func anOrder(t *rapid.T) string {
 	return fmt.Sprintf("ORDER-%d", rapid.IntRange(1, 5).Draw(t, "order"))
+}
+
+func TestAnAdjustmentIsAppliedOnce(t *testing.T) {
+	t.Parallel()
+	s := inventory.Stock{ProductID: "PROD-001"}
+	s.Set(10, noon)
+	s.Hold("ORDER-1", 4, noon)
+	first, done, refused := s.Adjust("key-1", -3, "damaged", noon)
+	if !done || refused != nil || s.OnHand != 7 || first.OnHand != 7 || first.Reserved != 4 {
+		t.Fatalf("%+v, %v, %v", first, done, refused)
+	}
+	s.Ship("ORDER-1")
+	if again, done, refused := s.Adjust("key-1", -3, "damaged", noon.Add(time.Hour)); done || refused != nil || again != first || s.OnHand != 3 {
+		t.Errorf("again: %+v, %v, %v; on hand %d", again, done, refused, s.OnHand)
+	}
+	for name, c := range map[string]struct {
+		key    string
+		delta  int
+		reason string
+		code   string
+	}{
+		"another number":      {"key-1", -2, "damaged", inventory.CodeKeyReused},
+		"another reason":      {"key-1", -3, "lost", inventory.CodeKeyReused},
+		"more than there are": {"key-2", -4, "damaged", inventory.CodeStockReserved},
+		"more than fit":       {"key-2", inventory.MaxOnHand, "found", inventory.CodeStockLimit},
+		"more than an int":    {"key-2", math.MaxInt, "found", inventory.CodeStockLimit},
+		"less than an int":    {"key-2", math.MinInt, "lost", inventory.CodeStockReserved},
+	} {
+		if _, done, refused := s.Adjust(c.key, c.delta, c.reason, noon); done || refused == nil || refused.Code != c.code {
+			t.Errorf("%s: %v, %+v; want %s", name, done, refused, c.code)
+		}
+	}
+	if s.OnHand != 3 || len(s.Adjustments) != 1 {
+		t.Errorf("refused adjustments changed the stock: %+v", s)
+	}
+}
+
+// Keys are remembered for their lifetime, and never more than fit the product's document.
+func TestKeysOfAdjustmentsAreForgotten(t *testing.T) {
+	t.Parallel()
+	s := inventory.Stock{ProductID: "PROD-001"}
+	s.Set(0, noon)
+	for i := range inventory.MaxAdjustments {
+		if _, done, refused := s.Adjust(fmt.Sprintf("key-%d", i), 1, strings.Repeat("€", 200), noon.Add(time.Duration(i)*time.Second)); !done {
+			t.Fatal(refused)
+		}
+	}
+	if document, err := json.Marshal(s); err != nil || len(document) > 1_000_000 {
+		t.Errorf("the document has %d bytes, %v", len(document), err)
+	}
+	end := noon.Add(inventory.KeyLifetime)
+	if _, done, refused := s.Adjust("one more", 1, "found", end); done || refused == nil || refused.Code != inventory.CodeTooManyAdjustments ||
+		!strings.Contains(refused.Message, "possible at 2026-01-03T12:00:00Z") {
+		t.Errorf("%v, %+v", done, refused)
+	}
+	if _, done, refused := s.Adjust("key-0", 1, strings.Repeat("€", 200), end); done || refused != nil {
+		t.Errorf("at the end of its lifetime key-0 is not known: %v, %v", done, refused)
+	}
+	if _, done, refused := s.Adjust("one more", 1, "found", end.Add(time.Second)); !done || refused != nil || len(s.Adjustments) != inventory.MaxAdjustments {
+		t.Errorf("%v, %v, %d remembered", done, refused, len(s.Adjustments))
+	}
 }

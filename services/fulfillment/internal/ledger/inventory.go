@@ -38,15 +38,37 @@ func (i *Inventory) Get(ctx context.Context, product string) (inventory.Stock, e
 	return s, nil
 }
 
-// Set makes onHand a product's pieces in the warehouse. A *partner.Reason says that orders hold more than that.
-func (i *Inventory) Set(ctx context.Context, product string, onHand int) (inventory.Stock, error) {
+// Set makes onHand a product's pieces in the warehouse if the stock meets every condition. A *partner.Reason says that it does
+// not, or that orders hold more than that.
+func (i *Inventory) Set(ctx context.Context, product string, onHand int, conditions ...inventory.Condition) (inventory.Stock, error) {
 	return i.change(ctx, product, func(s *inventory.Stock) (bool, error) {
+		if refused := s.Check(product, conditions); refused != nil {
+			return false, refused
+		}
 		s.ProductID = product
 		if refused := s.Set(onHand, i.now()); refused != nil {
 			return false, refused
 		}
 		return true, nil
 	})
+}
+
+// Adjust changes a product's pieces in the warehouse by delta, once however often it is called with the key within
+// inventory.KeyLifetime. It returns the adjustment as it was first applied. A *partner.Reason says why it is refused.
+func (i *Inventory) Adjust(ctx context.Context, product, key string, delta int, reason string) (inventory.Adjustment, error) {
+	var applied inventory.Adjustment
+	_, err := i.change(ctx, product, func(s *inventory.Stock) (bool, error) {
+		if s.ProductID == "" {
+			return false, inventory.Unknown(product)
+		}
+		a, changed, refused := s.Adjust(key, delta, reason, i.now())
+		if refused != nil {
+			return false, refused
+		}
+		applied = a
+		return changed, nil
+	})
+	return applied, err
 }
 
 // Reserve holds every line of the order or none. A refusal is a result: what was held is given back, and asking again
@@ -297,11 +319,16 @@ func (i *Inventory) change(ctx context.Context, product string, apply func(s *in
 	s, err := state.Update(ctx, i.store, stockKey(product), func(s *inventory.Stock, _ bool) error {
 		before = s.Last.Revision
 		changed, err := apply(s)
-		if err == nil && !changed {
+		switch {
+		case err != nil:
+			return err
+		case !changed:
 			before = -1
-			err = state.Keep
+			return state.Keep
+		default:
+			s.Version++
+			return nil
 		}
-		return err
 	})
 	lock.Unlock()
 	if err != nil {

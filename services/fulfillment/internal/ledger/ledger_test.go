@@ -2,6 +2,7 @@ package ledger_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"sync"
@@ -14,6 +15,7 @@ import (
 	"waybill/services/fulfillment/internal/inventory"
 	"waybill/services/fulfillment/internal/journal"
 	"waybill/services/fulfillment/internal/ledger"
+	"waybill/services/fulfillment/internal/partner"
 )
 
 func order(id string, lines ...contracts.Line) contracts.Order {
@@ -340,5 +342,132 @@ func TestOpenSagasAreFoundAgain(t *testing.T) {
 	}
 	if _, err := s.Get(t.Context(), "ORDER-99"); err == nil {
 		t.Error("an unknown saga was read")
+	}
+}
+
+// Two replicas over one state: a hundred adjustments, each sent twice, while orders reserve, ship and release. The sums are exact.
+func TestAdjustmentsBesideReservations(t *testing.T) {
+	t.Parallel()
+	store := state.NewMemory()
+	announce := func(context.Context, inventory.Stock) error { return nil }
+	replicas := []*ledger.Inventory{ledger.NewInventory(store, announce, time.Now), ledger.NewInventory(store, announce, time.Now)}
+	if _, err := replicas[0].Set(t.Context(), "PROD-001", 100); err != nil {
+		t.Fatal(err)
+	}
+	want := 100
+	var shipped atomic.Int32
+	var racing sync.WaitGroup
+	for i := range 100 {
+		delta := 1 + i%3
+		want += delta
+		for again := range 2 {
+			racing.Go(func() {
+				a, err := replicas[(i+again)%2].Adjust(t.Context(), "PROD-001", fmt.Sprintf("key-%d", i), delta, "delivered")
+				if err != nil || a.Delta != delta {
+					t.Errorf("adjust: %+v, %v", a, err)
+				}
+			})
+		}
+	}
+	for i := range 50 {
+		racing.Go(func() {
+			w, o := replicas[i%2], order(fmt.Sprintf("ORDER-%d", i), pieces("PROD-001", 2))
+			if refused, err := w.Reserve(t.Context(), o); err != nil || refused != nil {
+				t.Errorf("reserve: %v, %v", refused, err)
+			}
+			if i%2 == 0 {
+				if _, err := w.Release(t.Context(), o); err != nil {
+					t.Errorf("release: %v", err)
+				}
+				return
+			}
+			if err := w.Ship(t.Context(), o); err != nil {
+				t.Errorf("ship: %v", err)
+			}
+			shipped.Add(2)
+		})
+	}
+	racing.Wait()
+	wantStock(t, replicas[0], "PROD-001", want-int(shipped.Load()), 0, int(shipped.Load()))
+}
+
+// Of a hundred withdrawals of one piece each, as many succeed as pieces are free: none that an order holds is taken.
+func TestAdjustmentsTakeNothingThatOrdersHold(t *testing.T) {
+	t.Parallel()
+	w := warehouse(t, nil)
+	if refused, err := w.Reserve(t.Context(), order("ORDER-1", pieces("PROD-001", 6))); refused != nil || err != nil {
+		t.Fatal(refused, err)
+	}
+	var done atomic.Int32
+	var racing sync.WaitGroup
+	for i := range 100 {
+		racing.Go(func() {
+			_, err := w.Adjust(t.Context(), "PROD-001", fmt.Sprintf("key-%d", i), -1, "lost")
+			if refused, ok := errors.AsType[*partner.Reason](err); ok && refused.Code == inventory.CodeStockReserved {
+				return
+			}
+			if err != nil {
+				t.Errorf("adjust: %v", err)
+			}
+			done.Add(1)
+		})
+	}
+	racing.Wait()
+	if done.Load() != 4 {
+		t.Errorf("%d adjustments succeeded, want 4", done.Load())
+	}
+	wantStock(t, w, "PROD-001", 6, 6, 0)
+}
+
+// A process that ends between the change and its answer has applied the adjustment. Another process, to which the request comes
+// again, announces it, gives the same answer and changes nothing.
+func TestAnAdjustmentWithoutAnAnswerIsSentAgain(t *testing.T) {
+	t.Parallel()
+	store := state.NewMemory()
+	gone := ledger.NewInventory(store, func(context.Context, inventory.Stock) error { return errors.New("killed") }, time.Now)
+	var announced []inventory.Change
+	later := ledger.NewInventory(store, func(_ context.Context, s inventory.Stock) error {
+		announced = append(announced, s.Last)
+		return nil
+	}, time.Now)
+	if _, err := later.Set(t.Context(), "PROD-001", 10); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := gone.Adjust(t.Context(), "PROD-001", "key", -3, "lost"); err == nil {
+		t.Fatal("the adjustment was answered")
+	}
+	for range 2 {
+		if a, err := later.Adjust(t.Context(), "PROD-001", "key", -3, "lost"); err != nil || a.OnHand != 7 {
+			t.Errorf("again: %+v, %v", a, err)
+		}
+	}
+	wantStock(t, later, "PROD-001", 7, 0, 0)
+	if len(announced) < 2 || announced[1].Previous != 10 || announced[1].Current != 7 || announced[1].Revision != 2 {
+		t.Errorf("announced %+v", announced)
+	}
+	if _, err := later.Adjust(t.Context(), "PROD-404", "key", 1, "found"); err == nil {
+		t.Error("a product that does not exist was adjusted")
+	}
+}
+
+// A document of the last release has neither version nor adjustments.
+func TestStockOfTheLastReleaseIsAdjusted(t *testing.T) {
+	t.Parallel()
+	store := state.NewMemory()
+	former := json.RawMessage(`{"product_id":"PROD-001","on_hand":10,"shipped":2,"held":{"ORDER-1":4},"last":{"revision":3,"previous":7,"current":6,"at":"2026-01-02T12:00:00Z"}}`)
+	if err := store.Create(t.Context(), "stock:PROD-001", former); err != nil {
+		t.Fatal(err)
+	}
+	w := ledger.NewInventory(store, func(context.Context, inventory.Stock) error { return nil }, time.Now)
+	before, err := w.Get(t.Context(), "PROD-001")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Adjust(t.Context(), "PROD-001", "key", 5, "found"); err != nil {
+		t.Fatal(err)
+	}
+	after, err := w.Get(t.Context(), "PROD-001")
+	if err != nil || after.OnHand != 15 || after.Reserved() != 4 || after.Shipped != 2 || after.Last.Revision != 4 || before.ETag() == after.ETag() {
+		t.Errorf("%+v, %v", after, err)
 	}
 }
