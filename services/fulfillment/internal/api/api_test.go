@@ -3,7 +3,6 @@ package api_test
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -17,6 +16,7 @@ import (
 	"waybill/contracts"
 	"waybill/platform/eventing"
 	"waybill/platform/rest"
+	"waybill/platform/retryable"
 	"waybill/platform/state"
 	"waybill/services/fulfillment/internal/api"
 	"waybill/services/fulfillment/internal/inventory"
@@ -198,8 +198,8 @@ func TestAConfirmedOrderStartsItsSaga(t *testing.T) {
 		t.Errorf("started (-want +got):\n%s", diff)
 	}
 
-	s.sagas.err = errors.New("the engine is away")
-	if err := handle(t.Context(), confirmed(t, contracts.OrderConfirmed{Order: order})); !errors.Is(err, eventing.ErrUnavailable) {
+	s.sagas.err = retryable.New("the engine is away")
+	if err := handle(t.Context(), confirmed(t, contracts.OrderConfirmed{Order: order})); !retryable.Is(err) {
 		t.Errorf("an engine that is away: %v, want an error that is retried", err)
 	}
 }
