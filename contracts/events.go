@@ -216,7 +216,8 @@ const (
 	StepRefundPayment    = "RefundPayment"
 	StepReleaseInventory = "ReleaseInventory"
 	StepCancelShipment   = "CancelShipment"
-	// StepCancel is a cancellation that came too late; it is only ever refused. One in time ends the saga.
+	// StepCancel is fulfilment's answer to a cancellation. Done says that it is recorded: the order ends cancelled, and nothing
+	// stays booked or charged. Refused says that the parcel was booked before.
 	StepCancel = "Cancel"
 	// StepRepair is a person's order to try again what could not be undone; Actor gave it.
 	StepRepair = "Repair"

@@ -19,7 +19,10 @@ type Entry struct {
 	StartedAt    time.Time     `json:"started_at,omitzero"`
 	Cancellation *Cancellation `json:"cancellation,omitempty"`
 	Approval     *Approval     `json:"approval,omitempty"`
-	Halt         *Halt         `json:"halt,omitempty"`
+	// BookedAt is when the carrier was known to have the parcel. A cancellation that is recorded before it wins, one that is
+	// recorded after it is too late.
+	BookedAt time.Time `json:"booked_at,omitzero"`
+	Halt     *Halt     `json:"halt,omitempty"`
 	// Repairs are all that were ever ordered; the n-th answers the n-th halt.
 	Repairs []Repair `json:"repairs,omitempty"`
 	// Restarts is how often the saga was run anew because the engine had lost it, RestartedAt when it was last.
@@ -35,6 +38,8 @@ type Entry struct {
 type Cancellation struct {
 	Reason string    `json:"reason,omitempty"`
 	At     time.Time `json:"at"`
+	// Late says that the parcel was booked, or the order shipped, when the wish was recorded.
+	Late bool `json:"late,omitempty"`
 }
 
 // Approval is a request that a person approve the order, and the decision once there is one.
@@ -114,8 +119,12 @@ func (e *Entry) Ended() bool { return !e.EndedAt.IsZero() }
 
 // AwaitsApproval reports whether a person has yet to decide.
 func (e *Entry) AwaitsApproval() bool {
-	return !e.Ended() && e.Approval != nil && e.Approval.Decision == nil
+	return !e.Ended() && !e.Cancelled() && e.Approval != nil && e.Approval.Decision == nil
 }
+
+// Cancelled reports whether a cancellation was recorded in time. Then the order is cancelled: nothing is charged, reserved,
+// approved or shipped any more, and what was done is undone.
+func (e *Entry) Cancelled() bool { return e.Cancellation != nil && !e.Cancellation.Late }
 
 // Halted reports whether a person has yet to order a repair.
 func (e *Entry) Halted() bool { return !e.Ended() && e.Halt != nil && len(e.Repairs) < e.Halt.Round }
@@ -144,7 +153,20 @@ func (e *Entry) Cancel(reason string, at time.Time) bool {
 	if e.Cancellation != nil || e.Ended() && e.Outcome != Completed {
 		return false
 	}
-	e.Cancellation = &Cancellation{Reason: reason, At: at.UTC()}
+	e.Cancellation = &Cancellation{Reason: reason, At: at.UTC(), Late: e.Booked() || e.Ended()}
+	return true
+}
+
+// Booked reports whether the carrier has the parcel, as far as is recorded.
+func (e *Entry) Booked() bool { return !e.BookedAt.IsZero() }
+
+// Book records that the carrier has the parcel, unless a cancellation was recorded first: then it changes nothing, and the
+// parcel has to be called back.
+func (e *Entry) Book(now time.Time) bool {
+	if e.Booked() || e.Cancelled() {
+		return false
+	}
+	e.BookedAt = now.UTC()
 	return true
 }
 
@@ -157,7 +179,8 @@ func (e *Entry) RequestApproval(at, expires time.Time) bool {
 	return true
 }
 
-// Decide records a person's decision. The same decision of the same person again changes nothing; another one is refused.
+// Decide records a person's decision. The same decision of the same person again changes nothing; another one is refused, and
+// so is every decision on an order that was cancelled before.
 func (e *Entry) Decide(approved bool, approver, reason string, now time.Time) (bool, error) {
 	if e.Approval == nil {
 		return false, &Error{Kind: NotFound, Code: "no_approval", Text: "No approval of this order was asked for."}
@@ -167,6 +190,10 @@ func (e *Entry) Decide(approved bool, approver, reason string, now time.Time) (b
 			return false, nil
 		}
 		return false, &Error{Kind: Conflict, Code: "already_decided", Text: first.sentence(), Decision: first}
+	}
+	if e.Cancelled() {
+		d := &Decision{Code: CodeCancelled, Reason: e.Cancellation.Reason, At: e.Cancellation.At}
+		return false, &Error{Kind: Conflict, Code: CodeCancelled, Text: d.sentence(), Decision: d}
 	}
 	if !now.Before(e.Approval.ExpiresAt) {
 		return false, &Error{Kind: Conflict, Code: CodeTimedOut, Text: "The approval ran out at " + e.Approval.ExpiresAt.Format(time.RFC3339) + "."}
@@ -200,7 +227,7 @@ func (e *Entry) Settle(expired bool, now time.Time) bool {
 		return false
 	}
 	switch {
-	case e.Cancellation != nil:
+	case e.Cancelled():
 		e.Approval.Decision = &Decision{Code: CodeCancelled, Reason: e.Cancellation.Reason, At: now.UTC()}
 	case expired || !now.Before(e.Approval.ExpiresAt):
 		e.Approval.Decision = &Decision{Code: CodeTimedOut, At: now.UTC()}
@@ -237,6 +264,15 @@ func (e *Entry) Repaired(round int) *Repair {
 		return nil
 	}
 	return &e.Repairs[round-1]
+}
+
+// Conclude is the outcome with which a saga ends that came to the given one: an order whose cancellation was recorded before
+// the saga's end is cancelled, whatever else kept it from being shipped.
+func (e *Entry) Conclude(outcome Outcome) Outcome {
+	if outcome == Failed && e.Cancelled() {
+		return Cancelled
+	}
+	return outcome
 }
 
 // End records how the saga ended. The first outcome stays.

@@ -65,6 +65,9 @@ func (e *Entry) lastMoved() time.Time {
 	if e.Approval != nil && e.Approval.Decision != nil && e.Approval.Decision.At.After(moved) {
 		moved = e.Approval.Decision.At
 	}
+	if e.Cancelled() && e.Cancellation.At.After(moved) {
+		moved = e.Cancellation.At
+	}
 	if n := len(e.Repairs); n > 0 && e.Repairs[n-1].At.After(moved) {
 		moved = e.Repairs[n-1].At
 	}

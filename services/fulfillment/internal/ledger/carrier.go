@@ -130,15 +130,6 @@ func (c *Carrier) fail(ctx context.Context, o contracts.Order) error {
 	return nil
 }
 
-// Booked reports whether a parcel of the order is under way.
-func (c *Carrier) Booked(ctx context.Context, orderID string) (bool, error) {
-	var p parcels
-	if _, err := c.store.Get(ctx, shipmentKey(orderID), &p); err != nil && !errors.Is(err, state.ErrNotFound) {
-		return false, fmt.Errorf("ask for the shipment: %w", err)
-	}
-	return len(p.Booked) > 0 && !p.Cancelled, nil
-}
-
 // Cancel takes the order's parcel back and lets nothing more be booked. It reports whether there was a parcel.
 func (c *Carrier) Cancel(ctx context.Context, o contracts.Order) (bool, error) {
 	p, err := state.Update(ctx, c.store, shipmentKey(o.OrderID), func(p *parcels, _ bool) error {

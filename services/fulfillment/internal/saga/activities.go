@@ -3,6 +3,7 @@ package saga
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"time"
@@ -54,8 +55,6 @@ type Inventory interface {
 type Carrier interface {
 	// Book books the order's parcel. A refusal comes as a Reason.
 	Book(ctx context.Context, order contracts.Order, key string) (shipment partner.Shipment, refused *partner.Reason, err error)
-	// Booked reports whether a parcel of the order is under way.
-	Booked(ctx context.Context, orderID string) (bool, error)
 	// Cancel calls the parcel back; false says that there was none.
 	Cancel(ctx context.Context, order contracts.Order) (bool, error)
 }
@@ -91,6 +90,13 @@ type StepResult struct {
 type Decisions struct {
 	Refused  *partner.Reason `json:"refused,omitempty"`
 	Approved bool            `json:"approved,omitempty"`
+}
+
+// Reported is the outcome that UpdateOrderStatus recorded. It is cancelled instead of failed when a cancellation was recorded
+// before the saga's end; Failure is then the cancellation.
+type Reported struct {
+	Outcome journal.Outcome `json:"outcome,omitempty"`
+	Failure *partner.Reason `json:"failure,omitempty"`
 }
 
 // ApprovalInput is what the two activities of an approval are given.
@@ -202,8 +208,34 @@ func traced(ctx context.Context, name, orderID string, work func(context.Context
 // key makes a step idempotent at whoever it calls.
 func key(order contracts.Order, step string) string { return order.OrderID + ":" + step }
 
+// stopped is why a forward step must not be taken because the order was cancelled; nil when it may. Every attempt asks before it
+// calls the partner: an attempt can come long after the workflow scheduled it. Nothing of such a step is announced, for it was
+// not tried. An order that the journal does not know, because its entry was lost, was not cancelled.
+func (a activities) stopped(ctx context.Context, orderID string) (*partner.Reason, error) {
+	e, err := a.Journal.Get(ctx, orderID)
+	if refused, ok := errors.AsType[*journal.Error](err); ok && refused.Kind == journal.NotFound {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("look for a cancellation: %w", err)
+	}
+	if !e.Cancelled() {
+		return nil, nil
+	}
+	return cancelled(e.Cancellation), nil
+}
+
+// validatePayment charges the order's total. Nothing is charged for a free order.
 func (a activities) validatePayment(ctx context.Context, in StepInput) (result StepResult, err error) {
 	err = traced(ctx, activityValidatePayment, in.Order.OrderID, func(ctx context.Context) error {
+		stopped, err := a.stopped(ctx, in.Order.OrderID)
+		if err != nil || stopped != nil {
+			result.Refused = stopped
+			return err
+		}
+		if in.Order.TotalAmount == 0 {
+			return nil
+		}
 		transaction, refused, err := a.Payments.Charge(ctx, in.Order, key(in.Order, activityValidatePayment))
 		if err != nil {
 			return fmt.Errorf("charge: %w", err)
@@ -221,7 +253,7 @@ func (a activities) refundPayment(ctx context.Context, in StepInput) (result Ste
 		if err != nil {
 			return fmt.Errorf("refund: %w", err)
 		}
-		if transaction == "" {
+		if transaction == "" || amount == 0 {
 			return nil // nothing had been charged, so there is nothing to tell
 		}
 		result.Refunded = true
@@ -233,6 +265,11 @@ func (a activities) refundPayment(ctx context.Context, in StepInput) (result Ste
 
 func (a activities) reserveInventory(ctx context.Context, in StepInput) (result StepResult, err error) {
 	err = traced(ctx, activityReserveInventory, in.Order.OrderID, func(ctx context.Context) error {
+		stopped, err := a.stopped(ctx, in.Order.OrderID)
+		if err != nil || stopped != nil {
+			result.Refused = stopped
+			return err
+		}
 		refused, err := a.Inventory.Reserve(ctx, in.Order)
 		if err != nil {
 			return fmt.Errorf("reserve: %w", err)
@@ -257,14 +294,31 @@ func (a activities) releaseInventory(ctx context.Context, in StepInput) (result 
 	return result, err
 }
 
-// processShipment books the parcel first: stock leaves the warehouse only with a parcel that will be fetched.
+// processShipment books the parcel first: stock leaves the warehouse only with a parcel that will be fetched. Between the two
+// the booking is recorded in the journal, where it meets a cancellation: whichever is recorded first wins.
 func (a activities) processShipment(ctx context.Context, in StepInput) (result StepResult, err error) {
 	err = traced(ctx, activityProcessShipment, in.Order.OrderID, func(ctx context.Context) error {
+		stopped, err := a.stopped(ctx, in.Order.OrderID)
+		if err != nil || stopped != nil {
+			result.Refused = stopped
+			return err
+		}
 		shipment, refused, err := a.Carrier.Book(ctx, in.Order, key(in.Order, activityProcessShipment))
 		if err != nil {
 			return fmt.Errorf("book the carrier: %w", err)
 		}
 		if refused == nil {
+			e, err := a.Journal.Change(ctx, in.Order.OrderID, func(e *journal.Entry) (bool, error) {
+				begun := e.Begin(in.Order, a.Now()) // false, unless the entry was lost
+				return e.Book(a.Now()) || begun, nil
+			})
+			if err != nil {
+				return fmt.Errorf("record the booking: %w", err)
+			}
+			if e.Cancelled() {
+				result.Refused = cancelled(e.Cancellation)
+				return nil
+			}
 			if err := a.Inventory.Ship(ctx, in.Order); err != nil {
 				return fmt.Errorf("ship the stock: %w", err)
 			}
@@ -337,31 +391,43 @@ func (a activities) send(name, channel string) func(context.Context, Message) (S
 	}
 }
 
-// updateOrderStatus announces the saga's outcome and then records its end: until the journal says so, a saga that is
-// started again comes here again.
-func (a activities) updateOrderStatus(ctx context.Context, report Report) (result StepResult, err error) {
+// updateOrderStatus records how the saga ended and then announces it, as it was recorded: a cancellation is recorded in the same
+// document, so it is decided there which of the two was first. If the announcement is lost with the engine, it is repeated when
+// orders asks about the order again.
+func (a activities) updateOrderStatus(ctx context.Context, report Report) (reported Reported, err error) {
 	order := report.Order
 	err = traced(ctx, activityUpdateOrderStatus, order.OrderID, func(ctx context.Context) error {
 		now := a.Now().UTC()
-		payload := report.payload(now)
-		id := key(order, payload.EventType())
-		if err := a.Events.Publish(ctx, id, payload); err != nil {
-			return fmt.Errorf("announce the outcome: %w", err)
-		}
-		data, err := json.Marshal(payload)
-		if err != nil {
-			return fmt.Errorf("record the outcome: %w", err)
-		}
 		e, err := a.Journal.Change(ctx, order.OrderID, func(e *journal.Entry) (bool, error) {
 			e.Begin(order, now) // an entry that was lost is no reason to repeat the saga
-			return e.End(report.Outcome, journal.Announcement{ID: id, Type: payload.EventType(), At: now, Data: data}, now), nil
+			ended := report
+			if ended.Outcome = e.Conclude(report.Outcome); ended.Outcome != report.Outcome {
+				ended.Failure = cancelled(e.Cancellation)
+			}
+			payload := ended.payload(now)
+			data, err := json.Marshal(payload)
+			if err != nil {
+				return false, fmt.Errorf("record the outcome: %w", err)
+			}
+			announcement := journal.Announcement{ID: key(order, payload.EventType()), Type: payload.EventType(), At: now, Data: data}
+			return e.End(ended.Outcome, announcement, now), nil
 		})
 		if err != nil {
 			return err
 		}
-		return tellTooLate(ctx, a.Events, &e, now)
+		if reported.Outcome = e.Outcome; e.Outcome == journal.Cancelled && e.Cancellation != nil {
+			reported.Failure = cancelled(e.Cancellation)
+		}
+		payload, err := announced(&e)
+		if err != nil {
+			return err
+		}
+		if err := a.Events.Publish(ctx, e.Announced.ID, payload); err != nil {
+			return fmt.Errorf("announce the outcome: %w", err)
+		}
+		return answerCancellation(ctx, a.Events, &e, now)
 	})
-	return result, err
+	return reported, err
 }
 
 func (r Report) payload(now time.Time) contracts.Payload {

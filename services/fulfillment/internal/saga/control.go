@@ -117,7 +117,7 @@ func (c *Control) repeat(ctx context.Context, e *journal.Entry) error {
 		if err := c.events.Publish(ctx, e.Announced.ID, payload); err != nil {
 			return fmt.Errorf("repeat the outcome of %s: %w", e.Order.OrderID, err)
 		}
-		return tellTooLate(ctx, c.events, e, c.now().UTC())
+		return answerCancellation(ctx, c.events, e, c.now().UTC())
 	case e.Halted():
 		return tellOfHalt(ctx, c.events, e)
 	case e.AwaitsApproval():
@@ -154,7 +154,7 @@ func decoded[T contracts.Payload](data []byte) (payload T, err error) {
 func (c *Control) schedule(ctx context.Context, e *journal.Entry) error {
 	ctx, cancel := context.WithTimeout(ctx, engineTimeout)
 	defer cancel()
-	in := Input{Order: e.Order, Limits: c.limits, Decided: e.Cancellation != nil, Restart: e.Restarts, OneByOne: true}
+	in := Input{Order: e.Order, Limits: c.limits, Decided: e.Cancelled(), Restart: e.Restarts, OneByOne: true, Cancellable: true}
 	if e.Halt != nil {
 		in.Failure = &e.Halt.Failure
 	}
@@ -213,22 +213,28 @@ func (c *Control) wake(ctx context.Context, orderID string) error {
 	return nil
 }
 
-// Cancel takes a customer's wish to cancel. The saga follows it at its next step, unless the order has shipped by then,
-// which is announced as a refusal. The wish may arrive before the order.
+// Cancel records a customer's wish to cancel, and answers it with an event: recorded, after which the order is not shipped, or
+// too late. The wish may arrive before the order, and any number of times. The saga follows it as soon as it can; if it cannot
+// be woken now, the error has the event come again.
 func (c *Control) Cancel(ctx context.Context, request contracts.OrderCancellationRequested) error {
 	e, err := c.journal.Change(ctx, request.OrderID, func(e *journal.Entry) (bool, error) {
 		return e.Cancel(request.Reason, request.RequestedAt), nil
 	})
-	switch {
-	case err != nil:
+	if err != nil {
 		return fmt.Errorf("cancel %s: %w", request.OrderID, err)
-	case !e.Started():
-		return nil // the saga begins with it
-	case e.Ended():
-		return c.repeat(ctx, &e)
-	default:
-		return c.wake(ctx, request.OrderID)
 	}
+	if e.Ended() {
+		return c.repeat(ctx, &e)
+	}
+	answered := e
+	if !e.Started() {
+		answered.Order.CustomerID = request.CustomerID // the saga begins with the cancellation
+	}
+	err = answerCancellation(ctx, c.events, &answered, c.now().UTC())
+	if e.Started() && e.Cancelled() {
+		err = errors.Join(err, c.wake(ctx, request.OrderID))
+	}
+	return err
 }
 
 // Decide takes a person's decision on an order that waits for approval. A *journal.Error is the refusal of a second, other

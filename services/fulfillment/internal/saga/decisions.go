@@ -21,24 +21,10 @@ func cancelled(c *journal.Cancellation) *partner.Reason {
 	return &partner.Reason{Code: journal.CodeCancelled, Message: message}
 }
 
-// readDecisions says whether the customer cancelled the order, while that could still be done: a restarted saga may find that
-// the parcel is under way.
+// readDecisions says whether the customer cancelled the order in time.
 func (a activities) readDecisions(ctx context.Context, in StepInput) (d Decisions, err error) {
-	e, err := a.Journal.Get(ctx, in.Order.OrderID)
-	if err != nil {
-		return d, fmt.Errorf("read decisions: %w", err)
-	}
-	if e.Cancellation == nil {
-		return d, nil
-	}
-	booked, err := a.Carrier.Booked(ctx, in.Order.OrderID)
-	if err != nil {
-		return d, fmt.Errorf("read decisions: %w", err)
-	}
-	if !booked {
-		d.Refused = cancelled(e.Cancellation)
-	}
-	return d, nil
+	d.Refused, err = a.stopped(ctx, in.Order.OrderID)
+	return d, err
 }
 
 func (a activities) requestApproval(ctx context.Context, in ApprovalInput) (asked Asked, err error) {
@@ -55,8 +41,8 @@ func (a activities) requestApproval(ctx context.Context, in ApprovalInput) (aske
 			return fmt.Errorf("request the approval: %w", err)
 		}
 		asked.ExpiresAt = e.Approval.ExpiresAt
-		if e.Approval.Decision != nil {
-			return nil // a restarted saga asked, and was answered
+		if e.Approval.Decision != nil || e.Cancelled() {
+			return nil // a restarted saga asked, and was answered; or there is nothing left to decide
 		}
 		return askForApproval(ctx, a.Events, order, e.Approval)
 	})
@@ -92,6 +78,8 @@ func (a activities) settleApproval(ctx context.Context, in ApprovalInput) (d Dec
 		said := contracts.StepCompleted{Actor: decision.Approver, Outcome: contracts.OutcomeDone, Message: decision.Reason}
 		if d.Refused != nil {
 			said.Outcome, said.Code, said.Message = contracts.OutcomeRefused, d.Refused.Code, d.Refused.Message
+		} else if e.Cancelled() {
+			d.Refused = cancelled(e.Cancellation) // after the approval, which is announced as it was decided
 		}
 		return a.tell(ctx, key(order, contracts.StepApproval), order, contracts.StepApproval, said)
 	})
@@ -164,17 +152,25 @@ func (a activities) takeRepair(ctx context.Context, in HaltInput) (repaired bool
 // codeAlreadyShipped is why a cancellation is refused.
 const codeAlreadyShipped = "already_shipped"
 
-// tellTooLate announces, if the customer cancelled an order that was shipped all the same, that it was too late.
-func tellTooLate(ctx context.Context, events Events, e *journal.Entry, now time.Time) error {
-	if e.Outcome != journal.Completed || e.Cancellation == nil {
+// answerCancellation announces, if the customer wanted to cancel the order, what became of that: that it was recorded, after
+// which nothing is shipped, or that it was too late. Of a cancelled order the outcome says it.
+func answerCancellation(ctx context.Context, events Events, e *journal.Entry, now time.Time) error {
+	late := e.Cancellation != nil && (e.Cancellation.Late || e.Outcome == journal.Completed)
+	if e.Cancellation == nil || e.Ended() && !late {
 		return nil
 	}
-	err := events.Publish(ctx, key(e.Order, contracts.StepCancel), contracts.StepCompleted{
-		OrderID: e.Order.OrderID, CustomerID: e.Order.CustomerID, Step: contracts.StepCancel, Outcome: contracts.OutcomeRefused,
-		Code: codeAlreadyShipped, Message: "The order had shipped when its cancellation arrived.", CompletedAt: now,
-	})
-	if err != nil {
-		return fmt.Errorf("announce the late cancellation: %w", err)
+	// The two ids differ: a release that did not record the booking may have shipped an order whose cancellation it took.
+	id := key(e.Order, contracts.StepCancel)
+	answer := contracts.StepCompleted{
+		OrderID: e.Order.OrderID, CustomerID: e.Order.CustomerID, Step: contracts.StepCancel, CompletedAt: now,
+	}
+	if late {
+		answer.Outcome, answer.Code, answer.Message = contracts.OutcomeRefused, codeAlreadyShipped, "The parcel was booked before the cancellation arrived."
+	} else {
+		id, answer.Outcome = id+":"+contracts.OutcomeDone, contracts.OutcomeDone
+	}
+	if err := events.Publish(ctx, id, answer); err != nil {
+		return fmt.Errorf("announce what became of the cancellation: %w", err)
 	}
 	return nil
 }

@@ -62,3 +62,16 @@ func (l Limits) lasting() *workflow.RetryPolicy {
 	policy.MaxAttempts = l.LastingAttempts
 	return policy
 }
+
+// pause is how long to wait after an attempt that failed, of those that began at a time, until the next one; false says that
+// there is none. It is what the engine makes of the policy.
+func pause(policy *workflow.RetryPolicy, failed int, began, now time.Time) (time.Duration, bool) {
+	if failed >= policy.MaxAttempts || policy.RetryTimeout > 0 && now.After(began.Add(policy.RetryTimeout)) {
+		return 0, false
+	}
+	next := float64(policy.InitialRetryInterval) * math.Pow(policy.BackoffCoefficient, float64(failed-1))
+	if next < float64(policy.MaxRetryInterval) {
+		return time.Duration(next), true
+	}
+	return policy.MaxRetryInterval, true
+}

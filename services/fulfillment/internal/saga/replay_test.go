@@ -33,9 +33,12 @@ import (
 // Live orders are replayed by whatever version of the workflow runs when they go on. The histories in testdata/<version> are
 // those of that version's workflow, one for every way an order can take and for every place where it can wait; each must
 // still lead this version's code to the very steps that it led that one to. A change that breaks one of them would strand
-// live orders: make it behind ctx.IsPatched, or as a new version beside the old (registry.AddVersionedWorkflowN). Never
-// change a history; add those of a new shape with: go test ./internal/saga -run TestRecordHistories -record
-var record = flag.Bool("record", false, "record the histories that testdata/1.1 does not have yet")
+// live orders: make it behind a field of the input, behind ctx.IsPatched, or as a new version beside the old
+// (registry.AddVersionedWorkflowN). Never change a history; add those of a new shape with: go test ./internal/saga -run TestRecordHistories -record
+var record = flag.Bool("record", false, "record the histories that testdata/"+recorded+" does not have yet")
+
+// recorded is the version whose histories -record adds to.
+const recorded = "1.2"
 
 // scenario brings an order's saga to where its history is worth keeping.
 type scenario struct {
@@ -68,8 +71,21 @@ func scenarios() map[string]scenario {
 		must(w, err)
 		must(w, saga.NewWatchdog(w.starts, 0, time.Minute).Look(w.t.Context()))
 	}
-	short := quick
+	// The customer cancels when the first attempt of a step has failed.
+	cancelledAfter := func(call string) func(w *world, o contracts.Order) {
+		return func(w *world, o contracts.Order) {
+			w.faults.set(call, 1, true)
+			w.start(o)
+			w.untilItFailed(o)
+			must(w, w.cancel(o))
+			w.end(o)
+		}
+	}
+	short, slow, brief := quick, quick, quick
 	short.Approval = 20 * time.Millisecond
+	slow.FirstRetry, slow.LastRetry = time.Hour, time.Hour
+	brief.FirstRetry, brief.LastRetry = 100*time.Millisecond, 100*time.Millisecond
+	free := anOrder("ORDER-1", contracts.Line{ProductID: "PROD-001", Quantity: 1})
 	return map[string]scenario{
 		"fulfilled":               {quick, small, end},
 		"fulfilled-after-retries": {quick, with(func(o *contracts.Order) { o.PaymentToken, o.ShipTo.Zip = "tok_fail_2", "X-FAIL-1" }), end},
@@ -103,6 +119,34 @@ func scenarios() map[string]scenario {
 			w.faults.hook("Charge", func() error { return w.cancel(o) })
 			w.fulfill(o)
 		}},
+		"cancelled-while-payment-retries":     {slow, with(func(o *contracts.Order) { o.PaymentToken = "tok_down" }), cancelledAfter("Charge")},
+		"cancelled-while-reservation-retries": {slow, small, cancelledAfter("Reserve")},
+		"cancelled-while-shipment-retries":    {slow, with(func(o *contracts.Order) { o.ShipTo.Zip = "X-LOST" }), cancelledAfter("Book")},
+		"cancelled-while-booking": {quick, small, func(w *world, o contracts.Order) {
+			w.faults.hook("Book", func() error { return w.cancel(o) })
+			w.fulfill(o)
+		}},
+		"cancelled-while-undoing": {quick, with(func(o *contracts.Order) { o.ShipTo.Zip = "X-REFUSED" }), func(w *world, o contracts.Order) {
+			w.faults.hook("Refund", func() error { return w.cancel(o) })
+			w.fulfill(o)
+		}},
+		"approved-and-cancelled": {quick, large, func(w *world, o contracts.Order) {
+			waiting(w, o)
+			w.faults.hook("Book", func() error { return w.cancel(o) })
+			must(w, w.decide(o, true, "approver@example.com"))
+			w.end(o)
+		}},
+		"retries-after-an-empty-signal": {brief, small, func(w *world, o contracts.Order) {
+			w.faults.set("Charge", 1, false)
+			w.faults.hook(of(o.OrderID, "Charge"), func() error { w.wake(o); return nil })
+			w.fulfill(o)
+		}},
+		"free": {quick, free, end},
+		"free-and-refused": {quick, func() contracts.Order {
+			o := free
+			o.PaymentToken, o.ShipTo.Zip = "tok_declined", "X-REFUSED"
+			return o
+		}(), end},
 		"waiting-for-repair": {quick, small, func(w *world, o contracts.Order) {
 			w.faults.set("Ship", -1, false)
 			w.faults.set("Release", -1, false)
@@ -156,7 +200,7 @@ func TestRecordHistories(t *testing.T) {
 			w := newWorld(t, s.limits)
 			s.play(w, s.order)
 			for _, instance := range []string{s.order.OrderID, s.order.OrderID + ":compensation", s.order.OrderID + ":compensation:restart:1"} {
-				file := filepath.Join("testdata", "1.1", name+strings.TrimPrefix(strings.ReplaceAll(instance, ":", "."), s.order.OrderID)+".json")
+				file := filepath.Join("testdata", recorded, name+strings.TrimPrefix(strings.ReplaceAll(instance, ":", "."), s.order.OrderID)+".json")
 				if _, err := os.Stat(file); err == nil {
 					continue
 				}

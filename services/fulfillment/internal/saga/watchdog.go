@@ -127,5 +127,5 @@ func (w *Watchdog) see(ctx context.Context, e *journal.Entry, ending *int) error
 
 // decided reports whether the journal holds a decision that the saga may not have heard of.
 func decided(e *journal.Entry) bool {
-	return e.Cancellation != nil || e.Approval != nil && e.Approval.Decision != nil || e.Halt != nil && len(e.Repairs) >= e.Halt.Round
+	return e.Cancelled() || e.Approval != nil && e.Approval.Decision != nil || e.Halt != nil && len(e.Repairs) >= e.Halt.Round
 }

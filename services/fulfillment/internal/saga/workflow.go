@@ -27,6 +27,11 @@ type Input struct {
 	// activities that arrive together make Dapr's engine wait for a second (ADR 27). A saga that was started without it does
 	// all of that at once, as its history says.
 	OneByOne bool `json:"one_by_one,omitempty"`
+	// Cancellable says that the saga retries its forward steps itself, so that a cancellation ends a step between two attempts
+	// (ADR 21), and takes no payment step for a free order. A saga that was started without it has the engine retry. The field
+	// stands here because ctx.IsPatched decides by whether the engine has more events at hand when it is asked, and a cancellation
+	// that arrives with the start is one.
+	Cancellable bool `json:"cancellable,omitempty"`
 	// Failure is why a restarted saga was undoing what it had done, where that is known.
 	Failure *partner.Reason `json:"failure,omitempty"`
 }
@@ -48,15 +53,24 @@ func fulfillOrder(ctx *workflow.WorkflowContext) (any, error) {
 	if err := ctx.GetInput(&in); err != nil {
 		return nil, fmt.Errorf("read the order: %w", err)
 	}
-	r := run{ctx: ctx, order: in.Order, limits: in.Limits, restart: in.Restart, failure: in.Failure, oneByOne: in.OneByOne}
+	r := run{
+		ctx: ctx, order: in.Order, limits: in.Limits, restart: in.Restart, failure: in.Failure,
+		oneByOne: in.OneByOne, cancellable: in.Cancellable,
+	}
 	if r.restart > 0 {
 		// Nobody knows how far it came. An undo of what was never done does nothing.
 		r.undos = []string{activityRefundPayment, activityReleaseInventory, activityCancelShipment}
 	}
+	free := r.cancellable && r.order.TotalAmount == 0
+	if free && r.restart > 0 {
+		r.undos = r.undos[1:] // nothing is charged, so there is nothing to refund
+	}
 
 	r.look(in.Decided)
-	r.step(activityValidatePayment, activityRefundPayment, r.limits.step())
-	r.look(false)
+	if !free {
+		r.step(activityValidatePayment, activityRefundPayment, r.limits.step())
+		r.look(false)
+	}
 	r.step(activityReserveInventory, activityReleaseInventory, r.limits.reservation())
 	r.look(false)
 	r.approval()
@@ -77,8 +91,8 @@ type run struct {
 	undos   []string
 	failure *partner.Reason
 	restart int
-	// oneByOne is Input.OneByOne.
-	oneByOne bool
+	// oneByOne and cancellable are those of the Input.
+	oneByOne, cancellable bool
 }
 
 const (
@@ -91,7 +105,8 @@ const (
 )
 
 // step runs an activity unless the saga has failed already. Its undo is recorded before it runs, for a lost answer may
-// hide an effect; a refusal is an answer, and says that there was none.
+// hide an effect; a refusal is an answer, and says that there was none. A cancellation is no such answer: it says nothing of
+// the attempts before.
 func (r *run) step(activity, undo string, policy *workflow.RetryPolicy) StepResult {
 	var result StepResult
 	if r.failure != nil {
@@ -100,14 +115,17 @@ func (r *run) step(activity, undo string, policy *workflow.RetryPolicy) StepResu
 	if r.restart == 0 {
 		r.undos = append(r.undos, undo)
 	}
-	err := r.call(activity, StepInput{Order: r.order}, policy, &result)
+	err := r.attempt(activity, policy, &result)
 	switch {
+	case r.failure != nil: // cancelled between two attempts
 	case err != nil && activity == activityReserveInventory:
 		r.failure = &partner.Reason{Code: codeReservationTimeout, Message: fmt.Sprintf("The stock could not be reserved within %s.", r.limits.Reservation)}
 	case err != nil:
 		r.technical(activity)
 	case result.Refused != nil && result.Refused.Undone:
 		r.failure = &partner.Reason{Code: codeInterrupted, Message: "The order could not be fulfilled; undoing it was interrupted, and is now completed."}
+	case result.Refused != nil && result.Refused.Code == journal.CodeCancelled:
+		r.failure = result.Refused
 	case result.Refused != nil:
 		r.failure = result.Refused
 		if r.restart == 0 {
@@ -115,6 +133,37 @@ func (r *run) step(activity, undo string, policy *workflow.RetryPolicy) StepResu
 		}
 	}
 	return result
+}
+
+// attempt runs a forward step's activity as often as the policy says, until it answers or the saga has failed. Between two
+// attempts it listens for a cancellation, which the engine's own retries would not.
+func (r *run) attempt(activity string, policy *workflow.RetryPolicy, result *StepResult) error {
+	input := StepInput{Order: r.order}
+	if !r.cancellable {
+		return r.call(activity, input, policy, result)
+	}
+	began := r.ctx.CurrentTimeUTC()
+	for failed := 1; ; failed++ {
+		err := r.ctx.CallActivity(activity, workflow.WithActivityInput(input)).Await(result)
+		if err == nil {
+			return nil
+		}
+		rest, again := pause(policy, failed, began, r.ctx.CurrentTimeUTC())
+		if !again {
+			return err
+		}
+		if r.rest(rest); r.failure != nil {
+			return nil
+		}
+	}
+}
+
+// rest lets a time pass, unless a cancellation ends the saga before.
+func (r *run) rest(pause time.Duration) {
+	until := r.ctx.CurrentTimeUTC().Add(pause)
+	for r.failure == nil && !r.wait(max(0, until.Sub(r.ctx.CurrentTimeUTC()))) {
+		r.readDecisions()
+	}
 }
 
 func (r *run) technical(activity string) {
@@ -134,9 +183,13 @@ func (r *run) look(news bool) {
 	for r.ctx.WaitForExternalEvent(signal, 0).Await(nil) == nil {
 		news = true
 	}
-	if !news || r.failure != nil {
-		return
+	if news && r.failure == nil {
+		r.readDecisions()
 	}
+}
+
+// readDecisions ends the saga if the journal says that its customer cancelled the order.
+func (r *run) readDecisions() {
 	var d Decisions
 	if err := r.call(activityReadDecisions, StepInput{Order: r.order}, r.limits.lasting(), &d); err != nil {
 		r.technical(activityReadDecisions)
@@ -182,8 +235,10 @@ func (r *run) wait(timeout time.Duration) (expired bool) {
 }
 
 func (r *run) complete(shipment partner.Shipment) (any, error) {
-	err := r.report(Report{Order: r.order, Outcome: journal.Completed, Shipment: shipment},
-		Message{Order: r.order, Template: contracts.TemplateOrderShipped, Shipment: shipment})
+	report := Report{Order: r.order, Outcome: journal.Completed, Shipment: shipment}
+	err := r.report(&report, func() Message {
+		return Message{Order: r.order, Template: contracts.TemplateOrderShipped, Shipment: shipment}
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -198,34 +253,45 @@ func (r *run) fail() (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	outcome, template := journal.Failed, contracts.TemplateOrderFailed
+	report := Report{Order: r.order, Outcome: journal.Failed, Failure: r.failure, Undone: undone}
 	if r.failure.Code == journal.CodeCancelled {
-		outcome, template = journal.Cancelled, contracts.TemplateOrderCancelled
+		report.Outcome = journal.Cancelled
 	}
-	err = r.report(Report{Order: r.order, Outcome: outcome, Failure: r.failure, Undone: undone},
-		Message{Order: r.order, Template: template, Reason: r.failure.Message, Refunded: refunded})
+	err = r.report(&report, func() Message {
+		template := contracts.TemplateOrderFailed
+		if report.Outcome == journal.Cancelled {
+			template = contracts.TemplateOrderCancelled
+		}
+		return Message{Order: r.order, Template: template, Reason: report.Failure.Message, Refunded: refunded}
+	})
 	if err != nil {
 		return nil, err
 	}
 	return Result{
-		Outcome: outcome, OrderID: r.order.OrderID, Code: r.failure.Code, Error: r.failure.Message, CompletedAt: r.ctx.CurrentTimeUTC(),
+		Outcome: report.Outcome, OrderID: r.order.OrderID, Code: report.Failure.Code, Error: report.Failure.Message, CompletedAt: r.ctx.CurrentTimeUTC(),
 	}, nil
 }
 
-// report announces the outcome, and then asks for the customer's messages, one channel after the other. A message that cannot be
-// asked for changes nothing about the order.
-func (r *run) report(report Report, m Message) error {
+// report announces the outcome, and then asks for the customer's messages, one channel after the other. The report is changed to
+// what was recorded, from which the message follows: a cancellation can still arrive before it. A message that cannot be asked
+// for changes nothing about the order.
+func (r *run) report(report *Report, message func() Message) error {
 	if r.oneByOne {
-		if err := r.call(activityUpdateOrderStatus, report, r.limits.lasting(), nil); err != nil {
+		var recorded Reported
+		if err := r.call(activityUpdateOrderStatus, *report, r.limits.lasting(), &recorded); err != nil {
 			return fmt.Errorf("report the outcome: %w", err)
 		}
+		if recorded.Outcome == journal.Cancelled && recorded.Failure != nil {
+			report.Outcome, report.Failure = recorded.Outcome, recorded.Failure
+		}
+		m := message()
 		for _, activity := range []string{activitySendEmail, activitySendSMS, activitySendPush} {
 			_ = r.call(activity, m, r.limits.lasting(), nil) // the activity logs it
 		}
 		return nil
 	}
 	// A saga that was started by an earlier version.
-	announced := r.schedule(activityUpdateOrderStatus, report, r.limits.lasting())
+	announced, m := r.schedule(activityUpdateOrderStatus, *report, r.limits.lasting()), message()
 	var sent [3]workflow.Task
 	for i, activity := range []string{activitySendEmail, activitySendSMS, activitySendPush} {
 		sent[i] = r.schedule(activity, m, r.limits.lasting())

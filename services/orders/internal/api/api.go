@@ -76,11 +76,14 @@ func (s *Service) Register(api huma.API) {
 	huma.Register(api, huma.Operation{
 		OperationID: "cancel-order", Method: http.MethodPost, Path: "/v1/orders/{id}/cancel", DefaultStatus: http.StatusAccepted, Tags: []string{"orders"},
 		Summary: "Ask for an order to be cancelled",
-		Description: "Answers 202, with the order, once the wish is stored and announced. An order that is still received is cancelled at once. Any other " +
-			"is cancelled by its fulfilment, which undoes what was done; until then the status stays, and the timeline shows Order.CancellationRequested. " +
-			"Fulfilment may find that the parcel has left: then the timeline shows the step Cancel, refused, and the order goes on.\n\n" +
-			"A request without an answer may be repeated. While the cancellation is under way, and once the order is cancelled, a repeated request " +
-			"answers 202 with the order as it is; the first reason counts.\n\n" +
+		Description: "Answers 202, with the order, once it is certain that the order is cancelled or will be: the parcel was not booked before, nothing stays " +
+			"booked, reserved or charged, and the order ends cancelled. An order that is still received is cancelled at once. For any other, fulfilment " +
+			"records the cancellation and undoes what was done; until then the status stays, and the timeline shows Order.CancellationRequested and " +
+			"the step Cancel, done.\n\n" +
+			"Answers 503 cancellation_pending when fulfilment has not answered within about five seconds. The wish is stored and passed on all the same, " +
+			"and fulfilment may find that the parcel was booked before: then the timeline shows the step Cancel, refused, and the order goes on.\n\n" +
+			"A request may be repeated, and answers with the result. While the cancellation is under way, and once the order is cancelled, a repeated " +
+			"request answers 202 with the order as it is; the first reason counts.\n\n" +
 			"Answers 409 when it is too late: order_shipped, order_final for one that could not be fulfilled, and order_needs_attention for one that " +
 			"a person must settle first.",
 		MaxBodyBytes: rest.MaxBody,

@@ -25,6 +25,7 @@ type shownCancellation struct {
 		RequestedAt time.Time `json:"requested_at"`
 		Reason      string
 		Refused     bool
+		Accepted    bool
 	}
 }
 
@@ -174,16 +175,85 @@ func TestCancelWhatIsUnderWay(t *testing.T) {
 	}
 }
 
+// TestCancelWaitsForFulfillment: 202 says that fulfilment has recorded the cancellation. Without its answer the client hears that
+// the wish is pending, and a repetition tells the result; the answer may have come to another replica, or be lost.
+func TestCancelWaitsForFulfillment(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		answer func(id string) eventing.Event
+		status int
+		code   string
+	}{
+		"recorded":         {func(id string) eventing.Event { return step(t, id, contracts.StepCancel, "done") }, http.StatusAccepted, ""},
+		"cancelled":        {func(id string) eventing.Event { return sagaCancelled(t, id) }, http.StatusAccepted, ""},
+		"booked before":    {func(id string) eventing.Event { return step(t, id, contracts.StepCancel, "refused") }, http.StatusConflict, "order_shipped"},
+		"shipped before":   {func(id string) eventing.Event { return sagaOf(t, id, true)[2] }, http.StatusConflict, "order_shipped"},
+		"failed before":    {func(id string) eventing.Event { return sagaFailed(t, id, "Fulfillment.Failed") }, http.StatusConflict, "order_final"},
+		"still no answer":  {nil, http.StatusServiceUnavailable, "cancellation_pending"},
+		"another step":     {func(id string) eventing.Event { return step(t, id, contracts.StepValidatePayment, "done") }, http.StatusServiceUnavailable, "cancellation_pending"},
+		"needs a person":   {func(id string) eventing.Event { return sagaFailed(t, id, "attention:1", "RefundPayment") }, http.StatusConflict, "order_needs_attention"},
+		"waits for person": {func(id string) eventing.Event { return approvalRequested(t, id) }, http.StatusServiceUnavailable, "cancellation_pending"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				id := w.confirmed()
+				w.fulfillment = nil
+				before := time.Now()
+				first := w.cancel(id, because)
+				if p := w.refused(first, http.StatusServiceUnavailable); p.Code != "cancellation_pending" || first.Header().Get("Retry-After") == "" {
+					t.Errorf("without an answer: %+v, Retry-After %q", p, first.Header().Get("Retry-After"))
+				}
+				if waited := time.Since(before); waited < 4*time.Second || waited > 6*time.Second {
+					t.Errorf("the client waited for %s", waited)
+				}
+				var pending shownCancellation
+				if w.get("/v1/orders/"+id, &pending); pending.Cancellation == nil || pending.Cancellation.Accepted || pending.Cancellation.Refused {
+					t.Errorf("a pending cancellation is shown as %+v", pending.Cancellation)
+				}
+				var asking sync.WaitGroup
+				asking.Go(func() { // the answer comes while the client waits
+					if test.answer != nil {
+						time.Sleep(time.Second)
+						w.taken(contracts.TopicFulfillment, test.answer(id))
+					}
+				})
+				answer := w.cancel(id, because)
+				asking.Wait()
+				if test.code == "order_needs_attention" {
+					answer = w.cancel(id, because)
+				}
+				if test.status != http.StatusAccepted {
+					if p := w.refused(answer, test.status); p.Code != test.code {
+						t.Errorf("answered %+v, want %s", p, test.code)
+					}
+					return
+				}
+				if shown := w.cancelled(answer); !shown.Cancellation.Accepted {
+					t.Errorf("the accepted cancellation is shown as %+v", shown.Cancellation)
+				}
+			})
+		})
+	}
+}
+
 // TestCancelTooLate: fulfilment refuses, and the order goes on.
 func TestCancelTooLate(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	id := w.confirmed()
-	w.cancelled(w.cancel(id, because))
+	w.fulfillment = func(id string) eventing.Event {
+		return saga(t, id+":Cancel", contracts.StepCompleted{
+			OrderID: id, CustomerID: "CUST-123", Step: contracts.StepCancel, Outcome: contracts.OutcomeRefused, Code: "already_shipped", Message: "It has left.",
+		})
+	}
+	for range 2 {
+		if p := w.refused(w.cancel(id, because), http.StatusConflict); p.Code != "order_shipped" {
+			t.Errorf("answered %+v", p)
+		}
+	}
 	events := sagaOf(t, id, true)
-	for _, e := range slices.Concat(events[:3], []eventing.Event{saga(t, id+":Cancel", contracts.StepCompleted{
-		OrderID: id, CustomerID: "CUST-123", Step: contracts.StepCancel, Outcome: contracts.OutcomeRefused, Code: "already_shipped", Message: "It has left.",
-	})}) {
+	for _, e := range events[:3] {
 		w.taken(contracts.TopicFulfillment, e)
 	}
 	var shown shownCancellation

@@ -35,6 +35,11 @@ func (s *Service) problem(ctx context.Context, err error) *rest.Problem {
 			Detail: "The Idempotency-Key came with another order before. Use a new key for a new order.",
 			Errors: []rest.Fault{{Location: "header.Idempotency-Key", Message: "must not be used for two different orders"}},
 		}
+	case errors.Is(err, errPending):
+		return &rest.Problem{
+			Status: http.StatusServiceUnavailable, Code: "cancellation_pending", RetryAfter: 2,
+			Detail: "The cancellation is stored and is passed on to fulfilment, which has not answered yet: the order may still ship. Repeat the request to learn the result.",
+		}
 	case errors.Is(err, idempotency.ErrRunning):
 		return &rest.Problem{
 			Status: http.StatusConflict, Code: "request_running", RetryAfter: 1,

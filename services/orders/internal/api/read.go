@@ -39,6 +39,7 @@ type cancellation struct {
 	RequestedAt time.Time `json:"requested_at"`
 	Reason      string    `json:"reason,omitempty" doc:"The customer's own words."`
 	Refused     bool      `json:"refused,omitempty" doc:"Whether it came too late."`
+	Accepted    bool      `json:"accepted,omitempty" doc:"Whether the order is cancelled or will be."`
 }
 
 type failure struct {

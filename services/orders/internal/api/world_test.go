@@ -42,6 +42,8 @@ type world struct {
 	process int
 	// patience is how long the service waits for a store that fails; not at all by default, so that a fault is seen.
 	patience time.Duration
+	// fulfillment is how the other service answers a cancellation; nil when it does not.
+	fulfillment func(orderID string) eventing.Event
 }
 
 const (
@@ -56,6 +58,12 @@ func newWorld(t *testing.T) *world {
 	t.Helper()
 	f := &faults{}
 	w := &world{t: t, faults: f, store: &fragileStore{Memory: state.NewMemory(), faults: f}, bus: &bus{faults: f}}
+	w.bus.taken = func(p published) {
+		if p.Type == contracts.TypeOrderCancellationRequested && w.fulfillment != nil {
+			w.deliver(contracts.TopicFulfillment, w.fulfillment(strings.TrimPrefix(p.Subject, "orders/")))
+		}
+	}
+	w.fulfillment = func(id string) eventing.Event { return step(t, id, contracts.StepCancel, contracts.OutcomeDone) }
 	w.restart()
 	return w
 }
@@ -356,6 +364,8 @@ type bus struct {
 	faults    *faults
 	mu        sync.Mutex
 	published []published
+	// taken is shown every event that was published.
+	taken func(p published)
 }
 
 type published struct {
@@ -370,8 +380,9 @@ func (b *bus) PublishEvent(_ context.Context, _, topic string, data any, _ ...da
 			return err
 		}
 		b.mu.Lock()
-		defer b.mu.Unlock()
 		b.published = append(b.published, p)
+		b.mu.Unlock()
+		b.taken(p)
 		return nil
 	})
 	if errors.Is(err, errFault) {

@@ -59,6 +59,25 @@ func (o *Order) RequestCancellation(reason string, now time.Time) (changed bool,
 	return true, nil
 }
 
+// CancellationAnswer reports whether it is known what becomes of the customer's wish. Without an error the order is cancelled, or
+// will be: fulfilment has recorded the wish, and ships nothing after it. The error is an *Error of kind TooLate.
+func (o *Order) CancellationAnswer() (known bool, err error) {
+	switch {
+	case o.s.Status == Cancelled:
+		return true, nil
+	case o.s.Status == Fulfilled || o.did(contracts.StepCancel, contracts.OutcomeRefused):
+		return true, o.tooLate("order_shipped", "has shipped")
+	case o.s.Status.Final():
+		return true, o.tooLate("order_final", "has ended")
+	case o.did(contracts.StepCancel, contracts.OutcomeDone):
+		return true, nil
+	case o.shipped():
+		return true, o.tooLate("order_shipped", "has shipped")
+	default:
+		return false, nil
+	}
+}
+
 func (o *Order) tooLate(code, why string) error {
 	return &Error{
 		Kind: TooLate, Code: code,
@@ -77,11 +96,13 @@ func (e Entry) cancelledUnconfirmed() bool {
 	return e.Source == Source && e.Type == contracts.TypeOrderCancelled && e.CausedBy == ""
 }
 
-// Cancellation is a customer's wish to have an order cancelled. Refused says that it came too late.
+// Cancellation is a customer's wish to have an order cancelled. Refused says that it came too late, Accepted that the order is
+// cancelled or will be.
 type Cancellation struct {
 	RequestedAt time.Time
 	Reason      string
 	Refused     bool
+	Accepted    bool
 }
 
 // Cancellation returns the wish, if there was one.
@@ -93,10 +114,12 @@ func (o *Order) Cancellation() (c Cancellation, requested bool) {
 		return Cancellation{}, false
 	}
 	e := o.s.Timeline[i]
-	return Cancellation{e.Time, e.Reason, o.did(contracts.StepCancel, contracts.OutcomeRefused)}, true
+	refused := o.did(contracts.StepCancel, contracts.OutcomeRefused)
+	accepted := o.s.Status == Cancelled || o.did(contracts.StepCancel, contracts.OutcomeDone) && !refused
+	return Cancellation{e.Time, e.Reason, refused, accepted}, true
 }
 
-// CancellationPending reports whether a cancellation was requested and nobody has said yet what became of it.
+// CancellationPending reports whether a cancellation was requested that was not refused, of an order that has not ended.
 func (o *Order) CancellationPending() bool {
 	c, requested := o.Cancellation()
 	return requested && !c.Refused && !o.s.Status.Final()

@@ -188,7 +188,7 @@ func TestTheWayOfACancelledOrder(t *testing.T) {
 	}), o.Announcement(o.Unsettled(cause)[0])); diff != "" {
 		t.Error(diff)
 	}
-	if c, ok := o.Cancellation(); !ok || c != (order.Cancellation{RequestedAt: at.Add(1), Reason: "Ordered twice."}) {
+	if c, ok := o.Cancellation(); !ok || c != (order.Cancellation{RequestedAt: at.Add(1), Reason: "Ordered twice.", Accepted: true}) {
 		t.Errorf("the cancellation is %+v", c)
 	}
 }

@@ -147,6 +147,9 @@ func (o *Order) Step(cause Cause, e contracts.StepCompleted, now time.Time) bool
 	if o.s.Status == AwaitingApproval && beforeApproval(e.Step) {
 		to = AwaitingApproval // a late event of what came before the wait does not end it
 	}
+	if recordsCancellation(e.Step, e.Outcome) {
+		to = o.s.Status // what is done about it, the saga's next events say
+	}
 	o.learn(cause, to, contracts.TypeOrderUpdated, now, Entry{
 		Type: contracts.TypeStepCompleted, Time: e.CompletedAt,
 		Step: e.Step, Outcome: e.Outcome, Code: e.Code, Message: e.Message, Amount: e.Amount, Currency: e.Currency,
@@ -163,7 +166,9 @@ func (o *Order) AwaitApproval(cause Cause, e contracts.ApprovalRequested, now ti
 		return false
 	}
 	to := AwaitingApproval
-	if slices.ContainsFunc(o.s.Timeline, func(e Entry) bool { return e.Step != "" && !beforeApproval(e.Step) }) {
+	if slices.ContainsFunc(o.s.Timeline, func(e Entry) bool {
+		return e.Step != "" && !beforeApproval(e.Step) && !recordsCancellation(e.Step, e.Outcome)
+	}) {
 		to = Fulfilling
 	}
 	o.learn(cause, to, contracts.TypeOrderUpdated, now, Entry{
@@ -176,6 +181,11 @@ func (o *Order) AwaitApproval(cause Cause, e contracts.ApprovalRequested, now ti
 // over: the decision, the step after it, and the undos, which are also what is seen of a cancellation during the wait.
 func beforeApproval(step string) bool {
 	return step == contracts.StepValidatePayment || step == contracts.StepReserveInventory
+}
+
+// recordsCancellation tells fulfilment's answer that it recorded a cancellation.
+func recordsCancellation(step, outcome string) bool {
+	return step == contracts.StepCancel && outcome == contracts.OutcomeDone
 }
 
 // Complete takes the end of a saga that shipped the order.

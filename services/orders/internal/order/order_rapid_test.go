@@ -184,6 +184,9 @@ func consistent(t *rapid.T, o *order.Order) {
 	if (s.Status == order.Cancelled || s.Status == order.FulfillmentFailed) && s.Shipment != (order.Shipment{}) {
 		t.Fatalf("an order that is %s shows a shipment", s.Status)
 	}
+	if known, err := o.CancellationAnswer(); known && err == nil && s.Status.Final() && s.Status != order.Cancelled {
+		t.Fatalf("the cancellation of an order that is %s is accepted", s.Status)
+	}
 	if status != s.Status {
 		t.Fatalf("the timeline ends at %s, the order is %s", status, s.Status)
 	}

@@ -56,6 +56,9 @@ func drawStream(t *rapid.T) (*stream, order.Status) {
 	// Every step before the broken one is done. That one is refused, or is where the customer's cancellation is seen.
 	broken := rapid.IntRange(0, len(steps)).Draw(t, "broken step")
 	cancelled := broken < len(steps) && rapid.Bool().Draw(t, "cancelled")
+	if cancelled && rapid.Bool().Draw(t, "answered first") {
+		s.step(contracts.StepCancel, done)
+	}
 	var undos []string
 	for i, step := range steps[:min(broken+1, len(steps))] {
 		waits := step == contracts.StepApproval
@@ -100,6 +103,9 @@ func drawStream(t *rapid.T) (*stream, order.Status) {
 			s.step(contracts.StepRepair, done)
 		}
 		s.step(undo, done)
+	}
+	if cancelled && rapid.Bool().Draw(t, "answered last") {
+		s.step(contracts.StepCancel, done)
 	}
 	if cancelled {
 		s.add("Fulfillment.Cancelled", func(o *order.Order, cause order.Cause, now time.Time) bool {
