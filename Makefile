@@ -115,6 +115,10 @@ test-infra: npm ## Test the infrastructure without Azure: Bicep, KQL, shell scri
 bench: runtime ## Measure orders and events beside bare Dapr, turn by turn (ARGS=-quick: two minutes instead of eight)
 	@cd tests && go build -o ../$(BIN)/bench ./bench && cd .. && exec $(BIN)/bench $(ARGS)
 
+.PHONY: test-soak
+test-soak: runtime ## Load the system for 20 minutes; memory, disk, rows and latency must stay flat (ARGS=-quick: 2 minutes)
+	@cd tests && go build -o ../$(BIN)/soak ./soak && cd .. && exec $(BIN)/soak $(ARGS)
+
 .PHONY: bench-pipeline
 bench-pipeline: ## Measure analytics' pipeline alone, in process on one processor (two minutes)
 	@cd services/analytics && go test -run '^$$' -bench 'Pipeline$$|Add$$' -cpu 1 -count 8 -benchtime 1000000x $(ARGS) ./internal/pipeline

@@ -1,0 +1,132 @@
+// Command soak runs the whole system on this machine for some twenty minutes under a steady load and reports, minute by minute,
+// what every process holds: memory, processor time, disk, rows, and how long an order takes. It fails when memory still grows
+// at the end, when an order is lost, or when orders take much longer at the end than at the beginning.
+//
+//	go run ./soak [-quick] [-minutes 20] [-rate 9] [-in-flight 90]
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"waybill/tests/internal/system"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	stop()
+	switch {
+	case err == nil:
+	case errors.Is(err, flag.ErrHelp):
+		os.Exit(2)
+	default:
+		fmt.Fprintln(os.Stderr, "soak:", err)
+		os.Exit(1)
+	}
+}
+
+// plan is how long and how hard a run loads the system.
+type plan struct {
+	rate     float64       // orders a second
+	inFlight int           // orders at once, at most
+	length   time.Duration // in which orders are placed
+	window   time.Duration // whose memory and latency are compared
+	interval time.Duration // of a report
+}
+
+// windows is how many windows a run must have before its memory is judged: the first ones fill caches, pools and heaps.
+const windows = 4
+
+func planFor(length time.Duration, rate float64, inFlight int) plan {
+	p := plan{rate: rate, inFlight: inFlight, length: length, window: 5 * time.Minute, interval: time.Minute}
+	if length < windows*p.window {
+		p.window = length / windows
+		p.interval = min(p.interval, p.window)
+	}
+	return p
+}
+
+// judgesMemory reports whether the run is long enough. In the first minutes every process grows to its working size.
+func (p plan) judgesMemory() bool { return p.window >= 3*time.Minute }
+
+func run(ctx context.Context, args []string, out, progress io.Writer) (err error) {
+	flags := flag.NewFlagSet("soak", flag.ContinueOnError)
+	quick := flags.Bool("quick", false, "run for two minutes: shows that the test works, and does not judge memory")
+	minutes := flags.Float64("minutes", 20, "how long orders are placed; memory is judged from 12 minutes on")
+	rate := flags.Float64("rate", 9, "orders a second")
+	inFlight := flags.Int("in-flight", 0, "orders in flight at most; an order that is due waits for a place (default ten seconds' orders)")
+	keep := flags.Bool("keep", false, "keep the logs and the data")
+	if err := flags.Parse(args); err != nil {
+		return flag.ErrHelp
+	}
+	if *quick {
+		*minutes = 2
+	}
+	if *rate <= 0 || *rate > 1000 || *minutes < 0.5 || *inFlight < 0 {
+		return fmt.Errorf("-rate must be above 0 and at most 1000, -minutes at least 0.5, -in-flight not negative, got %v, %v, %d", *rate, *minutes, *inFlight)
+	}
+	if *inFlight == 0 {
+		*inFlight = max(10, int(10**rate))
+	}
+	p := planFor(time.Duration(*minutes*float64(time.Minute)), *rate, *inFlight)
+
+	work, err := os.MkdirTemp("", "waybill-soak-")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if *keep || err != nil && ctx.Err() == nil {
+			_, _ = fmt.Fprintf(progress, "logs and data are kept in %s\n", work)
+			return
+		}
+		err = errors.Join(err, os.RemoveAll(work))
+	}()
+	r, err := soak(ctx, p, work, out, progress)
+	if ctx.Err() != nil {
+		return errors.New("interrupted; everything was stopped")
+	}
+	if err != nil {
+		return err
+	}
+	if err := r.summary(out); err != nil {
+		return err
+	}
+	return r.verdict()
+}
+
+// soak starts the system, loads it, and leaves nothing running.
+func soak(ctx context.Context, p plan, work string, out, progress io.Writer) (r *report, err error) {
+	say := func(format string, args ...any) { _, _ = fmt.Fprintf(progress, format+"\n", args...) }
+	say("starting the system")
+	runner, err := system.Build(ctx, work)
+	if err != nil {
+		return nil, err
+	}
+	log, err := os.Create(filepath.Join(work, "runner.log")) //nolint:gosec // in the folder of this run
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, log.Close()) }()
+	s, err := system.Start(ctx, runner, filepath.Join(work, "data"), log, "DEBUG_PORT=0")
+	if err != nil {
+		return nil, fmt.Errorf("%w\nrunner.log in %s says more", err, work)
+	}
+	defer func() { err = errors.Join(err, s.Stop()) }()
+
+	shop, err := newShop(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	defer shop.close()
+	say("%v orders a second for %s, at most %d in flight", p.rate, p.length, p.inFlight)
+	return watch(ctx, p, s, shop, out)
+}

@@ -1,0 +1,237 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	_ "modernc.org/sqlite" // reads the files of the state stores
+
+	"waybill/tests/internal/client"
+	"waybill/tests/internal/system"
+)
+
+// statusField reads a line of /proc/<pid>/status in bytes.
+func statusField(pid int, field string) (int64, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(text)) {
+		if value, ok := strings.CutPrefix(line, field+":"); ok {
+			kB, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(value), " kB"), 10, 64)
+			return kB << 10, err
+		}
+	}
+	return 0, fmt.Errorf("no %s of process %d", field, pid)
+}
+
+// processorTime is the time that a process has used, as proc_pid_stat(5) has it: utime and stime, fields 14 and 15.
+func processorTime(pid int) (time.Duration, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0, err
+	}
+	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
+	if len(fields) < 13 {
+		return 0, errors.New("the kernel's statistics are shorter than known")
+	}
+	var sum time.Duration
+	for _, field := range fields[11:13] {
+		ticks, err := strconv.ParseInt(field, 10, 64)
+		if err != nil {
+			return 0, err
+		}
+		sum += time.Duration(ticks) * time.Second / 100
+	}
+	return sum, nil
+}
+
+// disk is what the parts of a data folder take, in bytes that are allocated: a folder, or one file of state.
+func disk(data string) (map[string]int64, error) {
+	parts := map[string]int64{}
+	err := filepath.WalkDir(data, func(path string, entry fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // it was removed meanwhile
+		}
+		if err != nil || entry.IsDir() {
+			return err
+		}
+		info, err := entry.Info()
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		size := info.Size()
+		if stat, ok := info.Sys().(*syscall.Stat_t); ok {
+			size = stat.Blocks * 512
+		}
+		relative, err := filepath.Rel(data, path)
+		if err != nil {
+			return err
+		}
+		names := strings.Split(filepath.ToSlash(relative), "/")
+		switch {
+		case len(names) == 1 || names[0] == "bin" || names[0] == "components":
+			return nil // does not change
+		case strings.HasSuffix(relative, "-shm"):
+			return nil // an index of the -wal beside it, of 32 KB
+		case names[0] == "state":
+			parts["state/"+names[1]] += size
+		case names[0] == "scheduler" && strings.Contains(relative, "wal"):
+			parts["scheduler/wal"] += size
+		case names[0] == "scheduler" && names[len(names)-1] == "db":
+			parts["scheduler/db"] += size
+		default:
+			parts[names[0]] += size
+		}
+		return nil
+	})
+	return parts, err
+}
+
+// rows counts the rows of every table of every SQLite file in a folder.
+func rows(ctx context.Context, folder string) (map[string]int64, error) {
+	files, err := filepath.Glob(filepath.Join(folder, "*"))
+	if err != nil {
+		return nil, err
+	}
+	counts := map[string]int64{}
+	for _, file := range files {
+		if !strings.HasSuffix(file, ".db") && !strings.HasSuffix(file, ".sqlite") {
+			continue
+		}
+		if err := rowsOf(ctx, file, counts); err != nil {
+			return nil, fmt.Errorf("count the rows of %s: %w", file, err)
+		}
+	}
+	return counts, nil
+}
+
+func rowsOf(ctx context.Context, file string, counts map[string]int64) (err error) {
+	db, err := sql.Open("sqlite", "file:"+file+"?mode=ro&_pragma=busy_timeout(10000)")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	tables, err := names(ctx, db)
+	if err != nil {
+		return err
+	}
+	for _, table := range tables {
+		var n int64
+		if err := db.QueryRowContext(ctx, `SELECT count(*) FROM "`+strings.ReplaceAll(table, `"`, `""`)+`"`).Scan(&n); err != nil {
+			return err
+		}
+		counts[strings.TrimSuffix(strings.TrimSuffix(filepath.Base(file), ".db"), ".sqlite")+"/"+table] = n
+	}
+	return nil
+}
+
+func names(ctx context.Context, db *sql.DB) (tables []string, err error) {
+	found, err := db.QueryContext(ctx, `SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'`)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, found.Close()) }()
+	for found.Next() {
+		var name string
+		if err := found.Scan(&name); err != nil {
+			return nil, err
+		}
+		tables = append(tables, name)
+	}
+	return tables, found.Err()
+}
+
+var (
+	profilesAt = regexp.MustCompile(`http://127\.0\.0\.1:\d+/debug/pprof/`)
+	heapAlloc  = regexp.MustCompile(`(?m)^# HeapAlloc = (\d+)$`)
+	goMetric   = regexp.MustCompile(`(?m)^go_memstats_heap_alloc_bytes(?:\{[^}]*\})? ([0-9.e+]+)$`)
+)
+
+// liveHeaps asks every process that shows it for its Go heap: a service for what is left after a garbage collection, which is what it
+// holds; a Dapr process for what its metrics say, garbage included.
+func liveHeaps(ctx context.Context, s *system.System, processes []system.Process) map[string]int64 {
+	heaps := map[string]int64{}
+	for _, p := range processes {
+		if heap, ok := serviceHeap(ctx, filepath.Join(s.Data, "logs", p.Name+".log")); ok {
+			heaps[p.Name] = heap
+		} else if heap, ok := metricHeap(ctx, p.PID); ok {
+			heaps[p.Name] = heap
+		}
+	}
+	return heaps
+}
+
+func serviceHeap(ctx context.Context, log string) (int64, bool) {
+	text, err := os.ReadFile(log) //nolint:gosec // a log of this run
+	if err != nil {
+		return 0, false
+	}
+	found := profilesAt.FindAll(text, -1)
+	if len(found) == 0 {
+		return 0, false
+	}
+	return number(ctx, string(found[len(found)-1])+"heap?gc=1&debug=1", heapAlloc)
+}
+
+func metricHeap(ctx context.Context, pid int) (int64, bool) {
+	command, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	if err != nil {
+		return 0, false
+	}
+	words := strings.Split(string(command), "\x00")
+	for i, word := range words {
+		if word == "--metrics-port" && i+1 < len(words) {
+			return number(ctx, "http://127.0.0.1:"+words[i+1]+"/metrics", goMetric)
+		}
+	}
+	return 0, false
+}
+
+func number(ctx context.Context, url string, pattern *regexp.Regexp) (int64, bool) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	code, _, answer, err := client.Call(ctx, http.MethodGet, url, nil)
+	if err != nil || code != http.StatusOK {
+		return 0, false
+	}
+	found := pattern.FindSubmatch(answer)
+	if found == nil {
+		return 0, false
+	}
+	value, err := strconv.ParseFloat(string(found[1]), 64)
+	return int64(value), err == nil
+}
+
+// retriesAtEndedActors counts the line with which a sidecar says that a call waits for a second because its workflow's actor had
+// just been put away. Rotated logs are gone, so it is a lower bound.
+func retriesAtEndedActors(data string) (int, error) {
+	logs, err := filepath.Glob(filepath.Join(data, "logs", "*-sidecar.log*"))
+	if err != nil {
+		return 0, err
+	}
+	count := 0
+	for _, log := range logs {
+		text, err := os.ReadFile(log) //nolint:gosec // a log of this run
+		if err != nil {
+			return 0, err
+		}
+		count += bytes.Count(text, []byte("DaprBuiltInActorNotFoundRetries. Retrying"))
+	}
+	return count, nil
+}
