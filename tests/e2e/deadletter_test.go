@@ -190,3 +190,53 @@ func TestADeadLetterIsRedrivenOnceItsCauseIsRepaired(t *testing.T) {
 		t.Errorf("once more: %s", outcome)
 	}
 }
+
+// An order that can never be accepted, and an event that no store can keep, do not hold up what is behind them in their
+// partition: both are dead-lettered with their reasons, and the orders around them are fulfilled within 30 seconds.
+func TestPoisonDoesNotBlockItsPartition(t *testing.T) {
+	t.Parallel()
+	ctx := impatient(t)
+	client := foreign(t)
+	const customer = "CUST-POISON"
+	setStock(t, waybill, "PROD-POISON", 100)
+	order := func(id string, total int) map[string]any {
+		body := orderBody(customer, total, line("PROD-POISON", 1, 10))
+		body["order_id"] = id
+		return body
+	}
+	// Fulfilment keeps a saga under its order's id, and a key with || is refused by every state store.
+	confirmed, err := json.Marshal(map[string]any{
+		"specversion": "1.0", "id": "poison-event", "type": "Order.Confirmed", "source": "/another/system", "subject": "orders/POISON||1",
+		"datacontenttype": "application/json", "data": order("POISON||1", 10),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	publish(t, client, "orders", customer, created(t, "poison-before", order("POISON-BEFORE", 10)))
+	publish(t, client, "orders", customer, created(t, "poison-order", order("POISON-ORDER", 11)))
+	publish(t, client, "orders", customer, confirmed)
+	publish(t, client, "orders", customer, created(t, "poison-after", order("POISON-AFTER", 10)))
+	for _, id := range []string{"POISON-BEFORE", "POISON-AFTER"} {
+		if _, err := await(ctx, waybill, id, "fulfilled"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	took := time.Since(began)
+	t.Logf("the orders around the poison were fulfilled in %v", took)
+	if took > 30*time.Second {
+		t.Errorf("the orders around the poison took %v", took)
+	}
+	for app, c := range map[string]struct{ eventID, reason string }{
+		"orders": {"poison-order", "total_amount"}, "fulfillment": {"poison-event", "POISON||1"},
+	} {
+		listed := awaitLetter(ctx, t, app, "orders", "open", ofEvent(c.eventID))
+		t.Logf("%s dead-lettered %s: %s", app, listed.EventID, listed.Reason)
+		if !strings.Contains(listed.Reason, c.reason) || listed.ParkedBy != app || listed.Key != customer {
+			t.Errorf("%s listed %+v", app, listed)
+		}
+		if outcome, _ := handleLetter(ctx, t, "dismiss", app, "orders", c.eventID, false, "A test of poison."); outcome != "dismissed" {
+			t.Errorf("dismissing it: %s", outcome)
+		}
+	}
+}
