@@ -199,7 +199,7 @@ func TestPoisonDoesNotBlockItsPartition(t *testing.T) {
 	client := foreign(t)
 	const customer = "CUST-POISON"
 	setStock(t, waybill, "PROD-POISON", 100)
-	order := func(id string, total int) map[string]any {
+	order := func(id string, total float64) map[string]any {
 		body := orderBody(customer, total, line("PROD-POISON", 1, 10))
 		body["order_id"] = id
 		return body
