@@ -81,6 +81,20 @@ test-chaos: runtime test-events ## Kill every process at every step of the saga 
 test-events: runtime ## Send analytics 200,000 events of which everything is known, and compare all it answers (a minute)
 	@cd tests && go test -count=1 -timeout 30m -run 'TestAStreamOfWhichEverythingIsKnown$$' ./e2e -analytics all -v
 
+# schemathesis and what it needs, each in one version. requirements.in says how the list is renewed.
+PYTHON := $(CURDIR)/.waybill/python
+
+.PHONY: python
+python:
+	@mkdir -p $(dir $(PYTHON))
+	@cmp -s tests/api/requirements.txt $(PYTHON)/installed.txt || { \
+		python3 -m venv --clear $(PYTHON) && $(PYTHON)/bin/pip install --quiet --disable-pip-version-check --no-deps -r tests/api/requirements.txt && \
+		cp tests/api/requirements.txt $(PYTHON)/installed.txt; }
+
+.PHONY: test-api
+test-api: runtime python ## Hold the services against their OpenAPI descriptions (needs Python; ARGS="-examples 300 -seed 1 -service orders")
+	@cd tests && go test -count=1 -timeout 60m -v ./api -schemathesis $(PYTHON)/bin/schemathesis $(ARGS)
+
 # What the tests of Azure Data Explorer and of the infrastructure need beside Go; without it those tests skip.
 AZURITE_VERSION         := 3.35.0
 KUSTO_LANGUAGE_VERSION  := 12.4.1

@@ -59,6 +59,25 @@ func (l *Letters) Register(api huma.API, receiver *eventing.Receiver) {
 	}, func(ctx context.Context, in *dismissInput) (*handledOutput, error) {
 		return l.handleLetters(ctx, in.Body.Chosen, in.Body.Reason, l.dismiss)
 	})
+	l.describe(api.OpenAPI())
+}
+
+// describe adds to the operations' descriptions what handleLetters and checkTopic check, in words of their own.
+func (l *Letters) describe(doc *huma.OpenAPI) {
+	for _, parameter := range doc.Paths["/v1/dead-letters"].Get.Parameters {
+		if parameter.Name == "topic" {
+			parameter.Schema.Extensions = map[string]any{"enum": l.topics}
+		}
+	}
+	for _, path := range []string{"/v1/dead-letters/redrive", "/v1/dead-letters/dismiss"} {
+		body := doc.Components.Schemas.SchemaFromRef(doc.Paths[path].Post.RequestBody.Content["application/json"].Schema.Ref)
+		body.Properties["topic"].Extensions = map[string]any{"enum": l.topics}
+		type schema = map[string]any
+		body.Extensions = schema{"oneOf": []schema{
+			{"required": []string{"event_ids"}, "properties": schema{"all": schema{"const": false}, "cursor": false}},
+			{"required": []string{"all"}, "properties": schema{"all": schema{"const": true}, "event_ids": false}},
+		}}
+	}
 }
 
 func (l *Letters) problem(ctx context.Context, err error) error {
@@ -83,7 +102,7 @@ type listInput struct {
 	Topic  string `query:"topic" maxLength:"255" doc:"A topic that the service reads; not the dead-letter topic beside it."`
 	State  string `query:"state" enum:"open,redriven,dismissed" doc:"Only events that wait, that were redriven with success, or that were dismissed."`
 	Limit  int    `query:"limit" minimum:"1" maximum:"100" default:"20"`
-	Cursor string `query:"cursor" maxLength:"200" doc:"The next_cursor of the page before."`
+	Cursor string `query:"cursor" minLength:"1" maxLength:"200" pattern:"^[A-Za-z0-9_-]+$" patternDescription:"a next_cursor of this API" doc:"The next_cursor of the page before."`
 }
 
 type listOutput struct{ Body letterPage }
@@ -269,24 +288,24 @@ func parseCursor(s, topic string) (position int, ok bool) {
 // Chosen is which letters a request is about, and who asks.
 type Chosen struct {
 	Topic    string   `json:"topic" maxLength:"255"`
-	EventIDs []string `json:"event_ids,omitempty" minItems:"1" maxItems:"100" doc:"Which events; or all."`
+	EventIDs []string `json:"event_ids,omitempty" nullable:"false" minItems:"1" maxItems:"100" doc:"Which events; or all."`
 	All      bool     `json:"all,omitempty" doc:"Every open event of the topic, up to 100 in one request."`
-	Cursor   string   `json:"cursor,omitempty" maxLength:"200" doc:"With all: the next_cursor of the answer before."`
+	Cursor   string   `json:"cursor,omitempty" minLength:"1" maxLength:"200" pattern:"^[A-Za-z0-9_-]+$" patternDescription:"a next_cursor of this API" doc:"With all: the next_cursor of the answer before."`
 	DryRun   bool     `json:"dry_run,omitempty"`
-	Actor    string   `json:"actor" minLength:"1" maxLength:"200" pattern:"\\S" patternDescription:"not blank" doc:"Who asks for it."`
+	Actor    string   `json:"actor" minLength:"1" maxLength:"200" pattern:"[^\\t\\n\\f\\r ]" patternDescription:"not blank" doc:"Who asks for it."`
 }
 
 type redriveInput struct {
 	Body struct {
 		Chosen
-		Reason string `json:"reason" minLength:"1" maxLength:"1000" pattern:"\\S" patternDescription:"not blank" doc:"Why it should work now."`
+		Reason string `json:"reason" minLength:"1" maxLength:"1000" pattern:"[^\\t\\n\\f\\r ]" patternDescription:"not blank" doc:"Why it should work now."`
 	}
 }
 
 type dismissInput struct {
 	Body struct {
 		Chosen
-		Reason string `json:"reason" minLength:"1" maxLength:"1000" pattern:"\\S" patternDescription:"not blank" doc:"Why it need not be processed."`
+		Reason string `json:"reason" minLength:"1" maxLength:"1000" pattern:"[^\\t\\n\\f\\r ]" patternDescription:"not blank" doc:"Why it need not be processed."`
 	}
 }
 

@@ -59,10 +59,10 @@ func New(info Info, logger *slog.Logger, origins ...string) (*chi.Mux, huma.API)
 	config.CreateHooks = nil
 	config.RejectUnknownQueryParameters = true
 	config.Transformers = []huma.Transformer{asProblem(logger)}
-	config.Formats = map[string]huma.Format{"application/json": jsonFormat, "json": jsonFormat}
-	config.OnAddOperation = append(config.OnAddOperation, documentProblems)
+	config.Formats = map[string]huma.Format{"application/json": exact(jsonFormat), "json": exact(jsonFormat)}
+	config.OnAddOperation = append(config.OnAddOperation, documentRequests, documentProblems)
 	api = humachi.New(router, config)
-	api.UseMiddleware(func(ctx huma.Context, next func(huma.Context)) { next(clientsBody{ctx}) })
+	api.UseMiddleware(func(ctx huma.Context, next func(huma.Context)) { next(clientsBody{ctx}) }, checkQuery)
 	// Swagger UI from an embedded copy: the page loads nothing from another host.
 	router.Mount("/docs", v5emb.New(info.Title, "/openapi.json", "/docs"))
 	return router, api

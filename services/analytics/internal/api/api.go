@@ -108,6 +108,7 @@ func (a *API) Mount(router chi.Router, surface huma.API) {
 		Description: "Server-sent events: metrics at every interval, anomaly when one is found. A client that connects again misses nothing but the moments between.",
 		Errors:      []int{422, 503}, Middlewares: huma.Middlewares{a.admit},
 	}, map[string]any{"metrics": liveMetrics{}, "anomaly": anomalyView{}}, a.live)
+	describe(surface.OpenAPI())
 }
 
 // Subscriptions are the events that this service takes.

@@ -608,7 +608,11 @@ func TestAnomaliesComeInPages(t *testing.T) {
 			}
 			Next string `json:"next_cursor"`
 		}
-		w.get("/v1/analytics/anomalies?limit=10&cursor="+cursor, &page)
+		at := "/v1/analytics/anomalies?limit=10"
+		if cursor != "" {
+			at += "&cursor=" + cursor
+		}
+		w.get(at, &page)
 		for _, item := range page.Items {
 			got = append(got, item.AnomalyID)
 		}

@@ -201,7 +201,7 @@ type anomaliesInput struct {
 	ProductID string `query:"product_id" maxLength:"128" example:"PROD-001"`
 	Kind      string `query:"kind" enum:"unusual_purchase_amount,view_spike"`
 	Limit     int    `query:"limit" minimum:"1" maximum:"1000" default:"50"`
-	Cursor    string `query:"cursor" doc:"The next_cursor of the page before." maxLength:"400"`
+	Cursor    string `query:"cursor" doc:"The next_cursor of the page before." minLength:"1" maxLength:"400" pattern:"^[A-Za-z0-9_-]+$" patternDescription:"a next_cursor of this API"`
 }
 
 type anomaliesOutput struct{ Body anomaliesView }

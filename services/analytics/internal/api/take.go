@@ -56,12 +56,6 @@ func (t taken) says() string {
 // mountTake adds the routes that take events.
 func (a *API) mountTake(router chi.Router, surface huma.API) {
 	schemas := surface.OpenAPI().Components.Schemas
-	one := schemas.Schema(reflect.TypeFor[eventBody](), true, "AnalyticsEvent")
-	most := MaxEvents
-	body := &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{
-		"application/json": {Schema: &huma.Schema{OneOf: []*huma.Schema{one, {Type: huma.TypeArray, Items: one, MaxItems: &most}}}},
-		ndjson:             {Schema: &huma.Schema{Type: huma.TypeString, Description: "An event a line, as many as there are."}},
-	}}
 	answer := &huma.Response{Description: "The broker has all of the events.", Content: map[string]*huma.MediaType{
 		"application/json": {Schema: schemas.Schema(reflect.TypeFor[taken](), true, "Taken")},
 	}}
@@ -77,6 +71,11 @@ func (a *API) mountTake(router chi.Router, surface huma.API) {
 		"/v1/analytics/events": {"send-events", "Send events", "One event, an array of up to 1,000, or NDJSON as a stream of any length. Sending an event again is safe: it is counted once by its event_id.", false},
 		"/analytics/event":     {"send-event", "Send events, as the former API took them", "Like /v1/analytics/events, but a time without a zone is UTC, and an event without event_id gets one that follows from its content.", true},
 	} {
+		one := eventSchema(schemas, route.lenient)
+		body := &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{
+			"application/json": {Schema: &huma.Schema{OneOf: []*huma.Schema{one, {Type: huma.TypeArray, Items: one, MaxItems: new(MaxEvents)}}}},
+			ndjson:             {Schema: &huma.Schema{Type: huma.TypeString, Description: "An event a line, as many as there are."}},
+		}}
 		operation := &huma.Operation{
 			OperationID: route.id, Method: http.MethodPost, Path: path, Tags: []string{"events"}, Summary: route.summary, Description: route.doc,
 			RequestBody: body, Responses: map[string]*huma.Response{"202": answer},
@@ -87,23 +86,6 @@ func (a *API) mountTake(router chi.Router, surface huma.API) {
 		surface.OpenAPI().AddOperation(operation)
 		router.Post(path, func(w http.ResponseWriter, r *http.Request) { a.take(w, r, route.lenient) })
 	}
-}
-
-// eventBody describes an event to clients; event.Decode is what reads it.
-type eventBody struct {
-	EventID    string         `json:"event_id" maxLength:"128" doc:"Names the fact; an event that is sent again has the same one. It is compared with those of events sent to this API only." example:"0197-example"`
-	EventType  string         `json:"event_type" enum:"analytics.product_viewed,analytics.product_purchased,analytics.recommendation_generated,Analytics.ProductViewed"`
-	Timestamp  time.Time      `json:"timestamp" doc:"When it happened, with a zone."`
-	UserID     string         `json:"user_id,omitempty" maxLength:"128" example:"CUST-123"`
-	SessionID  string         `json:"session_id,omitempty" maxLength:"128" doc:"Events of a session keep their order."`
-	ProductID  string         `json:"product_id,omitempty" maxLength:"128" doc:"Required for views and purchases." example:"PROD-001"`
-	Value      float64        `json:"value,omitempty" minimum:"0" doc:"What was paid, all pieces together, with at most as many decimal places as the currency has. Required for purchases." example:"49.99"`
-	Currency   string         `json:"currency,omitempty" pattern:"^[A-Z]{3}$" doc:"USD when not given."`
-	Quantity   int            `json:"quantity,omitempty" minimum:"1" maximum:"1000000"`
-	OrderID    string         `json:"order_id,omitempty" maxLength:"128" example:"ORD-1001"`
-	Algorithm  string         `json:"algorithm,omitempty" maxLength:"128" doc:"Required for recommendations."`
-	Scores     []float64      `json:"confidence_scores,omitempty" maxItems:"1000" doc:"From 0 to 1. Required for recommendations."`
-	Properties map[string]any `json:"properties,omitempty" doc:"Whatever else is to be kept, up to 8 KiB."`
 }
 
 // batch is a request's events while they are read.

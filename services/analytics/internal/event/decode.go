@@ -388,7 +388,7 @@ func (d *decoding) value() contracts.Amount {
 		d.fault(fieldValue, "must be a number")
 		return 0
 	}
-	value, err := contracts.ParseAmount(raw)
+	value, err := contracts.ParseAmount(jsontext.Plain(raw))
 	switch {
 	case err != nil:
 		d.fault(fieldValue, contracts.ErrAmount.Error())
@@ -417,7 +417,7 @@ func (d *decoding) quantity() int {
 	if d.members[fieldQuantity].text == "" {
 		return 0
 	}
-	quantity, err := strconv.Atoi(d.members[fieldQuantity].text)
+	quantity, err := strconv.Atoi(jsontext.Plain(d.members[fieldQuantity].text))
 	if err != nil || quantity < 1 || quantity > 1_000_000 {
 		d.fault(fieldQuantity, "must be a whole number from 1 to 1000000")
 	}

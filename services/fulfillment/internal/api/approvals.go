@@ -97,8 +97,8 @@ type decideInput struct {
 	OrderPath
 	Body struct {
 		Approved bool   `json:"approved" doc:"Whether the order may be shipped."`
-		Approver string `json:"approver" minLength:"1" maxLength:"200" pattern:"\\S" patternDescription:"a name" doc:"Who decides." example:"approver@example.com"`
-		Reason   string `json:"reason" minLength:"1" maxLength:"500" pattern:"\\S" patternDescription:"a reason" doc:"Why. Of a refusal the customer is told." example:"Known customer, address checked."`
+		Approver string `json:"approver" minLength:"1" maxLength:"200" pattern:"[^\\t\\n\\f\\r ]" patternDescription:"a name" doc:"Who decides." example:"approver@example.com"`
+		Reason   string `json:"reason" minLength:"1" maxLength:"500" pattern:"[^\\t\\n\\f\\r ]" patternDescription:"a reason" doc:"Why. Of a refusal the customer is told." example:"Known customer, address checked."`
 	}
 }
 

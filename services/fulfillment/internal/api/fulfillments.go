@@ -133,8 +133,8 @@ func (a API) listFulfillments(ctx context.Context, in *listInput) (*listOutput, 
 type repairInput struct {
 	OrderPath
 	Body struct {
-		Actor  string `json:"actor" minLength:"1" maxLength:"200" pattern:"\\S" patternDescription:"a name" doc:"Who orders the repair." example:"operator@example.com"`
-		Reason string `json:"reason" minLength:"1" maxLength:"500" pattern:"\\S" patternDescription:"a reason" doc:"Why the undo will succeed now." example:"The carrier's API answers again."`
+		Actor  string `json:"actor" minLength:"1" maxLength:"200" pattern:"[^\\t\\n\\f\\r ]" patternDescription:"a name" doc:"Who orders the repair." example:"operator@example.com"`
+		Reason string `json:"reason" minLength:"1" maxLength:"500" pattern:"[^\\t\\n\\f\\r ]" patternDescription:"a reason" doc:"Why the undo will succeed now." example:"The carrier's API answers again."`
 	}
 }
 

@@ -97,6 +97,7 @@ func (a API) Mount(api huma.API) {
 		Summary: "The key that browsers subscribe to push messages with", Description: "It is the applicationServerKey of the Push API (VAPID, RFC 8292).",
 		Errors: []int{503},
 	}, a.pushKey)
+	describe(api.OpenAPI())
 }
 
 // Subscriptions are the events that this service takes.

@@ -5,6 +5,8 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/danielgtaylor/huma/v2"
+
 	"waybill/contracts"
 	"waybill/platform/rest"
 	"waybill/services/notifications/internal/contact"
@@ -35,6 +37,20 @@ type preferences struct {
 	Push  bool `json:"push"`
 }
 
+// describe adds to the contact's description what contact.Check checks, in words of its own.
+func describe(doc *huma.OpenAPI) {
+	type schema = map[string]any
+	ref := doc.Paths["/v1/customers/{customer_id}/contact"].Put.RequestBody.Content["application/json"].Schema.Ref
+	properties := doc.Components.Schemas.SchemaFromRef(ref).Properties
+	properties["name"].Extensions = schema{"pattern": `^[^\x00-\x1f\x7f-\x9f]*$`, "maxLength": 200}
+	properties["email"].Extensions = schema{"anyOf": []schema{{"maxLength": 0}, {"format": "email", "maxLength": 254}}}
+	properties["phone"].Extensions = schema{"pattern": `^(\+[1-9][0-9]{6,14})?$`}
+	push := doc.Components.Schemas.SchemaFromRef(properties["push"].Ref).Properties
+	push["endpoint"].Extensions = schema{"pattern": `^https?://`, "maxLength": 2000}
+	push["p256dh"].Extensions = schema{"pattern": `^[A-Za-z0-9_-]{87}=?$`}
+	push["auth"].Extensions = schema{"pattern": `^[A-Za-z0-9_-]{22}(==)?$`}
+}
+
 func (b contactBody) contact() contracts.Contact {
 	return contracts.Contact{
 		Name: b.Name, Email: b.Email, Phone: b.Phone, Push: (*contracts.PushAddress)(b.Push), Preferences: (*contracts.Preferences)(b.Preferences),
@@ -42,17 +58,21 @@ func (b contactBody) contact() contracts.Contact {
 }
 
 type shownContact struct {
-	CustomerID string `json:"customer_id"`
-	contactBody
-	UpdatedAt time.Time `json:"updated_at" doc:"When the customer could be reached this way; an older event changes nothing."`
+	CustomerID  string       `json:"customer_id"`
+	Name        string       `json:"name,omitempty"`
+	Email       string       `json:"email,omitempty"`
+	Phone       string       `json:"phone,omitempty" doc:"In E.164 form."`
+	Push        *pushAddress `json:"push,omitempty" doc:"A browser's push subscription."`
+	Preferences *preferences `json:"preferences,omitempty" doc:"The channels that the customer wants; without them, all."`
+	UpdatedAt   time.Time    `json:"updated_at" doc:"When the customer could be reached this way; an older event changes nothing."`
 }
 
 type contactOutput struct{ Body shownContact }
 
 func shownOf(customerID string, c contact.Contact) *contactOutput {
-	return &contactOutput{shownContact{customerID, contactBody{
-		c.Name, c.Email, c.Phone, (*pushAddress)(c.Push), (*preferences)(c.Preferences),
-	}, c.At.UTC()}}
+	return &contactOutput{shownContact{
+		customerID, c.Name, c.Email, c.Phone, (*pushAddress)(c.Push), (*preferences)(c.Preferences), c.At.UTC(),
+	}}
 }
 
 func (a API) getContact(ctx context.Context, in *CustomerPath) (*contactOutput, error) {

@@ -4,6 +4,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"waybill/contracts"
+	"waybill/platform/jsontext"
 	"waybill/services/orders/internal/order"
 )
 
@@ -16,22 +17,22 @@ type newOrder struct {
 	TotalAmount  amount     `json:"total_amount" doc:"Must equal the sum of quantity times price over all items."`
 	Currency     string     `json:"currency,omitempty" pattern:"^[A-Z]{3}$" patternDescription:"an ISO 4217 code of three upper-case letters" default:"USD" doc:"A current ISO 4217 code with minor units, in upper case. It decides how many decimal places amounts may have: 2 in USD, 0 in JPY, 3 in KWD."`
 	ShipTo       newAddress `json:"shipping_address"`
-	PaymentToken string     `json:"payment_token,omitempty" maxLength:"255" doc:"Stands for the customer's means of payment at the payment provider. It is never shown again."`
+	PaymentToken string     `json:"payment_token,omitempty" maxLength:"255" pattern:"^[^\\x00-\\x1f\\x7f-\\x9f]*$" patternDescription:"one line without control characters" doc:"Stands for the customer's means of payment at the payment provider. It is never shown again."`
 }
 
 type newLine struct {
 	ProductID string   `json:"product_id" pattern:"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$" patternDescription:"1 to 64 letters, digits, dots, underscores and hyphens, the first a letter or digit" example:"PROD-001"`
-	Name      string   `json:"name,omitempty" maxLength:"200"`
+	Name      string   `json:"name,omitempty" maxLength:"200" pattern:"^[^\\x00-\\x1f\\x7f-\\x9f]*$" patternDescription:"one line without control characters"`
 	Quantity  quantity `json:"quantity"`
 	Price     amount   `json:"price" doc:"The price of one piece."`
 }
 
 type newAddress struct {
-	Street  string `json:"street" minLength:"1" maxLength:"200" example:"123 Main St"`
-	City    string `json:"city" minLength:"1" maxLength:"100" example:"Seattle"`
-	State   string `json:"state,omitempty" maxLength:"100" example:"WA"`
-	Zip     string `json:"zip" minLength:"1" maxLength:"20" example:"98101"`
-	Country string `json:"country,omitempty" maxLength:"100" example:"US"`
+	Street  string `json:"street" minLength:"1" maxLength:"200" pattern:"^[^\\x00-\\x1f\\x7f-\\x9f]*[^\\x00-\\x20\\x7f-\\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000][^\\x00-\\x1f\\x7f-\\x9f]*$" patternDescription:"one line without control characters, and not blank" example:"123 Main St"`
+	City    string `json:"city" minLength:"1" maxLength:"100" pattern:"^[^\\x00-\\x1f\\x7f-\\x9f]*[^\\x00-\\x20\\x7f-\\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000][^\\x00-\\x1f\\x7f-\\x9f]*$" patternDescription:"one line without control characters, and not blank" example:"Seattle"`
+	State   string `json:"state,omitempty" maxLength:"100" pattern:"^[^\\x00-\\x1f\\x7f-\\x9f]*$" patternDescription:"one line without control characters" example:"WA"`
+	Zip     string `json:"zip" minLength:"1" maxLength:"20" pattern:"^[^\\x00-\\x1f\\x7f-\\x9f]*[^\\x00-\\x20\\x7f-\\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000][^\\x00-\\x1f\\x7f-\\x9f]*$" patternDescription:"one line without control characters, and not blank" example:"98101"`
+	Country string `json:"country,omitempty" maxLength:"100" pattern:"^[^\\x00-\\x1f\\x7f-\\x9f]*$" patternDescription:"one line without control characters" example:"US"`
 }
 
 // amount and quantity keep a number as it was written; the domain reads it.
@@ -40,17 +41,17 @@ type (
 	quantity order.Number
 )
 
-// UnmarshalJSON takes any JSON value as it is written, null as one that was left out.
+// UnmarshalJSON takes any JSON value, a number without its exponent, and null as one that was left out.
 func (a *amount) UnmarshalJSON(b []byte) error { *a = amount(written(b)); return nil }
 
-// UnmarshalJSON takes any JSON value as it is written, null as one that was left out.
+// UnmarshalJSON takes any JSON value, a number without its exponent, and null as one that was left out.
 func (q *quantity) UnmarshalJSON(b []byte) error { *q = quantity(written(b)); return nil }
 
 func written(b []byte) order.Number {
 	if string(b) == "null" {
 		return ""
 	}
-	return order.Number(b)
+	return order.Number(jsontext.Plain(string(b)))
 }
 
 // Schema describes an amount of money.

@@ -17,7 +17,7 @@ type cancelInput struct {
 }
 
 type cancelBody struct {
-	Reason string `json:"reason,omitempty" maxLength:"500" example:"Ordered twice." doc:"Why, in the customer's own words, on one line."`
+	Reason string `json:"reason,omitempty" maxLength:"500" pattern:"^[^\\x00-\\x1f\\x7f-\\x9f]*$" patternDescription:"one line without control characters" example:"Ordered twice." doc:"Why, in the customer's own words, on one line."`
 }
 
 func (in *cancelInput) reason() string {

@@ -137,7 +137,7 @@ type listInput struct {
 	CustomerID string       `query:"customer_id" required:"true" pattern:"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$" patternDescription:"1 to 64 letters, digits, dots, underscores and hyphens, the first a letter or digit"`
 	Status     order.Status `query:"status" enum:"received,confirmed,fulfilling,awaiting_approval,fulfilled,fulfillment_failed,cancelled,needs_attention"`
 	Limit      int          `query:"limit" minimum:"1" maximum:"100" default:"20"`
-	Cursor     string       `query:"cursor" maxLength:"200" doc:"The next_cursor of the page before."`
+	Cursor     string       `query:"cursor" minLength:"1" maxLength:"200" pattern:"^[A-Za-z0-9_-]+$" patternDescription:"a next_cursor of this API" doc:"The next_cursor of the page before."`
 }
 
 type listOutput struct {

@@ -93,7 +93,11 @@ func (w *world) pages(query string, between func()) []string {
 			Items      []shownOrder
 			NextCursor string `json:"next_cursor"`
 		}
-		w.get("/v1/orders?"+query+"&cursor="+url.QueryEscape(cursor), &page)
+		at := "/v1/orders?" + query
+		if cursor != "" {
+			at += "&cursor=" + url.QueryEscape(cursor)
+		}
+		w.get(at, &page)
 		if page.Items == nil {
 			w.t.Fatal("items is null")
 		}

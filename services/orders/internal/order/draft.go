@@ -121,8 +121,7 @@ const (
 
 func (f *faults) text(path, value string, most int, required bool) {
 	switch {
-	case value == "" && !required:
-	case strings.TrimSpace(value) == "":
+	case required && strings.TrimSpace(value) == "":
 		f.add(path, "is required")
 	case utf8.RuneCountInString(value) > most:
 		f.add(path, fmt.Sprintf("must be at most %d characters long", most))
