@@ -157,7 +157,7 @@ func (w *world) request(method, path, body string, header ...string) *httptest.R
 // deliver hands an event over as the sidecar does.
 func (w *world) deliver(topic, id string, payload contracts.Payload) string {
 	w.t.Helper()
-	e, err := eventing.New(id, "/test", contracts.Version, time.Now(), payload)
+	e, err := eventing.New(id, "/waybill/fulfillment", contracts.Version, time.Now(), payload)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -366,6 +366,29 @@ func TestAMessageThatIsListedAndNotThere(t *testing.T) {
 	w.taken(contracts.TopicFulfillment, "f1", contracts.FulfillmentFailed{OrderID: "ORD-1001", NotUndone: []string{contracts.StepRefundPayment}, FailedAt: time.Now()})
 	if answer := w.request(http.MethodGet, "/v1/notifications?order_id=ORD-1001", ""); strings.Count(answer.Body.String(), "notification_id") != 1 {
 		t.Errorf("%s", answer.Body)
+	}
+}
+
+// TestNoSourceTakesTheAlertOfAnother delivers an event of another source under an id of fulfillment's.
+func TestNoSourceTakesTheAlertOfAnother(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	waits := contracts.ApprovalRequested{OrderID: "ORD-1", CustomerID: "CUST-123", TotalAmount: 6000_0000, Currency: "USD", RequestedAt: time.Now(), ExpiresAt: time.Now().Add(time.Hour)}
+	for _, source := range []string{"https://shop.example", "/waybill/fulfillment", "/waybill/fulfillment"} {
+		e, err := eventing.New("ORD-1:"+contracts.TypeApprovalRequested, source, contracts.Version, time.Now(), waits)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := w.deliverEvent(contracts.TopicFulfillment, e); got != "SUCCESS" {
+			t.Errorf("the event of %s: %s", source, got)
+		}
+	}
+	ids := map[string]bool{}
+	for _, m := range w.courier.accepted {
+		ids[m.ID] = true
+	}
+	if len(ids) != 2 || !ids["alert:ORD-1:"+contracts.TypeApprovalRequested+":email"] {
+		t.Errorf("the messages are %v, want one for each source", ids)
 	}
 }
 

@@ -27,7 +27,7 @@ func (a API) approvalRequested(ctx context.Context, e eventing.Event) error {
 	if err := e.Decode(&data); err != nil {
 		return err
 	}
-	m, ok, err := message.ApprovalRequested(e.ID, data, now())
+	m, ok, err := message.ApprovalRequested(causeOf(e), data, now())
 	return a.accept(ctx, m, ok, err)
 }
 
@@ -36,7 +36,7 @@ func (a API) fulfillmentFailed(ctx context.Context, e eventing.Event) error {
 	if err := e.Decode(&data); err != nil {
 		return err
 	}
-	m, ok, err := message.NeedsAttention(e.ID, data, eventTime(e))
+	m, ok, err := message.NeedsAttention(causeOf(e), data, eventTime(e))
 	return a.accept(ctx, m, ok, err)
 }
 
@@ -45,8 +45,19 @@ func (a API) stockChanged(ctx context.Context, e eventing.Event) error {
 	if err := e.Decode(&data); err != nil {
 		return err
 	}
-	m, ok, err := message.Stock(e.ID, data, eventTime(e))
+	m, ok, err := message.Stock(causeOf(e), data, eventTime(e))
 	return a.accept(ctx, m, ok, err)
+}
+
+// fulfillment is the source of the events that alerts tell of.
+const fulfillment = "/waybill/fulfillment"
+
+// causeOf identifies the event that an alert tells of. Ids are unique for one source only; no id holds the separator.
+func causeOf(e eventing.Event) string {
+	if e.Source == fulfillment {
+		return e.ID
+	}
+	return e.ID + "\x1f" + e.Source
 }
 
 // accept hands the message over, if the event gives reason for one. An event that can never be a message is rejected.

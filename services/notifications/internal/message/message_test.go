@@ -236,3 +236,19 @@ func TestAMessageWaitsOnce(t *testing.T) {
 		t.Errorf("a message that has its outcome waits: %+v", m)
 	}
 }
+
+// TestNoRequestTakesTheIDOfAnAlert asks for messages under ids of messages to the operators.
+func TestNoRequestTakesTheIDOfAnAlert(t *testing.T) {
+	t.Parallel()
+	for id, ok := range map[string]bool{
+		"alert:R5:Approval.Requested:email": false, "alert:PROD-001:stock:7:email": false, "alert:email": false,
+		"alert:order_shipped:carrier": false, "alerts:R5:email": true, "alert:" + contracts.Templates()[0] + ":email": true,
+	} {
+		_, err := message.Requested(contracts.NotificationRequested{
+			NotificationID: id, OrderID: "R5", CustomerID: "CUST-123", Channel: contracts.ChannelEmail, Template: contracts.Templates()[0],
+		}, time.Now())
+		if (err == nil) != ok {
+			t.Errorf("%s: %v", id, err)
+		}
+	}
+}

@@ -70,6 +70,9 @@ func Requested(e contracts.NotificationRequested, at time.Time) (Message, error)
 			wrong = append(wrong, err.Error())
 		}
 	}
+	if takesAlert(e.NotificationID) {
+		wrong = append(wrong, "notification_id must not begin with alert:, which begins the ids of messages to the operators")
+	}
 	if len(wrong) > 0 {
 		return Message{}, invalid(strings.Join(wrong, "; "))
 	}
@@ -110,12 +113,23 @@ func clip(s string, limit int) string {
 	return s
 }
 
+// alertPrefix begins the ids of messages to the operators.
+const alertPrefix = "alert:"
+
+// takesAlert reports whether the id is in the form of a message to the operators. An order can be named alert: the ids of its
+// messages have a template where no alert has one.
+func takesAlert(id string) bool {
+	rest, ok := strings.CutPrefix(id, alertPrefix)
+	template, channel, _ := strings.Cut(rest, ":")
+	return ok && (!slices.Contains(contracts.Templates(), template) || !slices.Contains(contracts.Channels(), channel))
+}
+
 // alert is a message to the operators. Its id follows from that of the event which it tells of.
 func alert(eventID, template, orderID string, at time.Time, facts Facts) Message {
-	id := "alert:" + eventID + ":" + contracts.ChannelEmail
+	id := alertPrefix + eventID + ":" + contracts.ChannelEmail
 	if !idForm.MatchString(id) {
 		sum := sha256.Sum256([]byte(eventID))
-		id = "alert:" + hex.EncodeToString(sum[:16]) + ":" + contracts.ChannelEmail
+		id = alertPrefix + hex.EncodeToString(sum[:16]) + ":" + contracts.ChannelEmail
 	}
 	return Message{
 		ID: id, OrderID: orderID, Channel: contracts.ChannelEmail, Template: template, Facts: facts, RequestedAt: at, State: Pending,

@@ -2,6 +2,8 @@ package api
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -149,9 +151,18 @@ func (s *Service) follow(ctx context.Context, e eventing.Event, orderID string, 
 	return s.announce(ctx, o, o.Unsettled(cause)...)
 }
 
+// fulfillment is the other source of the events that this service reads, besides its own.
+const fulfillment = "/waybill/fulfillment"
+
 // Parked announces, as System.Error, an event that this service set aside.
 func (s *Service) Parked(ctx context.Context, topic string, e eventing.Event) error {
-	announced, err := eventing.New(topic+":"+e.ID+":"+contracts.TypeSystemError, order.Source, contracts.Version, e.Parked.At, contracts.SystemError{
+	id := topic + ":" + e.ID + ":" + contracts.TypeSystemError
+	if e.Source != order.Source && e.Source != fulfillment {
+		// Ids are unique for one source only.
+		sum := sha256.Sum256([]byte(e.Source))
+		id += ":" + hex.EncodeToString(sum[:8])
+	}
+	announced, err := eventing.New(id, order.Source, contracts.Version, e.Parked.At, contracts.SystemError{
 		Service: contracts.AppOrders, Topic: topic, EventID: e.ID, Type: e.Type, About: e.Subject,
 		Error: e.Parked.Reason, OccurredAt: e.Parked.At.UTC(),
 	})

@@ -4,6 +4,8 @@
 package order
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"slices"
 	"time"
 
@@ -115,7 +117,7 @@ func (o *Order) Confirm(cause Cause, now time.Time) bool {
 	if !o.s.Status.CanBecome(Confirmed) {
 		return false
 	}
-	if !o.knows(cause.EventID) {
+	if !o.knows(cause.Source, cause.EventID) {
 		o.note(Entry{EventID: cause.EventID, Type: contracts.TypeOrderCreated, Time: cause.Time, Source: cause.Source})
 	}
 	previous := o.s.Status
@@ -130,7 +132,7 @@ func (o *Order) Confirm(cause Cause, now time.Time) bool {
 // Step takes a step of the order's saga. Like the other events of the saga it reports false, and changes nothing, for an
 // event that the timeline holds already.
 func (o *Order) Step(cause Cause, e contracts.StepCompleted, now time.Time) bool {
-	if o.knows(cause.EventID) {
+	if o.knows(cause.Source, cause.EventID) {
 		return false
 	}
 	if !o.s.Status.Final() && e.Outcome == contracts.OutcomeDone {
@@ -162,7 +164,7 @@ func (o *Order) Step(cause Cause, e contracts.StepCompleted, now time.Time) bool
 // AwaitApproval takes the saga's request that a person approve the order. A request that arrives behind an event of what
 // came after the wait is noted only.
 func (o *Order) AwaitApproval(cause Cause, e contracts.ApprovalRequested, now time.Time) bool {
-	if o.knows(cause.EventID) {
+	if o.knows(cause.Source, cause.EventID) {
 		return false
 	}
 	to := AwaitingApproval
@@ -190,7 +192,7 @@ func recordsCancellation(step, outcome string) bool {
 
 // Complete takes the end of a saga that shipped the order.
 func (o *Order) Complete(cause Cause, e contracts.FulfillmentCompleted, now time.Time) bool {
-	if o.knows(cause.EventID) {
+	if o.knows(cause.Source, cause.EventID) {
 		return false
 	}
 	if o.s.Status.CanBecome(Fulfilled) {
@@ -207,7 +209,7 @@ func (o *Order) Complete(cause Cause, e contracts.FulfillmentCompleted, now time
 // order needs attention, which is announced as a change of status: Order.FulfillmentFailed would say that everything was
 // undone.
 func (o *Order) Fail(cause Cause, e contracts.FulfillmentFailed, now time.Time) bool {
-	if o.knows(cause.EventID) {
+	if o.knows(cause.Source, cause.EventID) {
 		return false
 	}
 	to, announced := FulfillmentFailed, contracts.TypeOrderFulfillmentFailed
@@ -229,7 +231,7 @@ func (o *Order) Fail(cause Cause, e contracts.FulfillmentFailed, now time.Time) 
 
 // Cancel takes the end of a saga that its customer had cancelled.
 func (o *Order) Cancel(cause Cause, e contracts.FulfillmentCancelled, now time.Time) bool {
-	if o.knows(cause.EventID) {
+	if o.knows(cause.Source, cause.EventID) {
 		return false
 	}
 	if o.s.Status.CanBecome(Cancelled) {
@@ -260,8 +262,14 @@ func (o *Order) learn(cause Cause, to Status, announced string, now time.Time, e
 		// An order can be updated more than once, so its own id does not tell the updates apart.
 		about = cause.EventID
 	}
+	id := about + ":" + announced
+	if o.knows(Source, id) {
+		// An event of another source, with the same id, was announced under this one.
+		sum := sha256.Sum256([]byte(cause.Source))
+		id = about + ":" + hex.EncodeToString(sum[:8]) + ":" + announced
+	}
 	o.note(Entry{
-		EventID: about + ":" + announced, Type: announced, Time: now, Source: Source, Previous: previous, CausedBy: cause.EventID,
+		EventID: id, Type: announced, Time: now, Source: Source, Previous: previous, CausedBy: cause.EventID,
 		Reason: e.Reason,
 	})
 }
@@ -272,8 +280,9 @@ func (o *Order) note(e Entry) {
 	o.s.Timeline = append(slices.Clip(o.s.Timeline), e)
 }
 
-func (o *Order) knows(eventID string) bool {
-	return slices.ContainsFunc(o.s.Timeline, func(e Entry) bool { return e.EventID == eventID })
+// knows reports whether the timeline holds the event. Ids are unique for one source only.
+func (o *Order) knows(source, eventID string) bool {
+	return slices.ContainsFunc(o.s.Timeline, func(e Entry) bool { return e.Source == source && e.EventID == eventID })
 }
 
 func (o *Order) did(step, outcome string) bool {

@@ -68,7 +68,7 @@ func TestAnyHistory(t *testing.T) {
 		}
 		t.Repeat(map[string]func(*rapid.T){
 			"created": func(t *rapid.T) {
-				c := order.Cause{EventID: rapid.SampledFrom([]string{"ord-1:Order.Created", "elsewhere-1"}).Draw(t, "event"), Time: at}
+				c := order.Cause{EventID: rapid.SampledFrom([]string{"ord-1:Order.Created", "elsewhere-1"}).Draw(t, "event"), Source: order.Source, Time: at}
 				now := h.tick()
 				h.deliver(t, c.EventID, func(o *order.Order) bool { return o.Confirm(c, now) })
 			},

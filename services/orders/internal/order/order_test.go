@@ -318,3 +318,43 @@ func TestTheLargestOrderDoesNotOverflow(t *testing.T) {
 		t.Errorf("the error is %v", err)
 	}
 }
+
+// TestNoSourceTakesTheIDOfAnother gives the order an Order.Created of another system that has the ids of fulfillment's events.
+func TestNoSourceTakesTheIDOfAnother(t *testing.T) {
+	t.Parallel()
+	at := time.Date(2026, time.March, 14, 9, 0, 0, 0, time.UTC)
+	o := order.Restore(order.Snapshot{Content: contracts.Order{OrderID: "R5", CustomerID: "CUST-123"}, Status: order.Received, CreatedAt: at})
+	done := "R5:" + contracts.TypeFulfillmentCompleted
+	if !o.Confirm(order.Cause{EventID: done, Source: "https://shop.example", Time: at}, at) {
+		t.Fatal("the order is not confirmed")
+	}
+	for i := range 2 {
+		learned := o.Complete(order.Cause{EventID: done, Source: "/waybill/fulfillment", Time: at}, contracts.FulfillmentCompleted{OrderID: "R5", CompletedAt: at}, at)
+		if learned != (i == 0) {
+			t.Errorf("delivery %d of the completion: learned is %v", i+1, learned)
+		}
+	}
+	if got := o.Snapshot().Status; got != order.Fulfilled {
+		t.Errorf("the order is %s", got)
+	}
+}
+
+// TestUpdatesOfEqualIDsAreToldApart updates an order by two events of one id, from two sources.
+func TestUpdatesOfEqualIDsAreToldApart(t *testing.T) {
+	t.Parallel()
+	at := time.Date(2026, time.March, 14, 9, 0, 0, 0, time.UTC)
+	o := order.Restore(order.Snapshot{Content: contracts.Order{OrderID: "R5", CustomerID: "CUST-123"}, Status: order.Confirmed, CreatedAt: at})
+	step := contracts.StepCompleted{OrderID: "R5", Step: contracts.StepValidatePayment, Outcome: contracts.OutcomeDone, CompletedAt: at}
+	o.Step(order.Cause{EventID: "R5:1", Source: "https://shop.example", Time: at}, step, at)
+	o.AwaitApproval(order.Cause{EventID: "R5:1", Source: "/waybill/fulfillment", Time: at}, contracts.ApprovalRequested{OrderID: "R5", RequestedAt: at}, at)
+	ids := map[string]bool{}
+	for _, e := range o.Snapshot().Timeline {
+		if ids[e.Source+" "+e.EventID] {
+			t.Errorf("two events of %s have the id %s", e.Source, e.EventID)
+		}
+		ids[e.Source+" "+e.EventID] = true
+	}
+	if len(ids) != 4 {
+		t.Errorf("the timeline has %d events, want 4", len(ids))
+	}
+}
