@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strconv"
 	"time"
 
 	"waybill/platform/eventing"
@@ -71,9 +72,11 @@ var (
 // of it may be repeated, for the message comes again until all is done.
 func (l *Letters) add(ctx context.Context, fresh entry) error {
 	stored, err := l.create(ctx, fresh)
-	if errors.Is(err, errAnother) {
-		// Ids are unique for one source only.
-		fresh.EventID += "~" + fresh.Fingerprint
+	for id, n := fresh.EventID, 1; errors.Is(err, errAnother); n++ {
+		// Ids are unique for one source only. An id of another event may look like one that is made here.
+		if fresh.EventID = id + "~" + fresh.Fingerprint; n > 1 {
+			fresh.EventID += "~" + strconv.Itoa(n)
+		}
 		stored, err = l.create(ctx, fresh)
 	}
 	if err != nil {

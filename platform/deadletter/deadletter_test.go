@@ -456,6 +456,22 @@ func TestTwoEventsOfOneID(t *testing.T) {
 	}
 }
 
+// TestAnIDThatLooksLikeAnEntrysBlocksNothing keeps an event under the id that the second of two events of one id would get.
+func TestAnIDThatLooksLikeAnEntrysBlocksNothing(t *testing.T) {
+	t.Parallel()
+	one := parkedEvent("1", "first", parkedAt)
+	other := strings.ReplaceAll(parkedEvent("1", "second", parkedAt), `"elsewhere"`, `"another"`)
+	before := newService(t)
+	before.kept(t, one, other)
+	made := before.list(t, "topic=orders").Items[0].EventID
+	s := newService(t)
+	squatter := strings.ReplaceAll(parkedEvent("1", "squatter", parkedAt), `"id":"1"`, `"id":"`+made+`"`)
+	s.kept(t, squatter, one, other, other)
+	if items := s.list(t, "topic=orders").Items; len(items) != 3 || items[0].Reason != "second" {
+		t.Errorf("kept %+v", items)
+	}
+}
+
 func TestWhileTheStoreIsAwayAMessageComesAgain(t *testing.T) {
 	t.Parallel()
 	message := parkedEvent("e1", "reason", parkedAt)
