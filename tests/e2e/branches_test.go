@@ -45,6 +45,13 @@ func ask(t *testing.T, s *system.System, method, app, path string, body any, wan
 	return decoded
 }
 
+func wantAnswer(t *testing.T, got, want int) {
+	t.Helper()
+	if got != want {
+		t.Fatalf("the cancellation was answered with %d, want %d", got, want)
+	}
+}
+
 func decision(approved bool, approver string) map[string]any {
 	return map[string]any{"approved": approved, "approver": approver, "reason": "Looked into it."}
 }
@@ -123,7 +130,7 @@ func TestCancelling(t *testing.T) {
 	ctx := impatient(t)
 	id := aLargeOrder(ctx, t, waybill, "cancel-waiting")
 	for range 2 {
-		ask(t, waybill, http.MethodPost, "orders", "/v1/orders/"+id+"/cancel", map[string]any{"reason": "Ordered twice."}, 202)
+		wantAnswer(t, cancel(ctx, t, waybill, id, map[string]any{"reason": "Ordered twice."}), 202)
 	}
 	if _, err := await(ctx, waybill, id, "cancelled"); err != nil {
 		t.Fatal(err)
@@ -135,7 +142,7 @@ func TestCancelling(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ask(t, waybill, http.MethodPost, "orders", "/v1/orders/"+slow+"/cancel", nil, 202)
+	wantAnswer(t, cancel(ctx, t, waybill, slow, nil), 202)
 	if _, err := await(ctx, waybill, slow, "cancelled"); err != nil {
 		t.Fatal(err)
 	}
@@ -151,7 +158,7 @@ func TestCancelling(t *testing.T) {
 	if _, err := await(ctx, waybill, shipped, "fulfilled"); err != nil {
 		t.Fatal(err)
 	}
-	ask(t, waybill, http.MethodPost, "orders", "/v1/orders/"+shipped+"/cancel", nil, 409)
+	wantAnswer(t, cancel(ctx, t, waybill, shipped, nil), 409)
 	wantBooks(t, waybill, shipped, fulfilledBooks)
 	if diff := cmp.Diff(stock{OnHand: 9, Shipped: 1}, stockOf(t, waybill, "PROD-CANCEL")); diff != "" {
 		t.Errorf("stock (-want +got):\n%s", diff)
@@ -230,7 +237,7 @@ func TestEveryEventTwiceAndOutOfOrder(t *testing.T) {
 			if _, err := await(ctx, waybill, id, "confirmed"); err != nil {
 				t.Fatal(err)
 			}
-			ask(t, waybill, http.MethodPost, "orders", "/v1/orders/"+id+"/cancel", nil, 202)
+			wantAnswer(t, cancel(ctx, t, waybill, id, nil), 202)
 		}
 	}
 	type picture struct {
@@ -334,7 +341,7 @@ func TestAnUndoThatFailsIsRepaired(t *testing.T) {
 	if _, err := alert(ctx, s, id); err != nil {
 		t.Error(err)
 	}
-	ask(t, s, http.MethodPost, "orders", "/v1/orders/"+id+"/cancel", nil, 409)
+	wantAnswer(t, cancel(ctx, t, s, id, nil), 409)
 	ask(t, s, http.MethodPost, "fulfillment", "/v1/fulfillments/"+id+"/repair", map[string]any{"actor": "operator@example.com"}, 422)
 	repair := map[string]any{"actor": "operator@example.com", "reason": "The provider answers again."}
 	ask(t, s, http.MethodPost, "fulfillment", "/v1/fulfillments/"+id+"/repair", repair, 202)

@@ -289,6 +289,8 @@ func (p *player) act(ctx context.Context, r *run) error {
 		return fmt.Errorf("order %s, to be %s: %w", id, did, err)
 	case code == http.StatusNotFound: // it is told by event, which may still be on its way
 		return nil
+	case code == http.StatusServiceUnavailable: // not answered yet; asking again is safe
+		return nil
 	case code/100 != 2:
 		return fmt.Errorf("order %s, to be %s: status %d: %s", id, did, code, text)
 	}
