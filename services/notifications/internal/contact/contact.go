@@ -59,11 +59,11 @@ func (c *Contact) Await(place string, until, now time.Time) (changed, ok bool) {
 			return true, true
 		}
 	}
-	kept := slices.DeleteFunc(c.Waiting, func(w Waiting) bool { return now.After(w.Until.Add(waitingGrace)) })
-	if len(kept) >= maxWaiting {
+	c.Waiting = slices.DeleteFunc(c.Waiting, func(w Waiting) bool { return now.After(w.Until.Add(waitingGrace)) })
+	if len(c.Waiting) >= maxWaiting {
 		return false, false
 	}
-	c.Waiting = append(kept, Waiting{Place: place, Until: until})
+	c.Waiting = append(c.Waiting, Waiting{Place: place, Until: until})
 	return true, true
 }
 
