@@ -35,9 +35,9 @@ type operation struct {
 }
 
 type schema struct {
-	Ref        string            `json:"$ref"`
-	Properties map[string]schema `json:"properties"`
-	OneOf      []schema          `json:"oneOf"`
+	Ref        string         `json:"$ref"`
+	Properties map[string]any `json:"properties"` // a property may be described by true or false
+	OneOf      []schema       `json:"oneOf"`
 }
 
 // member is the name of a member of the body that the operation takes as JSON, empty when it takes none.
