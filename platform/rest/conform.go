@@ -77,6 +77,10 @@ func checkQuery(ctx huma.Context, next func(huma.Context)) {
 func documentRequests(doc *huma.OpenAPI, op *huma.Operation) {
 	for _, parameter := range op.Parameters {
 		schema := parameter.Schema
+		if schema != nil && schema.Type == huma.TypeString && parameter.In != "header" && schema.Pattern == "" && len(schema.Enum) == 0 && schema.Format == "" && schema.Extensions == nil {
+			// Described only: readable refuses the others before huma sees them.
+			schema.Extensions = map[string]any{"pattern": withoutControls}
+		}
 		if parameter.In != "query" && !slices.Contains(notEmpty, parameter.Name) || schema == nil || schema.Type != huma.TypeString || len(schema.Enum) > 0 || schema.MinLength != nil {
 			continue
 		}
@@ -101,6 +105,9 @@ func documentRequests(doc *huma.OpenAPI, op *huma.Operation) {
 		}
 	}
 }
+
+// withoutControls is what readable accepts in paths and queries, as a regular expression.
+const withoutControls = `^[^\x00-\x1f\x7f-\x9f]+$`
 
 // DocumentProblem adds a problem to the answers that the operation describes, unless it describes one of that status.
 func DocumentProblem(doc *huma.OpenAPI, op *huma.Operation, status int) {
