@@ -152,7 +152,7 @@ func (l *Letters) show(e entry, now time.Time) letter {
 	shown := letter{
 		Topic: e.Topic, EventID: e.EventID, Type: e.Type, Subject: e.Subject, Key: e.Key, State: string(e.State), Reason: e.Reason,
 		ParkedAt: last.At, ParkedBy: last.By, Parked: len(e.Parkings), Attempts: make([]letterAttempt, len(e.Attempts)),
-		Raw: e.Raw, Truncated: e.Truncated,
+		Raw: []byte(maskedText(string(e.Raw), l.secret)), Truncated: e.Truncated,
 	}
 	if e.Event != nil {
 		shown.Event = masked(e.Event, l.secret)
@@ -174,8 +174,22 @@ func masked(event json.RawMessage, secret []string) any {
 	if err := decoder.Decode(&decoded); err != nil {
 		return nil // it was decoded before
 	}
+	if text, ok := decoded.(string); ok {
+		return maskedText(text, secret)
+	}
 	mask(decoded, secret)
 	return decoded
+}
+
+// maskedText is a text that may quote an event that could not be read.
+func maskedText(text string, secret []string) string {
+	lower := strings.ToLower(text)
+	for _, s := range secret {
+		if strings.Contains(lower, strings.ToLower(s)) {
+			return "*** (a text that names " + s + ")"
+		}
+	}
+	return text
 }
 
 func mask(value any, secret []string) {
@@ -184,12 +198,17 @@ func mask(value any, secret []string) {
 		for name, member := range v {
 			if slices.ContainsFunc(secret, func(s string) bool { return strings.EqualFold(s, name) }) {
 				v[name] = "***"
+			} else if text, ok := member.(string); ok {
+				v[name] = maskedText(text, secret)
 			} else {
 				mask(member, secret)
 			}
 		}
 	case []any:
-		for _, element := range v {
+		for i, element := range v {
+			if text, ok := element.(string); ok {
+				v[i] = maskedText(text, secret)
+			}
 			mask(element, secret)
 		}
 	}

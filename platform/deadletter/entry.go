@@ -88,7 +88,7 @@ func newEntry(topic string, m eventing.Message, now time.Time) entry {
 	data := printable(m.Data)
 	var event eventing.Event
 	p := parking{At: now.UTC(), By: "sidecar", Unsaid: true}
-	if err := json.Unmarshal(data, &event); err != nil || event.ID == "" || event.Type == "" {
+	if err := json.Unmarshal(m.Data, &event); err != nil || event.ID == "" || event.Type == "" {
 		e.EventID, e.Type, e.Raw, p.Reason = eventing.UnknownID(m.Data), "unknown", m.Data, "not a CloudEvent"
 		e.Fingerprint = fingerprint(m.Data)
 	} else {

@@ -15,6 +15,7 @@ import (
 	"go.opentelemetry.io/otel/propagation"
 
 	"waybill/platform/instant"
+	"waybill/platform/strictjson"
 )
 
 // Event is a CloudEvent 1.0 with JSON data.
@@ -125,7 +126,7 @@ func (e Event) Decode(v any) error {
 	if len(e.Data) == 0 {
 		return Reject(errors.New("the event has no data"))
 	}
-	if err := json.Unmarshal(e.Data, v); err != nil {
+	if err := strictjson.Unmarshal(e.Data, v); err != nil {
 		return Reject(fmt.Errorf("the event's data cannot be read: %w", err))
 	}
 	if path := instant.Unwritable(v); path != "" {
@@ -245,25 +246,33 @@ var notKept = []string{
 	"traceparent", "tracestate", "traceid", "topic", "pubsubname",
 }
 
-// UnmarshalJSON reads a CloudEvent leniently: unknown attributes are ignored and a time that cannot be read is left out,
-// for another system's slip in what nobody here uses is no reason to refuse its event.
+// UnmarshalJSON reads a CloudEvent. Its JSON must be strict; what it says is read leniently: unknown attributes are ignored and
+// a time that cannot be read is left out, for another system's slip in what nobody here uses is no reason to refuse its event.
 func (e *Event) UnmarshalJSON(b []byte) error {
-	text := string(b)
-	if read, ok := scanEvent(text, bytes.Clone(b)); ok {
-		*e = read
-		return nil
-	}
-	read, err := decodeEvent(text, b)
+	read, err := readEvent(string(b), bytes.Clone(b))
 	if err == nil {
 		*e = read
 	}
 	return err
 }
 
-// decodeEvent reads what scanEvent leaves to encoding/json.
+// readEvent reads a CloudEvent; body has the bytes of text, and the event keeps both. With an error comes what is to be
+// dead-lettered: the whole text as data, under the id and the type by which it can be found.
+func readEvent(text string, body []byte) (Event, error) {
+	if e, ok := scanEvent(text, body); ok {
+		return e, nil
+	}
+	e, err := decodeEvent(text, body)
+	if err != nil {
+		return refusedEvent(body), err
+	}
+	return e, nil
+}
+
+// decodeEvent reads what scanEvent leaves to the strict decoder.
 func decodeEvent(text string, b []byte) (Event, error) {
 	members := map[string]json.RawMessage{}
-	if err := json.Unmarshal(b, &members); err != nil {
+	if err := strictjson.Unmarshal(b, &members); err != nil {
 		return Event{}, err
 	}
 	if _, ok := members["time"]; ok && !isString(members["time"]) {
@@ -274,12 +283,28 @@ func decodeEvent(text string, b []byte) (Event, error) {
 		}
 	}
 	var ce cloudEvent
-	if err := json.Unmarshal(b, &ce); err != nil {
+	if err := strictjson.Unmarshal(b, &ce); err != nil {
 		return Event{}, err
 	}
 	e := ce.event()
 	e.received = text
 	return e, nil
+}
+
+// refusedEvent is the event under which an unreadable one is dead-lettered.
+func refusedEvent(body []byte) Event {
+	e := Event{Data: jsonOrText(body)}
+	var members map[string]json.RawMessage
+	if json.Unmarshal(body, &members) != nil {
+		return e
+	}
+	text := func(name string) (value string) {
+		_ = json.Unmarshal(members[name], &value) // what is no text is left out
+		return value
+	}
+	e.ID, e.Type, e.Source, e.Subject = text("id"), text("type"), text("source"), text("subject")
+	e.traceParent, e.traceState = text("traceparent"), text("tracestate")
+	return e
 }
 
 // event is the event of what was received.

@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/go-chi/chi/v5"
 	"go.opentelemetry.io/otel"
@@ -25,6 +26,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"waybill/platform/retryable"
+	"waybill/platform/strictjson"
 )
 
 // Handler processes one event. It must be idempotent: an event can arrive again whatever was answered. A nil error
@@ -258,12 +260,12 @@ func (r *Receiver) read(w http.ResponseWriter, req *http.Request, s Subscription
 	if r.brokerRetries {
 		body = unwrapped(body)
 	}
-	var e Event
-	if err := json.Unmarshal(body, &e); err != nil {
-		r.answerVerdict(w, req, r.settle(req.Context(), s, Event{Data: jsonOrText(body)}, notCloudEvent(err)))
+	e, err := readEvent(string(body), body)
+	e.Key = keyOf(req.Header.Get)
+	if err != nil {
+		r.answerVerdict(w, req, r.settle(req.Context(), s, e, notCloudEvent(err)))
 		return Event{}, false
 	}
-	e.Key = keyOf(req.Header.Get)
 	return e, true
 }
 
@@ -289,11 +291,29 @@ func (r *Receiver) readBody(w http.ResponseWriter, req *http.Request) (body []by
 func notCloudEvent(err error) error { return Reject(fmt.Errorf("not a CloudEvent: %w", err)) }
 
 func jsonOrText(body []byte) json.RawMessage {
-	if json.Valid(body) {
+	if strictjson.Check(body) == nil {
 		return body
 	}
-	text, _ := json.Marshal(string(body)) //nolint:errchkjson // a string always encodes
+	text, _ := json.Marshal(visible(body)) //nolint:errchkjson // a string always encodes
 	return text
+}
+
+// visible is a message as text. It shows bytes that are not UTF-8 as \xdf.
+func visible(message []byte) string {
+	if utf8.Valid(message) {
+		return string(message)
+	}
+	var b strings.Builder
+	for len(message) > 0 {
+		r, size := utf8.DecodeRune(message)
+		if r == utf8.RuneError && size == 1 {
+			fmt.Fprintf(&b, `\x%02x`, message[0])
+		} else {
+			b.Write(message[:size])
+		}
+		message = message[size:]
+	}
+	return b.String()
 }
 
 // panicked logs where a handler panicked, for an error does not tell.

@@ -8,9 +8,9 @@ import (
 	"waybill/platform/jsontext"
 )
 
-// What a sidecar delivers in bulk is read here in one pass: by encoding/json it is most of the time that a batch takes, and
-// the sidecar's Kafka component delivers no other batch meanwhile. Whatever does not look as sidecars write it is left to
-// encoding/json, so that this decides about speed only.
+// What a sidecar delivers in bulk is read here in one pass: by a general decoder it is most of the time that a batch takes, and
+// the sidecar's Kafka component delivers no other batch meanwhile. Whatever does not look as sidecars write it, or is not
+// strict JSON, is left to the strict decoder, so that this decides about speed only.
 
 // scan is where the reading of a text stands.
 type scan struct {
@@ -18,8 +18,8 @@ type scan struct {
 	pos int
 }
 
-// scanEvent reads a CloudEvent; body has the bytes of text, and the event keeps both. ok is false when encoding/json has to
-// look at it.
+// scanEvent reads a CloudEvent; body has the bytes of text, and the event keeps both. ok is false when the strict decoder has
+// to look at it.
 func scanEvent(text string, body []byte) (e Event, ok bool) {
 	s := scan{text, jsontext.Space(text, 0)}
 	e, ok = s.event(body)
@@ -45,7 +45,7 @@ func (s *scan) event(body []byte) (Event, bool) {
 		field := ce.attribute(name)
 		if field == nil {
 			_, ok := s.value()
-			return ok && plain(name)
+			return ok
 		}
 		value, ok := s.quoted()
 		if !ok || *field != "" {
@@ -98,13 +98,8 @@ func (ce *cloudEvent) attribute(name string) *string {
 	}
 }
 
-// plain says that encoding/json, which does not look at case, takes the name for no other.
-func plain(name string) bool {
-	return !strings.ContainsFunc(name, func(r rune) bool { return r != '_' && (r < 'a' || r > 'z') && (r < '0' || r > '9') })
-}
-
 // eachMember calls read for each member of the object that comes next, when its value comes next. It is false when read is,
-// when a name has escapes, or when there is no object.
+// when a name has escapes or comes twice, or when there is no object.
 func (s *scan) eachMember(read func(name string) bool) bool {
 	if !s.take('{') {
 		return false
@@ -112,9 +107,10 @@ func (s *scan) eachMember(read func(name string) bool) bool {
 	if s.pos = jsontext.Space(s.src, s.pos); s.take('}') {
 		return true
 	}
+	var names jsontext.Names
 	for {
 		name, pos, marks, ok := jsontext.Name(s.src, s.pos)
-		if s.pos = pos; !ok || marks&jsontext.Escaped != 0 || !read(name) {
+		if s.pos = pos; !ok || marks&jsontext.Escaped != 0 || !names.Add(name, marks) || !read(name) {
 			return false
 		}
 		s.pos = jsontext.Space(s.src, s.pos)
@@ -164,7 +160,8 @@ func readBatch(body []byte) ([]entry, error) {
 	return decodeBatch(body)
 }
 
-// decodeBatch reads what scanBatch leaves to encoding/json.
+// decodeBatch reads what scanBatch leaves to other decoders. The frame is the sidecar's, and read leniently: an event that is
+// not strict JSON must not keep the others of its batch from being taken.
 func decodeBatch(body []byte) ([]entry, error) {
 	var batch struct {
 		Entries []struct {
@@ -182,28 +179,20 @@ func decodeBatch(body []byte) ([]entry, error) {
 		var err error
 		if entries[i].event, err = decodeEntry(one.Event); err != nil {
 			entries[i].err = notCloudEvent(err)
-			continue
 		}
 		entries[i].event.Key = keyOf(func(name string) string { return one.Metadata[name] })
 	}
 	return entries, nil
 }
 
-// decodeEntry reads the event of an entry, which a sidecar that was not asked to look into messages writes as base64. With the
-// error comes an event that holds what is none.
+// decodeEntry reads the event of an entry, which a sidecar that was not asked to look into messages writes as base64. With an
+// error comes what is to be dead-lettered.
 func decodeEntry(text json.RawMessage) (Event, error) {
 	var message []byte
 	if len(text) > 0 && text[0] == '"' && json.Unmarshal(text, &message) == nil {
 		text = message
-		if e, ok := scanEvent(string(text), text); ok {
-			return e, nil
-		}
 	}
-	var e Event
-	if err := json.Unmarshal(text, &e); err != nil {
-		return Event{Data: jsonOrText(text)}, err
-	}
-	return e, nil
+	return readEvent(string(text), text)
 }
 
 // usualEvent is how long an event in its entry usually is, in bytes.

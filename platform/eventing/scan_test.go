@@ -57,15 +57,15 @@ func sameAsDecoded(t *testing.T, body string) (scanned bool) {
 func TestADeliveryIsReadInOnePass(t *testing.T) {
 	t.Parallel()
 	if !sameAsDecoded(t, delivered) {
-		t.Errorf("%s is left to encoding/json", delivered)
+		t.Errorf("%s is left to the strict decoder", delivered)
 	}
 	for _, body := range []string{`{"entries":[]}`, ` { "entries" : [ ] } `, strings.ReplaceAll(delivered, `":`, "\" :\n"), strings.ReplaceAll(delivered, "/", `\/`), strings.ReplaceAll(delivered, `{"metadata.SessionId":"CUST-123"}`, "null")} {
 		sameAsDecoded(t, body)
 	}
 }
 
-// Whatever is odd about a delivery is either read as encoding/json does or left to it.
-func TestOddDeliveriesAreReadAsEncodingJSONDoes(t *testing.T) {
+// Whatever is odd about a delivery is either read as the strict decoder does or left to it.
+func TestOddDeliveriesAreReadAsTheStrictDecoderDoes(t *testing.T) {
 	t.Parallel()
 	dice := rand.New(rand.NewPCG(1, 1))
 	pieces := []string{
@@ -98,7 +98,7 @@ func BenchmarkReadBatch(b *testing.B) {
 	one := delivered[strings.Index(delivered, "{\"entryId\""):strings.Index(delivered, ",{\"entryId\":\"1\"")]
 	const events = 500
 	body := []byte(`{"entries":[` + one + strings.Repeat(","+one, events-1) + `]}`)
-	for name, read := range map[string]func([]byte) ([]entry, error){"one pass": readBatch, "encoding json": decodeBatch} {
+	for name, read := range map[string]func([]byte) ([]entry, error){"one pass": readBatch, "the strict decoder": decodeBatch} {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {

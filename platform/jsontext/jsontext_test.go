@@ -2,12 +2,14 @@ package jsontext_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"math/rand/v2"
 	"strings"
 	"testing"
 	"unicode/utf8"
 
 	"waybill/platform/jsontext"
+	"waybill/platform/strictjson"
 )
 
 // value passes over a text that has to be one value.
@@ -16,12 +18,13 @@ func value(text string) bool {
 	return ok && jsontext.Space(text, end) == len(text)
 }
 
-// The scanner takes what encoding/json takes, but for what is not UTF-8 and what is nested without end.
-func TestTheScannerTakesWhatTheStandardLibraryTakes(t *testing.T) {
+// The scanner takes what the strict decoder takes, but for what is nested more than 32 deep.
+func TestTheScannerTakesWhatTheStrictDecoderTakes(t *testing.T) {
 	t.Parallel()
 	fragments := []string{
 		"{", "}", "[", "]", ",", ":", `"`, `"a"`, `"\u00e9"`, `"\x"`, `"\`, `\u12`, "0", "01", "-", "-1", "1.", "1.5", "1e", "1e+5", "E9", ".5",
 		"true", "false", "null", "nul", "NaN", " ", "\n", "\x00", "é", "\x7f", `{"a":1}`, `[1,2]`, `"a":`, `"b":null`,
+		`"\ud83d\ude42"`, `"\ud83d"`, `"\ude42"`, `"\ud83d\u0041"`, `"\ud83d\ud83d"`, "\"\xff\"", "\"\xed\xa0\xbd\"", `"\u0061":`, `"a":1,`, `"b":2,`, `"c":[],`, `{"a":`,
 	}
 	dice := rand.New(rand.NewPCG(1, 1))
 	valid := 0
@@ -30,9 +33,9 @@ func TestTheScannerTakesWhatTheStandardLibraryTakes(t *testing.T) {
 		for range dice.IntN(8) {
 			text.WriteString(fragments[dice.IntN(len(fragments))])
 		}
-		want := json.Valid([]byte(text.String()))
+		want := strictjson.Check([]byte(text.String())) == nil
 		if value(text.String()) != want {
-			t.Fatalf("%q: encoding/json says %v", text.String(), want)
+			t.Fatalf("%q: the strict decoder says %v", text.String(), want)
 		}
 		if want {
 			valid++
@@ -81,7 +84,7 @@ func TestEachByteAtEachPlace(t *testing.T) {
 
 func TestUnquote(t *testing.T) {
 	t.Parallel()
-	for _, text := range []string{`""`, `"plain"`, `"a \"b\" \\ \/ \b\f\n\r\t"`, `"\u00e9\ud83d\ude42"`, `"\ud83d alone"`, `"ü ß"`} {
+	for _, text := range []string{`""`, `"plain"`, `"a \"b\" \\ \/ \b\f\n\r\t"`, `"\u00e9\ud83d\ude42"`, `"ü ß"`} {
 		end, marks, ok := jsontext.Quoted(text, 0)
 		if !ok || end != len(text) {
 			t.Fatalf("%s is no string", text)
@@ -94,4 +97,43 @@ func TestUnquote(t *testing.T) {
 			t.Errorf("%s: %q, want %q", text, got, want)
 		}
 	}
+}
+
+// Duplicate names are found whatever the number of members, and whichever two of them they are.
+func TestDuplicateNames(t *testing.T) {
+	t.Parallel()
+	for _, members := range []int{1, 2, 11, 12, 13, 14, 40, 200} {
+		text := func(twice int) string {
+			var b strings.Builder
+			for i := range members {
+				fmt.Fprintf(&b, `,"name-%d":{"name-%d":[]}`, i, i)
+			}
+			if twice >= 0 {
+				fmt.Fprintf(&b, `,"n\u0061me-%d":null`, twice)
+			}
+			return `[{` + b.String()[1:] + `}]`
+		}
+		if !value(text(-1)) {
+			t.Errorf("%d members are refused", members)
+		}
+		for twice := range members {
+			if value(text(twice)) {
+				t.Errorf("of %d members, the name of %d is taken twice", members, twice)
+			}
+		}
+	}
+}
+
+func FuzzTheScannerTakesWhatTheStrictDecoderTakes(f *testing.F) {
+	for _, seed := range []string{`{"a":[1,2.5e+3,"\u00e9\ud83d\ude42"],"b":{"a":null}}`, `{"a":1,"\u0061":2}`, `"\ud83d"`, "\"\xff\"", `{"":1,"":2}`} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		if strings.Count(text, "[")+strings.Count(text, "{") > 32 {
+			return
+		}
+		if want := strictjson.Check([]byte(text)); value(text) != (want == nil) {
+			t.Fatalf("%q: the strict decoder says %v", text, want)
+		}
+	})
 }

@@ -116,7 +116,7 @@ func explain(data []byte, err error) error {
 		case errors.Is(mistyped.Err, strconv.ErrRange):
 			e.Rule = "the number is out of range"
 		case mistyped.JSONKind != 0 && (mistyped.Err == nil || errors.Is(mistyped.Err, strconv.ErrSyntax)):
-			e.Rule = "a " + mistyped.JSONKind.String() + " does not fit here"
+			e.Rule = "must not be a JSON " + mistyped.JSONKind.String()
 		}
 		return e
 	}

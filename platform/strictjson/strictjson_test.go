@@ -40,10 +40,10 @@ func TestUnmarshalRefusesAndNamesThePlace(t *testing.T) {
 		{"text after the value", `{} {}`, "", "not valid JSON", 3, false},
 		{"no value", ``, "", "not valid JSON", 0, false},
 		{"an unfinished value", `{"name":`, "name", "not valid JSON", 8, false},
-		{"a number out of range", `{"count":1e999}`, "count", "does not fit", 0, true},
+		{"a number out of range", `{"count":1e999}`, "count", "must not be a JSON number", 0, true},
 		{"a large integer", `{"count":99999999999999999999}`, "count", "out of range", 0, true},
 		{"a number out of range in anything", `{"any":[1e999]}`, "any[0]", "out of range", 0, true},
-		{"a wrong type", `{"count":"1"}`, "count", "a string does not fit here", 0, true},
+		{"a wrong type", `{"count":"1"}`, "count", "must not be a JSON string", 0, true},
 		{"deep nesting", strings.Repeat("[", 1_000_000), "", "nested more than 100 deep", 100, false},
 	} {
 		var v thing

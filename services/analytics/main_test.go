@@ -118,3 +118,10 @@ func TestEveryMistakeInTheConfigurationIsNamed(t *testing.T) {
 		t.Errorf("a folder that is not there: %v", err)
 	}
 }
+
+// TestTheWholeSurface: what holds for every route holds for each that the service describes.
+func TestTheWholeSurface(t *testing.T) {
+	service := servicetest.Start(t, run, "INGEST_WAIT=100ms", "SQLITE_FILE="+filepath.Join(t.TempDir(), "a.sqlite"), servicetest.CORS)
+	service.Surface(t)
+	service.Stop(t)
+}

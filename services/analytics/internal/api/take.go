@@ -98,7 +98,7 @@ type batch struct {
 }
 
 func (a *API) take(w http.ResponseWriter, r *http.Request, lenient bool) {
-	b := &batch{api: a, rules: event.Rules{Source: event.SourceClients, Now: time.Now(), MaxAhead: a.MaxAhead, NaiveIsUTC: lenient, DeriveID: lenient}}
+	b := &batch{api: a, rules: event.Rules{Source: event.SourceClients, Now: time.Now(), MaxAhead: a.MaxAhead, NaiveIsUTC: lenient, DeriveID: lenient, ExactNames: true}}
 	var problem *rest.Problem
 	switch media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); {
 	case err == nil && media == ndjson:

@@ -3,16 +3,20 @@ package event
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 	"unicode"
+	"unicode/utf8"
 
 	"waybill/contracts"
 	"waybill/platform/instant"
 	"waybill/platform/jsontext"
+	"waybill/platform/strictjson"
 )
 
 // What an event may hold at most, in bytes.
@@ -56,6 +60,8 @@ type Rules struct {
 	// DeriveID gives an event without event_id one that follows from its content, so that an event sent again is still
 	// counted once; else it is a fault.
 	DeriveID bool
+	// ExactNames refuses a member whose name is that of a known one in another case. Other unknown members are ignored.
+	ExactNames bool
 }
 
 // field is a member of an event's JSON.
@@ -127,8 +133,11 @@ type member struct {
 
 // decoding is one event while it is read.
 type decoding struct {
-	members [fields]member
-	faults  []Fault
+	members    [fields]member
+	faults     []Fault
+	exactNames bool
+	// named says that the fault for which reading ended is among the faults.
+	named bool
 }
 
 // Decode reads an event from JSON and checks it. Members that it does not know are ignored. The error is an *Error that
@@ -151,7 +160,7 @@ func (r *Rules) maxSize() int {
 
 // decode fills in the event, or makes it empty again.
 func (e *Event) decode(text string, rules Rules) error {
-	var d decoding
+	d := decoding{exactNames: rules.ExactNames}
 	if !d.scan(text) {
 		return refusal(d.faults...)
 	}
@@ -217,28 +226,45 @@ func (d *decoding) scan(src string) bool {
 	if ok && pos == len(src) {
 		return true
 	}
-	if len(d.faults) == 0 {
-		d.faults = []Fault{{"", "must be one JSON object, and is none at byte " + strconv.Itoa(pos+1)}}
+	if !d.named {
+		d.faults = []Fault{notStrict(src, pos)}
 	}
 	return false
+}
+
+// notStrict says why the text is not one object in strict JSON, as the scanner found at pos.
+func notStrict(src string, pos int) Fault {
+	refused, ok := errors.AsType[*strictjson.Error](strictjson.Check([]byte(src)))
+	switch {
+	case ok && (json.Valid([]byte(src)) || !utf8.ValidString(src)):
+		return Fault{refused.Path, refused.Message()}
+	case !ok && json.Valid([]byte(src)) && strings.HasPrefix(strings.TrimLeft(src, " \t\r\n"), "{"):
+		return Fault{"", "must not be nested more than 32 deep"}
+	default:
+		return Fault{"", "must be one JSON object, and is none at byte " + strconv.Itoa(pos+1)}
+	}
 }
 
 // each finds the members from the first on.
 func (d *decoding) each(src string, pos int) (end int, ok bool) {
 	var seen [fields]bool
+	var others jsontext.Names
 	for more := true; more; {
 		name, at, marks, ok := jsontext.Name(src, pos)
 		if !ok {
 			return at, false
 		}
 		f, known := fieldOf(jsontext.Unquote(name, marks))
+		if !known && !d.other(&others, name, marks) {
+			return at, false
+		}
 		if pos, marks, ok = jsontext.Value(src, at); !ok {
 			d.unreadable(src[at:], f, known)
 			return pos, false
 		}
 		if known {
 			if seen[f] {
-				d.faults = []Fault{{f.String(), "must appear only once"}}
+				d.faults, d.named = []Fault{{f.String(), "must appear only once"}}, true
 				return pos, false
 			}
 			seen[f] = true
@@ -255,11 +281,24 @@ func (d *decoding) each(src string, pos int) (end int, ok bool) {
 	return pos, true
 }
 
+// other notes a member that is not known; it is false when its name comes twice.
+func (d *decoding) other(others *jsontext.Names, written string, marks jsontext.Marks) bool {
+	if d.exactNames {
+		name := jsontext.Unquote(written, marks)
+		for f := range fields {
+			if strings.EqualFold(f.String(), name) {
+				d.faults = append(d.faults, Fault{name, "is unknown; write it " + f.String()})
+			}
+		}
+	}
+	return others.Add(written, marks)
+}
+
 // unreadable names the field of the most usual reason for text that is no JSON: some languages write NaN and infinities.
 func (d *decoding) unreadable(text string, f field, known bool) {
 	for _, word := range []string{"NaN", "Infinity", "-Infinity"} {
 		if known && strings.HasPrefix(text, word) {
-			d.faults = []Fault{{f.String(), "must be a finite number"}}
+			d.faults, d.named = []Fault{{f.String(), "must be a finite number"}}, true
 		}
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"waybill/contracts"
 	"waybill/platform/eventing"
 	"waybill/platform/instant"
+	"waybill/platform/strictjson"
 	"waybill/services/orders/internal/order"
 )
 
@@ -49,10 +50,13 @@ func (s *Service) created(ctx context.Context, e eventing.Event) error {
 // decodeCreated reads and checks the order in the event. The error names everything wrong with it, and no values.
 func decodeCreated(e eventing.Event) (*order.Order, error) {
 	var data createdData
-	err := json.Unmarshal(e.Data, &data)
-	var mistyped *json.UnmarshalTypeError
-	if err != nil && !errors.As(err, &mistyped) {
+	err := strictjson.Check(e.Data)
+	if err != nil {
 		return nil, fmt.Errorf("the event's data cannot be read: %w", err)
+	}
+	mistyped, _ := errors.AsType[*strictjson.Error](strictjson.Unmarshal(e.Data, &data))
+	if mistyped != nil {
+		_ = json.Unmarshal(e.Data, &data) // it goes on behind what it cannot read
 	}
 	// A mistyped field does not keep the others from being read, so their faults can be named beside it.
 	o, invalid := order.New(data.draft(), createdAt(data.CreatedAt, e))
@@ -60,9 +64,9 @@ func decodeCreated(e eventing.Event) (*order.Order, error) {
 	case mistyped == nil:
 		return o, invalid
 	case invalid == nil:
-		return nil, fmt.Errorf("%s must not be a JSON %s", mistyped.Field, mistyped.Value)
+		return nil, fmt.Errorf("%s %s", mistyped.Path, mistyped.Rule)
 	default:
-		return nil, fmt.Errorf("%s must not be a JSON %s. %w", mistyped.Field, mistyped.Value, invalid)
+		return nil, fmt.Errorf("%s %s. %w", mistyped.Path, mistyped.Rule, invalid)
 	}
 }
 

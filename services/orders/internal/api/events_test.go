@@ -173,7 +173,7 @@ func TestAnEventThatCanNeverBeAnOrder(t *testing.T) {
 		"half a yen":              {body(t, map[string]any{"order_id": "o", "currency": "JPY"}), []string{"items[0].price must have no decimal places in JPY"}},
 		"no currency of ISO 4217": {body(t, map[string]any{"order_id": "o", "currency": "ZZZ"}), []string{"currency must be a current ISO 4217 currency"}},
 		"a mistyped field":        {body(t, map[string]any{"order_id": 5, "customer_id": ""}), []string{"order_id must not be a JSON number", "customer_id is required"}},
-		"a mistyped name":         {body(t, map[string]any{"order_id": "o", "items": item(map[string]any{"name": 5})}), []string{"items.name must not be a JSON number"}},
+		"a mistyped name":         {body(t, map[string]any{"order_id": "o", "items": item(map[string]any{"name": 5})}), []string{"items[0].name must not be a JSON number"}},
 		"a text for data":         {`"order"`, []string{"order_id"}},
 		"an id that has a use":    {body(t, map[string]any{"order_id": "taken", "customer_id": "another"}), []string{"belongs to an order with other content"}},
 		"numbers beyond a number": {strings.Replace(body(t, map[string]any{"order_id": "o"}), "99.98", "1e999", 1), []string{"total_amount must"}},
