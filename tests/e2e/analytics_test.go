@@ -110,6 +110,46 @@ func TestAFulfilledOrderIsPurchases(t *testing.T) {
 	}
 }
 
+// Events whose ids and properties look like Waybill's own are counted once, take nothing from an order, and are counted again after
+// the service was killed.
+func TestAwkwardEventsSurviveARestart(t *testing.T) {
+	t.Parallel()
+	ctx := impatient(t)
+	s := ownSystem(ctx, t)
+	const product = "PROD-AWKWARD"
+	setStock(t, s, product, 10)
+	view := viewed("order:AWKWARD-1:1", "waybill", product)
+	view["source"] = "/waybill/analytics/orders"
+	view["properties"] = map[string]any{"utm_source": "waybill", "waybill": map[string]any{"value": 1}, "": "null"}
+	for range 2 {
+		if code, _, answer, err := call(ctx, http.MethodPost, s.App("analytics").URL+"/v1/analytics/events", view); err != nil || code != http.StatusAccepted {
+			t.Fatalf("%d %s %v", code, answer, err)
+		}
+	}
+	body := orderBody("CUST-AWKWARD", 20, line(product, 2, 10))
+	body["order_id"] = "AWKWARD-1"
+	id, err := place(ctx, s, product, body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := await(ctx, s, id, "fulfilled"); err != nil {
+		t.Fatal(err)
+	}
+	for restarted := range 2 {
+		if restarted == 1 {
+			if err := s.Kill(ctx, "analytics"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := counted(ctx, s, "views_"+product, 1); err != nil {
+			t.Error(err)
+		}
+		if m, err := counted(ctx, s, "revenue_"+product, 1); err != nil || m.Sum != 20 {
+			t.Errorf("revenue %+v, %v; want 20", m, err)
+		}
+	}
+}
+
 // aView is the text of a view with its members replaced, or without those whose text is empty.
 func aView(id, product string, replaced map[string]string) string {
 	members := map[string]string{
