@@ -62,8 +62,7 @@ func Rejected(err error) bool {
 // Retryable reports whether an event whose handler failed with err is tried again without a limit. What the handler decided,
 // by Reject or Retry, counts first; else the platform's one rule decides (package retryable).
 func Retryable(err error) bool {
-	var v *handlerVerdict
-	if errors.As(err, &v) {
+	if v, ok := errors.AsType[*handlerVerdict](err); ok {
 		return v.retry
 	}
 	return retryable.Is(err)

@@ -71,8 +71,6 @@ func Writable(at time.Time) bool {
 // empty when there is none.
 func Unwritable(v any) (path string) { return unwritable(reflect.ValueOf(v), "") }
 
-var timeType = reflect.TypeFor[time.Time]()
-
 func unwritable(v reflect.Value, path string) string {
 	switch v.Kind() {
 	case reflect.Pointer, reflect.Interface:
@@ -89,7 +87,7 @@ func unwritable(v reflect.Value, path string) string {
 			}
 		}
 	case reflect.Struct:
-		if at, ok := v.Interface().(time.Time); ok && v.Type() == timeType {
+		if at, ok := reflect.TypeAssert[time.Time](v); ok {
 			if !Writable(at) {
 				return path
 			}

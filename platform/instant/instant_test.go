@@ -85,7 +85,7 @@ func TestUnwritable(t *testing.T) {
 		Since time.Time `json:"since"`
 	}
 	type document struct {
-		embedded //nolint:unused // its field is found through it
+		embedded
 
 		Until *time.Time `json:"until"`
 		Steps []step     `json:"steps"`

@@ -1,7 +1,6 @@
 package jsontext
 
 import (
-	"bytes"
 	"strconv"
 	"strings"
 )
@@ -87,7 +86,7 @@ func PlainNumbers(text []byte) []byte {
 			i++
 		case c == '-' || c >= '0' && c <= '9':
 			end := i + 1
-			for end < len(text) && bytes.IndexByte([]byte("0123456789.eE+-"), text[end]) >= 0 {
+			for end < len(text) && strings.IndexByte("0123456789.eE+-", text[end]) >= 0 {
 				end++
 			}
 			number := string(text[i:end])

@@ -53,7 +53,7 @@ func IsPermanent(err error) bool {
 // is further outside.
 func Decide(err error) (verdict Verdict, because error) {
 	walk(err, func(e error) bool {
-		marker, ok := e.(Marker)
+		marker, ok := e.(Marker) //nolint:errorlint // walk visits every wrapped error
 		if !ok {
 			return true
 		}
@@ -207,6 +207,7 @@ type marked struct {
 	retryable bool
 }
 
+// Retryable makes it a Marker.
 func (m *marked) Retryable() bool { return m.retryable }
 
 func (m *marked) Unwrap() error { return m.error }

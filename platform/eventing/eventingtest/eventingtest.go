@@ -410,7 +410,7 @@ func (h *handling) deliver(t *testing.T, events []eventing.Event) (again []event
 	}
 	verdicts := []string{answer.Status}
 	if h.bulk {
-		verdicts = nil
+		verdicts = make([]string, 0, len(answer.Statuses))
 		for _, s := range answer.Statuses {
 			verdicts = append(verdicts, s.Status)
 		}

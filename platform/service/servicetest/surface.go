@@ -80,29 +80,36 @@ func (s *Service) Surface(t *testing.T) {
 	walking.Wait()
 }
 
+// head is an answer without its body.
+type head struct {
+	StatusCode int
+	Status     string
+	Header     http.Header
+}
+
 // ask sends a request and reads the answer, but for a stream's.
-func (s *Service) ask(t *testing.T, method, path, body string, header http.Header) (*http.Response, string) {
+func (s *Service) ask(t *testing.T, method, path, body string, header http.Header) (head, string) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), method, s.url+path, strings.NewReader(body))
 	if err != nil {
 		t.Error(err)
-		return &http.Response{}, ""
+		return head{}, ""
 	}
 	maps.Copy(req.Header, header)
 	resp, err := client.Do(req)
 	if err != nil {
 		t.Errorf("%s %s: %v", method, path, err)
-		return &http.Response{}, ""
+		return head{}, ""
 	}
 	defer func() { _ = resp.Body.Close() }() // the answer was read, or is not wanted
 	if method == http.MethodGet && resp.Header.Get("Content-Type") == "text/event-stream" {
-		return resp, ""
+		return head{resp.StatusCode, resp.Status, resp.Header}, ""
 	}
 	content, err := io.ReadAll(resp.Body)
 	if err != nil {
 		t.Errorf("%s %s: %v", method, path, err)
 	}
-	return resp, string(content)
+	return head{resp.StatusCode, resp.Status, resp.Header}, string(content)
 }
 
 // route checks what does not depend on a body.

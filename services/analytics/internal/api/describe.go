@@ -1,6 +1,8 @@
 package api
 
 import (
+	"maps"
+
 	"github.com/danielgtaylor/huma/v2"
 
 	"waybill/contracts"
@@ -47,9 +49,7 @@ func eventSchema(schemas huma.Registry, lenient bool) *huma.Schema {
 			},
 			"properties": {Type: huma.TypeObject, AdditionalProperties: true, Nullable: true, Description: "Whatever else is to be kept, up to 8 KiB."},
 		}}
-		for property, schema := range more {
-			s.Properties[property] = schema
-		}
+		maps.Copy(s.Properties, more)
 		schemas.Map()[prefix+name] = s
 		return &huma.Schema{Ref: "#/components/schemas/" + prefix + name}
 	}

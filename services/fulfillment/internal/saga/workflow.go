@@ -153,7 +153,7 @@ func (r *run) attempt(activity string, policy *workflow.RetryPolicy, result *Ste
 			return err
 		}
 		if r.rest(rest); r.failure != nil {
-			return nil
+			return nil //nolint:nilerr // the saga ends for another reason than this attempt
 		}
 	}
 }

@@ -35,7 +35,7 @@ func AwkwardEvents(at time.Time) []string {
 			objects = append(objects, string(encoded(properties)))
 		}
 	}
-	var events []string
+	events := make([]string, 0, 4*len(objects))
 	for i, properties := range objects {
 		id := fmt.Sprintf("EVT-%d", i)
 		if i < len(awkwardTexts) && len(awkwardTexts[i]) > 0 && len(awkwardTexts[i]) < 100 && !strings.ContainsAny(awkwardTexts[i], "\x00\n\x1f\x7f\u2028\u2029\ufeff") && strings.TrimSpace(awkwardTexts[i]) != "" {
