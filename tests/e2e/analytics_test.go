@@ -173,7 +173,7 @@ var faults = map[string]struct {
 }{
 	"no type":         {map[string]string{"event_type": ""}, "event_type", "is required"},
 	"unknown type":    {map[string]string{"event_type": `"analytics.banana"`}, "event_type", "must be one of"},
-	"bad time":        {map[string]string{"timestamp": `"yesterday"`}, "timestamp", "must be a time"},
+	"bad time":        {map[string]string{"timestamp": `"yesterday"`}, "timestamp", "must be an RFC 3339 time"},
 	"text as number":  {map[string]string{"value": `"49.99"`}, "value", "must be a number"},
 	"number as text":  {map[string]string{"product_id": "7"}, "product_id", "must be text"},
 	"no number":       {map[string]string{"value": "NaN"}, "value", "must be a finite number"},

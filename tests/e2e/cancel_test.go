@@ -49,7 +49,6 @@ func wantCancelled(ctx context.Context, t *testing.T, id string) {
 // A step that retries sees a cancellation between two attempts, whichever step it is, and however long its next pause is.
 func TestCancellingWhileAStepRetries(t *testing.T) {
 	t.Parallel()
-	ctx := impatient(t)
 	setStock(t, waybill, "PROD-CANCEL-RETRY", 100)
 	for name, trouble := range map[string]struct{ token, zip string }{
 		"the carrier fails six times": {"", "X-FAIL-6"},
@@ -60,6 +59,7 @@ func TestCancellingWhileAStepRetries(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
+			ctx := impatient(t)
 			id, err := place(ctx, waybill, "cancel-retry-"+trouble.token+trouble.zip,
 				with(orderBody("CUST-CANCEL-"+trouble.token+trouble.zip, 10, line("PROD-CANCEL-RETRY", 1, 10)), trouble.token, trouble.zip))
 			if err != nil {
@@ -92,11 +92,11 @@ func TestCancellingWhileAStepRetries(t *testing.T) {
 // cancellation was answered with 202 is cancelled. The approval that comes after it is refused and shows it.
 func TestAnApprovalAfterACancellation(t *testing.T) {
 	t.Parallel()
-	ctx := impatient(t)
 	setStock(t, waybill, "PROD-CANCEL-LARGE", 100)
 	for i := range 12 {
 		t.Run(fmt.Sprint(i), func(t *testing.T) {
 			t.Parallel()
+			ctx := impatient(t)
 			id, err := place(ctx, waybill, fmt.Sprint("cancel-approve-", i), orderBody(fmt.Sprint("CUST-CANCEL-", i), 6000, line("PROD-CANCEL-LARGE", 1, 6000)))
 			if err != nil {
 				t.Fatal(err)

@@ -81,10 +81,14 @@ func Call(ctx context.Context, method, url string, body any, header ...string) (
 }
 
 // Place posts an order until it is accepted, as a client does that never gives up: with one Idempotency-Key for all its
-// attempts. It returns the order's id.
+// attempts, or without one when key is empty. It returns the order's id.
 func Place(ctx context.Context, s System, key string, body any) (string, error) {
+	var idempotency []string
+	if key != "" {
+		idempotency = []string{"Idempotency-Key", key}
+	}
 	for {
-		status, header, answer, err := Call(ctx, http.MethodPost, s.App("orders").URL+"/v1/orders", body, "Idempotency-Key", key)
+		status, header, answer, err := Call(ctx, http.MethodPost, s.App("orders").URL+"/v1/orders", body, idempotency...)
 		var accepted Order
 		switch {
 		case err == nil && status == http.StatusAccepted:

@@ -25,9 +25,8 @@ const (
 	MaxSize = 16 << 10
 	// MaxProperties is that of the properties' JSON.
 	MaxProperties = MaxSize / 2
-	// MaxDelivered is MaxSize of an event that was published and delivered. Everyone on the way may write the same JSON in more
-	// bytes: a character in one byte becomes an escape of six.
-	MaxDelivered = 6 * MaxSize
+	// maxEscape is how many bytes an escape takes for a character that may also be written in one.
+	maxEscape = len(`\u003c`)
 	// MaxID is that of an id and of an algorithm's name.
 	MaxID = 128
 )
@@ -47,7 +46,7 @@ type Rules struct {
 	Type string
 	// Source is the source that the envelope names.
 	Source string
-	// Delivered says that the event was published and is delivered now. It may then have MaxDelivered bytes, and its time every
+	// Delivered says that the event was published and is delivered now. Its size is then that of its shortest JSON, and its time may have every
 	// form that release 1.0 read: it was accepted before, and is not lost for its form.
 	Delivered bool
 	// Now is the time of arrival, at which the clock and the table of currencies are asked. An event more than MaxAhead later than
@@ -143,19 +142,37 @@ type decoding struct {
 // Decode reads an event from JSON and checks it. Members that it does not know are ignored. The error is an *Error that
 // names every faulty field. The event keeps the text, which is not copied when it is a string.
 func Decode[Text ~string | ~[]byte](text Text, rules Rules) (e Event, err error) {
-	if most := rules.maxSize(); len(text) > most {
-		return Event{}, refusal(Fault{"", fmt.Sprintf("must not be larger than %d KiB", most>>10)})
+	whole := string(text)
+	if !rules.fits(whole, MaxSize) {
+		return Event{}, refusal(Fault{"", fmt.Sprintf("must not be larger than %d KiB", MaxSize>>10)})
 	}
-	err = e.decode(string(text), rules)
+	err = e.decode(whole, rules)
 	return e, err
 }
 
-// maxSize is how many bytes the event may have. Its properties may have half of it.
-func (r *Rules) maxSize() int {
-	if r.Delivered {
-		return MaxDelivered
+// fits reports whether JSON has at most a number of bytes. Of a delivered event its shortest form counts: everyone on the way
+// may write the same JSON in more bytes.
+func (r *Rules) fits(text string, most int) bool {
+	return len(text) <= most || r.Delivered && len(text) <= maxEscape*most && shortest(text) <= most
+}
+
+// shortest is about how many bytes the JSON text has with its escapes undone, and never more than it must have.
+func shortest(text string) int {
+	n := 0
+	for i := 0; i < len(text); i++ {
+		n++
+		switch {
+		case text[i] != '\\':
+		case strings.HasPrefix(text[i:], `\u00`):
+			i += maxEscape - 1
+		case strings.HasPrefix(text[i:], `\u`):
+			n++ // a character has at least two bytes here, and half a surrogate pair stands for two of four
+			i += maxEscape - 1
+		default:
+			i++
+		}
 	}
-	return MaxSize
+	return n
 }
 
 // decode fills in the event, or makes it empty again.
@@ -166,7 +183,7 @@ func (e *Event) decode(text string, rules Rules) error {
 	}
 	e.kind, e.at = d.kind(rules.Type), d.time(rules)
 	e.session, e.user = d.id(fieldSession, false), d.id(fieldUser, false)
-	e.value, e.properties, e.currency = d.value(), d.properties(rules.maxSize()/2), contracts.DefaultCurrency
+	e.value, e.properties, e.currency = d.value(), d.properties(rules), contracts.DefaultCurrency
 	if e.id = d.id(fieldEventID, !rules.DeriveID); e.id == "" && rules.DeriveID {
 		sum := sha256.Sum256([]byte(text))
 		e.id = "sha256:" + hex.EncodeToString(sum[:16])
@@ -502,14 +519,14 @@ func (d *decoding) scores() []float64 {
 	return scores
 }
 
-func (d *decoding) properties(limit int) string {
+func (d *decoding) properties(rules Rules) string {
 	raw := d.members[fieldProperties].text
 	switch {
 	case raw == "":
 	case raw[0] != '{':
 		d.fault(fieldProperties, "must be an object")
-	case len(raw) > limit:
-		d.fault(fieldProperties, fmt.Sprintf("must not be larger than %d KiB", limit>>10))
+	case !rules.fits(raw, MaxProperties):
+		d.fault(fieldProperties, fmt.Sprintf("must not be larger than %d KiB", MaxProperties>>10))
 	}
 	return raw
 }
