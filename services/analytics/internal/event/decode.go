@@ -46,8 +46,8 @@ type Rules struct {
 	Type string
 	// Source is the source that the envelope names.
 	Source string
-	// Delivered says that the event was published and is delivered now. Its size is then that of its shortest JSON, and its time may have every
-	// form that release 1.0 read: it was accepted before, and is not lost for its form.
+	// Delivered says that the event was published and is delivered now. Its size is then that of its shortest JSON, and its time
+	// may have every form that release 1.0 read: it was accepted before, and is not lost for its form.
 	Delivered bool
 	// Now is the time of arrival, at which the clock and the table of currencies are asked. An event more than MaxAhead later than
 	// that is refused, for it would move the windows on and make late whatever is on time. Zero trusts every time and currency, as

@@ -8,6 +8,7 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 
+	"waybill/platform/rest"
 	"waybill/services/fulfillment/internal/inventory"
 )
 
@@ -24,36 +25,19 @@ type getStockInput struct {
 
 type setStockInput struct {
 	ProductPath
+	rest.Preconditions
 
-	IfMatch     string `header:"If-Match" doc:"The ETag that the stock must have, as GET answered it, or * for any stock that there is."`
-	IfNoneMatch string `header:"If-None-Match" doc:"With * the product is created, and not changed if it exists."`
-	Body        struct {
+	Body struct {
 		OnHand int `json:"on_hand" minimum:"0" maximum:"1000000000" doc:"Pieces in the warehouse, those that orders hold included." example:"100"`
 	}
 }
 
-// conditions are what the request's headers ask of the stock.
-func (in *setStockInput) conditions() []inventory.Condition {
-	var all []inventory.Condition
-	if in.IfMatch != "" {
-		all = append(all, func(s *inventory.Stock) bool { return s.ProductID != "" && names(in.IfMatch, s.ETag()) })
+// condition is what the request's headers ask of the stock.
+func (in *setStockInput) condition(s *inventory.Stock) bool {
+	if s.ProductID == "" {
+		return in.Hold("")
 	}
-	if in.IfNoneMatch != "" {
-		all = append(all, func(s *inventory.Stock) bool {
-			return s.ProductID == "" || !names(strings.ReplaceAll(in.IfNoneMatch, "W/", ""), s.ETag())
-		})
-	}
-	return all
-}
-
-// names reports whether a list of ETags names the one given, by strong comparison (RFC 9110, section 8.8.3.2).
-func names(list, etag string) bool {
-	for one := range strings.SplitSeq(list, ",") {
-		if one = strings.TrimSpace(one); one == etag || one == "*" {
-			return true
-		}
-	}
-	return false
+	return in.Hold(s.ETag())
 }
 
 type stockOutput struct {
@@ -81,14 +65,14 @@ func (a API) getStock(ctx context.Context, in *getStockInput) (*stockOutput, err
 	if err != nil {
 		return nil, a.problem(ctx, err)
 	}
-	if in.IfNoneMatch != "" && names(strings.ReplaceAll(in.IfNoneMatch, "W/", ""), s.ETag()) {
+	if rest.NotModified(in.IfNoneMatch, s.ETag()) {
 		return &stockOutput{Status: http.StatusNotModified, ETag: s.ETag()}, nil
 	}
 	return shown(s), nil
 }
 
 func (a API) setStock(ctx context.Context, in *setStockInput) (*stockOutput, error) {
-	s, err := a.Inventory.Set(ctx, in.ProductID, in.Body.OnHand, in.conditions()...)
+	s, err := a.Inventory.Set(ctx, in.ProductID, in.Body.OnHand, in.condition)
 	if err != nil {
 		return nil, a.problem(ctx, err)
 	}

@@ -80,17 +80,18 @@ func (a API) Mount(api huma.API) {
 	huma.Register(api, huma.Operation{
 		OperationID: "get-contact", Method: http.MethodGet, Path: "/v1/customers/{customer_id}/contact", Tags: []string{"contacts"},
 		Summary: "How a customer can be reached", Errors: []int{404, 422, 503},
+		Responses: map[string]*huma.Response{"304": {Description: "The contact is as the If-None-Match header knows it."}},
 	}, a.getContact)
 	huma.Register(api, huma.Operation{
 		OperationID: "set-contact", Method: http.MethodPut, Path: "/v1/customers/{customer_id}/contact", Tags: []string{"contacts"},
 		Summary:      "Set how a customer can be reached",
-		Description:  "Replaces the whole contact: what is left out is gone. A channel is used when it has an address and preferences do not switch it off. Messages that wait for an address are sent.",
-		MaxBodyBytes: rest.MaxBody, Errors: []int{400, 413, 415, 422, 503},
+		Description:  "Replaces the whole contact: what is left out is gone. A channel is used when it has an address and preferences do not switch it off. Messages that wait for an address are sent. With If-Match it answers 412 when the contact has changed since it was read.",
+		MaxBodyBytes: rest.MaxBody, Errors: []int{400, 412, 413, 415, 422, 503},
 	}, a.setContact)
 	huma.Register(api, huma.Operation{
 		OperationID: "delete-contact", Method: http.MethodDelete, Path: "/v1/customers/{customer_id}/contact", Tags: []string{"contacts"},
 		Summary: "Forget how a customer can be reached", Description: "Also when nothing was known. Messages that are not sent yet will fail, those that wait for an address too.",
-		DefaultStatus: http.StatusNoContent, Errors: []int{422, 503},
+		DefaultStatus: http.StatusNoContent, Errors: []int{412, 422, 503},
 	}, a.deleteContact)
 	huma.Register(api, huma.Operation{
 		OperationID: "get-push-key", Method: http.MethodGet, Path: "/v1/push/key", Tags: []string{"contacts"},
@@ -138,6 +139,9 @@ func now() time.Time { return time.Now().UTC() }
 
 // problem is the one place where errors become answers.
 func (a API) problem(ctx context.Context, err error) error {
+	if p, ok := errors.AsType[*rest.Problem](err); ok {
+		return p
+	}
 	if refused, ok := errors.AsType[*message.Error](err); ok {
 		p := &rest.Problem{Status: http.StatusUnprocessableEntity, Code: refused.Code, Detail: refused.Text}
 		switch refused.Kind {

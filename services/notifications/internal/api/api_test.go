@@ -644,3 +644,48 @@ func TestAnOrderHasABoundedNumberOfMessages(t *testing.T) {
 		t.Errorf("%s, parked %v", verdict, w.bus.parked)
 	}
 }
+
+// A contact is not overwritten by a client that has not seen its state.
+func TestAContactIsSetOnlyAsItWasRead(t *testing.T) {
+	t.Parallel()
+	const path = "/v1/customers/CUST-123/contact"
+	w := newWorld(t)
+	if answer := w.request(http.MethodPut, path, `{"email":"a@example.com"}`, "If-Match", "*"); answer.Code != http.StatusPreconditionFailed {
+		t.Errorf("a contact that does not exist: %d %s", answer.Code, answer.Body)
+	}
+	first := w.request(http.MethodPut, path, `{"email":"a@example.com"}`, "If-None-Match", "*")
+	read := w.request(http.MethodGet, path, "")
+	etag := first.Header().Get("ETag")
+	if first.Code != http.StatusOK || etag == "" || read.Header().Get("ETag") != etag {
+		t.Fatalf("%d, the ETag is %q and then %q", first.Code, etag, read.Header().Get("ETag"))
+	}
+	if answer := w.request(http.MethodGet, path, "", "If-None-Match", etag); answer.Code != http.StatusNotModified || answer.Body.Len() > 0 {
+		t.Errorf("the same state again: %d %s", answer.Code, answer.Body)
+	}
+	// A message that waits for an address is no change of the contact.
+	if _, err := w.contacts.Update(t.Context(), "CUST-123", func(c *contact.Contact) bool {
+		changed, _ := c.Await("ORDER-1", time.Now().Add(time.Hour), time.Now())
+		return changed
+	}); err != nil {
+		t.Fatal(err)
+	}
+	second := w.request(http.MethodPut, path, `{"email":"b@example.com"}`, "If-Match", etag)
+	if second.Code != http.StatusOK || second.Header().Get("ETag") == etag {
+		t.Errorf("the state that was read: %d %s", second.Code, second.Body)
+	}
+	for _, refused := range []*httptest.ResponseRecorder{
+		w.request(http.MethodPut, path, `{"email":"c@example.com"}`, "If-Match", etag),
+		w.request(http.MethodPut, path, `{"email":"c@example.com"}`, "If-None-Match", "*"),
+		w.request(http.MethodDelete, path, "", "If-Match", etag),
+	} {
+		if p := w.refused(refused, http.StatusPreconditionFailed); p.Code != "contact_changed" {
+			t.Errorf("the code is %q", p.Code)
+		}
+	}
+	if c, err := w.contacts.Get(t.Context(), "CUST-123"); err != nil || c.Email != "b@example.com" {
+		t.Errorf("%+v, %v", c, err)
+	}
+	if answer := w.request(http.MethodDelete, path, "", "If-Match", second.Header().Get("ETag")); answer.Code != http.StatusNoContent {
+		t.Errorf("delete the state that was read: %d %s", answer.Code, answer.Body)
+	}
+}

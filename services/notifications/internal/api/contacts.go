@@ -2,6 +2,11 @@ package api
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
 	"net/http"
 	"time"
 
@@ -67,15 +72,44 @@ type shownContact struct {
 	UpdatedAt   time.Time    `json:"updated_at" doc:"When the customer could be reached this way; an older event changes nothing."`
 }
 
-type contactOutput struct{ Body shownContact }
-
-func shownOf(customerID string, c contact.Contact) *contactOutput {
-	return &contactOutput{shownContact{
-		customerID, c.Name, c.Email, c.Phone, (*pushAddress)(c.Push), (*preferences)(c.Preferences), c.At.UTC(),
-	}}
+type contactOutput struct {
+	Status int
+	ETag   string `header:"ETag" doc:"Names this state of the contact, for If-Match."`
+	Body   *shownContact
 }
 
-func (a API) getContact(ctx context.Context, in *CustomerPath) (*contactOutput, error) {
+// etagOf names the state of a contact, by its content; it is empty when no contact is known.
+func etagOf(c *contact.Contact) (string, error) {
+	if !c.Known() {
+		return "", nil
+	}
+	visible := *c
+	visible.Waiting = nil
+	content, err := json.Marshal(visible)
+	if err != nil {
+		return "", fmt.Errorf("name the state of a contact: %w", err)
+	}
+	sum := sha256.Sum256(content)
+	return `"` + hex.EncodeToString(sum[:16]) + `"`, nil
+}
+
+func (a API) shownOf(ctx context.Context, customerID string, c contact.Contact) (*contactOutput, error) {
+	etag, err := etagOf(&c)
+	if err != nil {
+		return nil, a.problem(ctx, err)
+	}
+	return &contactOutput{http.StatusOK, etag, &shownContact{
+		customerID, c.Name, c.Email, c.Phone, (*pushAddress)(c.Push), (*preferences)(c.Preferences), c.At.UTC(),
+	}}, nil
+}
+
+type getContactInput struct {
+	CustomerPath
+
+	IfNoneMatch string `header:"If-None-Match" doc:"ETags of the states that the client knows; 304 while the contact is in one of them."`
+}
+
+func (a API) getContact(ctx context.Context, in *getContactInput) (*contactOutput, error) {
 	c, err := a.Contacts.Get(ctx, in.CustomerID)
 	if err != nil {
 		return nil, a.problem(ctx, err)
@@ -83,11 +117,16 @@ func (a API) getContact(ctx context.Context, in *CustomerPath) (*contactOutput, 
 	if !c.Known() {
 		return nil, &rest.Problem{Status: http.StatusNotFound, Code: "contact_not_found", Detail: "No contact of that customer is known."}
 	}
-	return shownOf(in.CustomerID, c), nil
+	out, err := a.shownOf(ctx, in.CustomerID, c)
+	if err == nil && rest.NotModified(in.IfNoneMatch, out.ETag) {
+		out.Status, out.Body = http.StatusNotModified, nil
+	}
+	return out, err
 }
 
 type setContactInput struct {
 	CustomerPath
+	rest.Preconditions
 
 	Body contactBody
 }
@@ -97,25 +136,45 @@ func (a API) setContact(ctx context.Context, in *setContactInput) (*contactOutpu
 	if faults := contact.Check(said, a.Loopback); len(faults) > 0 {
 		return nil, a.problem(ctx, faults)
 	}
-	c, err := a.Courier.UpdateContact(ctx, in.CustomerID, func(c *contact.Contact) bool {
-		c.Set(said, now())
-		return true
-	})
+	c, err := a.changeContact(ctx, in.CustomerID, in.Preconditions, func(c *contact.Contact) { c.Set(said, now()) })
 	if err != nil {
-		return nil, a.problem(ctx, err)
+		return nil, err
 	}
-	return shownOf(in.CustomerID, c), nil
+	return a.shownOf(ctx, in.CustomerID, c)
 }
 
-func (a API) deleteContact(ctx context.Context, in *CustomerPath) (*struct{}, error) {
-	_, err := a.Courier.UpdateContact(ctx, in.CustomerID, func(c *contact.Contact) bool {
-		c.Remove(now())
+type deleteContactInput struct {
+	CustomerPath
+
+	IfMatch string `header:"If-Match" doc:"The ETag that the contact must have, as GET answered it, or * for any that there is."`
+}
+
+func (a API) deleteContact(ctx context.Context, in *deleteContactInput) (*struct{}, error) {
+	_, err := a.changeContact(ctx, in.CustomerID, rest.Preconditions{IfMatch: in.IfMatch}, func(c *contact.Contact) { c.Remove(now()) })
+	return nil, err
+}
+
+// changeContact changes a contact for which the preconditions hold.
+func (a API) changeContact(ctx context.Context, customerID string, asked rest.Preconditions, change func(c *contact.Contact)) (contact.Contact, error) {
+	var refused error
+	c, err := a.Courier.UpdateContact(ctx, customerID, func(c *contact.Contact) bool {
+		etag, err := etagOf(c)
+		if err == nil && !asked.Hold(etag) {
+			err = &rest.Problem{
+				Status: http.StatusPreconditionFailed, Code: "contact_changed",
+				Detail: "The contact is not in the state that If-Match or If-None-Match asks for. Read it again.",
+			}
+		}
+		if refused = err; err != nil {
+			return false
+		}
+		change(c)
 		return true
 	})
-	if err != nil {
-		return nil, a.problem(ctx, err)
+	if err = errors.Join(err, refused); err != nil {
+		return c, a.problem(ctx, err)
 	}
-	return nil, nil
+	return c, nil
 }
 
 type pushKeyOutput struct{ Body pushKeyBody }
