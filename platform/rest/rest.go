@@ -239,7 +239,11 @@ func asProblem(logger *slog.Logger) huma.Transformer {
 				p = Failed(ctx.Context(), logger, errors.Join(e, errors.Join(asErrors(e.Errors)...)))
 				break
 			}
-			p = &Problem{Status: e.Status, Code: codeOf(e.Status), Detail: e.Detail, Errors: faults(e.Errors)}
+			details := e.Errors
+			if e.Status == http.StatusBadRequest {
+				details = withoutUnread(details)
+			}
+			p = &Problem{Status: e.Status, Code: codeOf(e.Status), Detail: e.Detail, Errors: faults(details)}
 		default:
 			return body, nil
 		}
@@ -254,6 +258,23 @@ func asErrors(details []*huma.ErrorDetail) []error {
 		errs[i] = errors.New(detail.Message)
 	}
 	return errs
+}
+
+// withoutUnread leaves out what was found missing in a body that could be read only up to a fault: it may stand behind that.
+func withoutUnread(details []*huma.ErrorDetail) []*huma.ErrorDetail {
+	isPlaced := func(d *huma.ErrorDetail) bool {
+		if d == nil {
+			return false
+		}
+		_, ok := placed(d)
+		return ok
+	}
+	if !slices.ContainsFunc(details, isPlaced) {
+		return details
+	}
+	return slices.DeleteFunc(slices.Clone(details), func(d *huma.ErrorDetail) bool {
+		return d != nil && strings.HasPrefix(d.Location, "body") && !isPlaced(d)
+	})
 }
 
 // faults lists what is wrong once for each place: the first fault found there, and none inside a place that is faulty as a

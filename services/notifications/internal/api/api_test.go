@@ -678,7 +678,7 @@ func TestAContactIsSetOnlyAsItWasRead(t *testing.T) {
 		w.request(http.MethodPut, path, `{"email":"c@example.com"}`, "If-None-Match", "*"),
 		w.request(http.MethodDelete, path, "", "If-Match", etag),
 	} {
-		if p := w.refused(refused, http.StatusPreconditionFailed); p.Code != "contact_changed" {
+		if p := w.refused(refused, http.StatusPreconditionFailed); p.Code != "precondition_failed" {
 			t.Errorf("the code is %q", p.Code)
 		}
 	}

@@ -161,7 +161,7 @@ func (a API) changeContact(ctx context.Context, customerID string, asked rest.Pr
 		etag, err := etagOf(c)
 		if err == nil && !asked.Hold(etag) {
 			err = &rest.Problem{
-				Status: http.StatusPreconditionFailed, Code: "contact_changed",
+				Status: http.StatusPreconditionFailed, Code: "precondition_failed",
 				Detail: "The contact is not in the state that If-Match or If-None-Match asks for. Read it again.",
 			}
 		}
