@@ -305,7 +305,10 @@ func (k *known) checkAnomalies(ctx context.Context, t *testing.T) {
 	t.Helper()
 	var found []truth.Finding
 	for cursor := ""; ; {
-		query := url.Values{"limit": {"500"}, "cursor": {cursor}}
+		query := url.Values{"limit": {"500"}}
+		if cursor != "" {
+			query.Set("cursor", cursor)
+		}
 		code, _, answer, err := call(ctx, http.MethodGet, k.App("analytics").URL+"/v1/analytics/anomalies?"+query.Encode(), nil)
 		if err != nil || code != http.StatusOK {
 			t.Fatalf("anomalies: %d %s %v", code, answer, err)
