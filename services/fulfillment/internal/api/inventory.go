@@ -43,10 +43,11 @@ func (in *setStockInput) condition(s *inventory.Stock) bool {
 type stockOutput struct {
 	Status int
 	ETag   string `header:"ETag" doc:"Names this state of the stock, for If-Match."`
-	Body   *stockBody
+	Body   *StockBody
 }
 
-type stockBody struct {
+// StockBody is exported because huma describes embedded members only of exported types.
+type StockBody struct {
 	ProductID string `json:"product_id" example:"PROD-001"`
 	OnHand    int    `json:"on_hand" doc:"Pieces in the warehouse."`
 	Reserved  int    `json:"reserved" doc:"Pieces of them that orders hold."`
@@ -55,7 +56,7 @@ type stockBody struct {
 }
 
 func shown(s inventory.Stock) *stockOutput {
-	return &stockOutput{Status: http.StatusOK, ETag: s.ETag(), Body: &stockBody{
+	return &stockOutput{Status: http.StatusOK, ETag: s.ETag(), Body: &StockBody{
 		ProductID: s.ProductID, OnHand: s.OnHand, Reserved: s.Reserved(), Available: s.Available(), Shipped: s.Shipped,
 	}}
 }
@@ -104,7 +105,7 @@ func (in *adjustStockInput) Resolve(huma.Context) []error {
 type adjustStockOutput struct{ Body adjustmentBody }
 
 type adjustmentBody struct {
-	stockBody
+	StockBody
 
 	Delta     int       `json:"delta" doc:"By how many pieces on_hand changed."`
 	Reason    string    `json:"reason"`
@@ -117,7 +118,7 @@ func (a API) adjustStock(ctx context.Context, in *adjustStockInput) (*adjustStoc
 		return nil, a.problem(ctx, err)
 	}
 	return &adjustStockOutput{adjustmentBody{
-		stockBody: stockBody{in.ProductID, done.OnHand, done.Reserved, done.OnHand - done.Reserved, done.Shipped},
+		StockBody: StockBody{in.ProductID, done.OnHand, done.Reserved, done.OnHand - done.Reserved, done.Shipped},
 		Delta:     done.Delta, Reason: done.Reason, AppliedAt: done.At.UTC(),
 	}}, nil
 }
