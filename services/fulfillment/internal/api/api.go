@@ -66,6 +66,8 @@ func (a API) Mount(api huma.API) {
 			"orders hold. The key is remembered for 24 hours, and 1,000 keys of a product at a time; beyond that it answers 409.",
 		Tags: []string{"inventory"}, Errors: []int{400, 404, 409, 413, 415, 422, 503},
 	}, a.adjustStock)
+	body := api.OpenAPI().Paths["/v1/inventory/{product_id}/adjustments"].Post.RequestBody.Content["application/json"].Schema
+	api.OpenAPI().Components.Schemas.SchemaFromRef(body.Ref).Properties["delta"].Extensions = map[string]any{"not": map[string]any{"const": 0}}
 	huma.Register(api, huma.Operation{
 		OperationID: "get-fulfillment", Method: http.MethodGet, Path: "/v1/fulfillments/{order_id}",
 		Summary:     "An order's saga: its steps, and what it waits for",
