@@ -167,7 +167,7 @@ func (a *API) series(ctx context.Context, in *seriesInput) (*seriesOutput, error
 	return out, nil
 }
 
-// rangeOf reads a range of time, of which both ends may be missing.
+// rangeOf reads a range of time. Both ends may be missing.
 func rangeOf(fromText, toText string, now time.Time) (from, to time.Time, err error) {
 	// A window is recorded under its end: the one that has just ended shall be among them.
 	to = now.UTC().Add(time.Second)
