@@ -7,6 +7,17 @@ import (
 	"waybill/contracts"
 )
 
+// ErrBusy says that a call waited for its turn in this service's own queue, in vain, and that the partner was not asked. That is
+// no failure of the partner.
+var ErrBusy error = busy{}
+
+type busy struct{}
+
+func (busy) Error() string { return "too many calls wait for their turn" }
+
+// Retryable says that the same call can succeed later (platform/retryable asks for it).
+func (busy) Retryable() bool { return true }
+
 // Reason is why a partner, for business reasons, does not do what it was asked. Code is stable and meant for programs,
 // Message is a sentence for people that is safe to show.
 type Reason struct {

@@ -76,11 +76,16 @@ type Events interface {
 // StepInput is what a step and its undo are given.
 type StepInput struct {
 	Order contracts.Order `json:"order"`
+	// KnowsBusy says that the workflow understands a StepResult that is Busy. To any other, a partner that is busy is an error.
+	KnowsBusy bool `json:"knows_busy,omitempty"`
 }
 
-// StepResult is a step's answer: either it was refused, or it was done.
+// StepResult is a step's answer: it was refused, or it was done, or the service was busy.
 type StepResult struct {
-	Refused  *partner.Reason  `json:"refused,omitempty"`
+	Refused *partner.Reason `json:"refused,omitempty"`
+	// Busy says that the step did not get its turn in one of this service's own queues, and did nothing. It is to be run again,
+	// and does not count as an attempt.
+	Busy     bool             `json:"busy,omitempty"`
 	Shipment partner.Shipment `json:"shipment,omitzero"`
 	// Refunded says that RefundPayment gave money back.
 	Refunded bool `json:"refunded,omitempty"`
@@ -157,11 +162,11 @@ func Register(r *workflow.Registry, partners Partners) error {
 		}
 	}
 	for name, f := range map[string]workflow.Activity{
-		activityValidatePayment:   activity(a.validatePayment),
-		activityReserveInventory:  activity(a.reserveInventory),
+		activityValidatePayment:   forward(a.validatePayment),
+		activityReserveInventory:  forward(a.reserveInventory),
 		activityRequestApproval:   activity(a.requestApproval),
 		activitySettleApproval:    activity(a.settleApproval),
-		activityProcessShipment:   activity(a.processShipment),
+		activityProcessShipment:   forward(a.processShipment),
 		activitySendEmail:         activity(a.send(activitySendEmail, contracts.ChannelEmail)),
 		activitySendSMS:           activity(a.send(activitySendSMS, contracts.ChannelSMS)),
 		activitySendPush:          activity(a.send(activitySendPush, contracts.ChannelPush)),
@@ -203,6 +208,17 @@ func traced(ctx context.Context, name, orderID string, work func(context.Context
 		span.SetStatus(codes.Error, "the step failed")
 	}
 	return err
+}
+
+// forward makes f the activity of a forward step: when a partner is busy, that is the step's answer, if the workflow knows it.
+func forward(f func(context.Context, StepInput) (StepResult, error)) workflow.Activity {
+	return activity(func(ctx context.Context, in StepInput) (StepResult, error) {
+		result, err := f(ctx, in)
+		if in.KnowsBusy && errors.Is(err, partner.ErrBusy) {
+			return StepResult{Busy: true}, nil
+		}
+		return result, err
+	})
 }
 
 // key makes a step idempotent at whoever it calls.

@@ -217,6 +217,8 @@ func (w *world) until(order contracts.Order, what string, condition func(e *jour
 type fault struct {
 	times int
 	after bool
+	// busy says that the calls do not fail but get no turn.
+	busy bool
 	// hook, when set, is called instead, once, before the effect.
 	hook func() error
 }
@@ -230,6 +232,13 @@ func (f *faults) set(call string, times int, after bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.plan[call] = &fault{times: times, after: after}
+}
+
+// busy makes the first times calls get no turn.
+func (f *faults) busy(call string, times int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.plan[call] = &fault{times: times, busy: true}
 }
 
 // of names the calls that belong to one order, for set and hook.
@@ -256,16 +265,19 @@ func (f *faults) meanwhile(call string) error {
 	return hook()
 }
 
-// next reports whether this call of name fails, and when.
-func (f *faults) next(call string) (fails, after bool) {
+// next returns the error of this call of name, nil if it succeeds, and whether it fails after its effect.
+func (f *faults) next(call string) (err error, after bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	planned := f.plan[call]
-	if planned == nil || planned.times == 0 {
-		return false, false
+	fault := f.plan[call]
+	if fault == nil || fault.times == 0 {
+		return nil, false
 	}
-	planned.times--
-	return true, planned.after
+	fault.times--
+	if fault.busy {
+		return partner.ErrBusy, false
+	}
+	return planned(call), fault.after
 }
 
 type planned string
@@ -278,20 +290,17 @@ func (f *faults) around(orderID, call string, effect func() error) error {
 			return err
 		}
 	}
-	fails, after := f.next(call)
-	if !fails {
-		fails, after = f.next(of(orderID, call))
+	failure, after := f.next(call)
+	if failure == nil {
+		failure, after = f.next(of(orderID, call))
 	}
-	if fails && !after {
-		return planned(call)
+	if failure != nil && !after {
+		return failure
 	}
 	if err := effect(); err != nil {
 		return err
 	}
-	if fails {
-		return planned(call)
-	}
-	return nil
+	return failure
 }
 
 type faultyJournal struct {

@@ -56,6 +56,15 @@ func (l Limits) reservation() *workflow.RetryPolicy {
 	return policy
 }
 
+// busy is the pause after the times-th answer that the service is busy. It grows like the pause after a failure, and there is
+// always another run.
+func (l Limits) busy(times int) time.Duration {
+	policy := l.step()
+	policy.MaxAttempts = math.MaxInt
+	next, _ := pause(policy, times, time.Time{}, time.Time{})
+	return next
+}
+
 // lasting is the policy of undos and reports.
 func (l Limits) lasting() *workflow.RetryPolicy {
 	policy := l.step()

@@ -38,7 +38,7 @@ import (
 var record = flag.Bool("record", false, "record the histories that testdata/"+recorded+" does not have yet")
 
 // recorded is the version whose histories -record adds to.
-const recorded = "1.2"
+const recorded = "1.3"
 
 // scenario brings an order's saga to where its history is worth keeping.
 type scenario struct {
@@ -81,7 +81,8 @@ func scenarios() map[string]scenario {
 			w.end(o)
 		}
 	}
-	short, slow, brief := quick, quick, quick
+	short, slow, brief, hasty := quick, quick, quick, quick
+	hasty.Reservation = time.Nanosecond
 	short.Approval = 20 * time.Millisecond
 	slow.FirstRetry, slow.LastRetry = time.Hour, time.Hour
 	brief.FirstRetry, brief.LastRetry = 100*time.Millisecond, 100*time.Millisecond
@@ -122,6 +123,23 @@ func scenarios() map[string]scenario {
 		"cancelled-while-payment-retries":     {slow, with(func(o *contracts.Order) { o.PaymentToken = "tok_down" }), cancelledAfter("Charge")},
 		"cancelled-while-reservation-retries": {slow, small, cancelledAfter("Reserve")},
 		"cancelled-while-shipment-retries":    {slow, with(func(o *contracts.Order) { o.ShipTo.Zip = "X-LOST" }), cancelledAfter("Book")},
+		"fulfilled-after-busy-answers": {quick, small, func(w *world, o contracts.Order) {
+			for _, call := range []string{"Charge", "Reserve", "Book"} {
+				w.faults.busy(call, 2)
+			}
+			w.fulfill(o)
+		}},
+		"cancelled-while-busy": {slow, small, func(w *world, o contracts.Order) {
+			w.faults.busy("Reserve", 1)
+			w.start(o)
+			w.untilItRests(o)
+			must(w, w.cancel(o))
+			w.end(o)
+		}},
+		"reservation-timed-out": {hasty, small, func(w *world, o contracts.Order) {
+			w.faults.set("Reserve", -1, true)
+			w.fulfill(o)
+		}},
 		"cancelled-while-booking": {quick, small, func(w *world, o contracts.Order) {
 			w.faults.hook("Book", func() error { return w.cancel(o) })
 			w.fulfill(o)

@@ -2,6 +2,7 @@ package saga
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -103,6 +104,10 @@ func (c *Control) steps(ctx context.Context, instance string) ([]journal.Step, e
 		}
 		if completed := e.GetTaskCompleted(); completed != nil {
 			if i, known := running[completed.GetTaskScheduledId()]; known {
+				var result StepResult
+				if json.Unmarshal([]byte(completed.GetResult().GetValue()), &result) == nil && result.Busy {
+					continue // it waits for another turn
+				}
 				steps[i].EndedAt, steps[i].Done, steps[i].Error = at, true, ""
 			}
 		}

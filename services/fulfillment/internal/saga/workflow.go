@@ -32,6 +32,10 @@ type Input struct {
 	// stands here because ctx.IsPatched decides by whether the engine has more events at hand when it is asked, and a cancellation
 	// that arrives with the start is one.
 	Cancellable bool `json:"cancellable,omitempty"`
+	// KnowsBusy says that the saga understands the answer that this service is busy (ADR 28): it then runs the step again later,
+	// which is no attempt, and the time for a reservation begins with the first attempt that fails. For a saga that was started
+	// without it, busy is an error.
+	KnowsBusy bool `json:"knows_busy,omitempty"`
 	// Failure is why a restarted saga was undoing what it had done, where that is known.
 	Failure *partner.Reason `json:"failure,omitempty"`
 }
@@ -55,7 +59,7 @@ func fulfillOrder(ctx *workflow.WorkflowContext) (any, error) {
 	}
 	r := run{
 		ctx: ctx, order: in.Order, limits: in.Limits, restart: in.Restart, failure: in.Failure,
-		oneByOne: in.OneByOne, cancellable: in.Cancellable,
+		oneByOne: in.OneByOne, cancellable: in.Cancellable, knowsBusy: in.KnowsBusy,
 	}
 	if r.restart > 0 {
 		// Nobody knows how far it came. An undo of what was never done does nothing.
@@ -91,8 +95,8 @@ type run struct {
 	undos   []string
 	failure *partner.Reason
 	restart int
-	// oneByOne and cancellable are those of the Input.
-	oneByOne, cancellable bool
+	// These are those of the Input.
+	oneByOne, cancellable, knowsBusy bool
 }
 
 const (
@@ -136,23 +140,36 @@ func (r *run) step(activity, undo string, policy *workflow.RetryPolicy) StepResu
 }
 
 // attempt runs a forward step's activity as often as the policy says, until it answers or the saga has failed. Between two
-// attempts it listens for a cancellation, which the engine's own retries would not.
+// attempts it listens for a cancellation, which the engine's own retries would not. As long as the service is busy, it runs the
+// activity again; neither the run nor the time of it counts.
 func (r *run) attempt(activity string, policy *workflow.RetryPolicy, result *StepResult) error {
-	input := StepInput{Order: r.order}
+	input := StepInput{Order: r.order, KnowsBusy: r.knowsBusy}
 	if !r.cancellable {
 		return r.call(activity, input, policy, result)
 	}
 	began := r.ctx.CurrentTimeUTC()
-	for failed := 1; ; failed++ {
+	for failed, busy := 0, 0; ; {
+		called := r.ctx.CurrentTimeUTC()
+		*result = StepResult{}
 		err := r.ctx.CallActivity(activity, workflow.WithActivityInput(input)).Await(result)
-		if err == nil {
+		if err == nil && !result.Busy {
 			return nil
 		}
-		rest, again := pause(policy, failed, began, r.ctx.CurrentTimeUTC())
-		if !again {
-			return err
+		if err == nil {
+			busy++
+			r.rest(r.limits.busy(busy))
+			began = began.Add(r.ctx.CurrentTimeUTC().Sub(called))
+		} else {
+			if failed++; failed == 1 && r.knowsBusy {
+				began = r.ctx.CurrentTimeUTC()
+			}
+			rest, again := pause(policy, failed, began, r.ctx.CurrentTimeUTC())
+			if !again {
+				return err
+			}
+			r.rest(rest)
 		}
-		if r.rest(rest); r.failure != nil {
+		if r.failure != nil {
 			return nil //nolint:nilerr // the saga ends for another reason than this attempt
 		}
 	}
