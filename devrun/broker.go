@@ -43,7 +43,12 @@ func runBroker(ctx context.Context, args []string, out io.Writer) (err error) {
 	if _, err := ports.Choose(needs); err != nil {
 		return err
 	}
-	b, err := broker.Start(dir.Broker(), broker.Listen{Host: *host, Port: *port, Advertised: *advertise}, contracts.Topics(), os.Stderr)
+	retention, err := broker.ReadRetention(os.Getenv("BROKER_RETENTION"))
+	if err != nil {
+		return err
+	}
+	listen := broker.Listen{Host: *host, Port: *port, Advertised: *advertise}
+	b, err := broker.Start(dir.Broker(), listen, contracts.Topics(), retention, os.Stderr)
 	if err != nil {
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -20,16 +21,12 @@ import (
 // Partitions of every topic. Enough that eight orders of different customers are worked on at once.
 const Partitions = 8
 
-// retention bounds what a forgotten data folder grows to: a week, and 64 MiB per partition.
-var retention = map[string]string{
-	"retention.ms":    strconv.FormatInt((7 * 24 * time.Hour).Milliseconds(), 10),
-	"retention.bytes": strconv.Itoa(64 << 20),
-	"segment.bytes":   strconv.Itoa(16 << 20),
-}
-
 // Broker is a running broker.
 type Broker struct {
 	cluster *kfake.Cluster
+	client  *kgo.Client // of the broker itself
+	stop    context.CancelFunc
+	pruning sync.WaitGroup
 }
 
 // Listen is where a broker listens.
@@ -43,36 +40,68 @@ type Listen struct {
 	Advertised string
 }
 
-// Start opens the data in dir, listens, and makes sure that every topic exists.
+// Start opens the data in dir, listens, makes sure that every topic exists, and removes old records as r says until Close.
 // Topics are created here and never by a client: the broker forgets a topic that a client's mere mention created when it is
 // killed. What was produced before a kill -9 is there again after the next Start.
-func Start(dir string, at Listen, topics []string, log io.Writer) (*Broker, error) {
+func Start(dir string, at Listen, topics []string, r Retention, log io.Writer) (_ *Broker, err error) {
 	if err := at.check(); err != nil {
 		return nil, fmt.Errorf("start broker: %w", err)
 	}
+	var own net.Addr
 	cluster, err := kfake.NewCluster(
 		kfake.Ports(at.Port),
-		kfake.ListenFn(at.listen),
+		kfake.ListenFn(func(network, address string) (net.Listener, error) {
+			l, err := at.listen(network, address)
+			if err != nil {
+				return nil, err
+			}
+			own = l.Addr()
+			if at.Advertised != "" {
+				l = advertised{l, name(at.Advertised)}
+			}
+			return l, nil
+		}),
 		kfake.DataDir(dir),
+		kfake.BrokerConfigs(brokerConfigs),
 		kfake.WithLogger(kfake.BasicLogger(log, kfake.LogLevelWarn)),
 	)
 	if err != nil {
 		return nil, fmt.Errorf("start broker on port %d: %w", at.Port, err)
 	}
+	defer func() {
+		if err != nil {
+			cluster.Close()
+		}
+	}()
+	topics = sorted(topics)
 	for _, topic := range topics {
 		if err := ensure(cluster, topic); err != nil {
-			cluster.Close()
 			return nil, fmt.Errorf("create topic %s: %w", topic, err)
 		}
 	}
-	return &Broker{cluster: cluster}, nil
+	// Clients may be told another machine's name for this one.
+	dial := func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, network, itself(own))
+	}
+	client, err := newClient(cluster.ListenAddrs()[0], kgo.Dialer(dial))
+	if err != nil {
+		return nil, err
+	}
+	if err := configure(client, cluster, topics); err != nil {
+		client.Close()
+		return nil, fmt.Errorf("configure topics: %w", err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	b := &Broker{cluster: cluster, client: client, stop: stop}
+	b.pruning.Go(func() { b.keepPruning(ctx, topics, r, log) })
+	return b, nil
 }
 
 func ensure(cluster *kfake.Cluster, topic string) error {
 	if cluster.TopicInfo(topic) != nil {
 		return nil
 	}
-	return cluster.CreateTopic(topic, Partitions, retention)
+	return cluster.CreateTopic(topic, Partitions, topicConfigs)
 }
 
 func (l Listen) check() error {
@@ -89,20 +118,23 @@ func (l Listen) check() error {
 	return nil
 }
 
-// listen is asked by kfake for a listener on address, a port of the loopback interface. kfake tells its clients whatever
-// address the listener names.
+// listen is asked by kfake for a listener on address, a port of the loopback interface.
 func (l Listen) listen(network, address string) (net.Listener, error) {
 	if l.Host != "" {
 		address = net.JoinHostPort(l.Host, strconv.Itoa(l.Port))
 	}
-	listener, err := new(net.ListenConfig).Listen(context.Background(), network, address)
-	if err != nil || l.Advertised == "" {
-		return listener, err
-	}
-	return advertised{listener, name(l.Advertised)}, nil
+	return new(net.ListenConfig).Listen(context.Background(), network, address)
 }
 
-// advertised is a listener under another name.
+// itself is where this machine reaches its own listener.
+func itself(own net.Addr) string {
+	if tcp, ok := own.(*net.TCPAddr); ok && tcp.IP.IsUnspecified() {
+		return Address(tcp.Port)
+	}
+	return own.String()
+}
+
+// advertised is a listener under another name, which kfake tells its clients.
 type advertised struct {
 	net.Listener
 	name name
@@ -123,7 +155,12 @@ func (n name) String() string { return string(n) }
 func (b *Broker) Addr() string { return b.cluster.ListenAddrs()[0] }
 
 // Close writes everything to disk and stops.
-func (b *Broker) Close() { b.cluster.Close() }
+func (b *Broker) Close() {
+	b.stop()
+	b.pruning.Wait()
+	b.client.Close()
+	b.cluster.Close()
+}
 
 // Check asks the broker at addr whether it serves every one of topics.
 func Check(ctx context.Context, addr string, topics []string) error {
@@ -190,8 +227,11 @@ func Reads(ctx context.Context, addr, group string, topics []string) error {
 	return nil
 }
 
-func newClient(addr string) (*kgo.Client, error) {
-	client, err := kgo.NewClient(kgo.SeedBrokers(addr), kgo.RequestRetries(0), kgo.DialTimeout(time.Second))
+func newClient(addr string, options ...kgo.Opt) (*kgo.Client, error) {
+	if len(options) == 0 {
+		options = []kgo.Opt{kgo.DialTimeout(time.Second)}
+	}
+	client, err := kgo.NewClient(append(options, kgo.SeedBrokers(addr), kgo.RequestRetries(0))...)
 	if err != nil {
 		return nil, fmt.Errorf("broker client: %w", err)
 	}

@@ -20,7 +20,12 @@ func TestMain(m *testing.M) {
 	if dir == "" {
 		os.Exit(m.Run())
 	}
-	b, err := Start(dir, Listen{}, strings.Split(os.Getenv("WAYBILL_TOPICS"), ","), os.Stderr)
+	retention, err := ReadRetention(os.Getenv("BROKER_RETENTION"))
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	b, err := Start(dir, Listen{}, strings.Split(os.Getenv("WAYBILL_TOPICS"), ","), retention, os.Stderr)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
@@ -32,12 +37,18 @@ func TestMain(m *testing.M) {
 
 func start(t *testing.T, dir string, topics ...string) (cmd *exec.Cmd, addr string) {
 	t.Helper()
+	return startWith(t, "", dir, topics...)
+}
+
+// startWith starts a broker whose records are kept for so long.
+func startWith(t *testing.T, retention, dir string, topics ...string) (cmd *exec.Cmd, addr string) {
+	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
 	cmd = exec.CommandContext(t.Context(), self)
-	cmd.Env = append(os.Environ(), "WAYBILL_BROKER="+dir, "WAYBILL_TOPICS="+strings.Join(topics, ","))
+	cmd.Env = append(os.Environ(), "WAYBILL_BROKER="+dir, "WAYBILL_TOPICS="+strings.Join(topics, ","), "BROKER_RETENTION="+retention)
 	cmd.Stderr = os.Stderr
 	if _, err := cmd.StdinPipe(); err != nil {
 		t.Fatal(err)
