@@ -88,12 +88,14 @@ func TestAPortInUseIsNamed(t *testing.T) {
 func TestHealth(t *testing.T) {
 	t.Parallel()
 	var failing atomic.Bool
-	x := newServer(t, func(context.Context) error { return nil }, func(context.Context) error {
-		if failing.Load() {
-			return errors.New("password of the database")
-		}
-		return nil
-	})
+	x := newServer(t, serve.Check{Name: "sidecar", Ask: func(context.Context) error { return nil }},
+		serve.Check{Name: "state_store", Ask: func(context.Context) error {
+			if failing.Load() {
+				return errors.New("password of the database: database or disk is full (13)")
+			}
+			return nil
+		}})
+	x.Report("admission", func() any { return map[string]int{"open": 3} })
 	x.start(t)
 	for path, want := range map[string]int{"/healthz": 200, "/readyz": 200} {
 		if got, _ := x.get(t, path); got != want {
@@ -104,17 +106,24 @@ func TestHealth(t *testing.T) {
 	if got, _ := x.get(t, "/healthz"); got != 200 {
 		t.Errorf("a failing check makes /healthz %d", got)
 	}
-	if got, body := x.get(t, "/readyz"); got != 503 || strings.Contains(body, "password") {
-		t.Errorf("a failing check makes /readyz %d %s", got, body)
+	const want = `{"admission":{"open":3},"checks":[{"name":"sidecar","status":"ok"},{"name":"state_store","status":"failed","reason":"the disk is full"}],"status":"not_ready"}`
+	if got, body := x.get(t, "/readyz"); got != 503 || strings.TrimSpace(body) != want {
+		t.Errorf("a failing check makes /readyz %d %s, want 503 %s", got, body, want)
+	}
+	failing.Store(false)
+	if got, body := x.get(t, "/readyz"); got != 200 || !strings.Contains(body, `"status":"ready"`) {
+		t.Errorf("when no check fails any more /readyz is %d %s", got, body)
 	}
 }
 
 func TestAHangingCheckIsNotReady(t *testing.T) {
 	t.Parallel()
-	x := newServer(t, func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() })
+	hangs := func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
+	x := newServer(t, serve.Check{Name: "engine", Ask: hangs}, serve.Check{Name: "sidecar", Ask: func(context.Context) error { return nil }})
 	x.start(t)
-	if got, _ := x.get(t, "/readyz"); got != 503 {
-		t.Errorf("/readyz is %d", got)
+	const want = `[{"name":"engine","status":"failed","reason":"no answer in time"},{"name":"sidecar","status":"ok"}]`
+	if got, body := x.get(t, "/readyz"); got != 503 || !strings.Contains(body, want) {
+		t.Errorf("/readyz is %d %s, want 503 and %s", got, body, want)
 	}
 }
 

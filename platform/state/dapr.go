@@ -9,9 +9,13 @@ import (
 	"strings"
 
 	dapr "github.com/dapr/go-sdk/client"
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/metric"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"waybill/platform/health"
 	"waybill/platform/retryable"
 )
 
@@ -19,11 +23,20 @@ import (
 type Dapr struct {
 	client    dapr.Client
 	component string
+	writes    *health.Probe
+	failures  metric.Int64Counter
 }
 
 // NewDapr returns the Store of the named component.
 func NewDapr(client dapr.Client, component string) *Dapr {
-	return &Dapr{client: client, component: component}
+	s := &Dapr{client: client, component: component}
+	s.writes = health.NewProbe(s.tryWrite)
+	var err error
+	if s.failures, err = otel.Meter("waybill/platform/state").Int64Counter("waybill.state.failures",
+		metric.WithDescription("Calls of the state store that failed, by operation (read, write) and cause (disk_full, read_only, disk_error, timeout, unreachable, other).")); err != nil {
+		otel.Handle(err) // the counter does nothing then
+	}
+	return s
 }
 
 // bulkParallelism is how many keys of one GetMany the sidecar reads at a time where its store has no bulk get.
@@ -39,7 +52,7 @@ func (s *Dapr) Get(ctx context.Context, key string, doc any) (ETag, error) {
 	}
 	item, err := s.client.GetState(ctx, s.component, key, nil)
 	if err != nil {
-		return "", failed("read", key, err)
+		return "", s.failed(ctx, "read", key, err)
 	}
 	if len(item.Value) == 0 {
 		return "", fmt.Errorf("read %s: %w", key, ErrNotFound)
@@ -63,7 +76,7 @@ func (s *Dapr) GetMany(ctx context.Context, keys []string) (map[string][]byte, e
 	}
 	items, err := s.client.GetBulkState(ctx, s.component, keys, nil, bulkParallelism)
 	if err != nil {
-		return nil, failed("read", strconv.Itoa(len(keys))+" documents", err)
+		return nil, s.failed(ctx, "read", strconv.Itoa(len(keys))+" documents", err)
 	}
 	for _, item := range items {
 		if item.Error != "" {
@@ -102,16 +115,34 @@ func (s *Dapr) save(ctx context.Context, verb, key string, doc any, etag *dapr.E
 		item.Metadata["ttlInSeconds"] = strconv.FormatInt(w.ttlSeconds(), 10)
 	}
 	if err := s.client.SaveBulkState(ctx, s.component, item); err != nil {
-		return failed(verb, key, err)
+		err = s.failed(ctx, verb, key, err)
+		// A conflict wrote nothing, and a caller that left knows nothing: neither says whether writing works.
+		if errors.Is(err, ErrUnavailable) && ctx.Err() == nil {
+			s.writes.Used(err)
+		}
+		return err
 	}
+	s.writes.Used(nil)
 	return nil
 }
 
-// Reachable reports, as an error, why the store cannot be read now.
-func (s *Dapr) Reachable(ctx context.Context) error {
-	var ignored json.RawMessage
-	if _, err := s.Get(ctx, "reachable", &ignored); err != nil && !errors.Is(err, ErrNotFound) {
-		return err
+// Writable reports, as an error, why the store takes no writes now. The last write of the service decides for ten seconds;
+// without one it writes a document of its own, on an idle service every ten seconds.
+func (s *Dapr) Writable(ctx context.Context) error { return s.writes.Check(ctx) }
+
+// probeKey is the document that tryWrite writes: as large as an order, for the smallest documents may fit on a full disk.
+const probeKey = "readiness"
+
+var probeValue = []byte(`{"purpose":"readiness","filler":"` + strings.Repeat("-", 8<<10) + `"}`)
+
+// tryWrite reads nothing and has no condition: the last writer wins, whichever replica it is.
+func (s *Dapr) tryWrite(ctx context.Context) error {
+	item := &dapr.SetStateItem{
+		Key: probeKey, Value: probeValue, Options: &dapr.StateOptions{Concurrency: dapr.StateConcurrencyLastWrite},
+		Metadata: map[string]string{"contentType": "application/json"},
+	}
+	if err := s.client.SaveBulkState(ctx, s.component, item); err != nil {
+		return s.failed(ctx, "write", probeKey, err)
 	}
 	return nil
 }
@@ -119,13 +150,18 @@ func (s *Dapr) Reachable(ctx context.Context) error {
 // failed names what was tried and tells a conflict from a request that the store will never take and from a store that
 // cannot be asked, which is also the meaning of an answer that says nothing of the request. Dapr answers a conflict of one key with Aborted, and some stores with the text of its ETag error under
 // another code.
-func failed(verb, key string, err error) error {
+func (s *Dapr) failed(ctx context.Context, verb, key string, err error) error {
 	switch {
 	case status.Code(err) == codes.Aborted, strings.Contains(err.Error(), "possible etag mismatch"), strings.Contains(err.Error(), "invalid etag value"):
 		return fmt.Errorf("%s %s: %w", verb, key, ErrConflict)
 	case retryable.IsPermanent(err):
 		return fmt.Errorf("%s %s: %w: %w", verb, key, ErrInvalid, err)
 	default:
+		operation := "write"
+		if verb == "read" {
+			operation = verb
+		}
+		s.failures.Add(ctx, 1, metric.WithAttributes(attribute.String("operation", operation), attribute.String("cause", health.Cause(err))))
 		return fmt.Errorf("%s %s: %w: %w", verb, key, ErrUnavailable, err)
 	}
 }

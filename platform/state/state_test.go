@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"waybill/platform/health"
 	"waybill/platform/internal/fakedapr"
 	"waybill/platform/state"
 	"waybill/platform/state/statetest"
@@ -105,16 +106,72 @@ func TestDaprErrors(t *testing.T) {
 	}
 }
 
-func TestReachable(t *testing.T) {
+func TestWritable(t *testing.T) {
 	t.Parallel()
 	var server fakedapr.Server
 	s := state.NewDapr(server.Client(t), "statestore")
-	if err := s.Reachable(t.Context()); err != nil {
-		t.Errorf("an empty store: %v", err)
+	for range 100 {
+		if err := s.Writable(t.Context()); err != nil {
+			t.Fatalf("an empty store: %v", err)
+		}
 	}
-	server.Fail(func(context.Context, fakedapr.Call) error { return status.Error(codes.Internal, "the store is away") })
-	if err := s.Reachable(t.Context()); !errors.Is(err, state.ErrUnavailable) {
-		t.Errorf("a store that is away: %v", err)
+	if n := len(server.Calls("SaveState")); n != 1 {
+		t.Errorf("%d writes for 100 questions on an idle service", n)
+	}
+}
+
+// A store that can be read and not written, such as one on a full disk, is noticed.
+func TestAStoreThatTakesNoWritesIsNoticed(t *testing.T) {
+	t.Parallel()
+	var server fakedapr.Server
+	s := state.NewDapr(server.Client(t), "statestore")
+	var d any
+	if err := s.Create(t.Context(), "k", 1); err != nil {
+		t.Fatal(err)
+	}
+	server.Fail(func(_ context.Context, c fakedapr.Call) error {
+		if c.Method == "SaveState" {
+			return status.Error(codes.Internal, "failed saving state: database or disk is full (13)")
+		}
+		return nil
+	})
+	if _, err := s.Get(t.Context(), "k", &d); err != nil {
+		t.Errorf("reading: %v", err)
+	}
+	if err := s.Create(t.Context(), "other", 1); !errors.Is(err, state.ErrUnavailable) {
+		t.Errorf("writing: %v", err)
+	}
+	if err := s.Writable(t.Context()); health.Cause(err) != health.DiskFull {
+		t.Errorf("the store is reported as %v", err)
+	}
+	server.Fail(nil)
+	if err := s.Create(t.Context(), "third", 1); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Writable(t.Context()); err != nil {
+		t.Errorf("after a write that succeeded: %v", err)
+	}
+}
+
+// Neither a conflict nor a caller that leaves says anything of the store.
+func TestWritableIsNotMisledByItsCallers(t *testing.T) {
+	t.Parallel()
+	var server fakedapr.Server
+	s := state.NewDapr(server.Client(t), "statestore")
+	if err := s.Create(t.Context(), "k", 1); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Create(t.Context(), "k", 2); !errors.Is(err, state.ErrConflict) {
+		t.Fatal(err)
+	}
+	ctx, leave := context.WithCancel(t.Context())
+	leave()
+	if err := s.Create(ctx, "other", 1); err == nil {
+		t.Fatal("written for a caller that left")
+	}
+	before := len(server.Calls("SaveState"))
+	if err := s.Writable(t.Context()); err != nil || len(server.Calls("SaveState")) != before {
+		t.Errorf("%v after %d trials", err, len(server.Calls("SaveState"))-before)
 	}
 }
 

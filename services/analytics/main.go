@@ -19,6 +19,7 @@ import (
 	"waybill/platform/deadletter"
 	"waybill/platform/eventing"
 	"waybill/platform/rest"
+	"waybill/platform/serve"
 	"waybill/platform/service"
 	"waybill/platform/state"
 	"waybill/services/analytics/internal/anomaly"
@@ -96,7 +97,13 @@ func run(ctx context.Context, environ []string, stdout io.Writer) (err error) {
 	edge.Mount(router, surface)
 	letters.Register(surface, receiver)
 	receiver.Mount(router)
-	svc.Server.MountHealth(router, dapr.Healthy, stateStore.Reachable, windows.Ready)
+	checks := []serve.Check{service.SidecarCheck(dapr), service.StateCheck(stateStore), {Name: "windows", Ask: windows.Ready}}
+	if file, ok := rows.(interface {
+		Writable(ctx context.Context) error
+	}); ok { // Azure Data Explorer has no write that is cheap
+		checks = append(checks, serve.Check{Name: "analytics_store", Ask: file.Writable})
+	}
+	svc.Server.MountHealth(router, checks...)
 
 	// Events are published until the last request has its answer; then nobody waits for them.
 	publishing, enough := context.WithCancel(context.WithoutCancel(ctx))

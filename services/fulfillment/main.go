@@ -21,6 +21,7 @@ import (
 	"waybill/platform/deadletter"
 	"waybill/platform/eventing"
 	"waybill/platform/rest"
+	"waybill/platform/serve"
 	"waybill/platform/service"
 	"waybill/platform/state"
 	"waybill/services/fulfillment/internal/api"
@@ -92,7 +93,8 @@ func run(ctx context.Context, environ []string, stdout io.Writer) (err error) {
 	edge.Mount(restAPI)
 	letters.Register(restAPI, receiver)
 	receiver.Mount(router)
-	svc.Server.MountHealth(router, dapr.Healthy, stateStore.Reachable)
+	svc.Server.MountHealth(router, service.SidecarCheck(dapr), service.StateCheck(stateStore),
+		serve.Check{Name: "workflow_engine", Ask: worker.EngineProbe(engine).Check})
 
 	group, ctx := errgroup.WithContext(ctx)
 	working, stopWorker := context.WithCancel(context.WithoutCancel(ctx))

@@ -103,7 +103,7 @@ func run(ctx context.Context, environ []string, stdout io.Writer) (err error) {
 	edge.Mount(restAPI)
 	letters.Register(restAPI, receiver)
 	receiver.Mount(router)
-	svc.Server.MountHealth(router, dapr.Healthy, stateStore.Reachable)
+	svc.Server.MountHealth(router, service.SidecarCheck(dapr), service.StateCheck(stateStore))
 
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return svc.Server.Run(ctx, router) })

@@ -112,7 +112,7 @@ func run(ctx context.Context, environ []string, stdout io.Writer) (err error) {
 	edge.Register(surface)
 	letters.Register(surface, receiver)
 	receiver.Mount(router)
-	svc.Server.MountHealth(router, dapr.Healthy, stateStore.Reachable)
+	svc.Server.MountHealth(router, service.SidecarCheck(dapr), service.StateCheck(stateStore))
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return svc.Server.Run(ctx, router) })
 	group.Go(func() error { sweeper.Run(ctx); return nil })

@@ -19,6 +19,7 @@ import (
 	otelmetric "go.opentelemetry.io/otel/metric"
 
 	"waybill/platform/eventing"
+	"waybill/platform/health"
 	"waybill/platform/retryable"
 	"waybill/services/analytics/internal/anomaly"
 	"waybill/services/analytics/internal/event"
@@ -124,7 +125,7 @@ func (s *Stream) Ready(context.Context) error {
 	case <-s.ready:
 		return nil
 	default:
-		return errNotReady
+		return health.Explain(errNotReady, errNotReady.Error())
 	}
 }
 

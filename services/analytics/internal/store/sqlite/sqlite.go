@@ -23,6 +23,7 @@ import (
 	sqlite3 "modernc.org/sqlite/lib"
 
 	"waybill/contracts"
+	"waybill/platform/health"
 	"waybill/services/analytics/internal/store"
 )
 
@@ -103,6 +104,7 @@ type Store struct {
 	jobs   chan *job
 	writer sync.WaitGroup
 	stmts  statements
+	writes *health.Probe
 }
 
 var (
@@ -131,6 +133,7 @@ type tx struct {
 // Open opens the file, and makes it when there is none; its folder must exist.
 func Open(ctx context.Context, path string) (*Store, error) {
 	s := &Store{jobs: make(chan *job, queued)}
+	s.writes = health.NewProbe(s.tryWrite)
 	var err error
 	if s.write, err = sql.Open("sqlite", dsn(path, "journal_mode(WAL)", "synchronous(FULL)", "cache_size(-65536)", "temp_store(MEMORY)", "wal_autocheckpoint(4000)")); err != nil {
 		return nil, fmt.Errorf("open %s: %w", path, err)
@@ -275,6 +278,9 @@ func (s *Store) commit(jobs []*job) {
 		return
 	}
 	err := s.transact(context.Background(), live)
+	if slices.ContainsFunc(live, func(j *job) bool { return j.rows > 0 }) { // tryWrite has none
+		s.writes.Used(err)
+	}
 	for _, j := range live {
 		j.done <- err
 	}
@@ -304,6 +310,27 @@ func (s *Store) transact(ctx context.Context, jobs []*job) error {
 		return fmt.Errorf("commit: %w", err)
 	}
 	return nil
+}
+
+// Writable reports, as an error, why nothing can be stored now. The last write decides for ten seconds; then a small one does.
+func (s *Store) Writable(ctx context.Context) error { return s.writes.Check(ctx) }
+
+// tryWrite writes the version that the file has already. It waits in line like every writer, and ends with its context even
+// when the disk does not answer.
+func (s *Store) tryWrite(ctx context.Context) error {
+	j := &job{ctx: ctx, done: make(chan error, 1), do: func(ctx context.Context, tx *tx) error {
+		_, err := tx.ExecContext(ctx, fmt.Sprintf("PRAGMA user_version = %d", version))
+		return err
+	}}
+	if err := s.enqueue(ctx, j); err != nil {
+		return err
+	}
+	select {
+	case err := <-j.done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // refused marks with store.ErrInvalid what SQLite refuses for the values themselves.

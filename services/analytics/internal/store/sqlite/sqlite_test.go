@@ -27,6 +27,10 @@ import (
 const fileVariable = "SQLITE_TEST_FILE"
 
 func TestMain(m *testing.M) {
+	if path := os.Getenv(limitedVariable); path != "" {
+		fmt.Fprintln(os.Stderr, fillAndGoOn(path))
+		os.Exit(0)
+	}
 	if path := os.Getenv(fileVariable); path != "" {
 		fmt.Fprintln(os.Stderr, writeForever(path))
 		os.Exit(1)
