@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"sync"
 	"time"
+
+	"waybill/platform/retryable"
 )
 
 // Backlog remembers the ids of what is not known to be done, in a Store, so that a process which starts anew can find what
@@ -173,47 +175,64 @@ func (b *Backlog) list(ctx context.Context, page string) error {
 }
 
 // Sweep shows visit the ids of every page, oldest page first, and forgets those that visit returns as done, also beside an
-// error. It ends with the first error. Ids that are added meanwhile may or may not be seen. Many may sweep at once; an id is
-// then visited by more than one.
+// error. It ends with the first error, except that an ErrUnreadable, of a page or of visit, does not keep it from the other
+// pages: they are visited, and then it is returned. Ids that are added meanwhile may or may not be seen. Many may sweep at
+// once; an id is then visited by more than one.
 func (b *Backlog) Sweep(ctx context.Context, visit func(ctx context.Context, ids []string) (done []string, err error)) error {
 	var directory backlogDirectory
 	if _, err := b.store.Get(ctx, b.directoryKey(), &directory); err != nil {
 		if errors.Is(err, ErrNotFound) {
 			return nil
 		}
+		if errors.Is(err, ErrUnreadable) {
+			return fmt.Errorf("read backlog %s: %v", b.name, err) //nolint:errorlint // without its directory no page is found, so the others were not visited
+		}
 		return fmt.Errorf("read backlog %s: %w", b.name, err)
 	}
+	var unreadable []error
 	for _, page := range directory.Pages {
-		var content backlogContent
-		// A missing page is one that was listed and not written: its writer died, or is about to.
-		if _, err := b.store.Get(ctx, page, &content); err != nil && !errors.Is(err, ErrNotFound) {
-			return fmt.Errorf("read backlog %s: %w", b.name, err)
-		}
-		left := content
-		var visitErr error
-		if len(content.Entries) > 0 {
-			ids := make([]string, len(content.Entries))
-			for i, entry := range content.Entries {
-				ids[i] = entry.ID
-			}
-			var done []string
-			done, visitErr = visit(ctx, ids)
-			var err error
-			if left, err = b.forget(ctx, page, content, done); err != nil {
-				return errors.Join(visitErr, fmt.Errorf("tidy backlog %s: %w", b.name, err))
-			}
-		}
-		// A page that is not full is retired only when a sweep finds it empty: its writer probably goes on with it.
-		if len(left.Entries) == 0 && (left.full() || len(content.Entries) == 0) {
-			if err := b.retire(ctx, page); err != nil {
-				return errors.Join(visitErr, fmt.Errorf("tidy backlog %s: %w", b.name, err))
-			}
-		}
-		if visitErr != nil {
-			return visitErr
+		err := b.sweepPage(ctx, page, visit)
+		switch {
+		case err == nil:
+		case retryable.Is(err) || !errors.Is(err, ErrUnreadable):
+			return errors.Join(append(unreadable, err)...)
+		case len(unreadable) < maxUnreadable:
+			unreadable = append(unreadable, err)
 		}
 	}
-	return nil
+	return errors.Join(unreadable...)
+}
+
+// maxUnreadable is how many errors about documents that cannot be decoded a Sweep returns at most.
+const maxUnreadable = 10
+
+func (b *Backlog) sweepPage(ctx context.Context, page string, visit func(ctx context.Context, ids []string) (done []string, err error)) error {
+	var content backlogContent
+	// A missing page is one that was listed and not written: its writer died, or is about to.
+	if _, err := b.store.Get(ctx, page, &content); err != nil && !errors.Is(err, ErrNotFound) {
+		return fmt.Errorf("read backlog %s: %w", b.name, err)
+	}
+	left := content
+	var visitErr error
+	if len(content.Entries) > 0 {
+		ids := make([]string, len(content.Entries))
+		for i, entry := range content.Entries {
+			ids[i] = entry.ID
+		}
+		var done []string
+		done, visitErr = visit(ctx, ids)
+		var err error
+		if left, err = b.forget(ctx, page, content, done); err != nil {
+			return errors.Join(visitErr, fmt.Errorf("tidy backlog %s: %w", b.name, err))
+		}
+	}
+	// A page that is not full is retired only when a sweep finds it empty: its writer probably goes on with it.
+	if len(left.Entries) == 0 && (left.full() || len(content.Entries) == 0) {
+		if err := b.retire(ctx, page); err != nil {
+			return errors.Join(visitErr, fmt.Errorf("tidy backlog %s: %w", b.name, err))
+		}
+	}
+	return visitErr
 }
 
 // forget takes off the page what was seen there of the ids that are done, and returns what is left.

@@ -294,3 +294,61 @@ func TestBacklogLosesNothing(t *testing.T) {
 		t.Errorf("empty pages are left: %v", left)
 	}
 }
+
+// One document that cannot be decoded hides no other: neither a page of the backlog, nor what an id stands for.
+func TestBacklogVisitsTheOthersOfWhatCannotBeDecoded(t *testing.T) {
+	t.Parallel()
+	store := state.NewMemory()
+	for writer := range 3 {
+		add(t, state.NewBacklog(store, "orders", "w"+strconv.Itoa(writer)), "a"+strconv.Itoa(writer))
+	}
+	broken := pages(t, store, "orders")[1]
+	spoil(t, store, broken)
+	b := state.NewBacklog(store, "orders", "w9")
+	var visited []string
+	failures := 0
+	visit := func(_ context.Context, ids []string) ([]string, error) {
+		visited = append(visited, ids...)
+		if failures > 0 {
+			failures--
+			return nil, fmt.Errorf("read %s: %w", ids[0], state.ErrUnreadable)
+		}
+		return ids, nil
+	}
+	failures = 1
+	for range 2 {
+		if err := b.Sweep(t.Context(), visit); !errors.Is(err, state.ErrUnreadable) || errors.Is(err, state.ErrUnavailable) {
+			t.Errorf("got %v", err)
+		}
+	}
+	if diff := cmp.Diff([]string{"a0", "a2", "a0"}, visited); diff != "" {
+		t.Errorf("visited (-want +got):\n%s", diff)
+	}
+	if left := pages(t, store, "orders"); !slices.Contains(left, broken) {
+		t.Errorf("the page that cannot be decoded was given up: %v", left)
+	}
+	// Of an error that passes the sweep says at once that it broke off.
+	add(t, b, "a9")
+	away := fmt.Errorf("publish: %w", state.ErrUnavailable)
+	if err := b.Sweep(t.Context(), func(context.Context, []string) ([]string, error) { return nil, away }); !errors.Is(err, away) {
+		t.Errorf("got %v", err)
+	}
+	spoil(t, store, "backlog:orders")
+	if err := b.Sweep(t.Context(), visit); err == nil || errors.Is(err, state.ErrUnreadable) {
+		t.Errorf("without its directory the backlog shows nothing, and the error is %v", err)
+	}
+}
+
+// spoil replaces a document by one of another shape.
+func spoil(t *testing.T, store state.Store, key string) {
+	t.Helper()
+	if _, err := state.Update(t.Context(), store, key, func(doc *any, exists bool) error {
+		if !exists {
+			t.Fatalf("there is no %s", key)
+		}
+		*doc = "spoiled"
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -57,8 +57,8 @@ func (s *Dapr) Get(ctx context.Context, key string, doc any) (ETag, error) {
 	if len(item.Value) == 0 {
 		return "", fmt.Errorf("read %s: %w", key, ErrNotFound)
 	}
-	if err := json.Unmarshal(item.Value, doc); err != nil {
-		return "", fmt.Errorf("read %s: %w", key, err)
+	if err := Decode(key, item.Value, doc); err != nil {
+		return "", err
 	}
 	return ETag(item.Etag), nil
 }

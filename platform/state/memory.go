@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"encoding/json"
 	"fmt"
 	"strconv"
 	"sync"
@@ -38,8 +37,8 @@ func (m *Memory) Get(ctx context.Context, key string, doc any) (ETag, error) {
 	if !ok {
 		return "", fmt.Errorf("read %s: %w", key, ErrNotFound)
 	}
-	if err := json.Unmarshal(d.value, doc); err != nil {
-		return "", fmt.Errorf("read %s: %w", key, err)
+	if err := Decode(key, d.value, doc); err != nil {
+		return "", err
 	}
 	return d.etag, nil
 }

@@ -24,7 +24,18 @@ var (
 	ErrUnavailable = retryable.New("the state store is unavailable")
 	// ErrInvalid says that the store will never take this: a key it cannot have, a document too large for it.
 	ErrInvalid = retryable.NewPermanent("the state store cannot keep this")
+	// ErrUnreadable says that there is a document under the key and that it cannot be decoded. A retry does not help, and nothing
+	// is said about other documents.
+	ErrUnreadable = errors.New("the document cannot be decoded")
 )
+
+// Decode decodes the document that GetMany read under the key. The error is ErrUnreadable's, as that of Get.
+func Decode(key string, value []byte, doc any) error {
+	if err := json.Unmarshal(value, doc); err != nil {
+		return fmt.Errorf("read %s: %w: %w", key, ErrUnreadable, err)
+	}
+	return nil
+}
 
 // MaxDocument is the largest document that every store takes, in bytes of JSON; Cosmos DB's limit is the lowest.
 const MaxDocument = 2_000_000
@@ -33,7 +44,7 @@ const MaxDocument = 2_000_000
 type ETag string
 
 // Store keeps documents. It may be used by many goroutines. Every error wraps one of the errors above, except one of
-// encoding or decoding a document. A key is not empty and does not contain "||", which Dapr keeps for itself.
+// encoding a document. A key is not empty and does not contain "||", which Dapr keeps for itself.
 type Store interface {
 	// Get reads the document under key into doc and returns its ETag, or ErrNotFound.
 	Get(ctx context.Context, key string, doc any) (ETag, error)

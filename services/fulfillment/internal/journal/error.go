@@ -1,5 +1,10 @@
 package journal
 
+import "errors"
+
+// ErrUnreadable says that entries cannot be decoded. What else was asked for was done.
+var ErrUnreadable = errors.New("an entry of the journal cannot be decoded")
+
 // Kind says what sort of refusal an Error is.
 type Kind int
 

@@ -2,7 +2,6 @@ package ledger
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -103,7 +102,8 @@ func (s *Sagas) ListApproval(ctx context.Context, orderID string) error {
 	return nil
 }
 
-// Open shows visit the sagas that are not known to have ended, in batches, and forgets those whose order ids it returns.
+// Open shows visit the sagas that are not known to have ended, in batches, and forgets those whose order ids it returns. An
+// entry that cannot be decoded is not shown and stays on the list; the error, journal.ErrUnreadable's, comes after the others were shown.
 func (s *Sagas) Open(ctx context.Context, visit func(context.Context, []journal.Entry) (forget []string, err error)) error {
 	return s.each(ctx, s.open, visit)
 }
@@ -117,7 +117,8 @@ func (s *Sagas) Approvals(ctx context.Context, visit func(context.Context, []jou
 const maxBatch = 25
 
 func (s *Sagas) each(ctx context.Context, backlog *state.Backlog, visit func(context.Context, []journal.Entry) ([]string, error)) error {
-	return backlog.Sweep(ctx, func(ctx context.Context, ids []string) (forget []string, err error) {
+	err := backlog.Sweep(ctx, func(ctx context.Context, ids []string) (forget []string, err error) {
+		var unreadable []error // the others are visited first
 		for batch := range slices.Chunk(ids, maxBatch) {
 			keys := make([]string, len(batch))
 			for i, id := range batch {
@@ -134,8 +135,9 @@ func (s *Sagas) each(ctx context.Context, backlog *state.Backlog, visit func(con
 					continue // listed, and its entry not written yet
 				}
 				var e journal.Entry
-				if err := json.Unmarshal(doc, &e); err != nil {
-					return nil, fmt.Errorf("read %s: %w", key, err)
+				if err := state.Decode(key, doc, &e); err != nil {
+					unreadable = append(unreadable, err)
+					continue
 				}
 				entries = append(entries, e)
 			}
@@ -145,6 +147,10 @@ func (s *Sagas) each(ctx context.Context, backlog *state.Backlog, visit func(con
 			}
 			forget = append(forget, done...)
 		}
-		return forget, nil
+		return forget, errors.Join(unreadable...)
 	})
+	if errors.Is(err, state.ErrUnreadable) {
+		return fmt.Errorf("%w: %w", journal.ErrUnreadable, err)
+	}
+	return err
 }

@@ -96,7 +96,13 @@ func (c *Control) Start(ctx context.Context, order contracts.Order) error {
 		return fmt.Errorf("start the saga of %s: %w", order.OrderID, err)
 	}
 	if first {
-		return c.schedule(ctx, &e)
+		runs, err := c.schedule(ctx, &e)
+		if err != nil || !runs {
+			return err
+		}
+		// The engine has the saga and the journal did not: its store was lost. What the saga waits for it records again when it looks.
+		c.logger.WarnContext(ctx, "the journal lost the entry of a saga that is at work; it is recorded again", slog.String("order_id", order.OrderID))
+		return c.wake(ctx, order.OrderID)
 	}
 	if !e.Ended() {
 		if _, err := c.revive(ctx, &e); err != nil {
@@ -151,19 +157,24 @@ func decoded[T contracts.Payload](data []byte) (payload T, err error) {
 	return payload, json.Unmarshal(data, &payload)
 }
 
-func (c *Control) schedule(ctx context.Context, e *journal.Entry) error {
+// schedule has the engine run the saga, and reports whether it ran already.
+func (c *Control) schedule(ctx context.Context, e *journal.Entry) (runs bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, engineTimeout)
 	defer cancel()
 	in := Input{Order: e.Order, Limits: c.limits, Decided: e.Cancelled(), Restart: e.Restarts, OneByOne: true, Cancellable: true, KnowsBusy: true}
 	if e.Halt != nil {
 		in.Failure = &e.Halt.Failure
 	}
-	_, err := c.engine.ScheduleWorkflow(ctx, workflowFulfillOrder, workflow.WithInstanceID(e.Order.OrderID),
+	_, err = c.engine.ScheduleWorkflow(ctx, workflowFulfillOrder, workflow.WithInstanceID(e.Order.OrderID),
 		workflow.WithInput(in), workflow.WithStartTime(c.now()))
-	if err != nil && !alreadyRuns(err) {
-		return fmt.Errorf("start the saga of %s: %w", e.Order.OrderID, engineFailed(err))
+	switch {
+	case err == nil:
+		return false, nil
+	case alreadyRuns(err):
+		return true, nil
+	default:
+		return false, fmt.Errorf("start the saga of %s: %w", e.Order.OrderID, engineFailed(err))
 	}
-	return nil
 }
 
 // revive runs a saga anew that the engine does not know, because the process that began it died before it got there or because
@@ -181,7 +192,8 @@ func (c *Control) revive(ctx context.Context, e *journal.Entry) (bool, error) {
 	if err != nil || !restarted {
 		return false, err
 	}
-	return true, c.schedule(ctx, &now)
+	_, err = c.schedule(ctx, &now)
+	return true, err
 }
 
 // runs reports whether the engine has the saga at work.

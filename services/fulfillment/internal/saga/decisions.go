@@ -2,7 +2,9 @@ package saga
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"log/slog"
 	"strconv"
 	"time"
 
@@ -65,8 +67,14 @@ func (a activities) settleApproval(ctx context.Context, in ApprovalInput) (d Dec
 	order := in.Order
 	err = traced(ctx, activitySettleApproval, order.OrderID, func(ctx context.Context) error {
 		e, err := a.Journal.Change(ctx, order.OrderID, func(e *journal.Entry) (bool, error) {
+			if e.Approval == nil {
+				return false, errApprovalLost
+			}
 			return e.Settle(in.Expired, a.Now()), nil
 		})
+		if errors.Is(err, errApprovalLost) {
+			e, err = a.restoreApproval(ctx, in)
+		}
 		if err != nil {
 			return fmt.Errorf("settle the approval: %w", err)
 		}
@@ -84,6 +92,28 @@ func (a activities) settleApproval(ctx context.Context, in ApprovalInput) (d Dec
 		return a.tell(ctx, key(order, contracts.StepApproval), order, contracts.StepApproval, said)
 	})
 	return d, err
+}
+
+var errApprovalLost = errors.New("the journal does not hold the approval that was asked for")
+
+// restoreApproval asks again for an approval that the journal lost with its store, until the time that was first given for it, and
+// ends it if it can be ended.
+func (a activities) restoreApproval(ctx context.Context, in ApprovalInput) (journal.Entry, error) {
+	order := in.Order
+	a.Logger.WarnContext(ctx, "the journal lost the approval that a saga waits for; it is asked for again", slog.String("order_id", order.OrderID))
+	if err := a.Journal.ListApproval(ctx, order.OrderID); err != nil {
+		return journal.Entry{}, err
+	}
+	e, err := a.Journal.Change(ctx, order.OrderID, func(e *journal.Entry) (bool, error) {
+		e.Begin(order, a.Now())
+		e.RequestApproval(in.RequestedAt, in.ExpiresAt)
+		e.Settle(in.Expired, a.Now())
+		return true, nil
+	})
+	if err == nil && e.AwaitsApproval() {
+		err = askForApproval(ctx, a.Events, order, e.Approval)
+	}
+	return e, err
 }
 
 // refusal is why a decided approval does not approve; nil when it does.
@@ -134,9 +164,20 @@ func tellOfHalt(ctx context.Context, events Events, e *journal.Entry) error {
 func (a activities) takeRepair(ctx context.Context, in HaltInput) (repaired bool, err error) {
 	order := in.Order
 	err = traced(ctx, activityTakeRepair, order.OrderID, func(ctx context.Context) error {
-		e, err := a.Journal.Get(ctx, order.OrderID)
+		lost := false
+		e, err := a.Journal.Change(ctx, order.OrderID, func(e *journal.Entry) (bool, error) {
+			begun := e.Begin(order, a.Now()) // false, unless the entry was lost
+			lost = !e.Ended() && e.Repaired(in.Round) == nil && e.Stop(journal.Halt{
+				Round: in.Round, Since: a.Now().UTC(), Failure: in.Failure, Undone: in.Undone, NotUndone: in.NotUndone,
+			})
+			return begun || lost, nil
+		})
 		if err != nil {
 			return fmt.Errorf("take the repair: %w", err)
+		}
+		if lost {
+			a.Logger.WarnContext(ctx, "the journal lost the halt of a saga; it is recorded again", slog.String("order_id", order.OrderID))
+			return tellOfHalt(ctx, a.Events, &e)
 		}
 		repair := e.Repaired(in.Round)
 		if repair == nil {

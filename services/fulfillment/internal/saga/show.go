@@ -36,7 +36,7 @@ var errEnough = errors.New("enough")
 // List returns at most limit sagas that have not ended, oldest first, of one state or of all when state is empty, and whether
 // there are more.
 func (c *Control) List(ctx context.Context, state journal.State, limit int) (entries []journal.Entry, more bool, err error) {
-	return list(ctx, c.journal.Open, limit, func(e *journal.Entry) bool {
+	return c.list(ctx, c.journal.Open, limit, func(e *journal.Entry) bool {
 		now := e.State(c.now(), c.stuckAfter)
 		return e.Started() && now != journal.Ended && (state == "" || now == state)
 	})
@@ -45,12 +45,12 @@ func (c *Control) List(ctx context.Context, state journal.State, limit int) (ent
 // Approvals returns at most limit sagas that asked for an approval, oldest first, those of which keep says so, and whether
 // there are more.
 func (c *Control) Approvals(ctx context.Context, keep func(e *journal.Entry) bool, limit int) (entries []journal.Entry, more bool, err error) {
-	return list(ctx, c.journal.Approvals, limit, keep)
+	return c.list(ctx, c.journal.Approvals, limit, keep)
 }
 
 type visitor = func(context.Context, []journal.Entry) (forget []string, err error)
 
-func list(ctx context.Context, each func(context.Context, visitor) error, limit int, keep func(e *journal.Entry) bool) (kept []journal.Entry, more bool, err error) {
+func (c *Control) list(ctx context.Context, each func(context.Context, visitor) error, limit int, keep func(e *journal.Entry) bool) (kept []journal.Entry, more bool, err error) {
 	seen := map[string]bool{} // a list can name an order twice
 	err = each(ctx, func(_ context.Context, entries []journal.Entry) ([]string, error) {
 		for i := range entries {
@@ -65,10 +65,15 @@ func list(ctx context.Context, each func(context.Context, visitor) error, limit 
 		}
 		return nil, nil
 	})
-	if errors.Is(err, errEnough) {
+	switch {
+	case errors.Is(err, errEnough):
 		return kept, true, nil
+	case errors.Is(err, journal.ErrUnreadable):
+		c.logger.ErrorContext(ctx, "saga cannot be read and is missing from the list", slog.Any("error", err))
+		return kept, false, nil
+	default:
+		return kept, false, err
 	}
-	return kept, false, err
 }
 
 // Wait says what a saga waits for now, and State what it is about.

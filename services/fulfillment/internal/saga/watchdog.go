@@ -2,6 +2,7 @@ package saga
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"time"
@@ -49,7 +50,7 @@ const approvalsKept = 30 * 24 * time.Hour
 // Look looks at every open saga once, and takes old approvals off their list.
 func (w *Watchdog) Look(ctx context.Context) error {
 	c := w.control
-	err := c.journal.Approvals(ctx, func(_ context.Context, entries []journal.Entry) (old []string, err error) {
+	approvals := c.journal.Approvals(ctx, func(_ context.Context, entries []journal.Entry) (old []string, err error) {
 		for i := range entries {
 			if e := &entries[i]; e.Ended() && c.now().Sub(e.EndedAt) > approvalsKept {
 				old = append(old, e.Order.OrderID)
@@ -57,11 +58,11 @@ func (w *Watchdog) Look(ctx context.Context) error {
 		}
 		return old, nil
 	})
-	if err != nil {
-		return fmt.Errorf("tidy the approvals: %w", err)
+	if approvals != nil {
+		approvals = fmt.Errorf("tidy the approvals: %w", approvals)
 	}
 	ending := 0
-	return c.journal.Open(ctx, func(ctx context.Context, entries []journal.Entry) (ended []string, err error) {
+	open := c.journal.Open(ctx, func(ctx context.Context, entries []journal.Entry) (ended []string, err error) {
 		for i := range entries {
 			e := &entries[i]
 			if e.Ended() {
@@ -79,6 +80,7 @@ func (w *Watchdog) Look(ctx context.Context) error {
 		}
 		return ended, nil
 	})
+	return errors.Join(approvals, open)
 }
 
 // maxEnding bounds how many lost sagas one look ends: where a busy engine is taken for one that lost them, they must not become

@@ -21,6 +21,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"waybill/contracts"
+	"waybill/platform/state"
 	"waybill/services/notifications/internal/contact"
 	"waybill/services/notifications/internal/message"
 )
@@ -30,7 +31,8 @@ type Messages interface {
 	Create(ctx context.Context, m message.Message) (stored message.Message, created bool, err error)
 	Get(ctx context.Context, id string) (message.Message, error)
 	Update(ctx context.Context, id string, change func(m *message.Message) bool) (message.Message, error)
-	Many(ctx context.Context, ids []string) (map[string]message.Message, error)
+	// Many reads messages; one that is stored and cannot be read is in unreadable, with the error, and not in messages.
+	Many(ctx context.Context, ids []string) (messages map[string]message.Message, unreadable map[string]error, err error)
 	// Place names where the message is, At and UpdateAt are for all messages there.
 	Place(id string) string
 	At(ctx context.Context, place string) ([]message.Message, error)
@@ -547,14 +549,18 @@ func (c *Courier) sweepOnce(ctx context.Context, grace time.Duration) error {
 				unknown, ids = append(unknown, e), append(ids, e.id)
 			}
 		}
-		messages, err := c.Messages.Many(ctx, ids)
+		messages, unreadable, err := c.Messages.Many(ctx, ids)
 		if err != nil {
 			return nil, err
+		}
+		for id, err := range unreadable {
+			c.Logger.ErrorContext(ctx, "notification cannot be read and stays in the backlog", slog.String("notification_id", id), slog.Any("error", err))
 		}
 		for _, e := range unknown {
 			m, ok := messages[e.id]
 			q := c.queues[m.Channel]
 			switch {
+			case unreadable[e.id] != nil:
 			case !ok, m.Round > e.n:
 				// A later round has an entry of its own.
 				done = append(done, e.text)
@@ -576,6 +582,10 @@ func (c *Courier) sweepOnce(ctx context.Context, grace time.Duration) error {
 		}
 		return done, nil
 	})
+	if errors.Is(err, state.ErrUnreadable) {
+		c.Logger.ErrorContext(ctx, "a part of the backlog of notifications cannot be read; the others were", slog.Any("error", err))
+		err = nil
+	}
 	if err != nil {
 		return err
 	}

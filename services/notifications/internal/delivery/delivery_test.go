@@ -1050,3 +1050,64 @@ func (w *world) allSettled(all []message.Message) bool {
 	}
 	return true
 }
+
+// spoil replaces a document by one of another shape.
+func (w *world) spoil(key string) {
+	w.t.Helper()
+	if _, err := state.Update(w.t.Context(), w.docs, key, func(doc *any, exists bool) error {
+		if !exists {
+			w.t.Fatalf("there is no %s", key)
+		}
+		*doc = "spoiled"
+		return nil
+	}); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// A document that cannot be decoded, of a message, a customer or a part of the backlog, holds up no other message, and its own
+// message stays in the backlog.
+func TestWhatCannotBeDecodedHoldsUpNobody(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		left := func(order, customer string) string {
+			m := shippedOf(t, order, contracts.ChannelEmail)
+			m.CustomerID = customer
+			if _, _, err := w.messages.Create(t.Context(), m); err != nil {
+				t.Fatal(err)
+			}
+			if err := state.NewBacklog(w.docs, "notifications", "left-"+order).Add(t.Context(), m.ID); err != nil {
+				t.Fatal(err)
+			}
+			return m.ID
+		}
+		first, broken, unlisted, last := left("ORD-1", "CUST-123"), left("ORD-2", "CUST-123"), left("ORD-3", "CUST-123"), left("ORD-4", "CUST-123")
+		w.spoil("order-messages:ORD-2")
+		w.spoil("backlog:notifications:left-ORD-3:0")
+		// Two customers whose messages wait for an address.
+		w.during(w.process(w.docs), time.Second, nil)
+		waiting := w.process(w.docs)
+		for _, customer := range []string{"CUST-1", "CUST-2"} {
+			m := shippedOf(t, "ORD-OF-"+customer, contracts.ChannelEmail)
+			m.CustomerID = customer
+			w.accept(waiting, m)
+		}
+		w.spoil("contact:CUST-1")
+		w.during(w.process(w.docs), 2*addressWait, nil)
+		w.settled(first, message.Delivered, 1)
+		w.settled(last, message.Delivered, 1)
+		w.settled("ORD-OF-CUST-2:order_shipped:email", message.Failed, 0)
+		if n := w.channels[contracts.ChannelEmail].times(broken) + w.channels[contracts.ChannelEmail].times(unlisted); n != 0 {
+			t.Errorf("%d messages were sent that nobody can read", n)
+		}
+		var listed []string
+		err := state.NewBacklog(w.docs, "notifications", "reader").Sweep(t.Context(), func(_ context.Context, ids []string) ([]string, error) {
+			listed = append(listed, ids...)
+			return nil, nil
+		})
+		if !errors.Is(err, state.ErrUnreadable) || !slices.Contains(listed, broken) {
+			t.Errorf("the backlog holds %v, %v; want %s in it", listed, err, broken)
+		}
+	})
+}

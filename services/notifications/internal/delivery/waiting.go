@@ -2,16 +2,19 @@ package delivery
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
 	"golang.org/x/sync/errgroup"
 
+	"waybill/platform/state"
 	"waybill/services/notifications/internal/contact"
 	"waybill/services/notifications/internal/message"
 )
@@ -194,6 +197,7 @@ func (c *Courier) lookForArrivals(ctx context.Context) {
 
 func (c *Courier) lookAtArrivals(ctx context.Context, entries []string) (done []string, err error) {
 	seen := map[string]bool{}
+	var failed error // of a customer whose documents cannot be read; the others are looked at all the same
 	for _, e := range entries {
 		at, customerID, ok := timed(e)
 		if !ok {
@@ -203,7 +207,10 @@ func (c *Courier) lookAtArrivals(ctx context.Context, entries []string) (done []
 		// The time is taken before the documents are read.
 		over := time.Since(at) >= arrivalGrace
 		if !seen[customerID] {
-			if err := c.lookAtCustomer(ctx, customerID); err != nil {
+			if err := c.lookAtCustomer(ctx, customerID); errors.Is(err, state.ErrUnreadable) {
+				failed = err
+				continue
+			} else if err != nil {
 				return done, err
 			}
 			seen[customerID] = true
@@ -212,7 +219,7 @@ func (c *Courier) lookAtArrivals(ctx context.Context, entries []string) (done []
 			done = append(done, e)
 		}
 	}
-	return done, nil
+	return done, failed
 }
 
 func (c *Courier) lookAtCustomer(ctx context.Context, customerID string) error {
@@ -220,14 +227,19 @@ func (c *Courier) lookAtCustomer(ctx context.Context, customerID string) error {
 	if err != nil {
 		return err
 	}
+	var failed error // of a place that cannot be read
 	for _, w := range known.Waiting {
-		if _, err := c.decide(ctx, customerID, w.Place, func(m *message.Message, now time.Time) func(*message.Message) bool {
+		_, err := c.decide(ctx, customerID, w.Place, func(m *message.Message, now time.Time) func(*message.Message) bool {
 			return verdict(&known, m, now)
-		}); err != nil {
+		})
+		switch {
+		case errors.Is(err, state.ErrUnreadable):
+			failed = err
+		case err != nil:
 			return err
 		}
 	}
-	return nil
+	return failed
 }
 
 // timed reads an entry that begins with a time.
@@ -280,6 +292,7 @@ func (c *Courier) lookForExpiries(ctx context.Context) {
 func (c *Courier) lookAtExpiries(ctx context.Context, entries []string) (done []string, err error) {
 	now := time.Now()
 	looked := make([]bool, len(entries))
+	var failed atomic.Pointer[error]
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(expiryParallel)
 	for i, e := range entries {
@@ -294,17 +307,23 @@ func (c *Courier) lookAtExpiries(ctx context.Context, entries []string) (done []
 		}
 		group.Go(func() error {
 			known, err := c.Contacts.Get(ctx, customerID)
-			if err != nil {
-				return err
+			if err == nil {
+				_, err = c.decide(ctx, customerID, place, func(m *message.Message, now time.Time) func(*message.Message) bool {
+					return verdict(&known, m, now)
+				})
 			}
-			_, err = c.decide(ctx, customerID, place, func(m *message.Message, now time.Time) func(*message.Message) bool {
-				return verdict(&known, m, now)
-			})
+			if errors.Is(err, state.ErrUnreadable) {
+				failed.Store(&err) // the others are looked at all the same
+				return nil
+			}
 			looked[i] = err == nil
 			return err
 		})
 	}
 	err = group.Wait()
+	if unreadable := failed.Load(); err == nil && unreadable != nil {
+		err = *unreadable
+	}
 	for i, e := range entries {
 		if looked[i] {
 			done = append(done, e)

@@ -4,10 +4,10 @@ package store
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -174,34 +174,35 @@ func (s *Messages) UpdateAt(ctx context.Context, place string, change func(m *me
 	return changed, err
 }
 
-// Many reads messages by their ids; a missing one is missing from the answer.
-func (s *Messages) Many(ctx context.Context, ids []string) (map[string]message.Message, error) {
-	wanted := make(map[string]bool, len(ids))
-	keys := make([]string, 0, len(ids))
+// Many reads messages by their ids; a missing one is missing from the answer. A message whose document cannot be decoded is in
+// unreadable instead, with the error.
+func (s *Messages) Many(ctx context.Context, ids []string) (messages map[string]message.Message, unreadable map[string]error, err error) {
+	wanted := make(map[string][]string, len(ids)) // ids by the key of their document
 	for _, id := range ids {
-		wanted[id] = true
-		keys = append(keys, home(id))
+		wanted[home(id)] = append(wanted[home(id)], id)
 	}
-	slices.Sort(keys)
-	messages := make(map[string]message.Message, len(ids))
-	for batch := range slices.Chunk(slices.Compact(keys), maxBatch) {
+	messages, unreadable = make(map[string]message.Message, len(ids)), map[string]error{}
+	for batch := range slices.Chunk(slices.Sorted(maps.Keys(wanted)), maxBatch) {
 		values, err := s.state.GetMany(ctx, batch)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		for key, value := range values {
 			var d document
-			if err := json.Unmarshal(value, &d); err != nil {
-				return nil, fmt.Errorf("read %s: %w", key, err)
+			if err := state.Decode(key, value, &d); err != nil {
+				for _, id := range wanted[key] {
+					unreadable[id] = err
+				}
+				continue
 			}
 			for _, m := range d.Messages {
-				if wanted[m.ID] {
+				if slices.Contains(wanted[key], m.ID) {
 					messages[m.ID] = m
 				}
 			}
 		}
 	}
-	return messages, nil
+	return messages, unreadable, nil
 }
 
 // OfOrder reads the order's messages in the order in which they were asked for.
@@ -210,8 +211,11 @@ func (s *Messages) OfOrder(ctx context.Context, orderID string) ([]message.Messa
 	if _, err := s.state.Get(ctx, orderKey(orderID), &d); err != nil && !errors.Is(err, state.ErrNotFound) {
 		return nil, err
 	}
-	elsewhere, err := s.Many(ctx, d.Elsewhere)
+	elsewhere, unreadable, err := s.Many(ctx, d.Elsewhere)
 	if err != nil {
+		return nil, err
+	}
+	for _, err := range unreadable {
 		return nil, err
 	}
 	messages := d.Messages

@@ -45,7 +45,7 @@ func TestMessagesByTheirIDsAndOrders(t *testing.T) {
 		if got, err := s.Get(t.Context(), m.ID); err != nil || got.ID != m.ID || got.Attempts != 1 {
 			t.Errorf("%s: %+v, %v", m.ID, got, err)
 		}
-		many, err := s.Many(t.Context(), []string{m.ID, "ORD-1:order_failed:email", m.ID})
+		many, _, err := s.Many(t.Context(), []string{m.ID, "ORD-1:order_failed:email", m.ID})
 		if err != nil || len(many) != 1 || many[m.ID].Attempts != 1 {
 			t.Errorf("%s: %+v, %v", m.ID, many, err)
 		}

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"waybill/contracts"
@@ -142,6 +143,8 @@ func (s *Service) follow(ctx context.Context, e eventing.Event, orderID string, 
 	var o *order.Order
 	err = s.Orders.Update(ctx, id, func(stored *order.Order) (*order.Order, error) {
 		if o = stored; o == nil {
+			s.Logger.WarnContext(ctx, "event of an order that is not stored; it is dead-lettered (make doctor looks for lost orders)",
+				slog.String("order_id", orderID), slog.String("event_type", e.Type), slog.String("event_id", e.ID))
 			return nil, eventing.Reject(order.ErrNotFound(orderID))
 		}
 		if !learn(o, cause) {

@@ -2,9 +2,8 @@ package store
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 
@@ -101,7 +100,10 @@ func (s *Store) List(ctx context.Context, customerID string, status order.Status
 		}
 		ids = ids[:at-first]
 		ids = ids[max(0, len(ids)-wanted):]
-		found, err := s.many(ctx, ids)
+		found, unreadable, err := s.many(ctx, ids)
+		if err == nil {
+			err = joined(unreadable)
+		}
 		if err != nil {
 			return nil, 0, err
 		}
@@ -120,9 +122,10 @@ func (s *Store) List(ctx context.Context, customerID string, status order.Status
 	return orders, at, nil
 }
 
-// many reads orders, by batches, for an answer of the sidecar is limited to 4 MiB.
-func (s *Store) many(ctx context.Context, ids []order.ID) (map[order.ID]*order.Order, error) {
-	orders := make(map[order.ID]*order.Order, len(ids))
+// many reads orders, by batches, for an answer of the sidecar is limited to 4 MiB. An order whose
+// document cannot be decoded is in unreadable instead, with the error.
+func (s *Store) many(ctx context.Context, ids []order.ID) (orders map[order.ID]*order.Order, unreadable map[order.ID]error, err error) {
+	orders, unreadable = make(map[order.ID]*order.Order, len(ids)), map[order.ID]error{}
 	for batch := range slices.Chunk(ids, maxBatch) {
 		keys := make([]string, len(batch))
 		for i, id := range batch {
@@ -130,16 +133,29 @@ func (s *Store) many(ctx context.Context, ids []order.ID) (map[order.ID]*order.O
 		}
 		values, err := s.state.GetMany(ctx, keys)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
-		for key, value := range values {
-			var d document
-			if err := json.Unmarshal(value, &d); err != nil {
-				return nil, fmt.Errorf("read %s: %w", key, err)
+		for _, id := range batch {
+			value, exists := values[orderKey(id)]
+			if !exists {
+				continue
 			}
-			o := d.order()
-			orders[o.ID()] = o
+			var d document
+			if err := state.Decode(orderKey(id), value, &d); err != nil {
+				unreadable[id] = err
+				continue
+			}
+			orders[id] = d.order()
 		}
 	}
-	return orders, nil
+	return orders, unreadable, nil
+}
+
+// joined is one error of many, in the order of the ids.
+func joined(unreadable map[order.ID]error) error {
+	var errs []error
+	for _, id := range slices.Sorted(maps.Keys(unreadable)) {
+		errs = append(errs, unreadable[id])
+	}
+	return errors.Join(errs...)
 }

@@ -160,7 +160,8 @@ func (s *Store) Watch(ctx context.Context, o *order.Order) error { return s.open
 
 // Sweep shows visit the orders of the backlog, part by part: their ids, and those of them that are in the store. It takes
 // from the backlog the ids that visit returns as done, and ends with the first error. An id may be shown again, and one
-// that is missing from the store may be of an order that is just about to be saved.
+// that is missing from the store may be of an order that is just about to be saved. An order that is stored and cannot be decoded
+// is not shown and stays in the backlog; Sweep returns the error once it has shown the others.
 func (s *Store) Sweep(ctx context.Context, visit func(ctx context.Context, ids []order.ID, found map[order.ID]*order.Order) (done []order.ID, err error)) error {
 	return s.open.ids.Sweep(ctx, func(ctx context.Context, listed []string) ([]string, error) {
 		ids := make([]order.ID, len(listed))
@@ -169,11 +170,15 @@ func (s *Store) Sweep(ctx context.Context, visit func(ctx context.Context, ids [
 		}
 		slices.Sort(ids)
 		ids = slices.Compact(ids)
-		found, err := s.many(ctx, ids)
+		found, unreadable, err := s.many(ctx, ids)
 		if err != nil {
 			return nil, err
 		}
+		ids = slices.DeleteFunc(ids, func(id order.ID) bool { return unreadable[id] != nil })
 		ended, err := visit(ctx, ids, found)
+		if err == nil {
+			err = joined(unreadable)
+		}
 		done := make([]string, len(ended))
 		for i, id := range ended {
 			done[i] = string(id)

@@ -574,3 +574,38 @@ func TestListReadsABoundedNumber(t *testing.T) {
 		t.Error(diff)
 	}
 }
+
+// An order that cannot be decoded hides no other from the sweep, is not taken for one that is missing, and stays in the backlog.
+func TestAnOrderThatCannotBeDecodedHidesNoOther(t *testing.T) {
+	t.Parallel()
+	documents := state.NewMemory()
+	s := store.New(documents, "writer", time.Hour)
+	for _, id := range []order.ID{"o-1", "o-2", "o-3"} {
+		o := newOrder(t, string(id), "c-1")
+		if err := s.Create(t.Context(), o); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Update(t.Context(), id, confirm); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := state.Update(t.Context(), documents, "order:o-2", func(doc *any, _ bool) error { *doc = "spoiled"; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		var shown []order.ID
+		err := s.Sweep(t.Context(), func(_ context.Context, ids []order.ID, found map[order.ID]*order.Order) ([]order.ID, error) {
+			if len(found) != len(ids) {
+				t.Errorf("%d of %v are there", len(found), ids)
+			}
+			shown = append(shown, ids...)
+			return nil, nil
+		})
+		if !errors.Is(err, state.ErrUnreadable) || !strings.Contains(err.Error(), "order:o-2") {
+			t.Errorf("got %v", err)
+		}
+		if diff := cmp.Diff([]order.ID{"o-1", "o-3"}, shown); diff != "" {
+			t.Error(diff)
+		}
+	}
+}

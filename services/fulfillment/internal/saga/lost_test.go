@@ -1,0 +1,132 @@
+package saga_test
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"waybill/contracts"
+	"waybill/platform/state"
+	"waybill/services/fulfillment/internal/journal"
+	"waybill/services/fulfillment/internal/saga"
+)
+
+// forget empties a document, as if its store had been deleted while the engine kept its own.
+func (w *world) forget(key string) {
+	w.t.Helper()
+	if _, err := state.Update(w.t.Context(), w.store, key, func(doc *map[string]any, exists bool) error {
+		if !exists {
+			w.t.Fatalf("there is no %s", key)
+		}
+		*doc = map[string]any{}
+		return nil
+	}); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// The journal can be lost while the engine has the saga at work. When orders asks about the order, the approval that the saga waits
+// for is asked for again, with the time that was first given; it is listed, and can be decided.
+func TestAnApprovalThatTheJournalLostIsAskedForAgain(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, quick)
+	order := aLargeOrder("ORDER-1")
+	w.start(order)
+	first := w.until(order, "an approval", (*journal.Entry).AwaitsApproval)
+	w.forget("saga:" + order.OrderID)
+	w.forget("backlog:approvals")
+	w.forget("backlog:sagas")
+	if err := w.decide(order, true, "approver@example.com"); err == nil {
+		t.Error("an approval was decided that the journal does not hold")
+	}
+	w.start(order) // orders announces the confirmation again
+	again := w.until(order, "the approval", (*journal.Entry).AwaitsApproval)
+	if !again.Approval.ExpiresAt.Equal(first.Approval.ExpiresAt) || !again.Approval.RequestedAt.Equal(first.Approval.RequestedAt) {
+		t.Errorf("the approval is %+v, first it was %+v", again.Approval, first.Approval)
+	}
+	listed, _, err := w.starts.Approvals(t.Context(), (*journal.Entry).AwaitsApproval, 10)
+	if err != nil || len(listed) != 1 {
+		t.Errorf("listed: %v, %v", listed, err)
+	}
+	if err := w.decide(order, true, "approver@example.com"); err != nil {
+		t.Fatal(err)
+	}
+	w.wantFulfilled(order, w.end(order))
+}
+
+// An approval whose time is up when its journal is lost ends by that, and not in a loop.
+func TestAnApprovalThatTheJournalLostRunsOut(t *testing.T) {
+	t.Parallel()
+	limits := quick
+	limits.Approval = 200 * time.Millisecond
+	w := newWorld(t, limits)
+	order := aLargeOrder("ORDER-1")
+	w.start(order)
+	w.until(order, "an approval", (*journal.Entry).AwaitsApproval)
+	w.forget("saga:" + order.OrderID)
+	if result := w.end(order); result.Code != journal.CodeTimedOut {
+		t.Errorf("result %+v, want %s", result, journal.CodeTimedOut)
+	}
+	if e := w.until(order, "an end", (*journal.Entry).Ended); e.Outcome != journal.Failed || e.Order.CustomerID != order.CustomerID {
+		t.Errorf("the journal holds %+v", e)
+	}
+}
+
+// A saga that stands still for a repair is found again after its journal was lost, and can be repaired.
+func TestAHaltThatTheJournalLostIsRecordedAgain(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, quick)
+	order := anOrder("ORDER-1")
+	order.ShipTo.Zip = "X-REFUSED"
+	w.faults.set("Refund", 1000, false)
+	w.start(order)
+	first := w.until(order, "a halt", (*journal.Entry).Halted)
+	w.forget("saga:" + order.OrderID)
+	w.faults.set("Refund", 0, false)
+	w.start(order)
+	again := w.until(order, "the halt", (*journal.Entry).Halted)
+	if diff := cmp.Diff(first.Halt.NotUndone, again.Halt.NotUndone); diff != "" {
+		t.Error(diff)
+	}
+	if _, err := w.starts.Repair(t.Context(), order.OrderID, "operator@example.com", "The provider answers again."); err != nil {
+		t.Fatal(err)
+	}
+	if result := w.end(order); result.Outcome != journal.Failed {
+		t.Errorf("result %+v", result)
+	}
+}
+
+// An entry that cannot be decoded hides no other from the watchdog, nor from the lists.
+func TestAnEntryThatCannotBeDecodedHidesNoOther(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, quick)
+	orders := []contracts.Order{aLargeOrder("ORDER-1"), aLargeOrder("ORDER-2"), aLargeOrder("ORDER-3")}
+	for _, order := range orders {
+		w.start(order)
+		w.until(order, "an approval", (*journal.Entry).AwaitsApproval)
+	}
+	if _, err := state.Update(t.Context(), w.store, "saga:ORDER-2", func(doc *any, _ bool) error { *doc = "spoiled"; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	for _, order := range orders {
+		if err := w.lose(order); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := saga.NewWatchdog(w.starts, 0, time.Minute).Look(t.Context()); !errors.Is(err, journal.ErrUnreadable) {
+		t.Errorf("the watchdog says %v", err)
+	}
+	for _, order := range []contracts.Order{orders[0], orders[2]} {
+		w.until(order, "a restart", func(e *journal.Entry) bool { return e.Restarts == 1 })
+	}
+	open, _, err := w.starts.List(t.Context(), "", 10)
+	if err != nil || len(open) != 2 {
+		t.Errorf("open: %v, %v", open, err)
+	}
+	waiting, _, err := w.starts.Approvals(t.Context(), (*journal.Entry).AwaitsApproval, 10)
+	if err != nil || len(waiting) != 2 {
+		t.Errorf("waiting: %v, %v", waiting, err)
+	}
+}
