@@ -153,7 +153,7 @@ func (s *Store) many(ctx context.Context, ids []order.ID) (orders map[order.ID]*
 
 // joined is one error of many, in the order of the ids.
 func joined(unreadable map[order.ID]error) error {
-	var errs []error
+	errs := make([]error, 0, len(unreadable))
 	for _, id := range slices.Sorted(maps.Keys(unreadable)) {
 		errs = append(errs, unreadable[id])
 	}
