@@ -96,8 +96,11 @@ func (a activities) settleApproval(ctx context.Context, in ApprovalInput) (d Dec
 
 var errApprovalLost = errors.New("the journal does not hold the approval that was asked for")
 
-// restoreApproval asks again for an approval that the journal lost with its store, until the time that was first given for it, and
-// ends it if it can be ended.
+// restoredApproval is how long a person has to decide about an approval that was restored. When the time that was first given is
+// over the saga ends the wait all the same: its history has that time.
+const restoredApproval = 24 * time.Hour
+
+// restoreApproval asks again for an approval that the journal lost with its store, and ends it if it can be ended.
 func (a activities) restoreApproval(ctx context.Context, in ApprovalInput) (journal.Entry, error) {
 	order := in.Order
 	a.Logger.WarnContext(ctx, "the journal lost the approval that a saga waits for; it is asked for again", slog.String("order_id", order.OrderID))
@@ -105,9 +108,10 @@ func (a activities) restoreApproval(ctx context.Context, in ApprovalInput) (jour
 		return journal.Entry{}, err
 	}
 	e, err := a.Journal.Change(ctx, order.OrderID, func(e *journal.Entry) (bool, error) {
-		e.Begin(order, a.Now())
-		e.RequestApproval(in.RequestedAt, in.ExpiresAt)
-		e.Settle(in.Expired, a.Now())
+		now := a.Now()
+		e.Begin(order, now)
+		e.RequestApproval(now, now.Add(restoredApproval))
+		e.Settle(in.Expired, now)
 		return true, nil
 	})
 	if err == nil && e.AwaitsApproval() {

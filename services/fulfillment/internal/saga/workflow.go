@@ -235,7 +235,7 @@ func (r *run) approval() {
 	for news := r.restart > 0; ; news = false {
 		expired := !news && r.wait(max(0, until.Sub(r.ctx.CurrentTimeUTC()))) // a negative wait would never end
 		var d Decisions
-		if r.call(activitySettleApproval, ApprovalInput{Order: r.order, RequestedAt: now, ExpiresAt: until, Expired: expired}, r.limits.lasting(), &d) != nil {
+		if r.call(activitySettleApproval, ApprovalInput{Order: r.order, Expired: expired}, r.limits.lasting(), &d) != nil {
 			r.technical(activitySettleApproval)
 			return
 		}
