@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"waybill/contracts"
+	"waybill/devrun/internal/broker"
 	"waybill/devrun/internal/console"
 	"waybill/devrun/internal/datadir"
 	"waybill/devrun/internal/local"
@@ -135,6 +136,12 @@ func up(ctx context.Context, hurry <-chan struct{}, args []string, out io.Writer
 	if err != nil {
 		return err
 	}
+	workflows, badWorkflows := duration("WORKFLOW_RETENTION")
+	cleanup, badCleanup := duration("STATE_CLEANUP_INTERVAL")
+	_, badBroker := broker.ReadRetention(os.Getenv("BROKER_RETENTION"))
+	if err := errors.Join(badWorkflows, badCleanup, badBroker); err != nil {
+		return err
+	}
 	return local.Up(ctx, hurry, local.Options{
 		Root:        root,
 		Data:        dataFolder(root, *data),
@@ -143,7 +150,22 @@ func up(ctx context.Context, hurry <-chan struct{}, args []string, out io.Writer
 		Topics:      contracts.Topics(),
 		Out:         out,
 		Colour:      coloured(out, *plain),
+
+		WorkflowRetention: workflows, StateCleanup: cleanup,
 	})
+}
+
+// duration reads an environment variable; unset it is zero.
+func duration(name string) (time.Duration, error) {
+	text := os.Getenv(name)
+	if text == "" {
+		return 0, nil
+	}
+	d, err := time.ParseDuration(text)
+	if err != nil || d < time.Second {
+		return 0, fmt.Errorf("%s is %q: a duration of at least 1s is expected, such as 1h", name, text)
+	}
+	return d, nil
 }
 
 func coloured(out io.Writer, plain bool) bool {

@@ -53,6 +53,18 @@ param operatorsEmail string
 @minLength(1)
 param approvalThreshold string = '5000.00 USD'
 
+@description('How long an order is kept after it has ended, such as 17520h. 0 is for ever.')
+param orderRetention string = '0'
+
+@description('How long the journal of a saga is kept after the saga has ended; what stock and partners know of the order, 30 days longer. At least as long as an event can come again: 0, which is for ever, or more than the 7 days of the bus and the retention of dead letters.')
+param sagaRetention string = '0'
+
+@description('How long messages to customers are kept after their outcome. 0 is for ever.')
+param messageRetention string = '2160h'
+
+@description('How long a dead letter is kept that was redriven or dismissed. 0 is for ever.')
+param deadLetterRetention string = '2160h'
+
 @description('The SMTP server.')
 @minLength(1)
 param emailHost string
@@ -346,7 +358,16 @@ module orders 'modules/service.bicep' = [for (location, i) in locations: {
     release: release
     corsOrigins: corsOrigins
     port: 8001
-    settings: []
+    settings: [
+      {
+        name: 'ORDER_RETENTION'
+        value: orderRetention
+      }
+      {
+        name: 'DEAD_LETTER_RETENTION'
+        value: deadLetterRetention
+      }
+    ]
     identityIds: [
       componentsIdentity.outputs.id
     ]
@@ -415,6 +436,14 @@ module notifications 'modules/service.bicep' = [for (location, i) in locations: 
         name: 'VAPID_SUBJECT'
         value: 'mailto:${operatorsEmail}'
       }
+      {
+        name: 'MESSAGE_RETENTION'
+        value: messageRetention
+      }
+      {
+        name: 'DEAD_LETTER_RETENTION'
+        value: deadLetterRetention
+      }
     ]
     identityIds: [
       componentsIdentity.outputs.id
@@ -476,6 +505,10 @@ module analytics 'modules/service.bicep' = [for (location, i) in locations: {
         // Every replica counts what the others stored, too (docs/adr/0014).
         name: 'FOLLOW_INTERVAL'
         value: '5s'
+      }
+      {
+        name: 'DEAD_LETTER_RETENTION'
+        value: deadLetterRetention
       }
     ]
     identityIds: [
@@ -574,6 +607,14 @@ module fulfillment 'modules/fulfillment.bicep' = {
       {
         name: 'APPROVAL_THRESHOLD'
         value: approvalThreshold
+      }
+      {
+        name: 'SAGA_RETENTION'
+        value: sagaRetention
+      }
+      {
+        name: 'DEAD_LETTER_RETENTION'
+        value: deadLetterRetention
       }
     ]
     corsOrigins: corsOrigins

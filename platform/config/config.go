@@ -32,6 +32,9 @@ type Service struct {
 	// StateCalls is how many calls to the state store may be under way at a time, none or 0 for any number.
 	StateCalls uint `env:"STATE_CALLS"`
 
+	// DeadLetterRetention is how long a dead letter is kept that was redriven or dismissed.
+	DeadLetterRetention Retention `env:"DEAD_LETTER_RETENTION" envDefault:"2160h"`
+
 	// CORSOrigins are the origins whose pages may use the API in a browser, none by default.
 	CORSOrigins Origins `env:"CORS_ORIGINS"`
 
@@ -170,6 +173,8 @@ type (
 	EventRetries string
 	// Duration is a length of time that is longer than nothing.
 	Duration time.Duration
+	// Retention is how long something is kept that has come to its end; 0 is for ever.
+	Retention time.Duration
 	// Count is a number of at least one.
 	Count int
 	// Address is an http or https URL, or empty.
@@ -226,6 +231,20 @@ func (d *Duration) UnmarshalText(text []byte) error {
 		return fmt.Errorf("a duration is not more than %s, so that a time that much from now can be stored", maxDuration)
 	}
 	*d = Duration(parsed)
+	return nil
+}
+
+// UnmarshalText reads a retention such as 2160h, or 0.
+func (r *Retention) UnmarshalText(text []byte) error {
+	parsed, err := time.ParseDuration(string(text))
+	switch {
+	case err != nil || parsed != 0 && parsed < time.Second:
+		// The store counts whole seconds.
+		return errors.New("a retention is 0 (for ever) or a duration of at least 1s with a unit, such as 2160h")
+	case parsed > maxDuration:
+		return fmt.Errorf("a retention is 0 (for ever) or not more than %s", maxDuration)
+	}
+	*r = Retention(parsed)
 	return nil
 }
 

@@ -14,8 +14,9 @@ import (
 
 type own struct {
 	config.Service
-	Wait  config.Duration `env:"WAIT" envDefault:"5m"`
-	Tries config.Count    `env:"TRIES" envDefault:"3"`
+	Wait  config.Duration  `env:"WAIT" envDefault:"5m"`
+	Tries config.Count     `env:"TRIES" envDefault:"3"`
+	Keep  config.Retention `env:"KEEP" envDefault:"0"`
 }
 
 func TestDefaults(t *testing.T) {
@@ -32,15 +33,30 @@ func TestDefaults(t *testing.T) {
 	}
 }
 
+func TestRetentions(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]time.Duration{"0": 0, "0s": 0, "1s": time.Second, "2160h": 2160 * time.Hour} {
+		if c, err := config.Parse[own]([]string{"APP_PORT=8001", "KEEP=" + text}); err != nil || time.Duration(c.Keep) != want {
+			t.Errorf("%s: %v, %v", text, time.Duration(c.Keep), err)
+		}
+	}
+	for _, text := range []string{"-1h", "999ms", "a year", "900000h"} {
+		if _, err := config.Parse[own]([]string{"APP_PORT=8001", "KEEP=" + text}); err == nil {
+			t.Errorf("%s is taken", text)
+		}
+	}
+}
+
 func TestEveryFaultIsNamed(t *testing.T) {
 	t.Parallel()
-	c, err := config.Parse[own]([]string{"LOG_FORMAT=xml", "LOG_LEVEL=loud", "WAIT=-1s", "TRIES=0", "DAPR_GRPC_PORT=x", "STATE_CALLS=many"})
+	c, err := config.Parse[own]([]string{"LOG_FORMAT=xml", "LOG_LEVEL=loud", "WAIT=-1s", "TRIES=0", "KEEP=10ms", "DAPR_GRPC_PORT=x", "STATE_CALLS=many"})
 	if err == nil {
 		t.Fatal("no error")
 	}
 	want := []string{
 		`APP_PORT is missing: a port is a number from 0 (any free one) to 65535`,
 		`DAPR_GRPC_PORT is "x": the sidecar's port is a number from 1 to 65535`,
+		`KEEP is "10ms": a retention is 0 (for ever) or a duration of at least 1s with a unit, such as 2160h`,
 		`LOG_FORMAT is "xml": the log format is json or text`,
 		`LOG_LEVEL is "loud": the log level is debug, info, warn or error`,
 		`STATE_CALLS is "many": it is a whole number that is not negative`,

@@ -23,6 +23,8 @@ type Letters struct {
 	logger *slog.Logger
 	topics []string
 	secret []string
+	// retention is how long a closed entry is kept; 0 is for ever.
+	retention time.Duration
 	// receiver is set by Register, before anything is served.
 	receiver *eventing.Receiver
 }
@@ -31,6 +33,13 @@ type Letters struct {
 // shown.
 func New(s state.Store, logger *slog.Logger, secret ...string) *Letters {
 	return &Letters{store: s, logger: logger, secret: secret}
+}
+
+// KeepFor has every entry vanish some time after it was redriven or dismissed, unless it was opened again; 0 keeps it. It returns
+// l, and is called before anything is served.
+func (l *Letters) KeepFor(retention time.Duration) *Letters {
+	l.retention = retention
+	return l
 }
 
 // Watch returns the subscriptions together with those to their dead-letter topics, for the service's Receiver.
@@ -144,12 +153,17 @@ var errNoEntry = errors.New("there is no such dead letter")
 
 // update changes an entry that exists.
 func (l *Letters) update(ctx context.Context, key string, change func(e *entry) error) (entry, error) {
+	var ttl time.Duration
 	return state.Update(ctx, l.store, key, func(e *entry, exists bool) error {
 		if !exists {
 			return errNoEntry
 		}
-		return change(e)
-	})
+		err := change(e)
+		if ttl = 0; e.State != open {
+			ttl = l.retention
+		}
+		return err
+	}, state.TTLOf(func() time.Duration { return ttl }))
 }
 
 // get reads an entry, or returns errNoEntry.

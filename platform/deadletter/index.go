@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"time"
 
 	"waybill/platform/state"
 )
@@ -59,14 +60,19 @@ func (l *Letters) list(ctx context.Context, topic, key string) (int, error) {
 	for {
 		n := max(0, h.Pages-1)
 		if h.Pages > 0 {
+			first := item{Key: key, Open: 1}
 			_, err := state.Update(ctx, l.store, pageKey(topic, n), func(p *page, _ bool) error {
+				i := slices.IndexFunc(p.Items, func(i item) bool { return i.Key == key })
 				switch {
-				case slices.ContainsFunc(p.Items, func(i item) bool { return i.Key == key }):
+				case i >= 0 && p.Items[i] == first:
 					return state.Keep
+				case i >= 0:
+					p.Items[i] = first // in place of an entry that vanished after it was closed
 				case len(p.Items) >= pageSize:
 					return errPageFull
+				default:
+					p.Items = append(p.Items, first)
 				}
-				p.Items = append(p.Items, item{Key: key, Open: 1})
 				return nil
 			})
 			if !errors.Is(err, errPageFull) {
@@ -99,6 +105,9 @@ func (l *Letters) mark(ctx context.Context, e entry, opening int) error {
 	})
 }
 
+// pageGrace is how much longer a page is kept than the entries that it lists.
+const pageGrace = 24 * time.Hour
+
 // strike lists the entry as one that is not open but as, unless it was opened again since.
 func (l *Letters) strike(ctx context.Context, topic string, n int, key string, opening int, as entryState) error {
 	return l.set(ctx, topic, n, key, func(i *item) bool {
@@ -124,16 +133,25 @@ func (i item) state() entryState {
 }
 
 func (l *Letters) set(ctx context.Context, topic string, n int, key string, change func(i *item) bool) error {
-	_, err := state.Update(ctx, l.store, pageKey(topic, n), func(p *page, _ bool) error {
+	var ttl time.Duration
+	_, err := state.Update(ctx, l.store, pageKey(topic, n), func(p *page, exists bool) error {
 		i := slices.IndexFunc(p.Items, func(i item) bool { return i.Key == key })
-		if i < 0 {
+		switch {
+		case i < 0 && exists:
 			return fmt.Errorf("page %d of %s does not list %s", n, topic, key)
+		case i < 0:
+			// The page vanished, and the entry, which was written since, did not.
+			i, p.Items = 0, []item{{Key: key}}
 		}
 		if !change(&p.Items[i]) {
 			return state.Keep
 		}
+		ttl = 0
+		if l.retention > 0 && len(p.Items) >= pageSize && !slices.ContainsFunc(p.Items, func(i item) bool { return i.Open > 0 }) {
+			ttl = l.retention + pageGrace
+		}
 		return nil
-	})
+	}, state.TTLOf(func() time.Duration { return ttl }))
 	return err
 }
 

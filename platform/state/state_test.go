@@ -196,3 +196,67 @@ func TestUpdateGivesUp(t *testing.T) {
 		t.Errorf("conflicts without end: %v", err)
 	}
 }
+
+func TestARetentionThatEachWriteDecides(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		m := state.NewMemory()
+		there := func(key string, want bool) {
+			t.Helper()
+			var doc int
+			if _, err := m.Get(t.Context(), key, &doc); (err == nil) != want {
+				t.Errorf("%s: %v", key, err)
+			}
+		}
+		// Until it is 2, it stays.
+		count := func(key string) {
+			t.Helper()
+			var ttl time.Duration
+			_, err := state.Update(t.Context(), m, key, func(n *int, _ bool) error {
+				*n++
+				if ttl = 0; *n == 2 {
+					ttl = time.Minute
+				}
+				return nil
+			}, state.TTLOf(func() time.Duration { return ttl }))
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		count("a")
+		time.Sleep(time.Hour)
+		there("a", true)
+		count("a")
+		time.Sleep(time.Minute)
+		there("a", false)
+
+		s := state.NewExpiring(m, time.Minute, func(key string) bool { return key != "kept" })
+		for _, key := range []string{"kept", "gone", "longer"} {
+			var options []state.Option
+			if key == "longer" {
+				options = append(options, state.TTL(time.Hour))
+			}
+			if err := s.Create(t.Context(), key, 1, options...); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(time.Minute)
+		there("kept", true)
+		there("gone", false)
+		there("longer", true)
+		var n int
+		etag, err := s.Get(t.Context(), "kept", &n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Replace(t.Context(), "kept", 2, etag); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(59 * time.Minute)
+		there("kept", true)
+		there("longer", false)
+		if same := state.NewExpiring(m, 0, nil); same != state.Store(m) {
+			t.Error("a retention of 0 makes another store")
+		}
+	})
+}

@@ -36,6 +36,10 @@ type Config struct {
 	// StuckAfter is how long a saga may run without waiting for anybody until it is reported as stuck. Steps retry for some
 	// eleven minutes.
 	StuckAfter config.Duration `env:"STUCK_AFTER" envDefault:"15m"`
+
+	// SagaRetention is how long the journal's entry of a saga is kept after the saga has ended. What partners and stock know of the
+	// order is kept for longestSaga longer, counted from its last change.
+	SagaRetention config.Retention `env:"SAGA_RETENTION" envDefault:"0"`
 }
 
 // parse reads and checks the environment and names everything that is wrong with it.
@@ -46,6 +50,17 @@ func parse(environ []string) (Config, error) {
 		faults = append(faults, fmt.Errorf("STEP_FIRST_RETRY is %v: not more than STEP_LAST_RETRY is expected", time.Duration(c.StepFirstRetry)))
 	}
 	return c, errors.Join(faults...)
+}
+
+// longestSaga is how long a saga may take that waits for people.
+const longestSaga = 30 * 24 * time.Hour
+
+// orderTTL is how long what is stored of an order beside the journal is kept; 0 is for ever.
+func (c Config) orderTTL() time.Duration {
+	if c.SagaRetention == 0 {
+		return 0
+	}
+	return time.Duration(c.SagaRetention) + longestSaga
 }
 
 // Thresholds is, for each currency, the largest total that needs no approval.

@@ -63,12 +63,13 @@ func run(ctx context.Context, environ []string, stdout io.Writer) (err error) {
 	stateStore := state.NewDapr(dapr.Client, contracts.StateStore)
 	store := state.NewLimited(stateStore, int(c.StateCalls))
 	events := events{publisher}
-	stock := ledger.NewInventory(store, events.announceStock(c.Warehouse), time.Now)
-	sagas := ledger.NewSagas(store, ulid.Make().String(), time.Now)
+	books := state.NewExpiring(store, c.orderTTL(), ledger.OfOrder)
+	stock := ledger.NewInventory(books, events.announceStock(c.Warehouse), time.Now)
+	sagas := ledger.NewSagas(store, ulid.Make().String(), time.Now).KeepFor(time.Duration(c.SagaRetention))
 	engine := workflow.NewClientWithLogger(dapr.Conn, engineLog{logger})
 	registry := workflow.NewRegistry()
 	if err := saga.Register(registry, saga.Partners{
-		Payments: ledger.NewPayments(store, time.Now), Inventory: stock, Carrier: ledger.NewCarrier(store, time.Now),
+		Payments: ledger.NewPayments(books, time.Now), Inventory: stock, Carrier: ledger.NewCarrier(books, time.Now),
 		Journal: sagas, Events: events, Logger: logger, Now: time.Now,
 	}); err != nil {
 		return err
@@ -78,7 +79,7 @@ func run(ctx context.Context, environ []string, stdout io.Writer) (err error) {
 	})
 
 	edge := api.API{Inventory: stock, Sagas: control, Logger: logger}
-	letters := deadletter.New(state.NewPatient(store, letterPatience), logger, "payment_token")
+	letters := deadletter.New(state.NewPatient(store, letterPatience), logger, "payment_token").KeepFor(time.Duration(c.DeadLetterRetention))
 	receiver, err := eventing.NewReceiver(eventing.ReceiverOptions{
 		App: contracts.AppFulfillment, Token: string(c.APIToken), Publisher: publisher, Logger: logger,
 		BrokerRetries: c.EventRetries == config.BrokerRetries,

@@ -37,6 +37,8 @@ type Config struct {
 	SendTimeout config.Duration `env:"SEND_TIMEOUT" envDefault:"10s"`
 	// AddressWait is how long a message to a customer without an address for its channel waits for one.
 	AddressWait config.Duration `env:"ADDRESS_WAIT" envDefault:"24h"`
+	// MessageRetention is how long messages are kept after their outcome.
+	MessageRetention config.Retention `env:"MESSAGE_RETENTION" envDefault:"2160h"`
 }
 
 type emailAddress string

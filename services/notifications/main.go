@@ -66,7 +66,7 @@ func run(ctx context.Context, environ []string, stdout io.Writer) (err error) {
 
 	stateStore := state.NewDapr(dapr.Client, contracts.StateStore)
 	documents := state.NewPatient(state.NewLimited(stateStore, int(c.StateCalls)), statePatience)
-	messages, contacts := store.NewMessages(documents), store.NewContacts(documents)
+	messages, contacts := store.NewMessages(documents).KeepFor(time.Duration(c.MessageRetention)), store.NewContacts(documents)
 	keys := vapid.NewRing(c.keys(documents, logger))
 	push := channel.NewPush(keys, c.VAPIDSubject, c.AllowLoopbackPush)
 	defer push.Close()
@@ -91,7 +91,7 @@ func run(ctx context.Context, environ []string, stdout io.Writer) (err error) {
 	edge := api.API{
 		Courier: courier, Messages: messages, Contacts: contacts, PushKey: publicKey(keys), Loopback: c.AllowLoopbackPush, Logger: logger,
 	}
-	letters := deadletter.New(documents, logger, "email", "phone", "push", "payment_token")
+	letters := deadletter.New(documents, logger, "email", "phone", "push", "payment_token").KeepFor(time.Duration(c.DeadLetterRetention))
 	receiver, err := eventing.NewReceiver(eventing.ReceiverOptions{
 		App: contracts.AppNotifications, Token: string(c.APIToken), Publisher: publisher, Logger: logger,
 		BrokerRetries: c.EventRetries == config.BrokerRetries,

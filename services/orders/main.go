@@ -35,6 +35,8 @@ type Config struct {
 	IdempotencyTTL config.Duration `env:"IDEMPOTENCY_TTL" envDefault:"24h"`
 	// ReceivedTTL is how long an order is kept that was stored and never confirmed.
 	ReceivedTTL config.Duration `env:"RECEIVED_TTL" envDefault:"24h"`
+	// OrderRetention is how long an order is kept after it has ended.
+	OrderRetention config.Retention `env:"ORDER_RETENTION" envDefault:"0"`
 	// SweepInterval is how often the orders that have not ended are looked at, SweepPatience how long one may stand still
 	// before what it waits for is asked for again.
 	SweepInterval config.Duration `env:"SWEEP_INTERVAL" envDefault:"10s"`
@@ -90,7 +92,7 @@ func run(ctx context.Context, environ []string, stdout io.Writer) (err error) {
 	stateStore := state.NewDapr(dapr.Client, contracts.StateStore)
 	documents := state.NewPatient(state.NewLimited(stateStore, int(c.StateCalls)), statePatience)
 	process := ulid.Make().String()
-	orders := store.New(documents, process, time.Duration(c.ReceivedTTL))
+	orders := store.New(documents, process, time.Duration(c.ReceivedTTL)).KeepFor(time.Duration(c.OrderRetention))
 	edge := &api.Service{
 		Orders: orders, Publisher: publisher, Logger: logger,
 		Keys: idempotency.New(documents, process, time.Duration(c.IdempotencyTTL), logger),
@@ -99,7 +101,7 @@ func run(ctx context.Context, environ []string, stdout io.Writer) (err error) {
 		Orders: orders, Remind: edge.Remind, Logger: logger,
 		Interval: time.Duration(c.SweepInterval), Patience: time.Duration(c.SweepPatience),
 	}
-	letters := deadletter.New(documents, logger, "payment_token")
+	letters := deadletter.New(documents, logger, "payment_token").KeepFor(time.Duration(c.DeadLetterRetention))
 	receiver, err := eventing.NewReceiver(eventing.ReceiverOptions{
 		App: contracts.AppOrders, Token: string(c.APIToken), Publisher: publisher, OnParked: edge.Parked, Logger: logger,
 		BrokerRetries: c.EventRetries == config.BrokerRetries,

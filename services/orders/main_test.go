@@ -54,7 +54,7 @@ func TestRunNamesAPortInUse(t *testing.T) {
 func TestConfig(t *testing.T) {
 	c, err := parse([]string{"APP_PORT=8001"})
 	got := []time.Duration{time.Duration(c.IdempotencyTTL), time.Duration(c.ReceivedTTL), time.Duration(c.SweepInterval), time.Duration(c.SweepPatience)}
-	if want := []time.Duration{24 * time.Hour, 24 * time.Hour, 10 * time.Second, 15 * time.Second}; err != nil || !slices.Equal(got, want) {
+	if want := []time.Duration{24 * time.Hour, 24 * time.Hour, 10 * time.Second, 15 * time.Second}; err != nil || !slices.Equal(got, want) || c.OrderRetention != 0 || time.Duration(c.DeadLetterRetention) != 90*24*time.Hour {
 		t.Errorf("the defaults are %v, %v", got, err)
 	}
 }
@@ -63,10 +63,11 @@ func TestEveryMistakeInTheConfigurationIsNamed(t *testing.T) {
 	const duration = "a duration is positive and has a unit, such as 5m or 24h"
 	servicetest.Exits(t)
 	servicetest.Mistakes[Config](t, run, append(servicetest.Shared(), servicetest.Mistake{
-		Environ: []string{"IDEMPOTENCY_TTL=-1h", "RECEIVED_TTL=soon", "SWEEP_INTERVAL=0", "SWEEP_PATIENCE=15"},
+		Environ: []string{"IDEMPOTENCY_TTL=-1h", "RECEIVED_TTL=soon", "SWEEP_INTERVAL=0", "SWEEP_PATIENCE=15", "ORDER_RETENTION=forever"},
 		Says: []string{
 			"APP_PORT is missing", `IDEMPOTENCY_TTL is "-1h": ` + duration, `RECEIVED_TTL is "soon": ` + duration,
 			`SWEEP_INTERVAL is "0": ` + duration, `SWEEP_PATIENCE is "15": ` + duration,
+			`ORDER_RETENTION is "forever": a retention is 0 (for ever) or a duration of at least 1s with a unit, such as 2160h`,
 		},
 	}, servicetest.Mistake{
 		Environ: []string{"APP_PORT=0", "IDEMPOTENCY_TTL=900ms", "RECEIVED_TTL=1ms"},

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // The values in components/local that a run replaces.
@@ -25,6 +26,11 @@ const (
 	DefaultMailHost = `value: "127.0.0.1"`
 	// DefaultCalls is the inbox's usual address for SMS.
 	DefaultCalls = "127.0.0.1:1026"
+	// DefaultCompleted and DefaultEnded are how long finished workflows are kept, as config.yaml writes it.
+	DefaultCompleted = `completed: "1h"`
+	DefaultEnded     = `anyTerminal: "168h"`
+	// DefaultCleanup is how often state stores remove what has outlived its TTL, as they write it.
+	DefaultCleanup = `value: "5m"`
 )
 
 // Run is what one run has in place of the defaults.
@@ -34,6 +40,9 @@ type Run struct {
 	InboxMail int    // port
 	InboxHTTP string // host:port
 	Data      string // absolute path
+	// WorkflowRetention is how long every finished workflow is kept, StateCleanup how often state stores remove what has outlived
+	// its TTL. Zero is the default of the files.
+	WorkflowRetention, StateCleanup time.Duration
 }
 
 // Copy writes every YAML file of the folders in from to the folder to, which it empties first, with run's values in place
@@ -55,13 +64,21 @@ func Copy(to string, from []string, run Run) error {
 	if mailHost == "" {
 		mailHost = "127.0.0.1"
 	}
-	replace := strings.NewReplacer(
+	values := []string{
 		DefaultMailHost, fmt.Sprintf("value: %q", mailHost),
 		DefaultBroker, run.Broker,
 		DefaultMail, fmt.Sprintf("value: %q", strconv.Itoa(run.InboxMail)),
 		DefaultCalls, run.InboxHTTP,
-		DefaultData, "file:"+uriPath(run.Data)+"/",
-	)
+		DefaultData, "file:" + uriPath(run.Data) + "/",
+	}
+	if run.WorkflowRetention > 0 {
+		values = append(values, DefaultCompleted, fmt.Sprintf("completed: %q", run.WorkflowRetention),
+			DefaultEnded, fmt.Sprintf("anyTerminal: %q", run.WorkflowRetention))
+	}
+	if run.StateCleanup > 0 {
+		values = append(values, DefaultCleanup, fmt.Sprintf("value: %q", run.StateCleanup))
+	}
+	replace := strings.NewReplacer(values...)
 	for _, dir := range from {
 		folder := os.DirFS(dir)
 		entries, err := fs.ReadDir(folder, ".")

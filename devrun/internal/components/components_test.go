@@ -3,7 +3,9 @@ package components
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+	"time"
 
 	"gopkg.in/yaml.v3"
 
@@ -68,13 +70,40 @@ func TestCopyReplacesTheDefaults(t *testing.T) {
 		}
 	}
 
+	config := func() string {
+		t.Helper()
+		text, err := os.ReadFile(filepath.Join(to, "config.yaml"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text)
+	}
+	usual, err := os.ReadFile(filepath.Join(local, "config.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if config() != string(usual) {
+		t.Error("the configuration was changed, and nothing else was asked for")
+	}
+
 	// A second run on the same data replaces the copy.
 	run.Broker = "127.0.0.1:20004"
+	run.WorkflowRetention, run.StateCleanup = 90*time.Second, 10*time.Second
 	if err := Copy(to, []string{local}, run); err != nil {
 		t.Fatal(err)
 	}
 	if got := read(t, filepath.Join(to, "orderbus.yaml")).value("brokers"); got != "127.0.0.1:20004" {
 		t.Errorf("brokers: %q", got)
+	}
+	for _, want := range []string{`completed: "1m30s"`, `anyTerminal: "1m30s"`} {
+		if !strings.Contains(config(), want) {
+			t.Errorf("the configuration has no %s:\n%s", want, config())
+		}
+	}
+	for _, name := range []string{contracts.StateStore, contracts.WorkflowStore} {
+		if got := read(t, filepath.Join(to, name+".yaml")).value("cleanupInterval"); got != "10s" {
+			t.Errorf("%s: cleanupInterval is %q", name, got)
+		}
 	}
 }
 

@@ -235,7 +235,7 @@ func (p *plan) pair(a runfile.App) (app, sidecar supervise.Spec) {
 		"--dapr-graceful-shutdown-seconds", "2",
 	}
 	if a.ConfigFile != "" {
-		args = append(args, "--config", a.ConfigFile)
+		args = append(args, "--config", p.configFile(a))
 	}
 	if a.MaxBodySize != "" {
 		args = append(args, "--max-body-size", a.MaxBodySize)
@@ -267,6 +267,14 @@ func (p *plan) inData(value string) string {
 		return filepath.Join(string(p.data), rest)
 	}
 	return value
+}
+
+// configFile is this run's copy of the sidecar's configuration when it lies among the component files, which are copied.
+func (p *plan) configFile(a runfile.App) string {
+	if slices.Contains(a.ResourcePaths, filepath.Dir(a.ConfigFile)) {
+		return filepath.Join(p.data.Components(), a.ID, filepath.Base(a.ConfigFile))
+	}
+	return a.ConfigFile
 }
 
 func sidecarName(appID string) string { return appID + "-sidecar" }

@@ -36,6 +36,8 @@ type Options struct {
 	Topics      []string
 	Out         io.Writer
 	Colour      bool
+	// WorkflowRetention and StateCleanup replace those of the component files, unless they are zero.
+	WorkflowRetention, StateCleanup time.Duration
 }
 
 // ErrKilled says that the system was not stopped but killed.
@@ -91,6 +93,7 @@ func Up(ctx context.Context, hurry <-chan struct{}, opt Options) (err error) {
 		from := filepath.Join(data.Components(), a.ID)
 		run := components.Run{
 			Broker: loopback(p.broker), InboxMail: p.inbox.mail, InboxHTTP: inbox.Address(p.inbox.http), Data: string(data),
+			WorkflowRetention: opt.WorkflowRetention, StateCleanup: opt.StateCleanup,
 		}
 		if err := components.Copy(from, a.ResourcePaths, run); err != nil {
 			return err

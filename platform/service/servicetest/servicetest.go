@@ -199,13 +199,14 @@ func Shared() []Mistake {
 		{[]string{"APP_PORT=65536"}, []string{`APP_PORT is "65536": a port is a number from 0 (any free one) to 65535`}},
 		{
 			[]string{
-				"APP_PORT=http", "DAPR_HTTP_PORT=0", "DAPR_GRPC_PORT=70000", "EVENT_RETRIES=nobody", "STATE_CALLS=-1", "CORS_ORIGINS=*", "LOG_FORMAT=xml",
+				"APP_PORT=http", "DAPR_HTTP_PORT=0", "DAPR_GRPC_PORT=70000", "EVENT_RETRIES=nobody", "STATE_CALLS=-1", "DEAD_LETTER_RETENTION=90d", "CORS_ORIGINS=*", "LOG_FORMAT=xml",
 				"LOG_LEVEL=loud", "OTEL_EXPORTER_OTLP_ENDPOINT=collector:4318", "DEBUG_PORT=x",
 			},
 			[]string{
 				`APP_PORT is "http": a port is a number`, `DAPR_HTTP_PORT is "0": the sidecar's port is a number from 1 to 65535`,
 				`DAPR_GRPC_PORT is "70000": the sidecar's port`, `EVENT_RETRIES is "nobody": events are retried by the sidecar or by the broker`,
 				`STATE_CALLS is "-1": it is a whole number that is not negative`,
+				`DEAD_LETTER_RETENTION is "90d": a retention is 0 (for ever) or a duration of at least 1s with a unit, such as 2160h`,
 				`CORS_ORIGINS is "*": origins are exact and separated by commas, such as https://shop.example.com,http://localhost:3000, and "*" must not contain a wildcard`,
 				`LOG_FORMAT is "xml": the log format is json or text`,
 				`LOG_LEVEL is "loud": the log level is debug, info, warn or error`, `OTEL_EXPORTER_OTLP_ENDPOINT is "collector:4318": an address begins with http:// or https://`,

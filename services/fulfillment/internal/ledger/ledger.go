@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"hash/fnv"
+	"strings"
 	"sync"
 
 	"waybill/platform/state"
@@ -20,6 +21,13 @@ func reservationKey(order string) string { return "reservation:" + order }
 func paymentKey(order string) string     { return "payment:" + order }
 func shipmentKey(order string) string    { return "shipment:" + order }
 func sagaKey(order string) string        { return "saga:" + order }
+
+// OfOrder reports whether what is stored under the key is of one order: its reservation, payments and parcels, but neither stock nor
+// the journal.
+func OfOrder(key string) bool {
+	kind, _, _ := strings.Cut(key, ":")
+	return kind == "reservation" || kind == "payment" || kind == "shipment"
+}
 
 // keyLocks spares writers of one document in this process the conflicts that ETags would make them repeat. It is no
 // guard: other replicas do not know of it.

@@ -21,6 +21,8 @@ type Sagas struct {
 	open      *state.Backlog
 	approvals *state.Backlog
 	now       func() time.Time
+	// retention is how long an entry is kept after its saga has ended; 0 is for ever.
+	retention time.Duration
 }
 
 // NewSagas returns the journal kept in store. The writer's name must be one that no other process ever had.
@@ -29,6 +31,14 @@ func NewSagas(store state.Store, writer string, now func() time.Time) *Sagas {
 		store: store, now: now,
 		open: state.NewBacklog(store, "sagas", writer), approvals: state.NewBacklog(store, "approvals", writer),
 	}
+}
+
+// KeepFor has every entry vanish some time after its saga has ended and it was last written; 0 keeps it. Once it has vanished,
+// nothing shows that the saga ever ran: an event that starts it must not come again after that. It returns s, and is called before
+// anything is read or written.
+func (s *Sagas) KeepFor(retention time.Duration) *Sagas {
+	s.retention = retention
+	return s
 }
 
 // Begin records that the order's saga is to run, and reports whether this call was the first to say so. Of many at once
@@ -77,14 +87,18 @@ func (s *Sagas) Get(ctx context.Context, orderID string) (journal.Entry, error) 
 // Change lets change alter an order's entry, which may be new, and keeps what it then is when change says so. It may run
 // several times. Errors of change are returned as they are.
 func (s *Sagas) Change(ctx context.Context, orderID string, change func(e *journal.Entry) (bool, error)) (journal.Entry, error) {
+	var ttl time.Duration
 	e, err := state.Update(ctx, s.store, sagaKey(orderID), func(e *journal.Entry, _ bool) error {
 		e.Order.OrderID = orderID
 		changed, err := change(e)
 		if err == nil && !changed {
 			err = state.Keep
 		}
+		if ttl = 0; e.Ended() {
+			ttl = s.retention
+		}
 		return err
-	})
+	}, state.TTLOf(func() time.Duration { return ttl }))
 	if err != nil {
 		if _, refused := errors.AsType[*journal.Error](err); refused {
 			return e, err
@@ -105,18 +119,21 @@ func (s *Sagas) ListApproval(ctx context.Context, orderID string) error {
 // Open shows visit the sagas that are not known to have ended, in batches, and forgets those whose order ids it returns. An
 // entry that cannot be decoded is not shown and stays on the list; the error, journal.ErrUnreadable's, comes after the others were shown.
 func (s *Sagas) Open(ctx context.Context, visit func(context.Context, []journal.Entry) (forget []string, err error)) error {
-	return s.each(ctx, s.open, visit)
+	return s.each(ctx, s.open, false, visit)
 }
 
-// Approvals shows visit the sagas that asked for an approval, in batches, and forgets those whose order ids it returns.
+// Approvals shows visit the sagas that asked for an approval, in batches, and forgets those whose order ids it returns, and those
+// whose entries have vanished.
 func (s *Sagas) Approvals(ctx context.Context, visit func(context.Context, []journal.Entry) (forget []string, err error)) error {
-	return s.each(ctx, s.approvals, visit)
+	return s.each(ctx, s.approvals, true, visit)
 }
 
 // maxBatch bounds one read: an answer of the sidecar is limited to 4 MiB.
 const maxBatch = 25
 
-func (s *Sagas) each(ctx context.Context, backlog *state.Backlog, visit func(context.Context, []journal.Entry) ([]string, error)) error {
+// each shows visit the entries on a list. One that is listed and missing is not written yet or, with written, vanished after its
+// retention.
+func (s *Sagas) each(ctx context.Context, backlog *state.Backlog, written bool, visit func(context.Context, []journal.Entry) ([]string, error)) error {
 	err := backlog.Sweep(ctx, func(ctx context.Context, ids []string) (forget []string, err error) {
 		var unreadable []error // the others are visited first
 		for batch := range slices.Chunk(ids, maxBatch) {
@@ -129,10 +146,13 @@ func (s *Sagas) each(ctx context.Context, backlog *state.Backlog, visit func(con
 				return nil, fmt.Errorf("read sagas: %w", err)
 			}
 			entries := make([]journal.Entry, 0, len(batch))
-			for _, key := range keys {
+			for i, key := range keys {
 				doc, there := docs[key]
 				if !there {
-					continue // listed, and its entry not written yet
+					if written {
+						forget = append(forget, batch[i])
+					}
+					continue
 				}
 				var e journal.Entry
 				if err := state.Decode(key, doc, &e); err != nil {

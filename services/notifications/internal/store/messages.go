@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"waybill/contracts"
 	"waybill/platform/state"
@@ -22,10 +23,19 @@ import (
 type Messages struct {
 	state state.Store
 	locks keyLocks
+	// retention is how long messages are kept that all have their outcome; 0 is for ever.
+	retention time.Duration
 }
 
 // NewMessages returns the messages in s.
 func NewMessages(s state.Store) *Messages { return &Messages{state: s} }
+
+// KeepFor has messages vanish some time after their document was last written, once all in it have their outcome; 0 keeps them. It
+// returns s, and is called before anything is read or written.
+func (s *Messages) KeepFor(retention time.Duration) *Messages {
+	s.retention = retention
+	return s
+}
 
 // document holds the messages whose home it is. An order's also lists the order's messages that are at home elsewhere, as
 // alerts are.
@@ -79,7 +89,14 @@ func (s *Messages) update(ctx context.Context, key string, change func(d *docume
 	lock := s.locks.of(key)
 	lock.Lock()
 	defer lock.Unlock()
-	_, err := state.Update(ctx, s.state, key, change)
+	var ttl time.Duration
+	_, err := state.Update(ctx, s.state, key, func(d *document, exists bool) error {
+		err := change(d, exists)
+		if ttl = 0; !slices.ContainsFunc(d.Messages, func(m message.Message) bool { return !m.Final() }) {
+			ttl = s.retention
+		}
+		return err
+	}, state.TTLOf(func() time.Duration { return ttl }))
 	return err
 }
 

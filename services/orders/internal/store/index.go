@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"time"
 
 	"waybill/platform/state"
 	"waybill/services/orders/internal/order"
@@ -44,13 +45,14 @@ func pageKey(customerID string, n int) string { return headKey(customerID) + ":"
 // that: an order is indexed again only while its confirmation is not stored, so its event is not acknowledged, and the
 // customer's next events wait behind that one, for the bus keeps the order of a key and retries without end.
 func (s *Store) Index(ctx context.Context, customerID string, id order.ID) error {
+	ttl := s.indexTTL()
 	_, err := state.Update(ctx, s.state, headKey(customerID), func(h *head, _ bool) error {
 		if slices.Contains(h.IDs, id) {
 			return state.Keep
 		}
 		if len(h.IDs) == headSize {
 			// What is oldest in a full head becomes this page and nothing else, so a page that is there already holds the same ids.
-			err := s.state.Create(ctx, pageKey(customerID, h.Pages), page{h.IDs[:pageSize]})
+			err := s.state.Create(ctx, pageKey(customerID, h.Pages), page{h.IDs[:pageSize]}, ttl)
 			if err != nil && !errors.Is(err, state.ErrConflict) {
 				return err
 			}
@@ -58,8 +60,20 @@ func (s *Store) Index(ctx context.Context, customerID string, id order.ID) error
 		}
 		h.IDs = append(h.IDs, id)
 		return nil
-	})
+	}, ttl)
 	return err
+}
+
+// openAtMost is how long an order that is still listed may take to end.
+const openAtMost = 30 * 24 * time.Hour
+
+// indexTTL lets a part of an index go when the orders that it lists are gone, counted from its last write: each of them was placed
+// before it.
+func (s *Store) indexTTL() state.Option {
+	if s.retention == 0 {
+		return state.TTL(0)
+	}
+	return state.TTL(s.retention + openAtMost)
 }
 
 func (s *Store) page(ctx context.Context, customerID string, n int) ([]order.ID, error) {
@@ -90,7 +104,11 @@ func (s *Store) List(ctx context.Context, customerID string, status order.Status
 		if at <= first {
 			n := (at - 1) / pageSize
 			first = n * pageSize
-			if ids, err = s.page(ctx, customerID, n); err != nil {
+			ids, err = s.page(ctx, customerID, n)
+			if errors.Is(err, state.ErrNotFound) {
+				return orders, 0, nil // it outlived its orders, and so did those before it
+			}
+			if err != nil {
 				return nil, 0, err
 			}
 		}

@@ -18,12 +18,21 @@ type Store struct {
 	state       state.Store
 	open        *backlog
 	receivedTTL time.Duration
+	// retention is how long an order is kept after it has ended; 0 is for ever.
+	retention time.Duration
 }
 
 // New returns a Store on s. The writer's name is one that no other process ever had. An order that is never confirmed
 // vanishes after receivedTTL.
 func New(s state.Store, writer string, receivedTTL time.Duration) *Store {
-	return &Store{s, newBacklog(s, writer), receivedTTL}
+	return &Store{state: s, open: newBacklog(s, writer), receivedTTL: receivedTTL}
+}
+
+// KeepFor has every order vanish some time after it was last written, once it has ended; 0 keeps it. It returns s, and is called
+// before anything is read or written.
+func (s *Store) KeepFor(retention time.Duration) *Store {
+	s.retention = retention
+	return s
 }
 
 // document is an order as it lies in the store, its history included, so that one write takes an event whole.
@@ -117,11 +126,12 @@ func (s *Store) Get(ctx context.Context, id order.ID) (*order.Order, error) {
 	return d.order(), nil
 }
 
-// Update reads an order (nil when there is none), lets change alter or make it, and saves for good what change returns;
-// nil leaves the store as it is. When another writer came in between, change runs again on the newer order, so whatever
+// Update reads an order (nil when there is none), lets change alter or make it, and saves what change returns, for good or, once it
+// has ended, for the retention; nil leaves the store as it is. When another writer came in between, change runs again on the newer order, so whatever
 // else it does must be repeatable. From the moment on that it is received no more, an order is listed among its customer's,
 // and in the backlog until it has ended.
 func (s *Store) Update(ctx context.Context, id order.ID, change func(o *order.Order) (*order.Order, error)) error {
+	var ttl time.Duration
 	_, err := state.Update(ctx, s.state, orderKey(id), func(d *document, exists bool) error {
 		var current *order.Order
 		if exists {
@@ -136,6 +146,9 @@ func (s *Store) Update(ctx context.Context, id order.ID, change func(o *order.Or
 		}
 		unlisted := !exists || d.Status == order.Received
 		*d = toDocument(changed)
+		if ttl = 0; d.Status.Final() {
+			ttl = s.retention
+		}
 		if !unlisted || d.Status == order.Received {
 			return nil
 		}
@@ -151,7 +164,7 @@ func (s *Store) Update(ctx context.Context, id order.ID, change func(o *order.Or
 			}
 		}
 		return s.Index(ctx, changed.CustomerID(), id)
-	})
+	}, state.TTLOf(func() time.Duration { return ttl }))
 	return err
 }
 

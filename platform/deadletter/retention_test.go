@@ -1,0 +1,89 @@
+package deadletter
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"waybill/platform/state"
+)
+
+func TestAClosedLetterGoesAndAnOpenOneStays(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newService(t)
+		s.letters.KeepFor(time.Hour)
+		s.kept(t, parkedEvent("e1", "reason", parkedAt), parkedEvent("e2", "reason", parkedAt), parkedEvent("e3", "reason", parkedAt))
+		time.Sleep(100 * time.Hour)
+		if got := outcome(t, s.dismiss(t, `"event_ids":["e1"]`)); got != letGo {
+			t.Fatal(got)
+		}
+		if got := outcome(t, s.redrive(t, `"event_ids":["e2"]`)); got != done {
+			t.Fatal(got)
+		}
+		time.Sleep(30 * time.Minute)
+		if got := s.list(t, "topic=orders").Items; len(got) != 3 {
+			t.Errorf("half an hour later %d letters are listed", len(got))
+		}
+		// Who looks again has it kept for longer, and one that is parked again is open.
+		s.kept(t, parkedEvent("e2", "again", parkedAt.Add(time.Hour)))
+		time.Sleep(time.Hour)
+		got := s.list(t, "topic=orders").Items
+		if len(got) != 2 || got[0].EventID != "e3" && got[1].EventID != "e3" {
+			t.Errorf("after an hour there are %+v", got)
+		}
+		// One that is gone is new when it is parked again.
+		s.kept(t, parkedEvent("e1", "once more", parkedAt.Add(2*time.Hour)))
+		if got := s.list(t, "topic=orders&state=open").Items; len(got) != 3 {
+			t.Errorf("%d letters are open, want 3", len(got))
+		}
+	})
+}
+
+func TestAListGoesAfterItsLetters(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newService(t)
+		s.letters.KeepFor(time.Hour)
+		for n := range pageSize {
+			s.kept(t, parkedEvent(fmt.Sprint("e", n), "reason", parkedAt))
+		}
+		there := func() bool {
+			t.Helper()
+			var p page
+			_, err := s.store.Get(t.Context(), pageKey("orders", 0), &p)
+			if err != nil && !errors.Is(err, state.ErrNotFound) {
+				t.Fatal(err)
+			}
+			return err == nil
+		}
+		for n := range pageSize {
+			if got := outcome(t, s.dismiss(t, fmt.Sprintf(`"event_ids":["e%d"]`, n))); got != letGo {
+				t.Fatal(got)
+			}
+		}
+		time.Sleep(50 * time.Minute)
+		// This entry is written again, and so outlives its page.
+		s.rejecting("still wrong")
+		for range 60 {
+			if got := outcome(t, s.redrive(t, `"event_ids":["e7"]`)); got != failed {
+				t.Fatal(got)
+			}
+			time.Sleep(30 * time.Minute)
+		}
+		if there() {
+			t.Fatal("the page of closed letters is still there")
+		}
+		s.kept(t, parkedEvent("e7", "again", parkedAt.Add(time.Hour)))
+		open := s.list(t, "topic=orders&state=open")
+		if len(open.Items) != 1 || open.Items[0].EventID != "e7" || open.Items[0].Parked != 2 {
+			t.Errorf("open %+v", open)
+		}
+		s.rejecting("")
+		if got := outcome(t, s.redrive(t, `"all":true`)); got != done {
+			t.Error(got)
+		}
+	})
+}
