@@ -65,6 +65,11 @@ param messageRetention string = '2160h'
 @description('How long a dead letter is kept that was redriven or dismissed. 0 is for ever.')
 param deadLetterRetention string = '2160h'
 
+@description('How many orders may be worked on at a time, before new ones are refused. Measure how many fulfillment finishes in half a minute.')
+@minValue(0)
+@maxValue(100000)
+param admissionOpen int = 200
+
 @description('The SMTP server.')
 @minLength(1)
 param emailHost string
@@ -366,6 +371,10 @@ module orders 'modules/service.bicep' = [for (location, i) in locations: {
       {
         name: 'DEAD_LETTER_RETENTION'
         value: deadLetterRetention
+      }
+      {
+        name: 'ADMISSION_OPEN'
+        value: string(admissionOpen)
       }
     ]
     identityIds: [

@@ -24,6 +24,11 @@ func (r *Receiver) subscription(topic string) (Subscription, bool) {
 	return Subscription{}, false
 }
 
+type redriven struct{}
+
+// Redriven reports whether a handler was called by Redrive.
+func Redriven(ctx context.Context) bool { return ctx.Value(redriven{}) != nil }
+
 // Redrive gives an event that was parked to its handler once more, as often and as long as a delivery would and in the
 // event's own trace, which links to that of ctx. It returns what kept the event from being processed; Retryable tells whether
 // that can pass by itself. Nothing is parked or published by Redrive, so the event stays with the caller.
@@ -36,6 +41,7 @@ func (r *Receiver) Redrive(ctx context.Context, topic string, e Event) error {
 		return err
 	}
 	e.Parked = nil
+	ctx = context.WithValue(ctx, redriven{}, true)
 	asked := trace.LinkFromContext(ctx)
 	ctx, span := otel.Tracer("waybill/platform/eventing").Start(e.Trace(ctx), "process "+e.Type, processing(s, e, asked)...)
 	defer span.End()

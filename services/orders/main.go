@@ -19,8 +19,10 @@ import (
 	"waybill/platform/deadletter"
 	"waybill/platform/eventing"
 	"waybill/platform/rest"
+	"waybill/platform/serve"
 	"waybill/platform/service"
 	"waybill/platform/state"
+	"waybill/services/orders/internal/admission"
 	"waybill/services/orders/internal/api"
 	"waybill/services/orders/internal/idempotency"
 	"waybill/services/orders/internal/store"
@@ -41,6 +43,12 @@ type Config struct {
 	// before what it waits for is asked for again.
 	SweepInterval config.Duration `env:"SWEEP_INTERVAL" envDefault:"10s"`
 	SweepPatience config.Duration `env:"SWEEP_PATIENCE" envDefault:"15s"`
+
+	// AdmissionOpen bounds the orders that are being worked on, AdmissionWaiting those that wait for a person; 0 stands for no
+	// bound. New orders are refused too when many of the open ones are older than AdmissionAge.
+	AdmissionOpen    uint            `env:"ADMISSION_OPEN" envDefault:"200"`
+	AdmissionWaiting uint            `env:"ADMISSION_WAITING" envDefault:"20000"`
+	AdmissionAge     config.Duration `env:"ADMISSION_AGE" envDefault:"60s"`
 }
 
 // parse reads and checks the environment and names everything that is wrong with it.
@@ -93,12 +101,18 @@ func run(ctx context.Context, environ []string, stdout io.Writer) (err error) {
 	documents := state.NewPatient(state.NewLimited(stateStore, int(c.StateCalls)), statePatience)
 	process := ulid.Make().String()
 	orders := store.New(documents, process, time.Duration(c.ReceivedTTL)).KeepFor(time.Duration(c.OrderRetention))
+	gate, err := admission.New(admission.Options{
+		Open: int(c.AdmissionOpen), Waiting: int(c.AdmissionWaiting), Age: time.Duration(c.AdmissionAge), Logger: logger,
+	})
+	if err != nil {
+		return err
+	}
 	edge := &api.Service{
-		Orders: orders, Publisher: publisher, Logger: logger,
+		Orders: orders, Publisher: publisher, Logger: logger, Admission: gate,
 		Keys: idempotency.New(documents, process, time.Duration(c.IdempotencyTTL), logger),
 	}
 	sweeper := &sweep.Sweeper{
-		Orders: orders, Remind: edge.Remind, Logger: logger,
+		Orders: orders, Remind: edge.Remind, Counter: gate, Logger: logger,
 		Interval: time.Duration(c.SweepInterval), Patience: time.Duration(c.SweepPatience),
 	}
 	letters := deadletter.New(documents, logger, "payment_token").KeepFor(time.Duration(c.DeadLetterRetention))
@@ -114,8 +128,10 @@ func run(ctx context.Context, environ []string, stdout io.Writer) (err error) {
 	edge.Register(surface)
 	letters.Register(surface, receiver)
 	receiver.Mount(router)
-	svc.Server.MountHealth(router, service.SidecarCheck(dapr), service.StateCheck(stateStore))
+	svc.Server.MountHealth(router, service.SidecarCheck(dapr), service.StateCheck(stateStore), serve.Check{Name: "admission", Ask: gate.Ready})
+	svc.Server.Report("admission", func() any { return gate.Status() })
 	group, ctx := errgroup.WithContext(ctx)
+	defer context.AfterFunc(ctx, gate.Stop)()
 	group.Go(func() error { return svc.Server.Run(ctx, router) })
 	group.Go(func() error { sweeper.Run(ctx); return nil })
 	return group.Wait()

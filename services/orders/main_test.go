@@ -29,7 +29,7 @@ func TestRunWithoutASidecar(t *testing.T) {
 		servicetest.Answer{Method: http.MethodPost, Path: "/v1/orders", Body: order, Status: http.StatusServiceUnavailable},
 		servicetest.Answer{Method: http.MethodPost, Path: "/v1/orders/ord-1/cancel", Status: http.StatusServiceUnavailable},
 	)
-	service.Logs(t, "the sweep of orders that have not ended broke off")
+	service.Logs(t, "the open orders could not be counted")
 	service.Stop(t)
 }
 
@@ -68,6 +68,12 @@ func TestEveryMistakeInTheConfigurationIsNamed(t *testing.T) {
 			"APP_PORT is missing", `IDEMPOTENCY_TTL is "-1h": ` + duration, `RECEIVED_TTL is "soon": ` + duration,
 			`SWEEP_INTERVAL is "0": ` + duration, `SWEEP_PATIENCE is "15": ` + duration,
 			`ORDER_RETENTION is "forever": a retention is 0 (for ever) or a duration of at least 1s with a unit, such as 2160h`,
+		},
+	}, servicetest.Mistake{
+		Environ: []string{"APP_PORT=0", "ADMISSION_OPEN=-1", "ADMISSION_WAITING=many", "ADMISSION_AGE=0s"},
+		Says: []string{
+			`ADMISSION_OPEN is "-1": it is a whole number that is not negative`, `ADMISSION_WAITING is "many": it is a whole number that is not negative`,
+			`ADMISSION_AGE is "0s": ` + duration,
 		},
 	}, servicetest.Mistake{
 		Environ: []string{"APP_PORT=0", "IDEMPOTENCY_TTL=900ms", "RECEIVED_TTL=1ms"},

@@ -14,6 +14,7 @@ import (
 	"waybill/contracts"
 	"waybill/platform/eventing"
 	"waybill/platform/rest"
+	"waybill/services/orders/internal/admission"
 	"waybill/services/orders/internal/idempotency"
 	"waybill/services/orders/internal/order"
 )
@@ -37,6 +38,8 @@ type Service struct {
 	Orders    Orders
 	Keys      *idempotency.Keys
 	Publisher Publisher
+	// Admission says whether there is room for a new order.
+	Admission *admission.Gate
 	Logger    *slog.Logger
 }
 
@@ -56,7 +59,10 @@ func (s *Service) Register(api huma.API) {
 		OperationID: "place-order", Method: http.MethodPost, Path: "/v1/orders", DefaultStatus: http.StatusAccepted,
 		Summary: "Place an order",
 		Description: "Answers 202 once the order is stored and announced. A request without an answer may be repeated: with an Idempotency-Key, " +
-			"or with an order_id of the client's own, it comes to one and the same order.",
+			"or with an order_id of the client's own, it comes to one and the same order.\n\n" +
+			"Answers 503 overloaded, with Retry-After, while there is no room for the order: as many orders are open as can be finished in time, " +
+			"or this customer has more of them than its share. Nothing is stored then, and the request may be repeated. One that repeats a request " +
+			"whose order is stored already gets its answer all the same.",
 		MaxBodyBytes: rest.MaxBody, Tags: []string{"orders"},
 		Errors: []int{http.StatusBadRequest, http.StatusConflict, http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType, http.StatusServiceUnavailable},
 	}, s.place)
@@ -121,9 +127,16 @@ func subscription(s contracts.Subscription, handlers map[string]eventing.Handler
 	}
 }
 
-// Remind publishes again what of the order waits for an answer.
+// Remind publishes again what of the order waits for an answer. While orders from the bus wait there, an order that was placed over
+// REST is confirmed at once: its own event is behind them.
 func (s *Service) Remind(ctx context.Context, o *order.Order) error {
-	return s.announce(ctx, o, o.Outstanding()...)
+	if err := s.announce(ctx, o, o.Outstanding()...); err != nil {
+		return err
+	}
+	if o.Status() != order.Received || !s.Admission.BusHeld() {
+		return nil
+	}
+	return s.confirmPlaced(ctx, o)
 }
 
 // announce publishes entries of the order's timeline that are the service's own.

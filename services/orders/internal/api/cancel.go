@@ -55,6 +55,7 @@ func (s *Service) cancel(ctx context.Context, in *cancelInput) (*cancelOutput, e
 		return o, nil
 	})
 	if err == nil {
+		s.Admission.Observe(o)
 		err = s.Remind(ctx, o)
 	}
 	if err == nil {

@@ -8,12 +8,14 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"waybill/contracts"
 	"waybill/platform/eventing"
 	"waybill/platform/instant"
 	"waybill/platform/strictjson"
+	"waybill/services/orders/internal/admission"
 	"waybill/services/orders/internal/order"
 )
 
@@ -30,8 +32,54 @@ func (s *Service) created(ctx context.Context, e eventing.Event) error {
 	if err != nil {
 		return eventing.Reject(err)
 	}
-	fresh, cause := o, causeOf(e)
-	err = s.Orders.Update(ctx, fresh.ID(), func(stored *order.Order) (*order.Order, error) {
+	slot, err := s.wait(ctx, e, o)
+	if err != nil {
+		return err
+	}
+	defer slot.Release()
+	return s.confirm(ctx, o, causeOf(e))
+}
+
+const (
+	// longestHold is how long one attempt at a delivery waits for room. A delivery has four attempts, which must be over before
+	// a service that stops cuts it off; then the sidecar or the broker delivers it again.
+	longestHold = 2 * time.Second
+	holdPause   = 100 * time.Millisecond
+)
+
+// wait gets the room that an order of another system needs, as long as it is not stored; until then the order stays on the bus.
+// An order of this service's own was admitted before its event was published, and what an operator redrives is not refused.
+func (s *Service) wait(ctx context.Context, e eventing.Event, o *order.Order) (*admission.Slot, error) {
+	if e.Source == order.Source || eventing.Redriven(ctx) {
+		return nil, nil
+	}
+	slot, refusal := s.Admission.Take(ctx, o)
+	if refusal == nil {
+		return slot, nil
+	}
+	if _, err := s.Orders.Get(ctx, o.ID()); err == nil {
+		return nil, nil
+	}
+	for end := time.Now().Add(longestHold); time.Now().Before(end); {
+		select {
+		case <-ctx.Done():
+			return nil, eventing.Retry(refusal)
+		case <-s.Admission.Stopped():
+			return nil, eventing.Retry(refusal)
+		case <-time.After(holdPause):
+		}
+		if slot, refusal = s.Admission.Take(ctx, o); refusal == nil {
+			return slot, nil
+		}
+	}
+	return nil, eventing.Retry(refusal)
+}
+
+// confirm confirms an order, which may be a new one, and announces that: also when the order had been confirmed before and
+// nothing shows that this was heard. An order whose saga has begun was heard of.
+func (s *Service) confirm(ctx context.Context, fresh *order.Order, cause order.Cause) error {
+	var o *order.Order
+	err := s.Orders.Update(ctx, fresh.ID(), func(stored *order.Order) (*order.Order, error) {
 		if o = stored; o == nil {
 			o = order.Restore(fresh.Snapshot()) // a copy, for this may run again
 		} else if !o.SameContent(fresh) {
@@ -45,7 +93,18 @@ func (s *Service) created(ctx context.Context, e eventing.Event) error {
 	if err != nil {
 		return fmt.Errorf("confirm order %s: %w", fresh.ID(), err)
 	}
-	return s.announce(ctx, o, o.Unsettled(cause)...)
+	s.Admission.Observe(o)
+	entries := o.Unsettled(cause)
+	if o.Status() != order.Confirmed {
+		entries = slices.DeleteFunc(entries, func(e order.Entry) bool { return e.Type == contracts.TypeOrderConfirmed })
+	}
+	return s.announce(ctx, o, entries...)
+}
+
+// confirmPlaced confirms an order that was placed with this service and whose Order.Created is published, as that event does.
+func (s *Service) confirmPlaced(ctx context.Context, o *order.Order) error {
+	created := o.Snapshot().Timeline[0]
+	return s.confirm(ctx, o, order.Cause{EventID: created.EventID, Source: created.Source, Time: created.Time})
 }
 
 // decodeCreated reads and checks the order in the event. The error names everything wrong with it, and no values.
@@ -155,6 +214,7 @@ func (s *Service) follow(ctx context.Context, e eventing.Event, orderID string, 
 	if err != nil {
 		return fmt.Errorf("follow order %s: %w", id, err)
 	}
+	s.Admission.Observe(o)
 	return s.announce(ctx, o, o.Unsettled(cause)...)
 }
 

@@ -11,6 +11,7 @@ import (
 	"waybill/contracts"
 	"waybill/platform/eventing"
 	"waybill/platform/eventing/eventingtest"
+	"waybill/services/orders/internal/admission"
 	"waybill/services/orders/internal/api"
 	"waybill/services/orders/internal/idempotency"
 	"waybill/services/orders/internal/store"
@@ -28,7 +29,7 @@ func TestEveryHandlerTellsPermanentFromTransient(t *testing.T) {
 		}
 		service := &api.Service{
 			Orders: store.New(documents, "process", receivedTTL), Publisher: publisher, Logger: logger,
-			Keys: idempotency.New(documents, "process", time.Hour, logger),
+			Keys: idempotency.New(documents, "process", time.Hour, logger), Admission: gate(t, admission.Options{}),
 		}
 		subscriptions := service.Subscriptions()
 		return eventingtest.World{

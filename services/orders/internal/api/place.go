@@ -6,11 +6,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/oklog/ulid/v2"
 
+	"waybill/services/orders/internal/admission"
 	"waybill/services/orders/internal/idempotency"
 	"waybill/services/orders/internal/order"
 )
@@ -63,23 +65,53 @@ func (s *Service) place(ctx context.Context, in *placeInput) (*placeOutput, erro
 	if err != nil {
 		return nil, s.problem(ctx, err)
 	}
+	// The id is part of the request only if the client chose it.
+	content := o.Snapshot().Content
+	content.OrderID = named
+	request, err := json.Marshal(content)
+	if err != nil {
+		return nil, s.problem(ctx, fmt.Errorf("place order: %w", err))
+	}
+	slot, err := s.admit(ctx, o, in.IdempotencyKey, request, named)
+	if err != nil {
+		return nil, s.problem(ctx, err)
+	}
+	defer slot.Release()
 	id, status := draft.ID, order.Received
 	if in.IdempotencyKey == "" {
 		status, err = s.accept(ctx, o)
 	} else {
-		// The id is part of the request only if the client chose it.
-		content := o.Snapshot().Content
-		content.OrderID = named
-		var request []byte
-		if request, err = json.Marshal(content); err == nil {
-			id, err = s.Keys.Do(ctx, in.IdempotencyKey, request, id, s.placing(draft))
-		}
+		id, err = s.Keys.Do(ctx, in.IdempotencyKey, request, id, s.placing(draft))
 	}
 	if err != nil {
 		return nil, s.problem(ctx, fmt.Errorf("place order: %w", err))
 	}
 	at := "/v1/orders/" + id
 	return &placeOutput{at, accepted{id, status, links{at, at + "/timeline"}}}, nil
+}
+
+// admit gets the room that a new order needs, before anything of it is stored. A request that repeats an earlier one needs none if
+// the order is stored. The error is an *admission.Refusal.
+func (s *Service) admit(ctx context.Context, o *order.Order, key string, request []byte, named string) (*admission.Slot, error) {
+	slot, refusal := s.Admission.Place(ctx, o)
+	if refusal == nil {
+		return slot, nil
+	}
+	id := named
+	if key != "" {
+		subject, known, err := s.Keys.Subject(ctx, key, request)
+		if err != nil || !known {
+			return nil, refusal
+		}
+		id = subject
+	}
+	if id == "" {
+		return nil, refusal
+	}
+	if _, err := s.Orders.Get(ctx, order.ID(id)); err != nil {
+		return nil, refusal
+	}
+	return nil, nil
 }
 
 // placing is the work of a request for the draft that carries a key. The subject is the order's id.
@@ -140,5 +172,14 @@ func (s *Service) accept(ctx context.Context, o *order.Order) (order.Status, err
 	if err := s.announce(ctx, o, created); err != nil {
 		return "", err
 	}
-	return o.Status(), s.Orders.Watch(ctx, o)
+	if err := s.Orders.Watch(ctx, o); err != nil {
+		return "", err
+	}
+	s.Admission.Observe(o)
+	if s.Admission.BusHeld() {
+		if err := s.confirmPlaced(ctx, o); err != nil {
+			s.Logger.WarnContext(ctx, "order not confirmed at once; its event will confirm it", slog.String("order_id", string(o.ID())), slog.Any("error", err))
+		}
+	}
+	return o.Status(), nil
 }

@@ -3,11 +3,13 @@ package api
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 
 	"github.com/danielgtaylor/huma/v2"
 
 	"waybill/platform/rest"
+	"waybill/services/orders/internal/admission"
 	"waybill/services/orders/internal/idempotency"
 	"waybill/services/orders/internal/order"
 )
@@ -15,7 +17,10 @@ import (
 // problem turns an error into the answer to a request.
 func (s *Service) problem(ctx context.Context, err error) *rest.Problem {
 	var refused *order.Error
+	var full *admission.Refusal
 	switch {
+	case errors.As(err, &full):
+		return overloaded(full)
 	case errors.As(err, &refused):
 		p := &rest.Problem{Status: http.StatusUnprocessableEntity, Code: refused.Code, Detail: refused.Text}
 		switch refused.Kind {
@@ -47,6 +52,35 @@ func (s *Service) problem(ctx context.Context, err error) *rest.Problem {
 		}
 	}
 	return rest.Failed(ctx, s.Logger, err)
+}
+
+// noRoom is what a refusal collided with.
+type noRoom struct {
+	Cause admission.Cause `json:"cause"`
+	Count int             `json:"count,omitempty"`
+	Limit int             `json:"limit,omitempty"`
+}
+
+// overloaded is the answer to an order for which there is no room.
+func overloaded(r *admission.Refusal) *rest.Problem {
+	var why string
+	switch r.Cause {
+	case admission.Starting:
+		why = "The service has just started and counts the orders that are open."
+	case admission.Full:
+		why = fmt.Sprintf("As many orders are open as can be finished in time: %d, and the limit is %d.", r.Count, r.Limit)
+	case admission.Slow:
+		why = fmt.Sprintf("Orders take longer than they should: %d of them are too old, and the limit is %d.", r.Count, r.Limit)
+	case admission.Waiting:
+		why = fmt.Sprintf("Too many orders wait for a person's decision: %d, and the limit is %d.", r.Count, r.Limit)
+	case admission.Share:
+		why = fmt.Sprintf("Much is going on, and this customer has its share of the open orders: %d, and the limit is %d.", r.Count, r.Limit)
+	}
+	return &rest.Problem{
+		Status: http.StatusServiceUnavailable, Code: "overloaded", RetryAfter: r.RetryAfter,
+		Detail:  fmt.Sprintf("%s Nothing was stored. Repeat the request in %d seconds.", why, r.RetryAfter),
+		Related: noRoom{r.Cause, r.Count, r.Limit},
+	}
 }
 
 // details is what an invalid order adds to the faults that its schema finds.

@@ -24,6 +24,7 @@ import (
 	"waybill/platform/eventing"
 	"waybill/platform/rest"
 	"waybill/platform/state"
+	"waybill/services/orders/internal/admission"
 	"waybill/services/orders/internal/api"
 	"waybill/services/orders/internal/idempotency"
 	"waybill/services/orders/internal/store"
@@ -38,8 +39,13 @@ type world struct {
 	store   *fragileStore
 	bus     *bus
 	handler http.Handler
-	sweeper *sweep.Sweeper
-	process int
+	// receiver redrives events.
+	receiver *eventing.Receiver
+	sweeper  *sweep.Sweeper
+	process  int
+	// gate is the process's admission; limits bound it from the next restart on, not at all by default.
+	gate   *admission.Gate
+	limits admission.Options
 	// patience is how long the service waits for a store that fails; not at all by default, so that a fault is seen.
 	patience time.Duration
 	// fulfillment is how the other service answers a cancellation; nil when it does not.
@@ -84,10 +90,11 @@ func (w *world) restart() {
 	}
 	process := fmt.Sprint("process ", w.process)
 	orders := store.New(documents, process, receivedTTL)
+	w.gate = gate(w.t, w.limits)
 	service := &api.Service{
-		Orders: orders, Publisher: publisher, Logger: logger, Keys: idempotency.New(documents, process, time.Hour, logger),
+		Orders: orders, Publisher: publisher, Logger: logger, Keys: idempotency.New(documents, process, time.Hour, logger), Admission: w.gate,
 	}
-	w.sweeper = &sweep.Sweeper{Orders: orders, Remind: service.Remind, Interval: sweepInterval, Patience: sweepPatience, Logger: logger}
+	w.sweeper = &sweep.Sweeper{Orders: orders, Remind: service.Remind, Interval: sweepInterval, Patience: sweepPatience, Counter: w.gate, Logger: logger}
 	receiver, err := eventing.NewReceiver(eventing.ReceiverOptions{
 		App: contracts.AppOrders, Token: appToken, Publisher: publisher, OnParked: service.Parked, Logger: logger,
 	}, service.Subscriptions()...)
@@ -97,7 +104,21 @@ func (w *world) restart() {
 	router, surface := rest.New(api.Info(), logger)
 	service.Register(surface)
 	receiver.Mount(router)
-	w.handler = router
+	w.receiver, w.handler = receiver, router
+}
+
+// gate is an admission of those limits.
+func gate(t *testing.T, limits admission.Options) *admission.Gate {
+	t.Helper()
+	limits.Logger = slog.New(slog.DiscardHandler)
+	if limits.Age == 0 {
+		limits.Age = time.Minute
+	}
+	g, err := admission.New(limits)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return g
 }
 
 // request sends a request; header holds names and values in turn.

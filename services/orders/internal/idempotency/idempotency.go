@@ -115,6 +115,16 @@ func (k *Keys) Do(ctx context.Context, key string, request []byte, subject strin
 	return mine.Subject, nil
 }
 
+// Subject is the subject of the request with the key, if the same request came before. The error is ErrOtherRequest or one of the
+// store.
+func (k *Keys) Subject(ctx context.Context, key string, request []byte) (subject string, known bool, err error) {
+	found, err := k.find(ctx, "idempotency:"+digest([]byte(key)), record{Request: digest(request)})
+	if errors.Is(err, ErrRunning) {
+		return "", false, nil // nothing is stored for the key
+	}
+	return found.Subject, err == nil, err
+}
+
 // takeOver goes on with a request that was seen before, if it is the same one and nobody is at work on it, and reports
 // whether its work is done already.
 func (k *Keys) takeOver(ctx context.Context, key string, mine record, shown func(context.Context, string) (bool, error)) (taken record, done bool, err error) {

@@ -94,6 +94,28 @@ func (o *Order) CustomerID() string { return o.s.Content.CustomerID }
 // Status is how far the order has come.
 func (o *Order) Status() Status { return o.s.Status }
 
+// FromBus reports whether the order came from another system, by the bus, and not from a customer over this service's API.
+func (o *Order) FromBus() bool { return len(o.s.Timeline) > 0 && o.s.Timeline[0].Source != Source }
+
+// WaitsForPerson reports whether the order stands still because a person has to do something.
+func (o *Order) WaitsForPerson() bool {
+	return o.s.Status == NeedsAttention || o.s.Status == AwaitingApproval && !o.CancellationPending()
+}
+
+// WorkedOnSince is since when the system has been working on the order: since it was confirmed, or placed; since its last change
+// if it waited for a person in between.
+func (o *Order) WorkedOnSince() time.Time {
+	waited := slices.ContainsFunc(o.s.Timeline, func(e Entry) bool { return e.Status == AwaitingApproval || e.Status == NeedsAttention })
+	switch {
+	case waited:
+		return o.s.UpdatedAt
+	case !o.s.ProcessedAt.IsZero():
+		return o.s.ProcessedAt
+	default:
+		return o.s.CreatedAt
+	}
+}
+
 // SameContent reports whether both ask for the same; their status and history do not matter.
 func (o *Order) SameContent(other *Order) bool {
 	a, b := o.s.Content, other.s.Content

@@ -26,6 +26,16 @@ type Orders interface {
 	Sweep(ctx context.Context, visit func(ctx context.Context, ids []order.ID, found map[order.ID]*order.Order) (done []order.ID, err error)) error
 }
 
+// Counter counts the orders that have not ended: those observed between Begin and End.
+type Counter interface {
+	Begin()
+	Observe(o *order.Order)
+	End()
+	// Failed says that the first pass broke off. Counted reports whether there must be one again.
+	Failed(err error)
+	Counted() bool
+}
+
 // Sweeper sweeps the backlog at every interval. What it remembers is only how often it asked; that is lost with the process,
 // which makes the next one ask a little earlier.
 type Sweeper struct {
@@ -34,7 +44,9 @@ type Sweeper struct {
 	Remind func(ctx context.Context, o *order.Order) error
 	// Interval is the time between two sweeps, Patience how long an order may stand still before it is first asked about.
 	Interval, Patience time.Duration
-	Logger             *slog.Logger
+	// Counter is told of each pass over the backlog, the first of which is at once and asks about no order.
+	Counter Counter
+	Logger  *slog.Logger
 
 	waits map[order.ID]wait
 }
@@ -49,6 +61,7 @@ type wait struct {
 // Run sweeps until ctx ends. It may be called once.
 func (s *Sweeper) Run(ctx context.Context) {
 	s.waits = map[order.ID]wait{}
+	s.count(ctx)
 	ticker := time.NewTicker(s.Interval)
 	defer ticker.Stop()
 	for {
@@ -63,11 +76,47 @@ func (s *Sweeper) Run(ctx context.Context) {
 	}
 }
 
+// countPause is the pause between two attempts to count the backlog when the process starts.
+const countPause = time.Second
+
+// count goes through the backlog for the first time.
+func (s *Sweeper) count(ctx context.Context) {
+	for {
+		s.Counter.Begin()
+		err := s.Orders.Sweep(ctx, func(_ context.Context, _ []order.ID, found map[order.ID]*order.Order) ([]order.ID, error) {
+			for _, o := range found {
+				s.Counter.Observe(o)
+			}
+			return nil, nil
+		})
+		if err == nil {
+			s.Counter.End()
+			return
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		s.Logger.WarnContext(ctx, "the open orders could not be counted", slog.Any("error", err))
+		if s.Counter.Failed(err); s.Counter.Counted() {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(min(countPause, s.Interval)):
+		}
+	}
+}
+
 // sweep goes once through the backlog.
 func (s *Sweeper) sweep(ctx context.Context) error {
 	seen := map[order.ID]bool{}
 	failures := 0
+	s.Counter.Begin()
 	err := s.Orders.Sweep(ctx, func(ctx context.Context, ids []order.ID, found map[order.ID]*order.Order) (done []order.ID, err error) {
+		for _, o := range found {
+			s.Counter.Observe(o)
+		}
 		for _, id := range ids {
 			seen[id] = true
 			ended, err := s.visit(ctx, id, found[id])
@@ -87,6 +136,7 @@ func (s *Sweeper) sweep(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	s.Counter.End()
 	for id := range s.waits {
 		if !seen[id] {
 			delete(s.waits, id) // another process found it done
@@ -117,7 +167,7 @@ func (s *Sweeper) visit(ctx context.Context, id order.ID, o *order.Order) (done 
 		w.pause = min(2*w.pause, max(longestPause, s.Patience))
 		w.due = now.Add(w.pause)
 		level := slog.LevelWarn
-		if forPerson(o) {
+		if o.WaitsForPerson() {
 			level = slog.LevelDebug
 		}
 		if err = s.Remind(ctx, o); err == nil {
@@ -143,14 +193,9 @@ func (s *Sweeper) wait(id order.ID, o *order.Order, now time.Time) wait {
 		return w
 	}
 	w = wait{updated: updated, pause: s.Patience}
-	if forPerson(o) {
+	if o.WaitsForPerson() {
 		w.pause = max(longestPause, s.Patience)
 	}
 	w.due = updated.Add(w.pause)
 	return w
-}
-
-// forPerson tells orders that stand still because a person has to do something.
-func forPerson(o *order.Order) bool {
-	return o.Status() == order.NeedsAttention || o.Status() == order.AwaitingApproval && !o.CancellationPending()
 }

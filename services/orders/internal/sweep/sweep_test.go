@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -31,6 +32,7 @@ type world struct {
 	stop      context.CancelFunc
 	running   sync.WaitGroup
 	asked     []asked
+	counted   counter
 	// fault, when set, is what asking about an order fails with.
 	fault func(o *order.Order) error
 }
@@ -55,6 +57,43 @@ func (s *slowStore) Create(ctx context.Context, key string, doc any, options ...
 	return s.Memory.Create(ctx, key, doc, options...)
 }
 
+// counter remembers what was observed in the last complete pass, and how many there were.
+type counter struct {
+	mu       sync.Mutex
+	pass     []order.ID
+	complete []order.ID
+	passes   int
+	// never says that it is not counted.
+	never bool
+}
+
+// found is what the last complete pass observed.
+func (c *counter) found() []order.ID {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	slices.Sort(c.complete)
+	return c.complete
+}
+
+func (c *counter) Begin() { c.mu.Lock(); defer c.mu.Unlock(); c.pass = nil }
+
+func (c *counter) Observe(o *order.Order) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.pass = append(c.pass, o.ID())
+}
+
+func (c *counter) End() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.complete = c.pass
+	c.passes++
+}
+
+func (c *counter) Failed(error) {}
+
+func (c *counter) Counted() bool { return !c.never }
+
 func inWorld(t *testing.T, test func(w *world)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -67,7 +106,7 @@ func inWorld(t *testing.T, test func(w *world)) {
 
 func (w *world) start(process string) {
 	w.orders = store.New(w.documents, process, 24*time.Hour)
-	s := &sweep.Sweeper{Orders: w.orders, Remind: w.remind, Interval: 10 * time.Second, Patience: 15 * time.Second, Logger: slog.New(slog.DiscardHandler)}
+	s := &sweep.Sweeper{Orders: w.orders, Remind: w.remind, Interval: 10 * time.Second, Patience: 15 * time.Second, Counter: &w.counted, Logger: slog.New(slog.DiscardHandler)}
 	ctx, stop := context.WithCancel(w.t.Context())
 	w.stop = stop
 	w.running.Go(func() { s.Run(ctx) })
@@ -346,15 +385,58 @@ func TestAStoreThatIsAway(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		orders := &flaky{}
-		s := &sweep.Sweeper{Orders: orders, Interval: time.Second, Patience: time.Second, Logger: slog.New(slog.DiscardHandler)}
+		s := &sweep.Sweeper{Orders: orders, Interval: time.Second, Patience: time.Second, Counter: &counter{}, Logger: slog.New(slog.DiscardHandler)}
 		ctx, stop := context.WithCancel(t.Context())
 		var running sync.WaitGroup
 		running.Go(func() { s.Run(ctx) })
 		time.Sleep(5500 * time.Millisecond)
 		stop()
 		running.Wait()
-		if orders.sweeps != 5 {
-			t.Errorf("%d sweeps in five seconds, want one in each", orders.sweeps)
+		if orders.sweeps != 1+5 {
+			t.Errorf("%d sweeps in five seconds, want one at once and one in each", orders.sweeps)
+		}
+	})
+}
+
+// TestCounting: the open orders are counted at once, before any is asked about, and again in each sweep.
+func TestCounting(t *testing.T) {
+	t.Parallel()
+	inWorld(t, func(w *world) {
+		for _, id := range []string{"a", "b"} {
+			w.confirm(id)
+		}
+		w.kill()
+		w.start("process 2")
+		w.pass(0)
+		if diff := cmp.Diff([]order.ID{"a", "b"}, w.counted.found()); diff != "" || len(w.asked) > 0 {
+			t.Errorf("%s%v", diff, w.asked)
+		}
+		passes := w.counted.passes
+		w.learn("a", func(o *order.Order) {
+			o.Complete(order.Cause{EventID: "end", Time: time.Now()}, contracts.FulfillmentCompleted{}, time.Now())
+		})
+		w.pass(10 * time.Second) // the end is found, and the order forgotten
+		w.pass(10 * time.Second)
+		if diff := cmp.Diff([]order.ID{"b"}, w.counted.found()); diff != "" || w.counted.passes != passes+2 {
+			t.Errorf("%s%d passes", diff, w.counted.passes-passes)
+		}
+	})
+}
+
+// TestCountingIsRepeated until the store answers, and no order is asked about before.
+func TestCountingIsRepeated(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		orders, counted := &flaky{}, &counter{never: true}
+		s := &sweep.Sweeper{Orders: orders, Interval: time.Hour, Counter: counted, Logger: slog.New(slog.DiscardHandler)}
+		ctx, stop := context.WithCancel(t.Context())
+		var running sync.WaitGroup
+		running.Go(func() { s.Run(ctx) })
+		time.Sleep(4500 * time.Millisecond)
+		stop()
+		running.Wait()
+		if orders.sweeps != 5 || counted.passes != 0 {
+			t.Errorf("counted %d times in 4.5 seconds, %d of them to the end", orders.sweeps, counted.passes)
 		}
 	})
 }
