@@ -27,6 +27,9 @@ type Config struct {
 	StepAttempts       config.Count    `env:"STEP_ATTEMPTS" envDefault:"30"`
 	UndoAttempts       config.Count    `env:"UNDO_ATTEMPTS" envDefault:"200"`
 
+	// PartnerCalls is how many calls to a partner that start something may be under way at a time, and how many that undo.
+	PartnerCalls config.Count `env:"PARTNER_CALLS" envDefault:"100"`
+
 	// The watchdog looks at every saga that has not ended, but not at those younger than the grace period.
 	WatchdogInterval config.Duration `env:"WATCHDOG_INTERVAL" envDefault:"30s"`
 	WatchdogGrace    config.Duration `env:"WATCHDOG_GRACE" envDefault:"30s"`

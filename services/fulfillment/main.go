@@ -68,8 +68,12 @@ func run(ctx context.Context, environ []string, stdout io.Writer) (err error) {
 	sagas := ledger.NewSagas(store, ulid.Make().String(), time.Now).KeepFor(time.Duration(c.SagaRetention))
 	engine := workflow.NewClientWithLogger(dapr.Conn, engineLog{logger})
 	registry := workflow.NewRegistry()
+	payments, carrier, err := behindBulkheads(ledger.NewPayments(books, time.Now), ledger.NewCarrier(books, time.Now), int(c.PartnerCalls))
+	if err != nil {
+		return err
+	}
 	if err := saga.Register(registry, saga.Partners{
-		Payments: ledger.NewPayments(books, time.Now), Inventory: stock, Carrier: ledger.NewCarrier(books, time.Now),
+		Payments: payments, Inventory: stock, Carrier: carrier,
 		Journal: sagas, Events: events, Logger: logger, Now: time.Now,
 	}); err != nil {
 		return err

@@ -84,6 +84,12 @@ var queries = [
     text: loadTextContent('../queries/engine-restarted.kql')
   }
   {
+    name: 'admission-closed'
+    severity: 2
+    threshold: 0
+    text: loadTextContent('../queries/admission-closed.kql')
+  }
+  {
     name: 'channel-refuses'
     severity: 2
     threshold: 20
