@@ -4,12 +4,8 @@ import (
 	"context"
 	"errors"
 	"os"
-	"path/filepath"
-	"strings"
 	"testing"
 	"time"
-
-	"github.com/google/go-cmp/cmp"
 )
 
 // prompt is a subject that does its pieces at once, or fails them.
@@ -60,18 +56,6 @@ func TestAPieceThatEndsBadlyEndsTheRun(t *testing.T) {
 	}
 }
 
-func TestQuantiles(t *testing.T) {
-	t.Parallel()
-	var d durations
-	for n := 100; n > 0; n-- {
-		d = append(d, time.Duration(n))
-	}
-	got := []time.Duration{d.quantile(0), d.quantile(0.5), d.quantile(0.99), d.quantile(1), durations(nil).quantile(0.5)}
-	if diff := cmp.Diff([]time.Duration{1, 51, 100, 100, 0}, got); diff != "" {
-		t.Error(diff)
-	}
-}
-
 func TestARestartedProcessIsNotMeasured(t *testing.T) {
 	t.Parallel()
 	one := usage{of: []processUsage{{process: process{"app", 1}, cpu: time.Second}}, busy: 3 * time.Second}
@@ -83,32 +67,5 @@ func TestARestartedProcessIsNotMeasured(t *testing.T) {
 	later.of[0].pid = 2
 	if _, err := later.since(one); err == nil {
 		t.Error("a new process was measured against an old one")
-	}
-}
-
-func TestOnlyTheMeasuredPartIsReplaced(t *testing.T) {
-	t.Parallel()
-	page := filepath.Join(t.TempDir(), "page.md")
-	begin, end := marks(partAnalytics)
-	if err := os.WriteFile(page, []byte("before\n"+begin+"old\n"+end+"after\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	for range 2 {
-		if err := replaceMeasured(page, partAnalytics, "new\n"); err != nil {
-			t.Fatal(err)
-		}
-	}
-	got, err := os.ReadFile(page)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff("before\n"+begin+"\nnew\n\n"+end+"after\n", string(got)); diff != "" {
-		t.Error(diff)
-	}
-	if err := os.WriteFile(page, []byte("no marks"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := replaceMeasured(page, partAnalytics, "new\n"); err == nil || !strings.Contains(err.Error(), "measured analytics: begin") {
-		t.Errorf("a page without marks: %v, want an error that names them", err)
 	}
 }

@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"sync/atomic"
@@ -16,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"waybill/contracts"
+	"waybill/tests/internal/client"
 	"waybill/tests/internal/system"
 )
 
@@ -111,7 +111,7 @@ func flow(ctx context.Context, f feed, d time.Duration) (result, error) {
 	if err != nil {
 		return r, err
 	}
-	r.done, r.window, r.span, r.took = int(sent.Load()), to.Sub(from), to.Sub(from), durations{to.Sub(handed)}
+	r.done, r.window, r.span, r.took = int(sent.Load()), to.Sub(from), to.Sub(from), []time.Duration{to.Sub(handed)}
 	r.usage, err = after.since(before)
 	return r, err
 }
@@ -140,7 +140,6 @@ func arrive(ctx context.Context, f feed, want int64) error {
 type counting struct {
 	system *system.System
 	url    string
-	client *http.Client
 }
 
 func newCounting(s *system.System) (*counting, error) {
@@ -148,8 +147,7 @@ func newCounting(s *system.System) (*counting, error) {
 	if err != nil {
 		return nil, err
 	}
-	transport := &http.Transport{MaxIdleConnsPerHost: clients + 1}
-	return &counting{system: s, url: status.Apps[contracts.AppAnalytics].URL + "/v1/analytics", client: &http.Client{Transport: transport}}, nil
+	return &counting{system: s, url: status.Apps[contracts.AppAnalytics].URL + "/v1/analytics"}, nil
 }
 
 func (c *counting) name() string { return "analytics" }
@@ -159,7 +157,7 @@ func (c *counting) hand(ctx context.Context, events []contracts.Payload) error {
 	if err != nil {
 		return err
 	}
-	code, answer, err := c.call(ctx, http.MethodPost, c.url+"/events", text)
+	code, _, answer, err := client.Call(ctx, http.MethodPost, c.url+"/events", text, "Content-Type", "application/x-ndjson")
 	if err == nil && code != http.StatusAccepted {
 		err = fmt.Errorf("hand in events: %d %s", code, answer)
 	}
@@ -184,7 +182,7 @@ func (c *counting) arrived(ctx context.Context) (int64, error) {
 	var sum int64
 	for _, name := range []string{"total_views", "total_purchases", "recommendation_confidence_" + algorithm} {
 		query := url.Values{"name": {name}, "window": {"1h"}}
-		code, answer, err := c.call(ctx, http.MethodGet, c.url+"/metrics?"+query.Encode(), nil)
+		code, _, answer, err := client.Call(ctx, http.MethodGet, c.url+"/metrics?"+query.Encode(), nil)
 		if err != nil {
 			return 0, err
 		}
@@ -205,21 +203,6 @@ func (c *counting) arrived(ctx context.Context) (int64, error) {
 	return sum, nil
 }
 
-func (c *counting) call(ctx context.Context, method, url string, body []byte) (code int, answer []byte, err error) {
-	req, err := http.NewRequestWithContext(ctx, method, url, bytes.NewReader(body))
-	if err != nil {
-		return 0, nil, err
-	}
-	req.Header.Set("Content-Type", "application/x-ndjson")
-	resp, err := c.client.Do(req)
-	if err != nil {
-		return 0, nil, err
-	}
-	defer func() { err = errors.Join(err, resp.Body.Close()) }()
-	answer, err = io.ReadAll(resp.Body)
-	return resp.StatusCode, answer, err
-}
-
 // processes are those of the system through which an event goes.
 func (c *counting) processes() ([]process, error) {
 	status, err := c.system.Status()
@@ -235,5 +218,3 @@ func (c *counting) processes() ([]process, error) {
 	}
 	return found, nil
 }
-
-func (c *counting) close() { c.client.CloseIdleConnections() }

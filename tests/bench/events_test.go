@@ -106,7 +106,7 @@ func TestEventsAreHandedInAsLines(t *testing.T) {
 		w.WriteHeader(http.StatusAccepted)
 	}))
 	t.Cleanup(app.Close)
-	c := &counting{url: app.URL, client: app.Client()}
+	c := &counting{url: app.URL}
 	events := newShop().batch(20, time.Now())
 	if err := c.hand(t.Context(), events); err != nil {
 		t.Fatal(err)

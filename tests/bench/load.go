@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -88,11 +87,11 @@ type result struct {
 	offered  int // pieces a second, 0 when as many as it takes
 	inFlight int
 	window   time.Duration
-	done     int           // pieces that ended in the window
-	behind   int           // pieces that were still in flight at the window's end
-	took     durations     // of those that ended in the window, or that were offered in it
-	usage    usage         // of the window
-	span     time.Duration // of the usage
+	done     int             // pieces that ended in the window
+	behind   int             // pieces that were still in flight at the window's end
+	took     []time.Duration // of those that ended in the window, or that were offered in it
+	usage    usage           // of the window
+	span     time.Duration   // of the usage
 }
 
 func (r result) rate() float64 { return float64(r.done) / r.window.Seconds() }
@@ -227,16 +226,4 @@ func open(ctx context.Context, s subject, rate int, d time.Duration) (result, er
 	r.span = span
 	r.usage, err = after.since(before)
 	return r, err
-}
-
-// durations of many pieces.
-type durations []time.Duration
-
-// quantile is the duration that the share q of all does not pass.
-func (d durations) quantile(q float64) time.Duration {
-	if len(d) == 0 {
-		return 0
-	}
-	sorted := slices.Sorted(slices.Values(d))
-	return sorted[min(int(q*float64(len(sorted))), len(sorted)-1)]
 }

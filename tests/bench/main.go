@@ -8,37 +8,22 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
-	"os"
-	"os/signal"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
-	"syscall"
 	"time"
 
+	"waybill/tests/internal/figures"
+	"waybill/tests/internal/program"
 	"waybill/tests/internal/system"
 )
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
-	stop()
-	switch {
-	case err == nil:
-	case errors.Is(err, flag.ErrHelp):
-		os.Exit(2)
-	default:
-		fmt.Fprintln(os.Stderr, "bench:", err)
-		os.Exit(1)
-	}
-}
+func main() { program.Main("bench", run) }
 
 // plan is how long and how hard a run measures.
 type plan struct {
@@ -97,32 +82,20 @@ func run(ctx context.Context, args []string, out, progress io.Writer) (err error
 		p.rounds, p.eventsRounds = *rounds, *rounds
 	}
 
-	work, err := os.MkdirTemp("", "waybill-bench-")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil && ctx.Err() == nil {
-			err = fmt.Errorf("%w\nlogs and state are kept in %s", err, work)
-			return
+	return program.InFolder(ctx, "bench", false, progress, func(work string) error {
+		r, err := measure(ctx, p, work, progress)
+		if err != nil {
+			return err
 		}
-		err = errors.Join(err, os.RemoveAll(work))
-	}()
-	r, err := measure(ctx, p, work, progress)
-	if err != nil {
-		if ctx.Err() != nil {
-			return errors.New("interrupted; everything was stopped")
+		var errs []error
+		for _, part := range r.parts() {
+			if *write != "" {
+				errs = append(errs, figures.Replace(*write, part.name, "bench", part.text))
+			}
+			errs = append(errs, say(out, part.text))
 		}
-		return err
-	}
-	var errs []error
-	for _, part := range r.parts() {
-		if *write != "" {
-			errs = append(errs, replaceMeasured(*write, part.name, part.text))
-		}
-		errs = append(errs, say(out, part.text))
-	}
-	return errors.Join(errs...)
+		return errors.Join(errs...)
+	})
 }
 
 // The parts of a run and of the page.
@@ -163,14 +136,14 @@ func measure(ctx context.Context, p plan, work string, progress io.Writer) (r *r
 	if err != nil {
 		return nil, err
 	}
-	said := &output{}
+	said := &program.Tail{}
 	waybill, err := system.Start(ctx, binary, filepath.Join(work, "data"), said)
 	if err != nil {
 		return nil, fmt.Errorf("%w\nthe runner said:\n%s", err, said)
 	}
 	defer func() { err = errors.Join(err, waybill.Stop()) }()
 
-	r = &report{plan: p, machine: thisMachine(ctx), at: time.Now().UTC()}
+	r = &report{plan: p, machine: figures.Machine(ctx, time.Now())}
 	if p.only != partAnalytics {
 		if err := r.measureOrders(ctx, waybill, filepath.Join(work, "bare"), note); err != nil {
 			return nil, err
@@ -191,7 +164,6 @@ func (r *report) measureEvents(ctx context.Context, waybill *system.System, fold
 	if err != nil {
 		return err
 	}
-	defer ours.close()
 	note("starting the bare subscriber")
 	bare, err := newBareFeed(ctx, waybill, folder)
 	if err != nil {
@@ -262,48 +234,4 @@ func (r *report) measureOrders(ctx context.Context, waybill *system.System, fold
 	ours.oneProduct = true
 	r.hot, err = closed(ctx, ours, p.inFlight, load{warm: p.warm, window: p.window})
 	return err
-}
-
-// marks are the lines around what a run writes into a page.
-func marks(part string) (begin, end string) {
-	return "<!-- measured " + part + ": begin (make bench writes this part) -->\n", "<!-- measured " + part + ": end -->\n"
-}
-
-// replaceMeasured puts text between a part's marks in a page whose other parts are written by hand.
-func replaceMeasured(path, part, text string) error {
-	begin, end := marks(part)
-	page, err := os.ReadFile(path) //nolint:gosec // the page that the caller named
-	if err != nil {
-		return err
-	}
-	before, rest, ok := bytes.Cut(page, []byte(begin))
-	_, after, ok2 := bytes.Cut(rest, []byte(end))
-	if !ok || !ok2 {
-		return fmt.Errorf("%s lacks the lines %q and %q", path, strings.TrimSpace(begin), strings.TrimSpace(end))
-	}
-	return os.WriteFile(path, bytes.Join([][]byte{before, []byte(begin + "\n" + text + "\n" + end), after}, nil), 0o644) //nolint:gosec // a page for everybody
-}
-
-// output keeps the end of what the runner prints, to be shown when it did not start.
-type output struct {
-	mu   sync.Mutex
-	tail bytes.Buffer
-}
-
-const keptOutput = 16 << 10
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.tail.Write(p)
-	if over := o.tail.Len() - keptOutput; over > 0 {
-		o.tail.Next(over)
-	}
-	return len(p), nil
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.tail.String()
 }

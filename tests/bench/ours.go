@@ -1,20 +1,14 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"hash/fnv"
-	"io"
 	"net/http"
-	"strings"
-	"sync"
-
-	"github.com/twmb/franz-go/pkg/kgo"
 
 	"waybill/contracts"
+	"waybill/tests/internal/bus"
+	"waybill/tests/internal/client"
 	"waybill/tests/internal/system"
 )
 
@@ -22,14 +16,11 @@ import (
 type ours struct {
 	system *system.System
 	orders string // where to place orders
-	client *http.Client
 	flight *pieces
 	// oneProduct lets all orders be for the same product.
 	oneProduct bool
 
-	bus       *kgo.Client
-	following sync.WaitGroup
-	stop      context.CancelFunc
+	follower *bus.Follower
 }
 
 const (
@@ -43,49 +34,25 @@ func newOurs(ctx context.Context, s *system.System) (*ours, error) {
 	if err != nil {
 		return nil, err
 	}
-	transport := &http.Transport{MaxIdleConns: 0, MaxIdleConnsPerHost: 1000}
-	o := &ours{system: s, orders: status.Apps["orders"].URL + "/v1/orders", client: &http.Client{Transport: transport}, flight: newPieces()}
+	o := &ours{system: s, orders: status.Apps[contracts.AppOrders].URL + "/v1/orders", flight: newPieces()}
 	for n := range products {
-		url := status.Apps["fulfillment"].URL + "/v1/inventory/" + product(n)
-		code, answer, err := o.send(ctx, http.MethodPut, url, map[string]int{"on_hand": plenty})
-		if err != nil {
-			return nil, fmt.Errorf("set the stock of %s: %w", product(n), err)
-		}
-		if code != http.StatusOK {
-			return nil, fmt.Errorf("set the stock of %s: %d %s", product(n), code, answer)
+		if err := client.SetStock(ctx, s, product(n), plenty); err != nil {
+			return nil, err
 		}
 	}
-	if o.bus, err = kgo.NewClient(kgo.SeedBrokers(status.Broker), kgo.ConsumeTopics(contracts.TopicOrders),
-		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart())); err != nil {
-		return nil, err
-	}
-	following, stop := context.WithCancel(context.WithoutCancel(ctx))
-	o.stop = stop
-	o.following.Go(func() { o.follow(following) })
-	return o, nil
+	o.follower, err = bus.Follow(ctx, s, o.seen, contracts.TopicOrders)
+	return o, err
 }
 
 func product(n int) string { return fmt.Sprintf("PROD-%03d", n+1) }
 
-// follow reads the orders' events and tells their ends.
-func (o *ours) follow(ctx context.Context) {
-	for ctx.Err() == nil {
-		o.bus.PollFetches(ctx).EachRecord(func(record *kgo.Record) {
-			var event struct {
-				Type    string `json:"type"`
-				Subject string `json:"subject"`
-			}
-			if json.Unmarshal(record.Value, &event) != nil {
-				return
-			}
-			id := strings.TrimPrefix(event.Subject, "orders/")
-			switch event.Type {
-			case contracts.TypeOrderFulfilled:
-				o.flight.finish(id, nil)
-			case contracts.TypeOrderFulfillmentFailed, contracts.TypeOrderCancelled:
-				o.flight.finish(id, fmt.Errorf("the order ended with %s", event.Type))
-			}
-		})
+// seen tells the end of an order.
+func (o *ours) seen(e bus.Event) {
+	switch {
+	case e.Type == contracts.TypeOrderFulfilled:
+		o.flight.finish(e.Order, nil)
+	case e.Ends():
+		o.flight.finish(e.Order, fmt.Errorf("the order ended with %s", e.Type))
 	}
 }
 
@@ -97,40 +64,17 @@ func (o *ours) begin(ctx context.Context, id string) error {
 	h := fnv.New32a()
 	h.Write([]byte(id)) // never fails
 	n := int(h.Sum32() >> 1)
-	line := map[string]any{"product_id": product(n % products), "name": "Test Product", "quantity": 2, "price": 49.99}
+	of := product(n % products)
 	if o.oneProduct {
-		line["product_id"] = product(0)
+		of = product(0)
 	}
-	code, answer, err := o.send(ctx, http.MethodPost, o.orders, map[string]any{
-		"order_id": id, "customer_id": fmt.Sprintf("CUST-%d", n/products%customers), "items": []any{line}, "total_amount": 99.98,
-		"shipping_address": map[string]any{"street": "123 Test St", "city": "Test City", "state": "TS", "zip": "12345"},
-	}, "Idempotency-Key", id)
+	body := client.Body(fmt.Sprintf("CUST-%d", n/products%customers), 99.98, client.Line(of, 2, 49.99))
+	body["order_id"] = id
+	code, _, answer, err := client.Call(ctx, http.MethodPost, o.orders, body, "Idempotency-Key", id)
 	if err == nil && code != http.StatusAccepted {
 		err = fmt.Errorf("place an order: %d %s", code, answer)
 	}
 	return err
-}
-
-func (o *ours) send(ctx context.Context, method, url string, body any, header ...string) (code int, answer []byte, err error) {
-	text, err := json.Marshal(body)
-	if err != nil {
-		return 0, nil, err
-	}
-	req, err := http.NewRequestWithContext(ctx, method, url, bytes.NewReader(text))
-	if err != nil {
-		return 0, nil, err
-	}
-	req.Header.Set("Content-Type", "application/json")
-	for i := 0; i+1 < len(header); i += 2 {
-		req.Header.Set(header[i], header[i+1])
-	}
-	resp, err := o.client.Do(req)
-	if err != nil {
-		return 0, nil, err
-	}
-	defer func() { err = errors.Join(err, resp.Body.Close()) }()
-	answer, err = io.ReadAll(resp.Body)
-	return resp.StatusCode, answer, err
 }
 
 func (o *ours) processes() ([]process, error) {
@@ -145,9 +89,4 @@ func (o *ours) processes() ([]process, error) {
 	return found, nil
 }
 
-func (o *ours) close() {
-	o.stop()
-	o.following.Wait()
-	o.bus.Close()
-	o.client.CloseIdleConnections()
-}
+func (o *ours) close() { o.follower.Close() }

@@ -1,23 +1,18 @@
 package main
 
 import (
-	"context"
 	"fmt"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
 	"time"
 
-	"waybill/tests/internal/system"
+	"waybill/tests/internal/figures"
 )
 
 // report is everything one run measured.
 type report struct {
-	at      time.Time
-	machine []string
+	machine string
 	plan    plan
 	alone   []result // ours, bare
 	rates   []result
@@ -40,10 +35,6 @@ func (r *report) parts() []part {
 	return all
 }
 
-func (r *report) head(b *strings.Builder) {
-	fmt.Fprintf(b, "Measured on %s. %s.\n", r.at.Format("2 January 2006, 15:04 MST"), strings.Join(r.machine, "; "))
-}
-
 // disturbed says so when others took much of the machine.
 func disturbed(b *strings.Builder, of ...result) {
 	taken := 0.0
@@ -58,11 +49,11 @@ func disturbed(b *strings.Builder, of ...result) {
 // analytics is what was measured of events.
 func (r *report) analytics() string {
 	var b strings.Builder
-	r.head(&b)
+	b.WriteString(r.machine)
 	ours, bare := total(r.events, "analytics"), total(r.events, "bare subscriber")
 	fmt.Fprintf(&b, "\n**As many events as it can** (%d clients, %d events a request; handed in for %s, measured %d times in turns):\n\n",
 		clients, together, r.plan.eventsWindow, r.plan.eventsRounds)
-	t := table{"", "events a second", "events", "last one after the last answer", "each round, a second"}.begin()
+	t := figures.NewTable("", "events a second", "events", "last one after the last answer", "each round, a second")
 	for _, one := range []result{ours, bare} {
 		var rounds []string
 		for _, round := range r.events {
@@ -70,7 +61,7 @@ func (r *report) analytics() string {
 				rounds = append(rounds, fmt.Sprintf("%.0f", round.rate()))
 			}
 		}
-		t.row(one.subject, fmt.Sprintf("%.0f", one.rate()), strconv.Itoa(one.done), ms(one.took.quantile(1)), strings.Join(rounds, ", "))
+		t.Row(one.subject, fmt.Sprintf("%.0f", one.rate()), strconv.Itoa(one.done), figures.MS(figures.Quantile(one.took, 1)), strings.Join(rounds, ", "))
 	}
 	b.WriteString(t.String())
 	if bare.rate() > 0 {
@@ -83,17 +74,17 @@ func (r *report) analytics() string {
 			break
 		}
 		fmt.Fprintf(&b, "\n**What %s cost** (100 %% is one processor of %d):\n\n", article(one.subject), runtime.NumCPU())
-		t = table{"process", "at the most", "ms per 1,000 events", "peak memory, MiB"}.begin()
+		t = figures.NewTable("process", "at the most", "ms per 1,000 events", "peak memory, MiB")
 		var sum time.Duration
 		for _, p := range one.usage.of {
 			if p.name == everythingElse {
-				t.row(p.name, share(p.cpu, one.span), "", "")
+				t.Row(p.name, share(p.cpu, one.span), "", "")
 				continue
 			}
 			sum += p.cpu
-			t.row(p.name, share(p.cpu, one.span), each(1000*p.cpu, one.done), mebibytes(p.peak))
+			t.Row(p.name, share(p.cpu, one.span), each(1000*p.cpu, one.done), mebibytes(p.peak))
 		}
-		t.row("together, without everything else", share(sum, one.span), each(1000*sum, one.done), "")
+		t.Row("together, without everything else", share(sum, one.span), each(1000*sum, one.done), "")
 		b.WriteString(t.String())
 	}
 	return b.String()
@@ -141,11 +132,11 @@ func (u usage) and(v usage) usage {
 // orders is what was measured of orders.
 func (r *report) orders() string {
 	var b strings.Builder
-	r.head(&b)
+	b.WriteString(r.machine)
 
 	ours, bare := total(r.most, "orders"), total(r.most, "bare workflow")
 	fmt.Fprintf(&b, "\n**As many as it can** (%d in flight; %s, measured %d times in turns):\n\n", r.plan.inFlight, r.plan.window, r.plan.rounds)
-	t := table{"", "a second", "a minute", "p50", "p95", "p99", "each round, a second"}.begin()
+	t := figures.NewTable("", "a second", "a minute", "p50", "p95", "p99", "each round, a second")
 	for _, one := range []result{ours, bare} {
 		var rounds []string
 		for _, round := range r.most {
@@ -153,10 +144,10 @@ func (r *report) orders() string {
 				rounds = append(rounds, fmt.Sprintf("%.1f", round.rate()))
 			}
 		}
-		t.row(append([]string{one.subject, fmt.Sprintf("%.1f", one.rate()), fmt.Sprintf("%.0f", 60*one.rate())},
+		t.Row(append([]string{one.subject, fmt.Sprintf("%.1f", one.rate()), fmt.Sprintf("%.0f", 60*one.rate())},
 			append(quantiles(one), strings.Join(rounds, ", "))...)...)
 	}
-	t.row("orders, one product", fmt.Sprintf("%.1f", r.hot.rate()), fmt.Sprintf("%.0f", 60*r.hot.rate()), ms(r.hot.took.quantile(0.5)), ms(r.hot.took.quantile(0.95)), ms(r.hot.took.quantile(0.99)), "")
+	t.Row("orders, one product", fmt.Sprintf("%.1f", r.hot.rate()), fmt.Sprintf("%.0f", 60*r.hot.rate()), figures.MS(figures.Quantile(r.hot.took, 0.5)), figures.MS(figures.Quantile(r.hot.took, 0.95)), figures.MS(figures.Quantile(r.hot.took, 0.99)), "")
 	b.WriteString(t.String())
 	if bare.rate() > 0 {
 		fmt.Fprintf(&b, "\nOrders reach **%.0f %%** of the bare workflow.\n", 100*ours.rate()/bare.rate())
@@ -165,18 +156,18 @@ func (r *report) orders() string {
 
 	if len(r.rates) > 0 {
 		fmt.Fprintf(&b, "\n**Rising rates** (%s each; a time counts from when the order was due):\n\n", r.plan.step)
-		t = table{"offered a second", "fulfilled a second", "p50", "p95", "p99", "in flight at the end", "kept up", "processors busy"}.begin()
+		t = figures.NewTable("offered a second", "fulfilled a second", "p50", "p95", "p99", "in flight at the end", "kept up", "processors busy")
 		for _, one := range r.rates {
-			t.row(append(append([]string{strconv.Itoa(one.offered), fmt.Sprintf("%.1f", one.rate())}, quantiles(one)...),
+			t.Row(append(append([]string{strconv.Itoa(one.offered), fmt.Sprintf("%.1f", one.rate())}, quantiles(one)...),
 				strconv.Itoa(one.behind), map[bool]string{true: "yes", false: "no"}[one.keptUp()], share(one.usage.busy, one.span*time.Duration(runtime.NumCPU())))...)
 		}
 		b.WriteString(t.String())
 	}
 
 	fmt.Fprintf(&b, "\n**Alone** (%d one after the other):\n\n", r.plan.alone)
-	t = table{"", "p50", "p95", "p99"}.begin()
+	t = figures.NewTable("", "p50", "p95", "p99")
 	for _, one := range r.alone {
-		t.row(append([]string{one.subject}, quantiles(one)...)...)
+		t.Row(append([]string{one.subject}, quantiles(one)...)...)
 	}
 	b.WriteString(t.String())
 
@@ -186,14 +177,14 @@ func (r *report) orders() string {
 			break
 		}
 		fmt.Fprintf(&b, "\n**What %s cost, as many as it can** (100 %% is one processor of %d):\n\n", article(one.subject), runtime.NumCPU())
-		head, steps := table{"process"}, []result{}
+		head, steps := []string{"process"}, []result{}
 		if one.subject == "orders" {
 			steps = r.rates
 			for _, step := range steps {
 				head = append(head, fmt.Sprintf("at %d a second", step.offered))
 			}
 		}
-		t = append(head, "at the most", "ms each", "peak memory, MiB").begin()
+		t = figures.NewTable(append(head, "at the most", "ms each", "peak memory, MiB")...)
 		sum := make([]time.Duration, len(steps)+1)
 		costs := func(name string, at []time.Duration, peak string) {
 			cells := append(make([]string, 0, len(head)), name)
@@ -205,7 +196,7 @@ func (r *report) orders() string {
 			if name == everythingElse {
 				perPiece = ""
 			}
-			t.row(append(cells, share(most, one.span), perPiece, peak)...)
+			t.Row(append(cells, share(most, one.span), perPiece, peak)...)
 		}
 		for i, p := range one.usage.of {
 			at := make([]time.Duration, 0, len(sum))
@@ -246,99 +237,12 @@ func article(subject string) string {
 }
 
 func quantiles(r result) []string {
-	return []string{ms(r.took.quantile(0.5)), ms(r.took.quantile(0.95)), ms(r.took.quantile(0.99))}
+	return []string{figures.MS(figures.Quantile(r.took, 0.5)), figures.MS(figures.Quantile(r.took, 0.95)), figures.MS(figures.Quantile(r.took, 0.99))}
 }
-
-func ms(d time.Duration) string { return fmt.Sprintf("%d ms", d.Milliseconds()) }
 
 func share(part, whole time.Duration) string {
 	if whole <= 0 || part <= 0 {
 		return "0 %"
 	}
 	return fmt.Sprintf("%.0f %%", 100*float64(part)/float64(whole))
-}
-
-// table is a Markdown table whose columns line up, so that it reads well in a terminal too.
-type table []string
-
-type rows struct{ lines [][]string }
-
-func (t table) begin() *rows { return &rows{[][]string{t}} }
-
-func (r *rows) row(cells ...string) { r.lines = append(r.lines, cells) }
-
-func (r *rows) String() string {
-	width := make([]int, len(r.lines[0]))
-	for _, line := range r.lines {
-		for i, cell := range line {
-			width[i] = max(width[i], len(cell))
-		}
-	}
-	var b strings.Builder
-	write := func(cells []string) {
-		for i, cell := range cells {
-			if i == 0 {
-				fmt.Fprintf(&b, "| %-*s ", width[i], cell)
-			} else {
-				fmt.Fprintf(&b, "| %*s ", width[i], cell)
-			}
-		}
-		b.WriteString("|\n")
-	}
-	write(r.lines[0])
-	for i, w := range width {
-		if i == 0 {
-			b.WriteString("| " + strings.Repeat("-", max(w, 1)) + " ")
-		} else {
-			b.WriteString("| " + strings.Repeat("-", max(w-1, 1)) + ": ")
-		}
-	}
-	b.WriteString("|\n")
-	for _, line := range r.lines[1:] {
-		write(line)
-	}
-	return b.String()
-}
-
-// thisMachine says what was measured on and of what.
-func thisMachine(ctx context.Context) []string {
-	found := []string{fmt.Sprintf("%d processors%s", runtime.NumCPU(), of("/proc/cpuinfo", "model name"))}
-	if memory := of("/proc/meminfo", "MemTotal"); memory != "" {
-		if kB, err := strconv.Atoi(strings.TrimSuffix(strings.TrimPrefix(memory, " of "), " kB")); err == nil {
-			found = append(found, fmt.Sprintf("%.0f GiB of memory", float64(kB)/(1<<20)))
-		}
-	}
-	kernel := answer(ctx, "uname", "-sr")
-	found = append(found, strings.TrimSpace(runtime.GOOS+"/"+runtime.GOARCH+" "+kernel), runtime.Version())
-	if top, err := system.Root(); err == nil {
-		if version := answer(ctx, filepath.Join(top, ".waybill", "bin", "daprd"), "--version"); version != "" {
-			found = append(found, "Dapr "+version)
-		}
-		if commit := answer(ctx, "git", "-C", top, "describe", "--always", "--dirty", "--tags"); commit != "" {
-			found = append(found, "revision "+commit)
-		}
-	}
-	return found
-}
-
-// of reads " of <value>" from a file of "key: value" lines, "" when it is not there.
-func of(file, key string) string {
-	text, err := os.ReadFile(file) //nolint:gosec // a file of the kernel
-	if err != nil {
-		return ""
-	}
-	for line := range strings.Lines(string(text)) {
-		if name, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(name) == key {
-			return " of " + strings.TrimSpace(value)
-		}
-	}
-	return ""
-}
-
-func answer(ctx context.Context, name string, args ...string) string {
-	text, err := exec.CommandContext(ctx, name, args...).Output() //nolint:gosec // programs of this function's own choice
-	if err != nil {
-		return ""
-	}
-	return strings.TrimSpace(string(text))
 }

@@ -1,14 +1,13 @@
 package main
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"os"
 	"runtime"
-	"strconv"
-	"strings"
 	"time"
+
+	proc "waybill/tests/internal/process"
 )
 
 // measured is something with processes of its own.
@@ -54,17 +53,17 @@ func takeUsage(s measured) (usage, error) {
 	}
 	var u usage
 	for _, p := range append(all, process{self, os.Getpid()}) {
-		cpu, err := cpuOf(p.pid)
+		cpu, err := proc.CPU(p.pid)
 		if err != nil {
 			return u, fmt.Errorf("look at %s: %w", p.name, err)
 		}
-		peak, err := peakOf(p.pid)
+		peak, err := proc.Peak(p.pid)
 		if err != nil {
 			return u, fmt.Errorf("look at %s: %w", p.name, err)
 		}
 		u.of = append(u.of, processUsage{p, cpu, peak})
 	}
-	u.busy, err = busy()
+	u.busy, err = proc.Busy()
 	return u, err
 }
 
@@ -88,58 +87,4 @@ func (u usage) since(before usage) (usage, error) {
 		d.of = append(d.of, processUsage{process: process{name: everythingElse}, cpu: max(others, 0)})
 	}
 	return d, nil
-}
-
-// tick is the unit of processor time in /proc, the same on every architecture that Go runs on.
-const tick = time.Second / 100
-
-// cpuOf is the processor time of a process, as proc_pid_stat(5) has it: utime and stime, fields 14 and 15.
-func cpuOf(pid int) (time.Duration, error) {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return 0, err
-	}
-	// The second field is a name in parentheses that may hold anything.
-	rest := text[bytes.LastIndexByte(text, ')')+1:]
-	return ticks(strings.Fields(string(rest)), 11, 12)
-}
-
-// busy is the processor time that was not idle, as proc_stat(5) has it.
-func busy() (time.Duration, error) {
-	text, err := os.ReadFile("/proc/stat")
-	if err != nil {
-		return 0, err
-	}
-	line, _, _ := strings.Cut(string(text), "\n")
-	return ticks(strings.Fields(line), 1, 2, 3, 6, 7) // user, nice, system, irq, softirq
-}
-
-func ticks(fields []string, at ...int) (time.Duration, error) {
-	var sum int64
-	for _, i := range at {
-		if i >= len(fields) {
-			return 0, errors.New("the kernel's statistics are shorter than known")
-		}
-		n, err := strconv.ParseInt(fields[i], 10, 64)
-		if err != nil {
-			return 0, err
-		}
-		sum += n
-	}
-	return time.Duration(sum) * tick, nil
-}
-
-// peakOf is the most memory that was resident at once.
-func peakOf(pid int) (int64, error) {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		return 0, err
-	}
-	for line := range strings.Lines(string(text)) {
-		if value, ok := strings.CutPrefix(line, "VmHWM:"); ok {
-			kB, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(value), " kB"), 10, 64)
-			return kB << 10, err
-		}
-	}
-	return 0, errors.New("no VmHWM")
 }

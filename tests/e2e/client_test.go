@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"waybill/tests/internal/client"
+	"waybill/tests/internal/program"
 	"waybill/tests/internal/system"
 )
 
@@ -134,7 +135,7 @@ func impatient(t *testing.T) context.Context {
 // ownSystem starts a system that only this test uses, and stops it when the test ends.
 func ownSystem(ctx context.Context, t *testing.T, environment ...string) *system.System {
 	t.Helper()
-	out := &output{}
+	out := &program.Tail{}
 	s, err := system.Start(ctx, runner, t.TempDir(), out, environment...)
 	if err != nil {
 		t.Fatalf("%v\nthe runner said:\n%s", err, out)

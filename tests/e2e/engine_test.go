@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"waybill/tests/internal/program"
 	"waybill/tests/internal/system"
 )
 
@@ -20,7 +21,7 @@ func TestTheWorkflowEngineForgetsEverything(t *testing.T) {
 	const orders = 20
 	ctx, cancel := context.WithTimeout(t.Context(), 3*patience)
 	defer cancel()
-	out := &output{}
+	out := &program.Tail{}
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Logf("the runner said:\n%s", out)

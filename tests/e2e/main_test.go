@@ -2,14 +2,13 @@
 package e2e
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"os"
 	"path/filepath"
-	"sync"
 	"testing"
 
+	"waybill/tests/internal/program"
 	"waybill/tests/internal/system"
 )
 
@@ -42,7 +41,7 @@ func run(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	out := &output{}
+	out := &program.Tail{}
 	if waybill, err = system.Start(ctx, runner, filepath.Join(work, "data"), out); err != nil {
 		fmt.Fprintf(os.Stderr, "%v\nthe runner said:\n%s", err, out)
 		return 1
@@ -56,28 +55,4 @@ func run(m *testing.M) int {
 		fmt.Fprintf(os.Stderr, "the runner said:\n%s", out)
 	}
 	return code
-}
-
-// output keeps the end of what the runner prints, to be shown when something failed.
-type output struct {
-	mu   sync.Mutex
-	tail bytes.Buffer
-}
-
-const keptOutput = 64 << 10
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.tail.Write(p)
-	if over := o.tail.Len() - keptOutput; over > 0 {
-		o.tail.Next(over)
-	}
-	return len(p), nil
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.tail.String()
 }

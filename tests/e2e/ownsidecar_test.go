@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"waybill/tests/internal/bicep"
+	"waybill/tests/internal/program"
 	"waybill/tests/internal/system"
 )
 
@@ -71,7 +72,7 @@ func TestTheOwnSidecarOfFulfillmentStarts(t *testing.T) {
 		for _, a := range containers[name].At("args").Texts() {
 			args = append(args, local(a))
 		}
-		said := &output{}
+		said := &program.Tail{}
 		// The test's context ends before the cleanup stops the process.
 		cmd := exec.CommandContext(context.WithoutCancel(ctx), filepath.Join(root, ".waybill/bin", name), append(args, more...)...)
 		cmd.Env = append(os.Environ(), "DAPR_HOST_IP=127.0.0.1")

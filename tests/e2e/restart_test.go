@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"waybill/tests/internal/program"
 	"waybill/tests/internal/system"
 )
 
@@ -28,7 +29,7 @@ func TestASecondStartContinuesTheFirst(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
 			defer cancel()
-			out := &output{}
+			out := &program.Tail{}
 			t.Cleanup(func() {
 				if t.Failed() {
 					t.Logf("the runner said:\n%s", out)
@@ -88,7 +89,7 @@ func TestASchedulerThatLosesItsDataLosesNoOrder(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
 	defer cancel()
-	out := &output{}
+	out := &program.Tail{}
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Logf("the runner said:\n%s", out)

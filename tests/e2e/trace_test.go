@@ -12,6 +12,7 @@ import (
 	collector "go.opentelemetry.io/proto/otlp/collector/trace/v1"
 	"google.golang.org/protobuf/proto"
 
+	"waybill/tests/internal/program"
 	"waybill/tests/internal/system"
 )
 
@@ -69,7 +70,7 @@ func TestAnOrderIsOneTrace(t *testing.T) {
 	collected := &spans{traces: map[string][]string{}}
 	server := httptest.NewServer(collected)
 	t.Cleanup(server.Close)
-	out := &output{}
+	out := &program.Tail{}
 	s, err := system.Start(ctx, runner, t.TempDir(), out, "OTEL_EXPORTER_OTLP_ENDPOINT="+server.URL, "OTEL_BSP_SCHEDULE_DELAY=100")
 	if err != nil {
 		t.Fatalf("%v\nthe runner said:\n%s", err, out)

@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"slices"
 	"time"
 )
 
@@ -63,14 +62,5 @@ var keptPerOrder = map[string]int64{"scheduler": 8 << 10}
 
 // tooSlow reports whether orders took far longer at the end than at the beginning: more than twice as long and half a second more.
 func tooSlow(first, last time.Duration) bool { return last > 2*first+500*time.Millisecond }
-
-// quantile is the duration that the share q of all does not pass.
-func quantile(all []time.Duration, q float64) time.Duration {
-	if len(all) == 0 {
-		return 0
-	}
-	sorted := slices.Sorted(slices.Values(all))
-	return sorted[min(int(q*float64(len(sorted))), len(sorted)-1)]
-}
 
 func mb(bytes int64) string { return fmt.Sprintf("%.1f", float64(bytes)/(1<<20)) }

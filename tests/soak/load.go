@@ -2,17 +2,14 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
-	"strings"
 	"sync"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kgo"
-
 	"waybill/contracts"
+	"waybill/tests/internal/bus"
 	"waybill/tests/internal/client"
 	"waybill/tests/internal/system"
 )
@@ -70,65 +67,38 @@ type shop struct {
 	waiting  map[string]chan string // order → the event that it ended with
 	approval map[string]chan struct{}
 
-	bus       *kgo.Client
-	following sync.WaitGroup
-	stop      context.CancelFunc
+	follower *bus.Follower
 }
 
 func newShop(ctx context.Context, s *system.System) (*shop, error) {
 	if err := client.SetStock(ctx, s, "PROD-001", 10_000_000); err != nil {
 		return nil, err
 	}
-	status, err := s.Status()
-	if err != nil {
-		return nil, err
-	}
 	h := &shop{
 		system: s, run: fmt.Sprintf("SOAK-%d", time.Now().Unix()),
 		waiting: map[string]chan string{}, approval: map[string]chan struct{}{},
 	}
-	if h.bus, err = kgo.NewClient(kgo.SeedBrokers(status.Broker), kgo.ConsumeTopics(contracts.TopicOrders, contracts.TopicFulfillment),
-		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart())); err != nil {
-		return nil, err
-	}
-	following, stop := context.WithCancel(context.WithoutCancel(ctx))
-	h.stop = stop
-	h.following.Go(func() { h.follow(following) })
-	return h, nil
+	var err error
+	h.follower, err = bus.Follow(ctx, s, h.seen, contracts.TopicOrders, contracts.TopicFulfillment)
+	return h, err
 }
 
-func (h *shop) close() {
-	h.stop()
-	h.following.Wait()
-	h.bus.Close()
-}
+func (h *shop) close() { h.follower.Close() }
 
-func (h *shop) follow(ctx context.Context) {
-	for ctx.Err() == nil {
-		h.bus.PollFetches(ctx).EachRecord(func(record *kgo.Record) {
-			var event struct {
-				Type    string `json:"type"`
-				Subject string `json:"subject"`
-			}
-			if json.Unmarshal(record.Value, &event) != nil {
-				return
-			}
-			id := strings.TrimPrefix(event.Subject, "orders/")
-			h.mu.Lock()
-			defer h.mu.Unlock()
-			switch event.Type {
-			case contracts.TypeOrderFulfilled, contracts.TypeOrderFulfillmentFailed, contracts.TypeOrderCancelled:
-				if end := h.waiting[id]; end != nil {
-					end <- event.Type
-					delete(h.waiting, id)
-				}
-			case contracts.TypeApprovalRequested:
-				if asked := h.approval[id]; asked != nil {
-					close(asked)
-					delete(h.approval, id)
-				}
-			}
-		})
+func (h *shop) seen(e bus.Event) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	switch {
+	case e.Ends():
+		if end := h.waiting[e.Order]; end != nil {
+			end <- e.Type
+			delete(h.waiting, e.Order)
+		}
+	case e.Type == contracts.TypeApprovalRequested:
+		if asked := h.approval[e.Order]; asked != nil {
+			close(asked)
+			delete(h.approval, e.Order)
+		}
 	}
 }
 

@@ -12,27 +12,14 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"path/filepath"
-	"syscall"
 	"time"
 
+	"waybill/tests/internal/program"
 	"waybill/tests/internal/system"
 )
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
-	stop()
-	switch {
-	case err == nil:
-	case errors.Is(err, flag.ErrHelp):
-		os.Exit(2)
-	default:
-		fmt.Fprintln(os.Stderr, "soak:", err)
-		os.Exit(1)
-	}
-}
+func main() { program.Main("soak", run) }
 
 // plan is how long and how hard a run loads the system.
 type plan struct {
@@ -58,7 +45,7 @@ func planFor(length time.Duration, rate float64, inFlight int) plan {
 // judgesMemory reports whether the run is long enough. In the first minutes every process grows to its working size.
 func (p plan) judgesMemory() bool { return p.window >= 3*time.Minute }
 
-func run(ctx context.Context, args []string, out, progress io.Writer) (err error) {
+func run(ctx context.Context, args []string, out, progress io.Writer) error {
 	flags := flag.NewFlagSet("soak", flag.ContinueOnError)
 	quick := flags.Bool("quick", false, "run for two minutes: shows that the test works, and does not judge memory")
 	minutes := flags.Float64("minutes", 20, "how long orders are placed; memory is judged from 12 minutes on")
@@ -79,28 +66,16 @@ func run(ctx context.Context, args []string, out, progress io.Writer) (err error
 	}
 	p := planFor(time.Duration(*minutes*float64(time.Minute)), *rate, *inFlight)
 
-	work, err := os.MkdirTemp("", "waybill-soak-")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if *keep || err != nil && ctx.Err() == nil {
-			_, _ = fmt.Fprintf(progress, "logs and data are kept in %s\n", work)
-			return
+	return program.InFolder(ctx, "soak", *keep, progress, func(work string) error {
+		r, err := soak(ctx, p, work, out, progress)
+		if err != nil {
+			return err
 		}
-		err = errors.Join(err, os.RemoveAll(work))
-	}()
-	r, err := soak(ctx, p, work, out, progress)
-	if ctx.Err() != nil {
-		return errors.New("interrupted; everything was stopped")
-	}
-	if err != nil {
-		return err
-	}
-	if err := r.summary(out); err != nil {
-		return err
-	}
-	return r.verdict()
+		if err := r.summary(out); err != nil {
+			return err
+		}
+		return r.verdict()
+	})
 }
 
 // soak starts the system, loads it, and leaves nothing running.

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"waybill/tests/internal/client"
+	"waybill/tests/internal/figures"
+	"waybill/tests/internal/process"
 	"waybill/tests/internal/system"
 )
 
@@ -138,7 +140,7 @@ func (r *report) sample(ctx context.Context, s *system.System, begun time.Time) 
 		}
 		at := time.Since(begun)
 		for _, p := range status.Processes {
-			rss, err := statusField(p.PID, "VmRSS")
+			rss, err := process.RSS(p.PID)
 			if err != nil {
 				continue // it ended just now
 			}
@@ -184,7 +186,7 @@ func (r *report) look(ctx context.Context, s *system.System, at int) (err error)
 	r.cpu[at], r.order = map[string]time.Duration{}, nil
 	for _, p := range status.Processes {
 		r.order = append(r.order, p.Name)
-		if r.cpu[at][p.Name], err = processorTime(p.PID); err != nil {
+		if r.cpu[at][p.Name], err = process.CPU(p.PID); err != nil {
 			return fmt.Errorf("look at %s: %w", p.Name, err)
 		}
 	}
@@ -213,7 +215,7 @@ func (r *report) show(ctx context.Context, s *system.System, to time.Duration, f
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
 	took := r.took(from, to)
 	_, _ = fmt.Fprintf(out, "\n== %s: %d orders ended (%s), %d in flight, %d held back so far, %d faults; fulfilled took p50 %s, p95 %s\n",
-		to.Round(time.Second), r.count(from, to), r.kinds(from, to), flight, r.held, len(r.faults), ms(quantile(took, 0.5)), ms(quantile(took, 0.95)))
+		to.Round(time.Second), r.count(from, to), r.kinds(from, to), flight, r.held, len(r.faults), figures.MS(figures.Quantile(took, 0.5)), figures.MS(figures.Quantile(took, 0.95)))
 	_, _ = fmt.Fprintln(w, "process\tRSS now, MB\tRSS least, MB\tGo heap, MB\tprocessor, s\trestarts\t")
 	for _, name := range r.order {
 		all := r.samples[name]
@@ -280,8 +282,6 @@ func (r *report) kinds(from, to time.Duration) string {
 	return strings.Join(all, ", ")
 }
 
-func ms(d time.Duration) string { return fmt.Sprintf("%d ms", d.Milliseconds()) }
-
 func (r *report) memoryOf(name string) memory {
 	p := r.plan
 	return compare(r.samples[name], p.length, p.window, keptPerOrder[name], int64(r.count(p.length-p.window, p.length)))
@@ -297,8 +297,8 @@ func (r *report) summary(out io.Writer) error {
 			r.held, p.inFlight, float64(r.placed)/p.length.Seconds())
 	}
 	_, _ = fmt.Fprintf(out, "fulfilled orders took p50 %s, p95 %s in the first %s and p50 %s, p95 %s in the last; %d retries of calls to workflows that had ended\n\n",
-		ms(quantile(r.took(0, p.window), 0.5)), ms(r.firstP95()), p.window,
-		ms(quantile(r.took(p.length-p.window, p.length), 0.5)), ms(r.lastP95()), r.retries)
+		figures.MS(figures.Quantile(r.took(0, p.window), 0.5)), figures.MS(r.firstP95()), p.window,
+		figures.MS(figures.Quantile(r.took(p.length-p.window, p.length), 0.5)), figures.MS(r.lastP95()), r.retries)
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
 	_, _ = fmt.Fprintf(w, "process\tleast RSS, MB: first %s\tlast but one\tlast\tallowed\tkept, B/order\tgrown, B/order\tGo heap, MB: begin\tend\tprocessor, ms/order\t\n", p.window)
 	for _, name := range r.order {
@@ -344,10 +344,10 @@ func (r *report) keptUp() bool {
 	return float64(r.placed) >= 0.95*r.plan.rate*r.plan.length.Seconds()
 }
 
-func (r *report) firstP95() time.Duration { return quantile(r.took(0, r.plan.window), 0.95) }
+func (r *report) firstP95() time.Duration { return figures.Quantile(r.took(0, r.plan.window), 0.95) }
 
 func (r *report) lastP95() time.Duration {
-	return quantile(r.took(r.plan.length-r.plan.window, r.plan.length), 0.95)
+	return figures.Quantile(r.took(r.plan.length-r.plan.window, r.plan.length), 0.95)
 }
 
 // verdict is an error for everything that a run must not show.
@@ -370,7 +370,7 @@ func (r *report) verdict() error {
 		errs = append(errs, fmt.Errorf("the sidecars retried %d calls to workflows that had been put away, in %d orders (docs/adr/0027)", r.retries, r.placed))
 	}
 	if first, last := r.firstP95(), r.lastP95(); tooSlow(first, last) {
-		errs = append(errs, fmt.Errorf("orders slow down: p95 was %s in the first %s and %s in the last", ms(first), r.plan.window, ms(last)))
+		errs = append(errs, fmt.Errorf("orders slow down: p95 was %s in the first %s and %s in the last", figures.MS(first), r.plan.window, figures.MS(last)))
 	}
 	return errors.Join(errs...)
 }

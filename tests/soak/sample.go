@@ -22,42 +22,6 @@ import (
 	"waybill/tests/internal/system"
 )
 
-// statusField reads a line of /proc/<pid>/status in bytes.
-func statusField(pid int, field string) (int64, error) {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		return 0, err
-	}
-	for line := range strings.Lines(string(text)) {
-		if value, ok := strings.CutPrefix(line, field+":"); ok {
-			kB, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(value), " kB"), 10, 64)
-			return kB << 10, err
-		}
-	}
-	return 0, fmt.Errorf("no %s of process %d", field, pid)
-}
-
-// processorTime is the time that a process has used, as proc_pid_stat(5) has it: utime and stime, fields 14 and 15.
-func processorTime(pid int) (time.Duration, error) {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return 0, err
-	}
-	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
-	if len(fields) < 13 {
-		return 0, errors.New("the kernel's statistics are shorter than known")
-	}
-	var sum time.Duration
-	for _, field := range fields[11:13] {
-		ticks, err := strconv.ParseInt(field, 10, 64)
-		if err != nil {
-			return 0, err
-		}
-		sum += time.Duration(ticks) * time.Second / 100
-	}
-	return sum, nil
-}
-
 // disk is what the parts of a data folder take, in bytes that are allocated: a folder, or one file of state.
 func disk(data string) (map[string]int64, error) {
 	parts := map[string]int64{}

@@ -47,6 +47,9 @@ func Body(customer string, total float64, items ...map[string]any) map[string]an
 	}
 }
 
+// connections keeps as many connections as a burst has requests at a time: the default transport keeps two to a host.
+var connections = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 1000, IdleConnTimeout: time.Minute}}
+
 // Call sends a request and returns status, header and body; any answer is fine with it.
 func Call(ctx context.Context, method, url string, body any, header ...string) (int, http.Header, []byte, error) {
 	var reader io.Reader
@@ -71,7 +74,7 @@ func Call(ctx context.Context, method, url string, body any, header ...string) (
 	for i := 0; i+1 < len(header); i += 2 {
 		req.Header.Set(header[i], header[i+1])
 	}
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := connections.Do(req)
 	if err != nil {
 		return 0, nil, nil, err
 	}
