@@ -17,6 +17,7 @@ import (
 //
 //	X-REFUSED   refuses: it does not deliver there
 //	X-SLOW      books after two seconds
+//	X-SLOW-<n>  books after n seconds
 //	X-FAIL-<n>  fails n times, then books
 //	X-DOWN      fails always
 //	X-LOST      books, and then never answers that it did
@@ -51,6 +52,7 @@ type parcels struct {
 const (
 	zipRefused   = "X-REFUSED"
 	zipSlow      = "X-SLOW"
+	zipSlows     = "X-SLOW-"
 	zipDown      = "X-DOWN"
 	zipLost      = "X-LOST"
 	zipFails     = "X-FAIL-"
@@ -65,8 +67,9 @@ func (c *Carrier) Book(ctx context.Context, o contracts.Order, key string) (part
 		return partner.Shipment{}, &partner.Reason{Code: "undeliverable", Message: "The carrier does not deliver to this address."}, nil
 	case zipDown:
 		return partner.Shipment{}, nil, errors.New("the carrier is down")
-	case zipSlow:
-		if err := pause(ctx, slowness); err != nil {
+	}
+	if takes := slownessOf(o.ShipTo.Zip); takes > 0 {
+		if err := pause(ctx, takes); err != nil {
 			return partner.Shipment{}, nil, err
 		}
 	}
@@ -96,6 +99,14 @@ func (c *Carrier) Book(ctx context.Context, o contracts.Order, key string) (part
 		return partner.Shipment{}, nil, errors.New("the carrier did not answer")
 	}
 	return p.Booked[len(p.Booked)-1].Shipment, nil, nil
+}
+
+// slownessOf is how long the carrier takes for an address, 0 for most.
+func slownessOf(zip string) time.Duration {
+	if zip == zipSlow {
+		return slowness
+	}
+	return time.Duration(countAfter(zipSlows, zip)) * time.Second
 }
 
 // shipment makes up carrier, number and cost from the order's id, the same whenever asked. The cost is in the order's

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"waybill/contracts"
@@ -469,5 +470,23 @@ func TestStockOfTheLastReleaseIsAdjusted(t *testing.T) {
 	after, err := w.Get(t.Context(), "PROD-001")
 	if err != nil || after.OnHand != 15 || after.Reserved() != 4 || after.Shipped != 2 || after.Last.Revision != 4 || before.ETag() == after.ETag() {
 		t.Errorf("%+v, %v", after, err)
+	}
+}
+
+func TestTheCarrierTakesAsLongAsTheAddressSays(t *testing.T) {
+	t.Parallel()
+	for zip, want := range map[string]time.Duration{"12345": 0, "X-SLOW": 2 * time.Second, "X-SLOW-10": 10 * time.Second, "X-SLOW-": 0} {
+		t.Run(zip, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				o := order("ORDER-" + zip)
+				o.ShipTo.Zip = zip
+				begun := time.Now()
+				_, refused, err := ledger.NewCarrier(state.NewMemory(), time.Now).Book(t.Context(), o, "key")
+				if took := time.Since(begun); err != nil || refused != nil || took != want {
+					t.Errorf("took %s, %v, %v; want a booking after %s", took, refused, err, want)
+				}
+			})
+		})
 	}
 }
