@@ -133,6 +133,10 @@ bench: runtime ## Measure orders and events beside bare Dapr, turn by turn (ARGS
 test-soak: runtime ## Load the system for 20 minutes; memory, disk, rows and latency must stay flat (ARGS=-quick: 2 minutes)
 	@cd tests && go build -o ../$(BIN)/soak ./soak && cd .. && exec $(BIN)/soak $(ARGS)
 
+.PHONY: test-overload
+test-overload: runtime ## Offer ten times the capacity in five shapes; goodput, orders, memory and books are judged (ARGS=-quick: 2 minutes)
+	@cd tests && go build -o ../$(BIN)/overload ./overload && cd .. && exec $(BIN)/overload $(ARGS)
+
 .PHONY: bench-pipeline
 bench-pipeline: ## Measure analytics' pipeline alone, in process on one processor (two minutes)
 	@cd services/analytics && go test -run '^$$' -bench 'Pipeline$$|Add$$' -cpu 1 -count 8 -benchtime 1000000x $(ARGS) ./internal/pipeline

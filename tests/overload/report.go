@@ -1,0 +1,71 @@
+package main
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"waybill/tests/internal/figures"
+)
+
+// show is what was measured, as Markdown.
+func show(all []result) string {
+	if len(all) == 0 {
+		return ""
+	}
+	var b strings.Builder
+	t := figures.NewTable("orders a second", "capacity", "offered", "goodput, mean", "lowest 10 s", "of the capacity", "accepted", "refused", "other answers, or none")
+	for _, r := range all {
+		lowest := 0.0
+		if len(r.goodput) > 0 {
+			lowest = slices.Min(r.goodput)
+		}
+		refused, other := 0, sum(r.unanswered)
+		for answer, n := range r.refused {
+			if refusal(answer) {
+				refused += n
+			} else {
+				other += n
+			}
+		}
+		t.Row(r.shape.name, fmt.Sprintf("%.1f", r.capacity), fmt.Sprintf("%.0f", r.rate), fmt.Sprintf("%.1f", mean(r.goodput)), fmt.Sprintf("%.1f", lowest),
+			fmt.Sprintf("%.0f %%", 100*lowest/r.capacity), fmt.Sprint(r.accepted), fmt.Sprint(refused), fmt.Sprint(other))
+	}
+	b.WriteString(t.String() + "\n")
+	t = figures.NewTable("orders", "ended", "not fulfilled", "open", "last end after the burst", "a new order before: p50", "p95", "after: p50", "p95", "as before after")
+	for _, r := range all {
+		again := "never"
+		if r.recovered {
+			again = fmt.Sprintf("%.0f s", r.recoveredAfter.Seconds())
+		}
+		t.Row(r.shape.name, fmt.Sprint(r.ends.accepted-r.ends.open), fmt.Sprint(sum(r.ends.failed)), fmt.Sprint(r.ends.open), fmt.Sprintf("%.0f s", r.drained.Seconds()),
+			figures.MS(figures.Quantile(r.before, 0.5)), figures.MS(figures.Quantile(r.before, 0.95)),
+			figures.MS(figures.Quantile(r.after, 0.5)), figures.MS(figures.Quantile(r.after, 0.95)), again)
+	}
+	b.WriteString(t.String() + "\n")
+	head := []string{"peak memory, MiB"}
+	processes := map[string]bool{}
+	for _, r := range all {
+		head = append(head, r.shape.name)
+		for name := range r.memory {
+			processes[name] = true
+		}
+	}
+	t = figures.NewTable(append(head, "allowed")...)
+	for _, name := range slices.Sorted(maps.Keys(processes)) {
+		row := []string{name}
+		for _, r := range all {
+			row = append(row, fmt.Sprint(r.memory[name]>>20))
+		}
+		t.Row(append(row, fmt.Sprint(memoryBound(name)>>20))...)
+	}
+	b.WriteString(t.String())
+	for _, r := range all {
+		if len(r.refused)+len(r.unanswered)+r.held > 0 {
+			fmt.Fprintf(&b, "\n%s: refused: %s; unanswered: %s; %d more were due while all %d clients waited for an answer.\n",
+				r.shape.name, list(r.refused), list(r.unanswered), r.held, clients)
+		}
+	}
+	return b.String()
+}

@@ -1,0 +1,63 @@
+package main
+
+import (
+	"fmt"
+	"time"
+
+	"waybill/tests/internal/client"
+)
+
+// shape is what the orders of a burst have in common.
+type shape struct {
+	name string
+	// products and customers are how many the orders are spread over.
+	products, customers int
+	zip                 string
+	// takes is how long an order takes at least.
+	takes time.Duration
+	// inFlight is how many orders are kept in flight to measure the capacity.
+	inFlight int
+	// bus says that another system publishes the orders, and nobody can refuse them.
+	bus bool
+}
+
+const (
+	usualInFlight = 32
+	// plenty is the stock of each product: no order fails because there is none.
+	plenty = 1_000_000
+)
+
+func allShapes() []shape {
+	return []shape{
+		{name: "many products", products: 20, customers: 200, inFlight: usualInFlight},
+		{name: "one product", products: 1, customers: 200, inFlight: usualInFlight},
+		{name: "one customer", products: 20, customers: 1, inFlight: usualInFlight},
+		// The time that the carrier takes is no work: enough must be in flight to keep the machine busy meanwhile.
+		{name: "slow carrier", products: 20, customers: 200, zip: "X-SLOW-10", takes: 10 * time.Second, inFlight: 256},
+		{name: "bus", products: 20, customers: 200, inFlight: usualInFlight, bus: true},
+	}
+}
+
+func quickShapes() []shape {
+	all := allShapes()
+	return []shape{all[1], all[4]}
+}
+
+func product(n int) string { return fmt.Sprintf("PROD-%03d", n+1) }
+
+// order is the body of order number n.
+func (s shape) order(id string, n int) map[string]any {
+	customer := fmt.Sprintf("CUST-%d", 1+n%s.customers)
+	if s.customers == 1 {
+		customer = "CUST-123"
+	}
+	body := client.Body(customer, 99.98, client.Line(product(n%s.products), quantity, 49.99))
+	body["order_id"] = id
+	if s.zip != "" {
+		body["shipping_address"].(map[string]any)["zip"] = s.zip
+	}
+	return body
+}
+
+// quantity is how many pieces an order is for.
+const quantity = 2
