@@ -8,6 +8,7 @@ import (
 	"waybill/contracts"
 	"waybill/platform/eventing"
 	"waybill/services/fulfillment/internal/inventory"
+	"waybill/services/fulfillment/internal/saga"
 )
 
 // source is the CloudEvents source of what this service publishes.
@@ -17,11 +18,36 @@ const source = "/waybill/fulfillment"
 type events struct{ publisher *eventing.Publisher }
 
 func (e events) Publish(ctx context.Context, id string, payload contracts.Payload) error {
-	topic := contracts.TopicFulfillment
-	if payload.EventType() == contracts.TypeNotificationRequested {
-		topic = contracts.TopicNotifications
+	return e.publish(ctx, topicOf(payload), id, payload)
+}
+
+// PublishAll publishes events in as few requests as their topics allow.
+func (e events) PublishAll(ctx context.Context, all ...saga.Event) error {
+	for len(all) > 0 {
+		topic, together := topicOf(all[0].Payload), 1
+		for together < len(all) && topicOf(all[together].Payload) == topic {
+			together++
+		}
+		batch := make([]eventing.Event, together)
+		for i := range batch {
+			var err error
+			if batch[i], err = eventing.New(all[i].ID, source, contracts.Version, time.Now(), all[i].Payload); err != nil {
+				return err
+			}
+		}
+		if err := e.publisher.PublishAll(ctx, topic, batch); err != nil {
+			return err
+		}
+		all = all[together:]
 	}
-	return e.publish(ctx, topic, id, payload)
+	return nil
+}
+
+func topicOf(payload contracts.Payload) string {
+	if payload.EventType() == contracts.TypeNotificationRequested {
+		return contracts.TopicNotifications
+	}
+	return contracts.TopicFulfillment
 }
 
 func (e events) announceStock(warehouse string) func(context.Context, inventory.Stock) error {

@@ -49,6 +49,15 @@ func (a announcer) Publish(ctx context.Context, id string, payload contracts.Pay
 	return a.publisher.Publish(ctx, contracts.TopicFulfillment, e)
 }
 
+func (a announcer) PublishAll(ctx context.Context, events ...saga.Event) error {
+	for _, e := range events {
+		if err := a.Publish(ctx, e.ID, e.Payload); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // TestEveryHandlerTellsPermanentFromTransient gives every handler a store, a bus and an engine that fail.
 func TestEveryHandlerTellsPermanentFromTransient(t *testing.T) {
 	t.Parallel()

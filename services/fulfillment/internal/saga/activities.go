@@ -68,9 +68,17 @@ type Journal interface {
 	ListApproval(ctx context.Context, orderID string) error
 }
 
-// Events publishes what the saga did. The id is the same on every retry.
+// Events publishes what the saga did. An event's id is the same on every retry.
 type Events interface {
 	Publish(ctx context.Context, id string, payload contracts.Payload) error
+	// PublishAll publishes events together, in their order. After an error it is not known which of them were published.
+	PublishAll(ctx context.Context, events ...Event) error
+}
+
+// Event is an event and its id.
+type Event struct {
+	ID      string
+	Payload contracts.Payload
 }
 
 // StepInput is what a step and its undo are given.
@@ -102,6 +110,8 @@ type Decisions struct {
 type Reported struct {
 	Outcome journal.Outcome `json:"outcome,omitempty"`
 	Failure *partner.Reason `json:"failure,omitempty"`
+	// Notified says that the customer's messages were requested as well.
+	Notified bool `json:"notified,omitempty"`
 }
 
 // ApprovalInput is what the two activities of an approval are given.
@@ -143,6 +153,29 @@ type Report struct {
 	Shipment partner.Shipment `json:"shipment,omitzero"`
 	Failure  *partner.Reason  `json:"failure,omitempty"`
 	Undone   []string         `json:"undone,omitempty"`
+	// Notify asks UpdateOrderStatus to request the customer's messages as well. Refunded is for these messages.
+	Notify   bool `json:"notify,omitempty"`
+	Refunded bool `json:"refunded,omitempty"`
+}
+
+// recorded is the report with the outcome that was recorded, which differs when a cancellation arrived before the outcome.
+func (r Report) recorded(as Reported) Report {
+	if r.Outcome != journal.Completed && as.Outcome == journal.Cancelled && as.Failure != nil {
+		r.Outcome, r.Failure = as.Outcome, as.Failure
+	}
+	return r
+}
+
+// message is what the customer is told about the outcome.
+func (r Report) message(refunded bool) Message {
+	switch r.Outcome {
+	case journal.Completed:
+		return Message{Order: r.Order, Template: contracts.TemplateOrderShipped, Shipment: r.Shipment}
+	case journal.Cancelled:
+		return Message{Order: r.Order, Template: contracts.TemplateOrderCancelled, Reason: r.Failure.Message, Refunded: refunded}
+	default:
+		return Message{Order: r.Order, Template: contracts.TemplateOrderFailed, Reason: r.Failure.Message, Refunded: refunded}
+	}
 }
 
 // activityTimeout bounds one run of one activity.
@@ -384,22 +417,33 @@ func (a activities) tell(ctx context.Context, id string, order contracts.Order, 
 	return nil
 }
 
-// send makes the activity that asks for the customer's message over one channel.
+// messages are the activities that request the customer's messages, and their channels.
+var messages = []struct{ activity, channel string }{
+	{activitySendEmail, contracts.ChannelEmail}, {activitySendSMS, contracts.ChannelSMS}, {activitySendPush, contracts.ChannelPush},
+}
+
+// request is the event that requests the message over one channel.
+func (m Message) request(channel string, now time.Time) Event {
+	order := m.Order
+	id := order.OrderID + ":" + m.Template + ":" + channel
+	return Event{id, contracts.NotificationRequested{
+		NotificationID: id, OrderID: order.OrderID, CustomerID: order.CustomerID, Channel: channel, Template: m.Template,
+		TotalAmount: order.TotalAmount, Currency: order.Currency, Carrier: m.Shipment.Carrier,
+		TrackingNumber: m.Shipment.TrackingNumber, EstimatedDelivery: m.Shipment.EstimatedDelivery,
+		Reason: m.Reason, Refunded: m.Refunded, RequestedAt: now.UTC(),
+	}}
+}
+
+// send makes the activity that requests the customer's message over one channel.
 func (a activities) send(name, channel string) func(context.Context, Message) (StepResult, error) {
 	return func(ctx context.Context, m Message) (result StepResult, err error) {
 		order := m.Order
 		err = traced(ctx, name, order.OrderID, func(ctx context.Context) error {
-			id := order.OrderID + ":" + m.Template + ":" + channel
-			err := a.Events.Publish(ctx, id, contracts.NotificationRequested{
-				NotificationID: id, OrderID: order.OrderID, CustomerID: order.CustomerID, Channel: channel, Template: m.Template,
-				TotalAmount: order.TotalAmount, Currency: order.Currency, Carrier: m.Shipment.Carrier,
-				TrackingNumber: m.Shipment.TrackingNumber, EstimatedDelivery: m.Shipment.EstimatedDelivery,
-				Reason: m.Reason, Refunded: m.Refunded, RequestedAt: a.Now().UTC(),
-			})
-			if err != nil {
-				a.Logger.WarnContext(ctx, "a customer's message could not be asked for", slog.String("order_id", order.OrderID),
+			request := m.request(channel, a.Now())
+			if err := a.Events.Publish(ctx, request.ID, request.Payload); err != nil {
+				a.Logger.WarnContext(ctx, "a customer's message could not be requested", slog.String("order_id", order.OrderID),
 					slog.String("channel", channel), slog.Any("error", err))
-				return fmt.Errorf("ask for the message: %w", err)
+				return fmt.Errorf("request the message: %w", err)
 			}
 			return nil
 		})
@@ -407,9 +451,24 @@ func (a activities) send(name, channel string) func(context.Context, Message) (S
 	}
 }
 
+// notify requests the customer's messages over all channels and reports whether it could. It fails no activity: an outcome that was
+// announced stays so, and the saga requests the messages one by one instead.
+func (a activities) notify(ctx context.Context, m Message) bool {
+	requests, now := make([]Event, len(messages)), a.Now()
+	for i := range messages {
+		requests[i] = m.request(messages[i].channel, now)
+	}
+	err := a.Events.PublishAll(ctx, requests...)
+	if err != nil {
+		a.Logger.WarnContext(ctx, "a customer's messages could not be requested together; will request each of them",
+			slog.String("order_id", m.Order.OrderID), slog.Any("error", err))
+	}
+	return err == nil
+}
+
 // updateOrderStatus records how the saga ended and then announces it, as it was recorded: a cancellation is recorded in the same
 // document, so it is decided there which of the two was first. If the announcement is lost with the engine, it is repeated when
-// orders asks about the order again.
+// orders asks about the order again. Then it requests the customer's messages, if the report says so.
 func (a activities) updateOrderStatus(ctx context.Context, report Report) (reported Reported, err error) {
 	order := report.Order
 	err = traced(ctx, activityUpdateOrderStatus, order.OrderID, func(ctx context.Context) error {
@@ -441,7 +500,11 @@ func (a activities) updateOrderStatus(ctx context.Context, report Report) (repor
 		if err := a.Events.Publish(ctx, e.Announced.ID, payload); err != nil {
 			return fmt.Errorf("announce the outcome: %w", err)
 		}
-		return answerCancellation(ctx, a.Events, &e, now)
+		if err := answerCancellation(ctx, a.Events, &e, now); err != nil {
+			return err
+		}
+		reported.Notified = report.Notify && a.notify(ctx, report.recorded(reported).message(report.Refunded))
+		return nil
 	})
 	return reported, err
 }

@@ -161,7 +161,10 @@ func decoded[T contracts.Payload](data []byte) (payload T, err error) {
 func (c *Control) schedule(ctx context.Context, e *journal.Entry) (runs bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, engineTimeout)
 	defer cancel()
-	in := Input{Order: e.Order, Limits: c.limits, Decided: e.Cancelled(), Restart: e.Restarts, OneByOne: true, Cancellable: true, KnowsBusy: true}
+	in := Input{
+		Order: e.Order, Limits: c.limits, Decided: e.Cancelled(), Restart: e.Restarts,
+		OneByOne: true, Cancellable: true, KnowsBusy: true, NotifyWithOutcome: true,
+	}
 	if e.Halt != nil {
 		in.Failure = &e.Halt.Failure
 	}

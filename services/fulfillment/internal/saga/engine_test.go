@@ -155,6 +155,11 @@ func (w *world) lose(order contracts.Order) error {
 
 // Publish keeps the event once, as a consumer would that tells repetitions by the id.
 func (w *world) Publish(_ context.Context, id string, payload contracts.Payload) error {
+	if m, ok := payload.(contracts.NotificationRequested); ok {
+		if fails, _ := w.faults.next("Publish " + m.Channel); fails {
+			return planned("Publish " + m.Channel)
+		}
+	}
 	return w.faults.around(strings.TrimPrefix(payload.Subject(), "orders/"), "Publish", func() error {
 		w.mu.Lock()
 		defer w.mu.Unlock()
@@ -166,6 +171,16 @@ func (w *world) Publish(_ context.Context, id string, payload contracts.Payload)
 		w.events = append(w.events, published{id, payload})
 		return nil
 	})
+}
+
+// PublishAll stops at the first event that fails.
+func (w *world) PublishAll(ctx context.Context, events ...saga.Event) error {
+	for _, e := range events {
+		if err := w.Publish(ctx, e.ID, e.Payload); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // start starts the order's saga.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -840,6 +841,70 @@ func TestTheWatchdogWakesASagaThatWasDecidedAbout(t *testing.T) {
 	}
 	if result := w.end(order); result.Outcome != journal.Completed {
 		t.Errorf("result %+v", result)
+	}
+}
+
+// The messages are requested together with the announcement of the outcome, in one activity. When that fails, each has an activity
+// of its own, with retries of its own; one that cannot be requested changes nothing about the order.
+func TestMessagesAreRequestedWithTheOutcome(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name     string
+		fails    int // how often the messages cannot be requested together, or over one channel
+		requests []string
+		want     []string
+	}{
+		{"at once", 0, []string{"UpdateOrderStatus"}, []string{"order_shipped email", "order_shipped sms", "order_shipped push"}},
+		{"one by one", 1, []string{"UpdateOrderStatus", "SendEmailNotification", "SendSMSNotification", "SendPushNotification"},
+			[]string{"order_shipped email", "order_shipped sms", "order_shipped push"}},
+		{"never over one channel", -1, []string{"UpdateOrderStatus", "SendEmailNotification", "SendSMSNotification", "SendPushNotification"},
+			[]string{"order_shipped email", "order_shipped push"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			w, order := newWorld(t, quick), anOrder("ORDER-1")
+			w.faults.set("Publish sms", c.fails, false)
+			if result := w.fulfill(order); result.Outcome != journal.Completed {
+				t.Errorf("result %+v", result)
+			}
+			history, err := w.client.GetInstanceHistory(t.Context(), order.OrderID)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var scheduled []string
+			for _, e := range history.Events {
+				if name := e.GetTaskScheduled().GetName(); name != "" && !slices.Contains(scheduled, name) {
+					scheduled = append(scheduled, name)
+				}
+			}
+			if diff := cmp.Diff(append([]string{"ValidatePayment", "ReserveInventory", "ProcessShipment"}, c.requests...), scheduled); diff != "" {
+				t.Errorf("activities (-want +got):\n%s", diff)
+			}
+			var requested []string
+			w.mu.Lock()
+			for _, e := range w.events {
+				if m, ok := e.payload.(contracts.NotificationRequested); ok {
+					requested = append(requested, m.Template+" "+m.Channel)
+				}
+			}
+			w.mu.Unlock()
+			if diff := cmp.Diff(c.want, requested); diff != "" {
+				t.Errorf("messages (-want +got):\n%s", diff)
+			}
+			_, steps, err := w.starts.Show(t.Context(), order.OrderID)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var shown []string
+			for _, s := range steps {
+				shown = append(shown, fmt.Sprintf("%s %v", s.Name, s.Done))
+			}
+			sms := "SendSMSNotification " + strconv.FormatBool(c.fails >= 0)
+			if diff := cmp.Diff([]string{"ValidatePayment true", "ReserveInventory true", "ProcessShipment true", "UpdateOrderStatus true",
+				"SendEmailNotification true", sms, "SendPushNotification true"}, shown); diff != "" {
+				t.Errorf("steps (-want +got):\n%s", diff)
+			}
+		})
 	}
 }
 

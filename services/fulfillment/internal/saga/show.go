@@ -114,6 +114,7 @@ func (c *Control) steps(ctx context.Context, instance string) ([]journal.Step, e
 					continue // it waits for another turn
 				}
 				steps[i].EndedAt, steps[i].Done, steps[i].Error = at, true, ""
+				steps = append(steps, included(steps[i], completed.GetResult().GetValue())...)
 			}
 		}
 		if failed := e.GetTaskFailed(); failed != nil {
@@ -130,4 +131,18 @@ func (c *Control) steps(ctx context.Context, instance string) ([]journal.Step, e
 		}
 	}
 	return steps, nil
+}
+
+// included are the steps that an activity took besides its own, by its result: UpdateOrderStatus requests the customer's messages
+// as well, which were activities of their own in earlier releases and are when that fails.
+func included(step journal.Step, result string) []journal.Step {
+	var reported Reported
+	if step.Name != activityUpdateOrderStatus || json.Unmarshal([]byte(result), &reported) != nil || !reported.Notified {
+		return nil
+	}
+	steps := make([]journal.Step, len(messages))
+	for i := range messages {
+		steps[i] = journal.Step{Name: messages[i].activity, Attempts: 1, StartedAt: step.StartedAt, EndedAt: step.EndedAt, Done: true}
+	}
+	return steps
 }
