@@ -26,6 +26,9 @@ type Bulk struct {
 	MaxAwait    time.Duration
 	// Handle, when set, takes every event; else the subscription's Handlers take those of their types, one after the other.
 	Handle BulkHandler
+	// Together are handlers that take events of their type and of one key together where these follow each other in a batch.
+	// Such events must not depend on each other: one that fails does not keep those behind it from being handled.
+	Together map[string]BulkHandler
 }
 
 var (
@@ -35,27 +38,59 @@ var (
 	errNoTime = retryable.New("other events of its batch used up the time")
 )
 
-// oneByOne gives the events to the subscription's Handlers, which take single events. What comes behind an event that may yet
-// be processed waits for it when both have one key, so that the order of a key holds. Each event has an attempt's time for
-// itself; no further one is begun once that time has passed since the first, so that a slow event is not blamed on another.
+// oneByOne gives the events to the subscription's Handlers, which take single events, or to those that take some Together. What
+// comes behind an event that may yet be processed waits for it when both have one key, so that the order of a key holds. Each
+// call has an attempt's time for itself; no further one is begun once that time has passed since the first, so that a slow
+// event is not blamed on another.
 func (r *Receiver) oneByOne(ctx context.Context, s Subscription, events []Event) []error {
 	errs := make([]error, len(events))
 	waiting := map[string]bool{}
 	began := time.Now()
-	for i, e := range events {
+	for i, next := 0, 0; i < len(events); i = next {
+		e := events[i]
+		next = i + together(s, events[i:])
 		handle, ok := s.Handlers[e.Type]
 		switch {
 		case e.Key != "" && waiting[e.Key]:
-			errs[i] = errBehind
+			fill(errs[i:next], errBehind)
 		case ok && i > 0 && time.Since(began) >= attemptTimeout:
-			errs[i] = errNoTime
+			fill(errs[i:next], errNoTime)
 			waiting[e.Key] = true
+		case ok && next > i+1:
+			copy(errs[i:], r.callTogether(e.Trace(ctx), s.Bulk.Together[e.Type], events[i:next]))
+			waiting[e.Key] = slices.ContainsFunc(errs[i:next], func(err error) bool { return err != nil && !Rejected(err) })
 		case ok:
 			errs[i] = r.call(e.Trace(ctx), func(ctx context.Context) error { return handle(ctx, e) })
 			waiting[e.Key] = errs[i] != nil && !Rejected(errs[i])
 		}
 	}
 	return errs
+}
+
+// together is how many of the first events one call takes.
+func together(s Subscription, events []Event) int {
+	n, first := 1, events[0]
+	if s.Bulk.Together[first.Type] == nil || first.Key == "" {
+		return n
+	}
+	for n < len(events) && events[n].Type == first.Type && events[n].Key == first.Key {
+		n++
+	}
+	return n
+}
+
+// alone is s with every event given alone to its handler, if it has handlers by event type.
+func alone(s Subscription) Subscription {
+	bulk := *s.Bulk
+	bulk.Together = nil
+	s.Bulk = &bulk
+	return s
+}
+
+func fill(errs []error, err error) {
+	for i := range errs {
+		errs[i] = err
+	}
 }
 
 type bulkStatus struct {
@@ -175,7 +210,7 @@ func (r *Receiver) attemptBulk(ctx context.Context, s Subscription, events []Eve
 	}
 	for n, delay := 1, r.firstDelay; ; n, delay = n+1, delay*2 {
 		if n == r.attempts {
-			r.lastAttempt(ctx, s, events, pending, results)
+			r.lastAttempt(ctx, alone(s), events, pending, results)
 			return results
 		}
 		r.attemptTogether(ctx, s, events, pending, results)
@@ -223,11 +258,14 @@ func (r *Receiver) lastAttempt(ctx context.Context, s Subscription, events []Eve
 	}
 }
 
-func (r *Receiver) callBulk(ctx context.Context, s Subscription, batch []Event) (errs []error) {
-	handle := s.Bulk.Handle
-	if handle == nil {
+func (r *Receiver) callBulk(ctx context.Context, s Subscription, batch []Event) []error {
+	if s.Bulk.Handle == nil {
 		return r.oneByOne(ctx, s, batch)
 	}
+	return r.callTogether(ctx, s.Bulk.Handle, batch)
+}
+
+func (r *Receiver) callTogether(ctx context.Context, handle BulkHandler, batch []Event) (errs []error) {
 	attempt, cancel := context.WithTimeout(ctx, attemptTimeout)
 	defer cancel()
 	defer func() {

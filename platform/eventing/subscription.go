@@ -35,9 +35,21 @@ func (s Subscription) fault() error {
 		return fmt.Errorf("subscription to %q with dead letters to %q: they must be named, and differ", s.Topic, s.DeadLetter)
 	case s.Bulk != nil && (s.Bulk.Handle == nil) == (len(s.Handlers) == 0):
 		return fmt.Errorf("bulk subscription to %q: either it has a handler of its own, or handlers by event type", s.Topic)
+	case s.Bulk != nil && !s.takesAlone(s.Bulk.Together):
+		return fmt.Errorf("bulk subscription to %q: what is taken together needs a handler that takes it alone as well", s.Topic)
 	default:
 		return nil
 	}
+}
+
+// takesAlone reports whether each type has a handler for single events.
+func (s Subscription) takesAlone(types map[string]BulkHandler) bool {
+	for eventType := range types {
+		if s.Handlers[eventType] == nil {
+			return false
+		}
+	}
+	return true
 }
 
 func typePath(s Subscription, eventType string) string { return "/events/" + s.Topic + "/" + eventType }

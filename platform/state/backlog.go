@@ -83,9 +83,9 @@ func (b *Backlog) pageKey() string {
 	return "backlog:" + b.name + ":" + b.writer + ":" + strconv.Itoa(b.page)
 }
 
-// Add returns when the id is stored. Additions that arrive while another is being written share the next write, which any
+// Add returns when the ids are stored. Additions that arrive while another is being written share the next write, which any
 // of them makes for all: it is not ended by ctx, but after ten seconds.
-func (b *Backlog) Add(ctx context.Context, id string) error {
+func (b *Backlog) Add(ctx context.Context, ids ...string) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("add to backlog %s: %w: %w", b.name, ErrUnavailable, err)
 	}
@@ -94,7 +94,7 @@ func (b *Backlog) Add(ctx context.Context, id string) error {
 		b.waiting = &addition{done: make(chan struct{})}
 	}
 	mine := b.waiting
-	mine.ids = append(mine.ids, id)
+	mine.ids = append(mine.ids, ids...)
 	b.mu.Unlock()
 	select {
 	case <-mine.done:
@@ -102,7 +102,7 @@ func (b *Backlog) Add(ctx context.Context, id string) error {
 		b.writeOut(ctx, mine)
 		<-b.turn
 	case <-ctx.Done():
-		// Whoever else waits writes the id; or the next Add, when nobody does.
+		// Whoever else waits writes the ids; or the next Add, when nobody does.
 		return fmt.Errorf("add to backlog %s: %w: %w", b.name, ErrUnavailable, ctx.Err())
 	}
 	return mine.err

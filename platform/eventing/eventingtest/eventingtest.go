@@ -219,14 +219,14 @@ func newHandling(t *testing.T, w World, client *Client, topic, eventType string,
 				return h.note(e, handle(h.with(ctx, e), e))
 			}
 		}
-		if s.Bulk != nil && s.Bulk.Handle != nil {
+		if s.Bulk != nil {
 			bulk := *s.Bulk
-			bulk.Handle = func(ctx context.Context, events []eventing.Event) []error {
-				errs := s.Bulk.Handle(h.with(ctx, events...), events)
-				for i := range errs {
-					errs[i] = h.note(events[i], errs[i])
-				}
-				return errs
+			if bulk.Handle != nil {
+				bulk.Handle = h.together(s.Bulk.Handle)
+			}
+			bulk.Together = map[string]eventing.BulkHandler{}
+			for name, handle := range s.Bulk.Together {
+				bulk.Together[name] = h.together(handle)
 			}
 			subscriptions[i].Bulk = &bulk
 		}
@@ -248,6 +248,16 @@ func newHandling(t *testing.T, w World, client *Client, topic, eventType string,
 	h.receiver.Mount(router)
 	h.routes = router
 	return h
+}
+
+func (h *handling) together(handle eventing.BulkHandler) eventing.BulkHandler {
+	return func(ctx context.Context, events []eventing.Event) []error {
+		errs := handle(h.with(ctx, events...), events)
+		for i := range errs {
+			errs[i] = h.note(events[i], errs[i])
+		}
+		return errs
+	}
 }
 
 // with is ctx with the fault of the events that are handled together, if one of them has one.

@@ -20,7 +20,8 @@ import (
 
 // Courier takes messages over and brings each to its outcome.
 type Courier interface {
-	Accept(ctx context.Context, m message.Message) error
+	// AcceptAll returns an error, or nil, for each message.
+	AcceptAll(ctx context.Context, ms ...message.Message) []error
 	// UpdateContact is how contacts are changed: messages may wait for an address.
 	UpdateContact(ctx context.Context, customerID string, change func(c *contact.Contact) bool) (contact.Contact, error)
 	// Resend has a message that has its outcome sent again.
@@ -104,11 +105,11 @@ func (a API) Mount(api huma.API) {
 // Subscriptions are the events that this service takes.
 func (a API) Subscriptions() []eventing.Subscription {
 	return []eventing.Subscription{
-		subscription(contracts.NotificationsReadsNotifications, soon, map[string]eventing.Handler{
+		together(subscription(contracts.NotificationsReadsNotifications, soon, map[string]eventing.Handler{
 			contracts.TypeNotificationRequested: a.requested,
 			contracts.TypeCustomerRegistered:    a.registered,
 			contracts.TypeCustomerUpdated:       a.updated,
-		}),
+		}), map[string]eventing.BulkHandler{contracts.TypeNotificationRequested: a.requestedTogether}),
 		subscription(contracts.NotificationsReadsFulfillment, seldom, map[string]eventing.Handler{
 			contracts.TypeApprovalRequested: a.approvalRequested,
 			contracts.TypeFulfillmentFailed: a.fulfillmentFailed,
@@ -125,14 +126,20 @@ func (a API) Subscriptions() []eventing.Subscription {
 const (
 	soon     = 100 * time.Millisecond
 	seldom   = time.Second
-	together = 100
+	maxBatch = 100
 )
 
 func subscription(s contracts.Subscription, await time.Duration, handlers map[string]eventing.Handler) eventing.Subscription {
 	return eventing.Subscription{
 		Component: contracts.OrderBus, Topic: s.Topic, DeadLetter: s.DeadLetter(), Sessions: true, Handlers: handlers,
-		Bulk: &eventing.Bulk{MaxMessages: together, MaxAwait: await},
+		Bulk: &eventing.Bulk{MaxMessages: maxBatch, MaxAwait: await},
 	}
+}
+
+// together has events that arrive together handled together.
+func together(s eventing.Subscription, handlers map[string]eventing.BulkHandler) eventing.Subscription {
+	s.Bulk.Together = handlers
+	return s
 }
 
 func now() time.Time { return time.Now().UTC() }

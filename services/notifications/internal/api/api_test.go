@@ -67,15 +67,18 @@ type courier struct {
 	err      error
 }
 
-func (c *courier) Accept(ctx context.Context, m message.Message) error {
-	if c.err != nil {
-		return c.err
+func (c *courier) AcceptAll(ctx context.Context, ms ...message.Message) []error {
+	errs := make([]error, len(ms))
+	for i, m := range ms {
+		if errs[i] = c.err; c.err != nil {
+			continue
+		}
+		_, created, err := c.messages.Create(ctx, m)
+		if errs[i] = err; err == nil && created[0] {
+			c.accepted = append(c.accepted, m)
+		}
 	}
-	_, created, err := c.messages.Create(ctx, m)
-	if created {
-		c.accepted = append(c.accepted, m)
-	}
-	return err
+	return errs
 }
 
 func (c *courier) UpdateContact(ctx context.Context, customerID string, change func(c *contact.Contact) bool) (contact.Contact, error) {

@@ -14,12 +14,27 @@ import (
 
 // requested takes over the message that somebody asks for.
 func (a API) requested(ctx context.Context, e eventing.Event) error {
-	var data contracts.NotificationRequested
-	if err := e.Decode(&data); err != nil {
-		return err
+	return a.requestedTogether(ctx, []eventing.Event{e})[0]
+}
+
+// requestedTogether takes over the messages that somebody asks for, such as those of one order.
+func (a API) requestedTogether(ctx context.Context, events []eventing.Event) []error {
+	errs := make([]error, len(events))
+	messages, from := make([]message.Message, 0, len(events)), make([]int, 0, len(events))
+	for i, e := range events {
+		var data contracts.NotificationRequested
+		if errs[i] = e.Decode(&data); errs[i] != nil {
+			continue
+		}
+		m, err := message.Requested(data, eventTime(e))
+		if errs[i] = rejected(err); err == nil {
+			messages, from = append(messages, m), append(from, i)
+		}
 	}
-	m, err := message.Requested(data, eventTime(e))
-	return a.accept(ctx, m, true, err)
+	for n, err := range a.Courier.AcceptAll(ctx, messages...) {
+		errs[from[n]] = rejected(err)
+	}
+	return errs
 }
 
 func (a API) approvalRequested(ctx context.Context, e eventing.Event) error {
@@ -63,8 +78,13 @@ func causeOf(e eventing.Event) string {
 // accept hands the message over, if the event gives reason for one. An event that can never be a message is rejected.
 func (a API) accept(ctx context.Context, m message.Message, ok bool, err error) error {
 	if err == nil && ok {
-		err = a.Courier.Accept(ctx, m)
+		err = a.Courier.AcceptAll(ctx, m)[0]
 	}
+	return rejected(err)
+}
+
+// rejected is the outcome of an event that ended with err: one that can never be a message is rejected.
+func rejected(err error) error {
 	if _, invalid := errors.AsType[*message.Error](err); invalid {
 		return eventing.Reject(err)
 	}

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -28,7 +29,8 @@ import (
 
 // Messages is where messages are kept.
 type Messages interface {
-	Create(ctx context.Context, m message.Message) (stored message.Message, created bool, err error)
+	// Create stores new messages of one place in one write; created is false for one that was there already.
+	Create(ctx context.Context, ms ...message.Message) (stored []message.Message, created []bool, err error)
 	Get(ctx context.Context, id string) (message.Message, error)
 	Update(ctx context.Context, id string, change func(m *message.Message) bool) (message.Message, error)
 	// Many reads messages; one that is stored and cannot be read is in unreadable, with the error, and not in messages.
@@ -49,7 +51,7 @@ type Contacts interface {
 
 // Backlog remembers, across restarts, what is not known to be done.
 type Backlog interface {
-	Add(ctx context.Context, id string) error
+	Add(ctx context.Context, ids ...string) error
 	Sweep(ctx context.Context, visit func(ctx context.Context, ids []string) (done []string, err error)) error
 }
 
@@ -157,70 +159,149 @@ func New(o Options) (*Courier, error) {
 // Accept takes a message over: when it returns without an error the message is stored, and has come to its outcome and that
 // is announced, or it is in the backlog and will come to it whatever process does it. Accepting again changes nothing, and
 // announces an outcome again; of two messages with one id the first stands.
-func (c *Courier) Accept(ctx context.Context, m message.Message) error {
+func (c *Courier) Accept(ctx context.Context, m message.Message) error { return c.AcceptAll(ctx, m)[0] }
+
+// AcceptAll accepts messages and returns an error, or nil, for each. It stores what it can in one write: the messages of one order
+// are requested together.
+func (c *Courier) AcceptAll(ctx context.Context, ms ...message.Message) []error {
+	type group struct{ place, orderID, customerID string }
+	groups, of := []group{}, map[group][]int{}
+	for i := range ms {
+		g := group{c.Messages.Place(ms[i].ID), ms[i].OrderID, ms[i].CustomerID}
+		if of[g] == nil {
+			groups = append(groups, g)
+		}
+		of[g] = append(of[g], i)
+	}
+	errs := make([]error, len(ms))
+	for _, g := range groups {
+		together := make([]message.Message, len(of[g]))
+		for n, i := range of[g] {
+			together[n] = ms[i]
+		}
+		err := c.accept(ctx, together)
+		_, invalid := errors.AsType[*message.Error](err)
+		for n, i := range of[g] {
+			if errs[i] = err; invalid && len(together) > 1 {
+				errs[i] = c.accept(ctx, together[n:n+1]) // one may be at fault, and the others not
+			}
+			if errs[i] != nil {
+				errs[i] = fmt.Errorf("accept notification %s: %w", ms[i].ID, errs[i])
+			}
+		}
+	}
+	return errs
+}
+
+// accept accepts messages to one recipient that are kept in one place.
+func (c *Courier) accept(ctx context.Context, ms []message.Message) error {
+	ms = slices.Clone(ms) // this may run again with the same ones
 	carrier := propagation.MapCarrier{}
 	propagation.TraceContext{}.Inject(ctx, carrier)
-	m.TraceParent = carrier.Get("traceparent")
-	_, refusal, lacks, err := c.recipient(ctx, &m)
-	if err != nil {
-		return fmt.Errorf("accept notification %s: %w", m.ID, err)
-	}
-	// What can be known now is part of the first write: a refusal, a wait, or that this process sends the message at once.
-	now, q := time.Now(), c.queues[m.Channel]
-	reserved := refusal == nil && q.reserve()
-	switch {
-	case lacks:
-		m.Wait(refusal, now, now.Add(c.AddressWait))
-	case refusal != nil:
-		m.Refuse(refusal, now)
-	case reserved:
-		m.Begin(ulid.Make().String(), now, now.Add(c.lease()), c.Policy)
-	}
-	stored, created, err := c.Messages.Create(ctx, m)
-	// After a lost answer, what this call created looks as if it had been there.
-	mine := err == nil && stored.ClaimedBy == m.ClaimedBy
-	if reserved && !mine {
-		q.release()
-	}
-	if err != nil {
-		return fmt.Errorf("accept notification %s: %w", m.ID, err)
-	}
-	if !created && !stored.SameContent(&m) {
-		c.Logger.WarnContext(ctx, "another notification has this id and stands", slog.String("notification_id", m.ID))
-	}
-	if created && stored.State == message.Waiting {
-		c.beganToWait(ctx, &stored)
-	}
-	if stored.State == message.Waiting {
-		// Also when it was there: whoever created it may have ended before the next line.
-		if _, err := c.await(ctx, stored); err != nil {
-			return fmt.Errorf("accept notification %s: %w", m.ID, err)
+	reserved, now := make([]bool, len(ms)), time.Now()
+	release := func(i int) {
+		if reserved[i] {
+			c.queues[ms[i].Channel].release()
 		}
+	}
+	releaseAll := func() {
+		for i := range ms {
+			release(i)
+		}
+	}
+	for i := range ms {
+		m := &ms[i]
+		m.TraceParent = carrier.Get("traceparent")
+		_, refusal, lacks, err := c.recipient(ctx, m)
+		if err != nil {
+			releaseAll()
+			return err
+		}
+		// What can be known now is part of the first write: a refusal, a wait, or that this process sends the message at once.
+		reserved[i] = refusal == nil && c.queues[m.Channel].reserve()
+		switch {
+		case lacks:
+			m.Wait(refusal, now, now.Add(c.AddressWait))
+		case refusal != nil:
+			m.Refuse(refusal, now)
+		case reserved[i]:
+			m.Begin(ulid.Make().String(), now, now.Add(c.lease()), c.Policy)
+		}
+	}
+	all, created, err := c.Messages.Create(ctx, ms...)
+	if err != nil {
+		releaseAll()
+		return err
+	}
+	var waiting, unsettled []int
+	for i := range all {
+		stored := &all[i]
+		// After a lost answer, what this call created looks as if it had been there.
+		if stored.ClaimedBy != ms[i].ClaimedBy {
+			release(i)
+			reserved[i] = false
+		}
+		if !created[i] && !stored.SameContent(&ms[i]) {
+			c.Logger.WarnContext(ctx, "another notification has this id and stands", slog.String("notification_id", stored.ID))
+		}
+		switch {
+		case stored.State == message.Waiting:
+			if created[i] {
+				c.beganToWait(ctx, stored)
+			}
+			waiting = append(waiting, i)
+			continue
+		case stored.Final():
+			if created[i] {
+				c.finished(ctx, stored)
+			}
+			if err := c.announce(ctx, stored); err == nil {
+				continue
+			}
+		}
+		unsettled = append(unsettled, i)
+	}
+	return errors.Join(c.enqueue(ctx, all, reserved, unsettled, now), c.awaitAll(ctx, all, waiting))
+}
+
+// enqueue puts stored messages that are not settled into the backlog and the queues. A reserved one is claimed by this process.
+func (c *Courier) enqueue(ctx context.Context, stored []message.Message, reserved []bool, unsettled []int, now time.Time) error {
+	if len(unsettled) == 0 {
 		return nil
 	}
-	if stored.Final() {
-		if created {
-			c.finished(ctx, &stored)
-		}
-		if err := c.announce(ctx, &stored); err == nil {
-			return nil
-		}
+	entries := make([]string, len(unsettled))
+	for n, i := range unsettled {
+		entries[n] = entryOf(stored[i].ID, stored[i].Round, now)
 	}
 	// Also when it was there: whoever created it may have ended before the next line. And it is tried also when it is not in
 	// the backlog: the event comes again, but this process has the claim.
-	err = c.Backlog.Add(ctx, entryOf(stored.ID, stored.Round, now))
-	j := job{id: m.ID, due: stored.Due()}
-	switch {
-	case reserved && mine:
-		j.due, j.message = time.Time{}, &stored
-	case stored.State != message.Sending:
-		j.message = &stored
+	err := c.Backlog.Add(ctx, entries...)
+	for _, i := range unsettled {
+		m := &stored[i]
+		j := job{id: m.ID, due: m.Due()}
+		switch {
+		case reserved[i]:
+			j.due, j.message = time.Time{}, m
+		case m.State != message.Sending:
+			j.message = m
+		}
+		c.queues[m.Channel].put(j)
 	}
-	q.put(j)
-	if err != nil {
-		return fmt.Errorf("accept notification %s: %w", m.ID, err)
+	return err
+}
+
+// awaitAll makes sure that messages of one place which wait for an address are found when it comes. Also those that were there:
+// whoever created them may have ended before this.
+func (c *Courier) awaitAll(ctx context.Context, stored []message.Message, waiting []int) error {
+	if len(waiting) == 0 {
+		return nil
 	}
-	return nil
+	ms := make([]message.Message, len(waiting))
+	for n, i := range waiting {
+		ms[n] = stored[i]
+	}
+	_, err := c.await(ctx, ms...)
+	return err
 }
 
 // Run delivers until ctx ends, and returns when what was under way is done, or has had its time.
@@ -305,9 +386,9 @@ func (c *Courier) deliver(ctx context.Context, j job) (next job, err error) {
 		if err != nil {
 			return job{id: j.id, due: time.Now().Add(storePause)}, err
 		}
-		if now.State != message.Waiting {
+		if now[0].State != message.Waiting {
 			// An address came just now, or the wait is over: a new round began.
-			return job{id: j.id, message: &now}, nil
+			return job{id: j.id, message: &now[0]}, nil
 		}
 		c.settle(m)
 		return job{}, nil

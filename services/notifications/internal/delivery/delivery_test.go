@@ -326,11 +326,11 @@ type overtaken struct {
 	calls atomic.Int32
 }
 
-func (o *overtaken) Add(ctx context.Context, id string) error {
+func (o *overtaken) Add(ctx context.Context, ids ...string) error {
 	if o.calls.Add(1) == 1 {
 		time.Sleep(time.Second)
 	}
-	return o.Backlog.Add(ctx, id)
+	return o.Backlog.Add(ctx, ids...)
 }
 
 // The same request comes while the first one is stored and not yet on its way.

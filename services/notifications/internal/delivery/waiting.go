@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -48,39 +49,49 @@ func (c *Courier) expiryWidth() time.Duration {
 	return min(max((c.AddressWait/100).Truncate(time.Second), time.Second), 15*time.Minute)
 }
 
-// await makes sure that a message which waits is found when an address comes, and when its time is over. It returns the message
-// as it then stands: released, when an address has come meanwhile.
-func (c *Courier) await(ctx context.Context, m message.Message) (message.Message, error) {
-	place := c.Messages.Place(m.ID)
-	if err := c.noteExpiry(ctx, m.CustomerID, place, m.WaitsUntil); err != nil {
-		return m, fmt.Errorf("note that it waits: %w", err)
-	}
-	var lacks, listed bool
-	known, err := c.Contacts.Update(ctx, m.CustomerID, func(known *contact.Contact) (changed bool) {
-		if lacks = known.Lacks(m.Channel); !lacks {
-			return false
+// await makes sure that messages of one customer and one place which wait are found when an address comes, and when their time
+// is over. It returns the messages as they then stand: released, when an address has come meanwhile.
+func (c *Courier) await(ctx context.Context, ms ...message.Message) ([]message.Message, error) {
+	customerID, place := ms[0].CustomerID, c.Messages.Place(ms[0].ID)
+	for i := range ms {
+		if err := c.noteExpiry(ctx, customerID, place, ms[i].WaitsUntil); err != nil {
+			return ms, fmt.Errorf("note that it waits: %w", err)
 		}
-		changed, listed = known.Await(place, m.WaitsUntil, time.Now())
+	}
+	lacks, unlisted := make([]bool, len(ms)), map[string]bool{}
+	known, err := c.Contacts.Update(ctx, customerID, func(known *contact.Contact) (changed bool) {
+		clear(unlisted)
+		for i := range ms {
+			if lacks[i] = known.Lacks(ms[i].Channel); !lacks[i] {
+				continue
+			}
+			news, listed := known.Await(place, ms[i].WaitsUntil, time.Now())
+			if changed = changed || news; !listed {
+				unlisted[ms[i].ID] = true
+			}
+		}
 		return changed
 	})
 	if err != nil {
-		return m, fmt.Errorf("note that it waits: %w", err)
+		return ms, fmt.Errorf("note that it waits: %w", err)
 	}
-	if lacks && listed {
-		return m, nil
+	if !slices.Contains(lacks, false) && len(unlisted) == 0 {
+		return ms, nil
 	}
-	changed, err := c.decide(ctx, m.CustomerID, place, func(other *message.Message, now time.Time) func(*message.Message) bool {
-		if lacks && other.ID == m.ID {
+	changed, err := c.decide(ctx, customerID, place, func(other *message.Message, now time.Time) func(*message.Message) bool {
+		if unlisted[other.ID] {
 			return refuse(&message.Refusal{Code: message.CodeNoAddress, Text: "The customer has no address for this channel, and too many of their messages wait for one."}, now)
 		}
 		return verdict(&known, other, now)
 	})
 	for _, other := range changed {
-		if other.ID == m.ID {
-			return other, err
+		for i := range ms {
+			if ms[i].ID == other.ID {
+				ms[i] = other
+			}
 		}
 	}
-	return m, err
+	return ms, err
 }
 
 func refuse(r *message.Refusal, now time.Time) func(*message.Message) bool {

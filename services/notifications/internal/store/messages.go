@@ -100,25 +100,38 @@ func (s *Messages) update(ctx context.Context, key string, change func(d *docume
 	return err
 }
 
-// Create stores a new message; created is false when there was one of that id already. It returns the message as it stands
-// in the store. A message that is at home elsewhere is listed under its order first, so that none is missing there.
-func (s *Messages) Create(ctx context.Context, m message.Message) (stored message.Message, created bool, err error) {
-	key := home(m.ID)
-	if m.OrderID != "" && key != orderKey(m.OrderID) {
-		if err := s.list(ctx, m.OrderID, m.ID); err != nil {
-			return m, false, err
+// Create stores new messages whose place is the same, in one write; created is false for one that was there already. It returns
+// the messages as they stand in the store. A message that is at home elsewhere is listed under its order first, so that none is
+// missing there.
+func (s *Messages) Create(ctx context.Context, ms ...message.Message) (stored []message.Message, created []bool, err error) {
+	key := home(ms[0].ID)
+	for _, m := range ms {
+		if m.OrderID != "" && key != orderKey(m.OrderID) {
+			if err := s.list(ctx, m.OrderID, m.ID); err != nil {
+				return nil, nil, err
+			}
 		}
 	}
+	stored, created = make([]message.Message, len(ms)), make([]bool, len(ms))
 	err = s.update(ctx, key, func(d *document, _ bool) error {
-		if there := d.find(m.ID); there != nil {
-			stored, created = *there, false
+		for i, m := range ms {
+			there := d.find(m.ID)
+			if created[i] = there == nil; created[i] {
+				d.Messages = append(d.Messages, m)
+				stored[i] = m
+			} else {
+				stored[i] = *there
+			}
+		}
+		if !slices.Contains(created, true) {
 			return state.Keep
 		}
-		d.Messages = append(d.Messages, m)
-		stored, created = m, true
 		return nil
 	})
-	return stored, created && err == nil, err
+	if err != nil {
+		return nil, nil, err
+	}
+	return stored, created, nil
 }
 
 func (s *Messages) list(ctx context.Context, orderID, id string) error {

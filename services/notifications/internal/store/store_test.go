@@ -31,13 +31,13 @@ func TestMessagesByTheirIDsAndOrders(t *testing.T) {
 		{ID: "alert:order_shipped:email", OrderID: "alert"},
 	} {
 		m.RequestedAt = at.Add(time.Duration(i) * time.Second)
-		if stored, created, err := s.Create(t.Context(), m); err != nil || !created || stored.ID != m.ID {
-			t.Fatalf("%s: %+v, %t, %v", m.ID, stored, created, err)
+		if stored, created, err := s.Create(t.Context(), m); err != nil || !created[0] || stored[0].ID != m.ID {
+			t.Fatalf("%s: %+v, %v, %v", m.ID, stored, created, err)
 		}
 		again := m
 		again.OrderID, again.Template = "ORD-3", "another"
-		if stored, created, err := s.Create(t.Context(), again); err != nil || created || stored.OrderID != m.OrderID || stored.Template != "" {
-			t.Errorf("%s again: %+v, %t, %v", m.ID, stored, created, err)
+		if stored, created, err := s.Create(t.Context(), again); err != nil || created[0] || stored[0].OrderID != m.OrderID || stored[0].Template != "" {
+			t.Errorf("%s again: %+v, %v, %v", m.ID, stored, created, err)
 		}
 		if _, err := s.Update(t.Context(), m.ID, func(m *message.Message) bool { m.Attempts++; return true }); err != nil {
 			t.Errorf("%s: %v", m.ID, err)
