@@ -816,6 +816,86 @@ func TestTogetherAndOneByOne(t *testing.T) {
 	}
 }
 
+// Events of one type and key that follow each other are handled together where the subscription asks for it, in the last attempt
+// alone: none is dead-lettered for another. What comes behind them with their key waits when one has to be retried.
+func TestHandledTogether(t *testing.T) {
+	t.Parallel()
+	var calls [][]string
+	handle := func(_ context.Context, events []Event) []error {
+		ids, errs, fault := make([]string, len(events)), make([]error, len(events)), error(nil)
+		for i, e := range events {
+			ids[i] = e.ID
+			switch e.ID {
+			case "never":
+				errs[i] = Reject(errors.New("never"))
+			case "spoils":
+				fault = errors.New("spoils all")
+			case "away":
+				errs[i] = state.ErrUnavailable
+			}
+		}
+		calls = append(calls, ids)
+		if fault != nil {
+			return slices.Repeat([]error{fault}, len(events))
+		}
+		return errs
+	}
+	single := func(ctx context.Context, e Event) error { return handle(ctx, []Event{e})[0] }
+	x := receive(t, "", Subscription{
+		Component: "bus", Topic: "things", DeadLetter: "things.app.dead",
+		Bulk: &Bulk{
+			MaxMessages: 10, MaxAwait: time.Second, Together: map[string]BulkHandler{"Thing.Happened": handle},
+		},
+		Handlers: map[string]Handler{"Thing.Happened": single, "Thing.Changed": single},
+	})
+	batch := func(events ...[3]string) string {
+		entries := make([]string, len(events))
+		for i, e := range events {
+			entries[i] = fmt.Sprintf(`{"entryId": "entry-%d", "event": {"specversion": "1.0", "id": %q, "type": "Thing.%s", "source": "test"}, "metadata": {"__key": %q}}`,
+				i, e[0], e[2], e[1])
+		}
+		return `{"entries": [` + strings.Join(entries, ",") + `]}`
+	}
+	for _, c := range []struct {
+		batch          string
+		statuses, dead []string
+		calls          [][]string
+	}{
+		{
+			batch([3]string{"a1", "a", "Happened"}, [3]string{"never", "a", "Happened"}, [3]string{"a3", "a", "Happened"},
+				[3]string{"b1", "b", "Happened"}, [3]string{"a4", "a", "Changed"}, [3]string{"a5", "a", "Happened"}),
+			[]string{"SUCCESS", "SUCCESS", "SUCCESS", "SUCCESS", "SUCCESS", "SUCCESS"}, []string{"never"},
+			[][]string{{"a1", "never", "a3"}, {"b1"}, {"a4"}, {"a5"}},
+		},
+		{
+			batch([3]string{"d1", "d", "Happened"}, [3]string{"spoils", "d", "Happened"}, [3]string{"d3", "d", "Changed"}),
+			[]string{"SUCCESS", "SUCCESS", "RETRY"}, []string{"spoils"},
+			[][]string{{"d1", "spoils"}, {"d1", "spoils"}, {"d1", "spoils"}, {"d1"}, {"spoils"}},
+		},
+		{
+			batch([3]string{"c1", "c", "Happened"}, [3]string{"away", "c", "Happened"}, [3]string{"c3", "c", "Changed"}),
+			[]string{"SUCCESS", "RETRY", "RETRY"}, nil,
+			[][]string{{"c1", "away"}, {"away"}, {"away"}, {"away"}},
+		},
+	} {
+		calls = nil
+		before := len(x.dead(t))
+		if diff := cmp.Diff(c.statuses, x.statuses(t, c.batch)); diff != "" {
+			t.Errorf("the statuses differ (-want +got):\n%s", diff)
+		}
+		if diff := cmp.Diff(c.calls, calls); diff != "" {
+			t.Errorf("the calls differ (-want +got):\n%s", diff)
+		}
+		var dead []string
+		for _, e := range x.dead(t)[before:] {
+			dead = append(dead, fmt.Sprint(e["id"]))
+		}
+		if diff := cmp.Diff(c.dead, dead); diff != "" {
+			t.Errorf("dead-lettered (-want +got):\n%s", diff)
+		}
+	}
+}
+
 func TestBulkTraces(t *testing.T) {
 	t.Parallel()
 	x := receive(t, "", bulkOf(func(ctx context.Context, events []Event) []error {

@@ -156,8 +156,8 @@ func (w *world) lose(order contracts.Order) error {
 // Publish keeps the event once, as a consumer would that tells repetitions by the id.
 func (w *world) Publish(_ context.Context, id string, payload contracts.Payload) error {
 	if m, ok := payload.(contracts.NotificationRequested); ok {
-		if fails, _ := w.faults.next("Publish " + m.Channel); fails {
-			return planned("Publish " + m.Channel)
+		if err, _ := w.faults.next("Publish " + m.Channel); err != nil {
+			return err
 		}
 	}
 	return w.faults.around(strings.TrimPrefix(payload.Subject(), "orders/"), "Publish", func() error {

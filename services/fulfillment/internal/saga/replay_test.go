@@ -159,6 +159,10 @@ func scenarios() map[string]scenario {
 			w.faults.hook(of(o.OrderID, "Charge"), func() error { w.wake(o); return nil })
 			w.fulfill(o)
 		}},
+		"messages-one-by-one": {quick, small, func(w *world, o contracts.Order) {
+			w.faults.set("Publish sms", 2, false)
+			w.fulfill(o)
+		}},
 		"free": {quick, free, end},
 		"free-and-refused": {quick, func() contracts.Order {
 			o := free

@@ -790,6 +790,16 @@ func TestKilledAtEveryStep(t *testing.T) {
 	accept := func(m message.Message) step {
 		return func(w *world, c *delivery.Courier) error { return c.Accept(w.t.Context(), m) }
 	}
+	// The messages of an order, together.
+	acceptAll := func(customer string) step {
+		return func(w *world, c *delivery.Courier) error {
+			var all []message.Message
+			for _, channel := range contracts.Channels() {
+				all = append(all, toCustomer(w.t, customer, "ORD-1001", channel))
+			}
+			return errors.Join(c.AcceptAll(w.t.Context(), all...)...)
+		}
+	}
 	arrive := func(w *world, c *delivery.Courier) error {
 		_, err := c.UpdateContact(w.t.Context(), "CUST-789", func(known *contact.Contact) bool {
 			return known.Learn(contracts.Contact{Email: "cust-789@example.com"}, time.Unix(1, 0), time.Now())
@@ -808,11 +818,13 @@ func TestKilledAtEveryStep(t *testing.T) {
 		// after is done by the next process.
 		after step
 	}{
-		"an order's": {shipped(t, contracts.ChannelEmail), message.Delivered, nil, accept(shipped(t, contracts.ChannelEmail)), nil},
-		"an alert":   {alert, message.Delivered, nil, accept(alert), nil},
-		"refused":    {unknown, message.Failed, nil, accept(unknown), nil},
-		"waiting":    {waiting, message.Delivered, nil, accept(waiting), arrive},
-		"arrival":    {waiting, message.Delivered, accept(waiting), arrive, nil},
+		"an order's":    {shipped(t, contracts.ChannelEmail), message.Delivered, nil, accept(shipped(t, contracts.ChannelEmail)), nil},
+		"an alert":      {alert, message.Delivered, nil, accept(alert), nil},
+		"refused":       {unknown, message.Failed, nil, accept(unknown), nil},
+		"waiting":       {waiting, message.Delivered, nil, accept(waiting), arrive},
+		"arrival":       {waiting, message.Delivered, accept(waiting), arrive, nil},
+		"together":      {shipped(t, contracts.ChannelPush), message.Delivered, nil, acceptAll("CUST-123"), nil},
+		"wait together": {waiting, message.Delivered, nil, acceptAll("CUST-789"), arrive},
 		"expiry": {waiting, message.Failed, func(w *world, c *delivery.Courier) error {
 			err := c.Accept(w.t.Context(), waiting)
 			time.Sleep(addressWait + time.Minute)
@@ -889,6 +901,91 @@ func killedAt(t *testing.T, m message.Message, end message.State, steps [3]step,
 		t.Errorf("the backlog holds %v", left)
 	}
 	return lived
+}
+
+// counted counts the calls of the store.
+type counted struct {
+	state.Store
+
+	reads, writes atomic.Int32
+}
+
+func (s *counted) Get(ctx context.Context, key string, doc any) (state.ETag, error) {
+	s.reads.Add(1)
+	return s.Store.Get(ctx, key, doc)
+}
+
+func (s *counted) Create(ctx context.Context, key string, doc any, options ...state.Option) error {
+	s.writes.Add(1)
+	return s.Store.Create(ctx, key, doc, options...)
+}
+
+func (s *counted) Replace(ctx context.Context, key string, doc any, etag state.ETag, options ...state.Option) error {
+	s.writes.Add(1)
+	return s.Store.Replace(ctx, key, doc, etag, options...)
+}
+
+// An order's messages that are requested together cost as many calls of the store as one of them.
+func TestMessagesTogetherCostWhatOneDoes(t *testing.T) {
+	t.Parallel()
+	for _, customer := range []string{"CUST-123", "CUST-456", "CUST-789"} { // can be reached, was forgotten, has no address yet
+		cost := func(channels ...string) (reads, writes int32) {
+			w, docs := newWorld(t), &counted{}
+			docs.Store = w.docs
+			c := w.process(docs) // that does not run, so that the messages are not sent
+			var all []message.Message
+			for _, channel := range channels {
+				all = append(all, toCustomer(t, customer, "ORD-1", channel))
+			}
+			if err := errors.Join(c.AcceptAll(t.Context(), all...)...); err != nil {
+				t.Fatal(err)
+			}
+			return docs.reads.Load(), docs.writes.Load()
+		}
+		oneRead, oneWritten := cost(contracts.ChannelEmail)
+		if reads, writes := cost(contracts.Channels()...); reads != oneRead || writes != oneWritten {
+			t.Errorf("three messages to %s cost %d reads and %d writes, one costs %d and %d", customer, reads, writes, oneRead, oneWritten)
+		}
+	}
+}
+
+// Of messages that come together, one that is not accepted keeps no other from being accepted, whatever order and place each is of,
+// and however often one is among them.
+func TestMessagesTogetherAreIndependent(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	c := w.process(w.docs)
+	elsewhere := func(n int) message.Message {
+		m := shippedOf(t, "ORD-2", contracts.ChannelEmail)
+		m.ID = fmt.Sprintf("ORD-2:reminder-%d:email", n)
+		return m
+	}
+	for n := range 499 { // one less than an order may have besides its own
+		if err := c.Accept(t.Context(), elsewhere(n)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	misplaced := func(channel string) message.Message {
+		m := shippedOf(t, "ORD-1", channel)
+		m.OrderID = "ORD-2"
+		return m
+	}
+	const refused = 4 // the second one too many
+	all := []message.Message{
+		shippedOf(t, "ORD-1", contracts.ChannelEmail), shippedOf(t, "ORD-3", contracts.ChannelEmail), misplaced(contracts.ChannelPush),
+		shippedOf(t, "ORD-1", contracts.ChannelEmail), misplaced(contracts.ChannelSMS),
+	}
+	for i, err := range c.AcceptAll(t.Context(), all...) {
+		if (err != nil) != (i == refused) {
+			t.Errorf("message %d: %v", i, err)
+		}
+		if i != refused {
+			w.read(all[i].ID)
+		}
+	}
+	if errs := c.AcceptAll(t.Context()); len(errs) != 0 {
+		t.Errorf("no messages: %v", errs)
+	}
 }
 
 // The store is away just when the channel has taken the message: it is recorded later and not sent again.
