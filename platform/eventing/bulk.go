@@ -46,7 +46,8 @@ func (r *Receiver) oneByOne(ctx context.Context, s Subscription, events []Event)
 	errs := make([]error, len(events))
 	waiting := map[string]bool{}
 	began := time.Now()
-	for i, next := 0, 0; i < len(events); i = next {
+	var next int
+	for i := 0; i < len(events); i = next {
 		e := events[i]
 		next = i + together(s, events[i:])
 		handle, ok := s.Handlers[e.Type]

@@ -874,7 +874,7 @@ func TestHandledTogether(t *testing.T) {
 		},
 		{
 			batch([3]string{"c1", "c", "Happened"}, [3]string{"away", "c", "Happened"}, [3]string{"c3", "c", "Changed"}),
-			[]string{"SUCCESS", "RETRY", "RETRY"}, nil,
+			[]string{"SUCCESS", "RETRY", "RETRY"}, []string{},
 			[][]string{{"c1", "away"}, {"away"}, {"away"}, {"away"}},
 		},
 	} {
@@ -886,9 +886,10 @@ func TestHandledTogether(t *testing.T) {
 		if diff := cmp.Diff(c.calls, calls); diff != "" {
 			t.Errorf("the calls differ (-want +got):\n%s", diff)
 		}
-		var dead []string
-		for _, e := range x.dead(t)[before:] {
-			dead = append(dead, fmt.Sprint(e["id"]))
+		letters := x.dead(t)[before:]
+		dead := make([]string, len(letters))
+		for i, e := range letters {
+			dead[i] = fmt.Sprint(e["id"])
 		}
 		if diff := cmp.Diff(c.dead, dead); diff != "" {
 			t.Errorf("dead-lettered (-want +got):\n%s", diff)

@@ -895,9 +895,9 @@ func TestMessagesAreRequestedWithTheOutcome(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			var shown []string
-			for _, s := range steps {
-				shown = append(shown, fmt.Sprintf("%s %v", s.Name, s.Done))
+			shown := make([]string, len(steps))
+			for i, s := range steps {
+				shown[i] = fmt.Sprintf("%s %v", s.Name, s.Done)
 			}
 			sms := "SendSMSNotification " + strconv.FormatBool(c.fails >= 0)
 			if diff := cmp.Diff([]string{"ValidatePayment true", "ReserveInventory true", "ProcessShipment true", "UpdateOrderStatus true",

@@ -793,7 +793,7 @@ func TestKilledAtEveryStep(t *testing.T) {
 	// The messages of an order, together.
 	acceptAll := func(customer string) step {
 		return func(w *world, c *delivery.Courier) error {
-			var all []message.Message
+			all := make([]message.Message, 0, len(contracts.Channels()))
 			for _, channel := range contracts.Channels() {
 				all = append(all, toCustomer(w.t, customer, "ORD-1001", channel))
 			}
@@ -933,7 +933,7 @@ func TestMessagesTogetherCostWhatOneDoes(t *testing.T) {
 			w, docs := newWorld(t), &counted{}
 			docs.Store = w.docs
 			c := w.process(docs) // that does not run, so that the messages are not sent
-			var all []message.Message
+			all := make([]message.Message, 0, len(channels))
 			for _, channel := range channels {
 				all = append(all, toCustomer(t, customer, "ORD-1", channel))
 			}
