@@ -252,7 +252,7 @@ func (g *Gate) hold(now time.Time) *Refusal {
 		return nil
 	}
 	total, bus := len(g.open)-g.received+g.inFlight, g.bus+g.busInFlight
-	most := max(1, bound*busPart/busParts)
+	most := g.busMost()
 	switch {
 	case bound > 0 && !g.counted:
 		return &Refusal{Cause: Starting}
@@ -500,14 +500,24 @@ func (g *Gate) Ready(context.Context) error {
 	return nil
 }
 
-// BusHeld reports whether orders from the bus wait there, or did a moment ago.
+// BusHeld reports whether deliveries of this process wait for room, or did a moment ago.
 func (g *Gate) BusHeld() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	now := time.Now()
-	return g.limits.Open > 0 && (!g.heldAt.IsZero() && now.Sub(g.heldAt) < heldLately ||
-		len(g.open)-g.received >= max(1, g.limits.Open*busPart/busParts))
+	return g.busHeld(time.Now())
 }
+
+func (g *Gate) busHeld(now time.Time) bool { return !g.heldAt.IsZero() && now.Sub(g.heldAt) < heldLately }
+
+// BusMayBeHeld reports whether deliveries wait for room, of this process or perhaps of another one.
+func (g *Gate) BusMayBeHeld() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.busHeld(time.Now()) || g.limits.Open > 0 && len(g.open)-g.received >= g.busMost()
+}
+
+// busMost is how many orders may be open when one is taken from the bus.
+func (g *Gate) busMost() int { return max(1, g.limits.Open*busPart/busParts) }
 
 // Stop ends the waiting of deliveries, for the process is about to end.
 func (g *Gate) Stop() { g.once.Do(func() { close(g.stop) }) }

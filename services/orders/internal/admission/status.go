@@ -32,14 +32,13 @@ type Status struct {
 
 // Status returns the Gate's state.
 func (g *Gate) Status() Status {
-	held := g.BusHeld()
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	now := time.Now()
 	g.judge(now)
 	s := Status{
 		State: "open", Cause: g.cause(), Open: len(g.open), InFlight: g.inFlight, Limit: g.limits.Open,
-		Waiting: len(g.waiting), WaitingLimit: g.limits.Waiting, BusHeld: held, Since: g.since.UTC().Truncate(time.Millisecond),
+		Waiting: len(g.waiting), WaitingLimit: g.limits.Waiting, BusHeld: g.busHeld(now), Since: g.since.UTC().Truncate(time.Millisecond),
 	}
 	switch s.Cause {
 	case "":

@@ -133,7 +133,7 @@ func (s *Service) Remind(ctx context.Context, o *order.Order) error {
 	if err := s.announce(ctx, o, o.Outstanding()...); err != nil {
 		return err
 	}
-	if o.Status() != order.Received || !s.Admission.BusHeld() {
+	if o.Status() != order.Received || !s.Admission.BusMayBeHeld() {
 		return nil
 	}
 	return s.confirmPlaced(ctx, o)
