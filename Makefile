@@ -130,7 +130,7 @@ bench: runtime ## Measure orders and events beside bare Dapr, turn by turn (ARGS
 	@cd tests && go build -o ../$(BIN)/bench ./bench && cd .. && exec $(BIN)/bench $(ARGS)
 
 .PHONY: test-soak
-test-soak: runtime ## Load the system for 20 minutes; memory, disk, rows and latency must stay flat (ARGS=-quick: 2 minutes)
+test-soak: runtime ## Load the system for 12 minutes; memory, disk, rows, jobs and latency must stay flat (ARGS=-quick: 2 minutes)
 	@cd tests && go build -o ../$(BIN)/soak ./soak && cd .. && exec $(BIN)/soak $(ARGS)
 
 .PHONY: test-overload

@@ -14,10 +14,9 @@ type sample struct {
 // memory compares what a process held in the last window with what it held in the window before.
 //
 // A Go process's resident memory goes up and down with its garbage collection, so a window is worth its smallest sample: what the
-// process held at its leanest moment. Kept orders are no leak: kept is what the orders of one window may add (see keptPerOrder).
+// process held at its leanest moment. No process may hold anything of an order that has ended for longer than its retention.
 type memory struct {
 	first, before, last int64
-	kept                int64
 	allowed             int64
 }
 
@@ -28,15 +27,14 @@ const (
 	growthFloor = 4 << 20
 )
 
-// compare judges the samples of a run of the given length in which orders ended per window.
-func compare(samples []sample, length, window time.Duration, keptPerOrder, orders int64) memory {
+// compare judges the samples of a run of the given length.
+func compare(samples []sample, length, window time.Duration) memory {
 	m := memory{
 		first:  leanest(samples, 0, window),
 		before: leanest(samples, length-2*window, length-window),
 		last:   leanest(samples, length-window, length),
-		kept:   keptPerOrder * orders,
 	}
-	m.allowed = m.before + max(int64(growthAllowed*float64(m.before)), growthFloor) + m.kept
+	m.allowed = m.before + max(int64(growthAllowed*float64(m.before)), growthFloor)
 	return m
 }
 
@@ -51,14 +49,6 @@ func leanest(samples []sample, from, to time.Duration) int64 {
 	}
 	return max(least, 0)
 }
-
-// keptPerOrder is the memory, in bytes, that an order leaves in a process for as long as the system keeps the order: subtracted from
-// the growth before it is judged. Every other process must hold nothing of an order that has ended.
-//
-// The scheduler keeps the job that deletes a finished workflow after a week (stateRetentionPolicy), one for the saga and one for its
-// compensation: each is a key in etcd's index and in its memory-mapped file. That file grew by 7.6 KB an order, and the scheduler's
-// resident memory by 8.1, in 900 orders at three a second with GOGC=25.
-var keptPerOrder = map[string]int64{"scheduler": 8 << 10}
 
 // tooSlow reports whether orders took far longer at the end than at the beginning: more than twice as long and half a second more.
 func tooSlow(first, last time.Duration) bool { return last > 2*first+500*time.Millisecond }

@@ -22,10 +22,8 @@ func TestMemory(t *testing.T) {
 	saw := func(base int64) func(int) int64 {
 		return func(n int) int64 { return base + base/2*int64(n%20)/20 }
 	}
-	const orders = 2700 // of five minutes at 9 a second
 	tests := map[string]struct {
 		of    func(second int) int64
-		kept  int64
 		grows bool
 	}{
 		"flat":                                 {of: func(int) int64 { return 200 * mebibyte }},
@@ -38,13 +36,12 @@ func TestMemory(t *testing.T) {
 		"small, and grows by less than it can": {of: func(n int) int64 { return 15*mebibyte + int64(n)*3*mebibyte/300 }},
 		"small, and doubles":                   {of: func(n int) int64 { return 15*mebibyte + int64(n)*15*mebibyte/300 }, grows: true},
 		"steps up in the last window":          {of: func(n int) int64 { return 200*mebibyte + int64(n/900)*100*mebibyte }, grows: true},
-		"keeps what orders leave":              {of: func(n int) int64 { return 100*mebibyte + int64(n)*9*8<<10 }, kept: 8 << 10},
-		"keeps more than orders leave":         {of: func(n int) int64 { return 100*mebibyte + int64(n)*9*24<<10 }, kept: 8 << 10, grows: true},
+		"keeps 24 KB of every order":           {of: func(n int) int64 { return 100*mebibyte + int64(n)*9*24<<10 }, grows: true},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			m := compare(series(test.of), 20*time.Minute, 5*time.Minute, test.kept, orders)
+			m := compare(series(test.of), 20*time.Minute, 5*time.Minute)
 			if m.grows() != test.grows {
 				t.Errorf("grows is %v, want %v: %s MB, then %s MB, allowed %s MB", m.grows(), test.grows, mb(m.before), mb(m.last), mb(m.allowed))
 			}
@@ -54,7 +51,7 @@ func TestMemory(t *testing.T) {
 
 func TestAProcessWithoutSamplesHoldsNothing(t *testing.T) {
 	t.Parallel()
-	if m := compare(nil, 20*time.Minute, 5*time.Minute, 0, 0); m.grows() || m.last != 0 {
+	if m := compare(nil, 20*time.Minute, 5*time.Minute); m.grows() || m.last != 0 {
 		t.Errorf("got %+v", m)
 	}
 }

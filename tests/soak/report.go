@@ -32,7 +32,10 @@ type report struct {
 	restarts     map[string]int
 	order        []string // processes as the runner started them
 	cpu          [2]map[string]time.Duration
-	disk, rows   [2]map[string]int64
+	disk         [2]map[string]int64
+	records      [2]map[string]records
+	looks        []look // what was stored, several times a window
+	drained      time.Duration
 	heap         [2]map[string]int64
 	retries      int
 }
@@ -57,6 +60,10 @@ func watch(ctx context.Context, p plan, s *system.System, shop *shop, out io.Wri
 	var flight atomic.Int64
 	var tasks sync.WaitGroup
 	tasks.Go(func() { r.sample(loading, s, begun) })
+	tasks.Go(func() { r.watchStores(loading, s, begun) })
+	if p.killEvery > 0 {
+		tasks.Go(func() { r.kill(loading, s) })
+	}
 	var load sync.WaitGroup
 	load.Go(func() { r.load(loading, shop, begun, &flight, stop) })
 	defer tasks.Wait()
@@ -76,6 +83,9 @@ func watch(ctx context.Context, p plan, s *system.System, shop *shop, out io.Wri
 	}
 	if err := r.settled(ctx, s); err != nil {
 		r.faults = append(r.faults, err)
+	}
+	if err := r.drain(ctx, s); err != nil {
+		return nil, err
 	}
 	return r, r.last(ctx, s)
 }
@@ -152,6 +162,86 @@ func (r *report) sample(ctx context.Context, s *system.System, begun time.Time) 
 	}
 }
 
+// watchStores looks at what is stored ten times a window.
+func (r *report) watchStores(ctx context.Context, s *system.System, begun time.Time) {
+	for client.Wait(ctx, r.plan.window/10) {
+		status, err := s.Status()
+		if err != nil {
+			continue // it is just being written
+		}
+		at := time.Since(begun)
+		stored, err := count(ctx, s, status.Processes)
+		if err != nil {
+			continue // a process was just restarted; where none of the looks succeeds, that is a fault
+		}
+		space, err := disk(s.Data)
+		if err != nil {
+			continue
+		}
+		r.mu.Lock()
+		r.looks = append(r.looks, look{at, stored, space})
+		r.mu.Unlock()
+	}
+}
+
+// killed is the process that a run kills again and again when it is told to: fulfillment's sidecar, which runs the workflows.
+const killed = "fulfillment-sidecar"
+
+func (r *report) kill(ctx context.Context, s *system.System) {
+	for client.Wait(ctx, r.plan.killEvery) {
+		if err := s.Kill(ctx, killed); err != nil && ctx.Err() == nil {
+			r.mu.Lock()
+			r.faults = append(r.faults, err)
+			r.mu.Unlock()
+		}
+	}
+}
+
+// drain waits until nothing is left of the orders but what stays for ever, and then looks whether the scheduler has nothing to do:
+// reminders of workflows that are gone must not be triggered.
+func (r *report) drain(ctx context.Context, s *system.System) error {
+	begun := time.Now()
+	var status system.Status
+	for {
+		var err error
+		if status, err = s.Status(); err != nil {
+			return err
+		}
+		stored, err := count(ctx, s, status.Processes)
+		if err != nil {
+			return err
+		}
+		r.drained = time.Since(begun)
+		if !lasts(stored) || r.drained > r.plan.gone() {
+			r.faults = append(r.faults, left(r.records[0], stored, int64(len(r.ends)))...)
+			break
+		}
+		if !client.Wait(ctx, time.Second) {
+			return ctx.Err()
+		}
+	}
+	for _, p := range status.Processes {
+		if p.Kind != "scheduler" {
+			continue
+		}
+		before, err := triggered(ctx, p.PID)
+		if err != nil {
+			return err
+		}
+		if !client.Wait(ctx, 5*time.Second) {
+			return ctx.Err()
+		}
+		after, err := triggered(ctx, p.PID)
+		if err != nil {
+			return err
+		}
+		if after > before {
+			r.faults = append(r.faults, fmt.Errorf("the scheduler triggered %d jobs in 5 s although no workflow is left", after-before))
+		}
+	}
+	return nil
+}
+
 // settled waits until fulfilment has no order left that has not ended.
 func (r *report) settled(ctx context.Context, s *system.System) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
@@ -193,7 +283,7 @@ func (r *report) look(ctx context.Context, s *system.System, at int) (err error)
 	if r.disk[at], err = disk(s.Data); err != nil {
 		return err
 	}
-	if r.rows[at], err = rows(ctx, s.Data+"/state"); err != nil {
+	if r.records[at], err = count(ctx, s, status.Processes); err != nil {
 		return err
 	}
 	r.heap[at] = liveHeaps(ctx, s, status.Processes)
@@ -202,9 +292,9 @@ func (r *report) look(ctx context.Context, s *system.System, at int) (err error)
 
 // show prints what the interval that ends at to was like.
 func (r *report) show(ctx context.Context, s *system.System, to time.Duration, flight int, out io.Writer) error {
-	cpuBefore, diskBefore, rowsBefore := r.cpu[1], r.disk[1], r.rows[1]
+	cpuBefore, diskBefore, before := r.cpu[1], r.disk[1], r.records[1]
 	if cpuBefore == nil {
-		cpuBefore, diskBefore, rowsBefore = r.cpu[0], r.disk[0], r.rows[0]
+		cpuBefore, diskBefore, before = r.cpu[0], r.disk[0], r.records[0]
 	}
 	if err := r.look(ctx, s, 1); err != nil {
 		return err
@@ -233,8 +323,16 @@ func (r *report) show(ctx context.Context, s *system.System, to time.Duration, f
 	if err := w.Flush(); err != nil {
 		return err
 	}
-	_, err := fmt.Fprintf(out, "disk, MB (grown by): %s\nrows (grown by): %s\n", changes(diskBefore, r.disk[1], mb), changes(rowsBefore, r.rows[1], whole))
+	_, err := fmt.Fprintf(out, "disk, MB (grown by): %s\nrows (grown by): %s\n", changes(diskBefore, r.disk[1], mb), changes(rows(before), rows(r.records[1]), whole))
 	return err
+}
+
+func rows(all map[string]records) map[string]int64 {
+	rows := make(map[string]int64, len(all))
+	for kind, r := range all {
+		rows[kind] = r.rows
+	}
+	return rows
 }
 
 func whole(n int64) string { return fmt.Sprint(n) }
@@ -283,8 +381,7 @@ func (r *report) kinds(from, to time.Duration) string {
 }
 
 func (r *report) memoryOf(name string) memory {
-	p := r.plan
-	return compare(r.samples[name], p.length, p.window, keptPerOrder[name], int64(r.count(p.length-p.window, p.length)))
+	return compare(r.samples[name], r.plan.length, r.plan.window)
 }
 
 // summary prints the whole run.
@@ -300,7 +397,7 @@ func (r *report) summary(out io.Writer) error {
 		figures.MS(figures.Quantile(r.took(0, p.window), 0.5)), figures.MS(r.firstP95()), p.window,
 		figures.MS(figures.Quantile(r.took(p.length-p.window, p.length), 0.5)), figures.MS(r.lastP95()), r.retries)
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	_, _ = fmt.Fprintf(w, "process\tleast RSS, MB: first %s\tlast but one\tlast\tallowed\tkept, B/order\tgrown, B/order\tGo heap, MB: begin\tend\tprocessor, ms/order\t\n", p.window)
+	_, _ = fmt.Fprintf(w, "process\tleast RSS, MB: first %s\tlast but one\tlast\tallowed\tgrown, B/order\tGo heap, MB: begin\tend\tprocessor, ms/order\t\n", p.window)
 	for _, name := range r.order {
 		m, heapFirst, heapLast := r.memoryOf(name), "-", "-"
 		if h, ok := r.heap[0][name]; ok {
@@ -314,8 +411,8 @@ func (r *report) summary(out io.Writer) error {
 			verdict = "GROWS"
 		}
 		inWindow := int64(max(1, r.count(p.length-p.window, p.length)))
-		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\t%d\t%s\t%s\t%.1f\t%s\n", name, mb(m.first), mb(m.before), mb(m.last), mb(m.allowed),
-			keptPerOrder[name], (m.last-m.before)/inWindow, heapFirst, heapLast,
+		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\t%s\t%s\t%.1f\t%s\n", name, mb(m.first), mb(m.before), mb(m.last), mb(m.allowed),
+			(m.last-m.before)/inWindow, heapFirst, heapLast,
 			float64((r.cpu[1][name]-r.cpu[0][name]).Microseconds())/1000/float64(orders), verdict)
 	}
 	if err := w.Flush(); err != nil {
@@ -328,15 +425,30 @@ func (r *report) summary(out io.Writer) error {
 	if err := w.Flush(); err != nil {
 		return err
 	}
-	_, _ = fmt.Fprint(w, "\ntable\trows: begin\tend\trows per order\t\n")
-	for _, name := range slices.Sorted(maps.Keys(r.rows[1])) {
-		_, _ = fmt.Fprintf(w, "%s\t%d\t%d\t%.2f\t\n", name, r.rows[0][name], r.rows[1][name], float64(r.rows[1][name]-r.rows[0][name])/float64(orders))
-	}
+	r.storedSummary(w)
 	if err := w.Flush(); err != nil || p.judgesMemory() {
 		return err
 	}
 	_, err := fmt.Fprintf(out, "\nMemory is not judged: windows of %s are too short. In the first minutes every process grows to its working size.\n", p.window)
 	return err
+}
+
+// storedSummary prints what was stored: at the most in each of the last two windows, and when every retention was over, which is what
+// the orders leave.
+func (r *report) storedSummary(w io.Writer) {
+	p, orders := r.plan, float64(max(1, len(r.ends)))
+	_, _ = fmt.Fprintf(w, "\nstored\trows: begin\tmost in the last window but one\tmost in the last\t%s after the last order\trows left per order\tbytes left per order\t\n", r.drained.Round(time.Second))
+	before, last := between(r.looks, p.length-2*p.window, p.length-p.window), between(r.looks, p.length-p.window, p.length)
+	all := maps.Clone(r.records[1])
+	for _, l := range last {
+		maps.Copy(all, l.records)
+	}
+	for _, kind := range slices.Sorted(maps.Keys(all)) {
+		of := func(l look) int64 { return l.records[kind].rows }
+		begin, end := r.records[0][kind], r.records[1][kind]
+		_, _ = fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%d\t%.2f\t%.0f\t\n", kind, begin.rows, most(before, of), most(last, of), end.rows,
+			float64(end.rows-begin.rows)/orders, float64(end.bytes-begin.bytes)/orders)
+	}
 }
 
 // keptUp reports whether the machine did nearly all of the work that was asked of it.
@@ -357,13 +469,19 @@ func (r *report) verdict() error {
 		errs = append(errs, fmt.Errorf("%d orders were placed and only %d ended", r.placed, len(r.ends)))
 	}
 	for _, name := range r.order {
-		if n := r.restarts[name]; n > 0 {
+		if n := r.restarts[name]; n > 0 && (r.plan.killEvery == 0 || name != killed) {
 			errs = append(errs, fmt.Errorf("%s was restarted %d times", name, n))
 		}
 		if m := r.memoryOf(name); r.plan.judgesMemory() && m.grows() {
 			errs = append(errs, fmt.Errorf("%s grows: %s MB in the last %s, %s MB in the %s before, allowed are %s MB",
 				name, mb(m.last), r.plan.window, mb(m.before), r.plan.window, mb(m.allowed)))
 		}
+	}
+	if r.plan.judgesStores() {
+		errs = append(errs, plateau(r.looks, r.plan.length, r.plan.window)...)
+	}
+	if r.plan.killEvery > 0 {
+		return errors.Join(errs...) // orders wait while the sidecar is away
 	}
 	// A signal that arrives together with an activity's result causes one; anything else does not.
 	if r.retries > r.placed/100 {

@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -15,8 +14,6 @@ import (
 	"strings"
 	"syscall"
 	"time"
-
-	_ "modernc.org/sqlite" // reads the files of the state stores
 
 	"waybill/tests/internal/client"
 	"waybill/tests/internal/system"
@@ -67,60 +64,6 @@ func disk(data string) (map[string]int64, error) {
 	return parts, err
 }
 
-// rows counts the rows of every table of every SQLite file in a folder.
-func rows(ctx context.Context, folder string) (map[string]int64, error) {
-	files, err := filepath.Glob(filepath.Join(folder, "*"))
-	if err != nil {
-		return nil, err
-	}
-	counts := map[string]int64{}
-	for _, file := range files {
-		if !strings.HasSuffix(file, ".db") && !strings.HasSuffix(file, ".sqlite") {
-			continue
-		}
-		if err := rowsOf(ctx, file, counts); err != nil {
-			return nil, fmt.Errorf("count the rows of %s: %w", file, err)
-		}
-	}
-	return counts, nil
-}
-
-func rowsOf(ctx context.Context, file string, counts map[string]int64) (err error) {
-	db, err := sql.Open("sqlite", "file:"+file+"?mode=ro&_pragma=busy_timeout(10000)")
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, db.Close()) }()
-	tables, err := names(ctx, db)
-	if err != nil {
-		return err
-	}
-	for _, table := range tables {
-		var n int64
-		if err := db.QueryRowContext(ctx, `SELECT count(*) FROM "`+strings.ReplaceAll(table, `"`, `""`)+`"`).Scan(&n); err != nil {
-			return err
-		}
-		counts[strings.TrimSuffix(strings.TrimSuffix(filepath.Base(file), ".db"), ".sqlite")+"/"+table] = n
-	}
-	return nil
-}
-
-func names(ctx context.Context, db *sql.DB) (tables []string, err error) {
-	found, err := db.QueryContext(ctx, `SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'`)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, found.Close()) }()
-	for found.Next() {
-		var name string
-		if err := found.Scan(&name); err != nil {
-			return nil, err
-		}
-		tables = append(tables, name)
-	}
-	return tables, found.Err()
-}
-
 var (
 	profilesAt = regexp.MustCompile(`http://127\.0\.0\.1:\d+/debug/pprof/`)
 	heapAlloc  = regexp.MustCompile(`(?m)^# HeapAlloc = (\d+)$`)
@@ -154,17 +97,38 @@ func serviceHeap(ctx context.Context, log string) (int64, bool) {
 }
 
 func metricHeap(ctx context.Context, pid int) (int64, bool) {
-	command, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	port, err := argument(pid, "--metrics-port")
 	if err != nil {
 		return 0, false
 	}
-	words := strings.Split(string(command), "\x00")
-	for i, word := range words {
-		if word == "--metrics-port" && i+1 < len(words) {
-			return number(ctx, "http://127.0.0.1:"+words[i+1]+"/metrics", goMetric)
-		}
+	return number(ctx, "http://127.0.0.1:"+port+"/metrics", goMetric)
+}
+
+var triggerMetric = regexp.MustCompile(`(?m)^dapr_scheduler_jobs_triggered_total(?:\{[^}]*\})? ([0-9.e+]+)$`)
+
+// triggered is how many jobs a scheduler has triggered since it started.
+func triggered(ctx context.Context, pid int) (int64, error) {
+	port, err := argument(pid, "--metrics-port")
+	if err != nil {
+		return 0, err
 	}
-	return 0, false
+	code, _, answer, err := client.Call(ctx, http.MethodGet, "http://127.0.0.1:"+port+"/metrics", nil)
+	if err != nil || code != http.StatusOK {
+		return 0, errors.Join(fmt.Errorf("the metrics of process %d: %d", pid, code), err)
+	}
+	found := triggerMetric.FindAllSubmatch(answer, -1)
+	if len(found) == 0 {
+		return 0, errors.New("the scheduler does not say how many jobs it triggered")
+	}
+	var sum float64
+	for _, line := range found {
+		n, err := strconv.ParseFloat(string(line[1]), 64)
+		if err != nil {
+			return 0, err
+		}
+		sum += n
+	}
+	return int64(sum), nil
 }
 
 func number(ctx context.Context, url string, pattern *regexp.Regexp) (int64, bool) {
