@@ -43,6 +43,9 @@ type Config struct {
 	// SagaRetention is how long the journal's entry of a saga is kept after the saga has ended. What partners and stock know of the
 	// order is kept for longestSaga longer, counted from its last change.
 	SagaRetention config.Retention `env:"SAGA_RETENTION" envDefault:"0"`
+	// WorkflowPurge is how long after its end a completed workflow is removed that the engine has not removed. It must be longer
+	// than the engine's own retention, which is in components/*/config.yaml.
+	WorkflowPurge config.Duration `env:"WORKFLOW_PURGE_AFTER" envDefault:"24h"`
 }
 
 // parse reads and checks the environment and names everything that is wrong with it.

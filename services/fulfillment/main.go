@@ -119,5 +119,9 @@ func run(ctx context.Context, environ []string, stdout io.Writer) (err error) {
 		}
 		return nil
 	})
+	group.Go(func() error {
+		saga.NewPurger(engine, time.Duration(c.WorkflowPurge), logger, time.Now).Run(ctx)
+		return nil
+	})
 	return group.Wait()
 }

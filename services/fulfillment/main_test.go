@@ -54,7 +54,7 @@ func TestEveryMistakeInTheConfigurationIsNamed(t *testing.T) {
 	servicetest.Mistakes[Config](t, run, append(servicetest.Shared(), servicetest.Mistake{
 		Environ: []string{
 			"APP_PORT=0", "APPROVAL_THRESHOLD=-1", "APPROVAL_TIMEOUT=0s", "RESERVATION_TIMEOUT=soon", "STEP_FIRST_RETRY=-1s", "STEP_LAST_RETRY=1",
-			"STEP_ATTEMPTS=0", "UNDO_ATTEMPTS=1.5", "WATCHDOG_INTERVAL=0", "WATCHDOG_GRACE=x", "STUCK_AFTER=-15m", "LOST_AFTER=2", "SAGA_RETENTION=1", "PARTNER_CALLS=0",
+			"STEP_ATTEMPTS=0", "UNDO_ATTEMPTS=1.5", "WATCHDOG_INTERVAL=0", "WATCHDOG_GRACE=x", "STUCK_AFTER=-15m", "LOST_AFTER=2", "SAGA_RETENTION=1", "WORKFLOW_PURGE_AFTER=a day", "PARTNER_CALLS=0",
 		},
 		Says: []string{
 			`APPROVAL_THRESHOLD is "-1": thresholds such as 5000.00 USD,4600.00 EUR are expected: "-1" must begin with a decimal number of at least 0`,
@@ -62,7 +62,7 @@ func TestEveryMistakeInTheConfigurationIsNamed(t *testing.T) {
 			`STEP_LAST_RETRY is "1": ` + duration, `STEP_ATTEMPTS is "0": ` + count, `UNDO_ATTEMPTS is "1.5": ` + count,
 			`WATCHDOG_INTERVAL is "0": ` + duration, `WATCHDOG_GRACE is "x": ` + duration, `STUCK_AFTER is "-15m": ` + duration,
 			`LOST_AFTER is "2": ` + duration, `SAGA_RETENTION is "1": a retention is 0 (for ever) or a duration of at least 1s with a unit, such as 2160h`,
-			`PARTNER_CALLS is "0": ` + count,
+			`PARTNER_CALLS is "0": ` + count, `WORKFLOW_PURGE_AFTER is "a day": ` + duration,
 		},
 	}, servicetest.Mistake{
 		Environ: []string{"APP_PORT=0", "APPROVAL_THRESHOLD=5000.00 USD, 705.50 JPY,1 ZZZ,1 usd,,4 EUR 5,4000,x GBP,-1 CHF"},

@@ -1,23 +1,9 @@
 package main
 
 import (
-	"context"
-	"database/sql"
-	"encoding/base64"
-	"encoding/json"
-	"errors"
-	"fmt"
-	"net/http"
-	"os"
-	"path/filepath"
-	"strconv"
-	"strings"
 	"time"
 
-	_ "modernc.org/sqlite" // reads the files of the state stores
-
-	"waybill/tests/internal/client"
-	"waybill/tests/internal/system"
+	"waybill/tests/internal/stored"
 )
 
 // retentions make time run faster: what a system keeps for hours or months, the system of a run keeps for a part of a window.
@@ -46,9 +32,6 @@ func (r retentions) environment() []string {
 	return append(environment, "STATE_CLEANUP_INTERVAL="+r.cleanup.String(), "ADDRESS_WAIT="+r.address.String())
 }
 
-// records are the stored records of one kind.
-type records struct{ rows, bytes int64 }
-
 // keeping is how long records of a kind stay.
 type keeping int
 
@@ -68,12 +51,9 @@ type expected struct {
 	perOrder float64
 }
 
-// jobs is the kind of what the scheduler is to do.
-const jobs = "scheduler/jobs"
-
 // kinds are all kinds of stored records. docs/adr/0033 says how long each is kept outside of a run, and who reads it last.
 var kinds = map[string]expected{
-	jobs:                                      {keeping: forAWhile},
+	stored.Jobs:                               {keeping: forAWhile},
 	"fulfillment.workflowstore/history":       {keeping: forAWhile},
 	"fulfillment.workflowstore/inbox":         {keeping: forAWhile},
 	"fulfillment.workflowstore/state":         {keeping: forAWhile}, // metadata and status
@@ -108,151 +88,3 @@ var kinds = map[string]expected{
 // someRows is how many records of a kind may come that does not grow with the orders: customers and products of a run, and points of
 // a series.
 const someRows = 600
-
-// count counts all stored records by their kind.
-func count(ctx context.Context, s *system.System, processes []system.Process) (map[string]records, error) {
-	files, err := filepath.Glob(filepath.Join(s.Data, "state", "*"))
-	if err != nil {
-		return nil, err
-	}
-	counts := map[string]records{}
-	for _, file := range files {
-		if !strings.HasSuffix(file, ".db") && !strings.HasSuffix(file, ".sqlite") {
-			continue
-		}
-		if err := countRows(ctx, file, counts); err != nil {
-			return nil, fmt.Errorf("count the rows of %s: %w", file, err)
-		}
-	}
-	for _, p := range processes {
-		if p.Kind != "scheduler" {
-			continue
-		}
-		n, err := countJobs(ctx, p.PID)
-		if err != nil {
-			return nil, fmt.Errorf("count the jobs of the scheduler: %w", err)
-		}
-		counts[jobs] = records{rows: n}
-	}
-	return counts, nil
-}
-
-func countRows(ctx context.Context, file string, counts map[string]records) (err error) {
-	db, err := sql.Open("sqlite", "file:"+file+"?mode=ro&_pragma=busy_timeout(10000)")
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, db.Close()) }()
-	tables, err := names(ctx, db)
-	if err != nil {
-		return err
-	}
-	store := strings.TrimSuffix(strings.TrimSuffix(filepath.Base(file), ".db"), ".sqlite")
-	for _, table := range tables {
-		switch table {
-		case "metadata":
-			continue // of Dapr's component
-		case "state":
-			if err := countKeys(ctx, db, store, counts); err != nil {
-				return err
-			}
-			continue
-		}
-		var n int64
-		if err := db.QueryRowContext(ctx, `SELECT count(*) FROM "`+strings.ReplaceAll(table, `"`, `""`)+`"`).Scan(&n); err != nil {
-			return err
-		}
-		counts[store+"/"+table] = records{rows: n}
-	}
-	return nil
-}
-
-func names(ctx context.Context, db *sql.DB) (tables []string, err error) {
-	found, err := db.QueryContext(ctx, `SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'`)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, found.Close()) }()
-	for found.Next() {
-		var name string
-		if err := found.Scan(&name); err != nil {
-			return nil, err
-		}
-		tables = append(tables, name)
-	}
-	return tables, found.Err()
-}
-
-// countKeys counts the rows of a state store by what their keys begin with.
-func countKeys(ctx context.Context, db *sql.DB, store string, counts map[string]records) (err error) {
-	found, err := db.QueryContext(ctx, `SELECT key, length(key) + length(value) FROM state`)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, found.Close()) }()
-	for found.Next() {
-		var key string
-		var size int64
-		if err := found.Scan(&key, &size); err != nil {
-			return err
-		}
-		kind := store + "/" + kindOf(key)
-		r := counts[kind]
-		counts[kind] = records{r.rows + 1, r.bytes + size}
-	}
-	return found.Err()
-}
-
-// kindOf is the kind of a key: of a service's own key, <app>||<kind>:<id>, its kind; of a workflow's,
-// <app>||<actor type>||<instance>||<what>, what it is.
-func kindOf(key string) string {
-	parts := strings.Split(key, "||")
-	if len(parts) < 4 {
-		kind, _, _ := strings.Cut(parts[len(parts)-1], ":")
-		return kind
-	}
-	what, _, _ := strings.Cut(parts[len(parts)-1], "-")
-	if what == "history" || what == "inbox" {
-		return what
-	}
-	return "state"
-}
-
-// countJobs asks the scheduler's etcd.
-func countJobs(ctx context.Context, pid int) (int64, error) {
-	port, err := argument(pid, "--etcd-client-port")
-	if err != nil {
-		return 0, err
-	}
-	key := func(text string) string { return base64.StdEncoding.EncodeToString([]byte(text)) }
-	code, _, body, err := client.Call(ctx, http.MethodPost, "http://127.0.0.1:"+port+"/v3/kv/range",
-		map[string]any{"key": key("dapr/jobs/"), "range_end": key("dapr/jobs0"), "count_only": true})
-	if err != nil {
-		return 0, err
-	}
-	var answer struct {
-		Count string `json:"count"`
-	}
-	if err := json.Unmarshal(body, &answer); err != nil || code != http.StatusOK {
-		return 0, errors.Join(fmt.Errorf("etcd answered %d %s", code, body), err)
-	}
-	if answer.Count == "" {
-		return 0, nil
-	}
-	return strconv.ParseInt(answer.Count, 10, 64)
-}
-
-// argument is the value of a process's argument.
-func argument(pid int, name string) (string, error) {
-	command, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-	if err != nil {
-		return "", err
-	}
-	words := strings.Split(string(command), "\x00")
-	for i, word := range words {
-		if word == name && i+1 < len(words) {
-			return words[i+1], nil
-		}
-	}
-	return "", fmt.Errorf("process %d was started without %s", pid, name)
-}

@@ -4,30 +4,13 @@ import (
 	"strings"
 	"testing"
 	"time"
-)
 
-func TestKindOf(t *testing.T) {
-	t.Parallel()
-	const workflow = "fulfillment||dapr.internal.default.fulfillment.workflow||"
-	for key, want := range map[string]string{
-		"orders||order:ORD-1001":                           "order",
-		"fulfillment||backlog:sagas:01J:0":                 "backlog",
-		"notifications||vapid-keys":                        "vapid-keys",
-		workflow + "ORD-1001||history-000003":              "history",
-		workflow + "ORD-1001:compensation||history-000003": "history",
-		workflow + "ORD-1001||inbox-000000":                "inbox",
-		workflow + "ORD-1001||metadata":                    "state",
-		workflow + "ORD-1001||customStatus":                "state",
-	} {
-		if got := kindOf(key); got != want {
-			t.Errorf("%s is of the kind %s, want %s", key, got, want)
-		}
-	}
-}
+	"waybill/tests/internal/stored"
+)
 
 func TestLeft(t *testing.T) {
 	t.Parallel()
-	begin := map[string]records{"fulfillment.statestore/stock": {rows: 10}}
+	begin := map[string]stored.Records{"fulfillment.statestore/stock": {Rows: 10}}
 	for name, test := range map[string]struct {
 		kind string
 		rows int64
@@ -35,7 +18,7 @@ func TestLeft(t *testing.T) {
 	}{
 		"nothing of what goes":               {kind: "orders.statestore/order"},
 		"an order":                           {kind: "orders.statestore/order", rows: 1, want: "not removed"},
-		"a job":                              {kind: jobs, rows: 1, want: "not removed"},
+		"a job":                              {kind: stored.Jobs, rows: 1, want: "not removed"},
 		"a journal's entry of each order":    {kind: "fulfillment.statestore/saga", rows: 1000},
 		"two of each order":                  {kind: "fulfillment.statestore/saga", rows: 2000, want: "expected are 1 an order"},
 		"customers":                          {kind: "orders.statestore/customer", rows: 200},
@@ -44,7 +27,7 @@ func TestLeft(t *testing.T) {
 		"something that nobody thought of":   {kind: "orders.statestore/invoice", rows: 1, want: "nothing says how long"},
 		"a dead letter, which must not come": {kind: "orders.statestore/deadletter", rows: 1, want: "nothing says how long"},
 	} {
-		faults := left(begin, map[string]records{test.kind: {rows: test.rows}}, 1000)
+		faults := left(begin, map[string]stored.Records{test.kind: {Rows: test.rows}}, 1000)
 		if test.want == "" && len(faults) > 0 || test.want != "" && (len(faults) != 1 || !strings.Contains(faults[0].Error(), test.want)) {
 			t.Errorf("%s: %v", name, faults)
 		}
@@ -57,7 +40,7 @@ func TestPlateau(t *testing.T) {
 	looks := func(rows, bytes func(second int64) int64) (all []look) {
 		for at := time.Duration(0); at < length; at += 18 * time.Second {
 			second := int64(at / time.Second)
-			all = append(all, look{at, map[string]records{jobs: {rows: rows(second)}}, map[string]int64{"broker": bytes(second)}})
+			all = append(all, look{at, map[string]stored.Records{stored.Jobs: {Rows: rows(second)}}, map[string]int64{"broker": bytes(second)}})
 		}
 		return all
 	}

@@ -6,12 +6,14 @@ import (
 	"maps"
 	"slices"
 	"time"
+
+	"waybill/tests/internal/stored"
 )
 
 // look is what was stored at one moment.
 type look struct {
 	at      time.Duration // since the load began
-	records map[string]records
+	records map[string]stored.Records
 	disk    map[string]int64
 }
 
@@ -39,7 +41,7 @@ func plateau(looks []look, length, window time.Duration) (faults []error) {
 		if kinds[kind].keeping != forAWhile {
 			continue
 		}
-		rows := func(l look) int64 { return l.records[kind].rows }
+		rows := func(l look) int64 { return l.records[kind].Rows }
 		was, is := most(before, rows), most(last, rows)
 		if is > was+max(int64(stillAllowed*float64(was)), stillRows) {
 			faults = append(faults, fmt.Errorf("%s grows: %d at most in the %s before, %d in the last", kind, was, window, is))
@@ -72,9 +74,9 @@ func most(looks []look, of func(look) int64) (n int64) {
 }
 
 // lasts reports whether there is something that goes after its retention.
-func lasts(stored map[string]records) bool {
+func lasts(stored map[string]stored.Records) bool {
 	for kind, r := range stored {
-		if kinds[kind].keeping == forAWhile && r.rows > 0 {
+		if kinds[kind].keeping == forAWhile && r.Rows > 0 {
 			return true
 		}
 	}
@@ -82,9 +84,9 @@ func lasts(stored map[string]records) bool {
 }
 
 // left names what stayed of the orders of a run and should not have: at the end, when every retention is over.
-func left(begin, end map[string]records, orders int64) (faults []error) {
+func left(begin, end map[string]stored.Records, orders int64) (faults []error) {
 	for _, kind := range slices.Sorted(maps.Keys(end)) {
-		rows, more := end[kind].rows, end[kind].rows-begin[kind].rows
+		rows, more := end[kind].Rows, end[kind].Rows-begin[kind].Rows
 		switch known := kinds[kind]; {
 		case known.keeping == forAWhile && rows > 0:
 			faults = append(faults, fmt.Errorf("%d of %s were not removed after their retention", rows, kind))

@@ -16,6 +16,7 @@ import (
 	"waybill/tests/internal/client"
 	"waybill/tests/internal/figures"
 	"waybill/tests/internal/process"
+	"waybill/tests/internal/stored"
 	"waybill/tests/internal/system"
 )
 
@@ -33,7 +34,7 @@ type report struct {
 	order        []string // processes as the runner started them
 	cpu          [2]map[string]time.Duration
 	disk         [2]map[string]int64
-	records      [2]map[string]records
+	records      [2]map[string]stored.Records
 	looks        []look // what was stored, several times a window
 	drained      time.Duration
 	heap         [2]map[string]int64
@@ -165,12 +166,8 @@ func (r *report) sample(ctx context.Context, s *system.System, begun time.Time) 
 // watchStores looks at what is stored ten times a window.
 func (r *report) watchStores(ctx context.Context, s *system.System, begun time.Time) {
 	for client.Wait(ctx, r.plan.window/10) {
-		status, err := s.Status()
-		if err != nil {
-			continue // it is just being written
-		}
 		at := time.Since(begun)
-		stored, err := count(ctx, s, status.Processes)
+		found, err := stored.Count(ctx, s)
 		if err != nil {
 			continue // a process was just restarted; where none of the looks succeeds, that is a fault
 		}
@@ -179,7 +176,7 @@ func (r *report) watchStores(ctx context.Context, s *system.System, begun time.T
 			continue
 		}
 		r.mu.Lock()
-		r.looks = append(r.looks, look{at, stored, space})
+		r.looks = append(r.looks, look{at, found, space})
 		r.mu.Unlock()
 	}
 }
@@ -200,46 +197,32 @@ func (r *report) kill(ctx context.Context, s *system.System) {
 // drain waits until nothing is left of the orders but what stays for ever, and then looks whether the scheduler has nothing to do:
 // reminders of workflows that are gone must not be triggered.
 func (r *report) drain(ctx context.Context, s *system.System) error {
-	begun := time.Now()
-	var status system.Status
-	for {
-		var err error
-		if status, err = s.Status(); err != nil {
-			return err
-		}
-		stored, err := count(ctx, s, status.Processes)
+	for begun := time.Now(); ; {
+		found, err := stored.Count(ctx, s)
 		if err != nil {
 			return err
 		}
 		r.drained = time.Since(begun)
-		if !lasts(stored) || r.drained > r.plan.gone() {
-			r.faults = append(r.faults, left(r.records[0], stored, int64(len(r.ends)))...)
+		if !lasts(found) || r.drained > r.plan.gone() {
+			r.faults = append(r.faults, left(r.records[0], found, int64(len(r.ends)))...)
 			break
 		}
 		if !client.Wait(ctx, time.Second) {
 			return ctx.Err()
 		}
 	}
-	for _, p := range status.Processes {
-		if p.Kind != "scheduler" {
-			continue
-		}
-		before, err := triggered(ctx, p.PID)
-		if err != nil {
-			return err
-		}
-		if !client.Wait(ctx, 5*time.Second) {
-			return ctx.Err()
-		}
-		after, err := triggered(ctx, p.PID)
-		if err != nil {
-			return err
-		}
-		if after > before {
-			r.faults = append(r.faults, fmt.Errorf("the scheduler triggered %d jobs in 5 s although no workflow is left", after-before))
-		}
+	before, err := stored.Triggered(ctx, s)
+	if err != nil {
+		return err
 	}
-	return nil
+	if !client.Wait(ctx, 5*time.Second) {
+		return ctx.Err()
+	}
+	after, err := stored.Triggered(ctx, s)
+	if err == nil && after > before {
+		r.faults = append(r.faults, fmt.Errorf("the scheduler triggered %d jobs in 5 s although no workflow is left", after-before))
+	}
+	return err
 }
 
 // settled waits until fulfilment has no order left that has not ended.
@@ -283,7 +266,7 @@ func (r *report) look(ctx context.Context, s *system.System, at int) (err error)
 	if r.disk[at], err = disk(s.Data); err != nil {
 		return err
 	}
-	if r.records[at], err = count(ctx, s, status.Processes); err != nil {
+	if r.records[at], err = stored.Count(ctx, s); err != nil {
 		return err
 	}
 	r.heap[at] = liveHeaps(ctx, s, status.Processes)
@@ -327,10 +310,10 @@ func (r *report) show(ctx context.Context, s *system.System, to time.Duration, f
 	return err
 }
 
-func rows(all map[string]records) map[string]int64 {
+func rows(all map[string]stored.Records) map[string]int64 {
 	rows := make(map[string]int64, len(all))
 	for kind, r := range all {
-		rows[kind] = r.rows
+		rows[kind] = r.Rows
 	}
 	return rows
 }
@@ -444,10 +427,10 @@ func (r *report) storedSummary(w io.Writer) {
 		maps.Copy(all, l.records)
 	}
 	for _, kind := range slices.Sorted(maps.Keys(all)) {
-		of := func(l look) int64 { return l.records[kind].rows }
+		of := func(l look) int64 { return l.records[kind].Rows }
 		begin, end := r.records[0][kind], r.records[1][kind]
-		_, _ = fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%d\t%.2f\t%.0f\t\n", kind, begin.rows, most(before, of), most(last, of), end.rows,
-			float64(end.rows-begin.rows)/orders, float64(end.bytes-begin.bytes)/orders)
+		_, _ = fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%d\t%.2f\t%.0f\t\n", kind, begin.Rows, most(before, of), most(last, of), end.Rows,
+			float64(end.Rows-begin.Rows)/orders, float64(end.Bytes-begin.Bytes)/orders)
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"net/http"
 	"os"
@@ -16,6 +15,7 @@ import (
 	"time"
 
 	"waybill/tests/internal/client"
+	"waybill/tests/internal/stored"
 	"waybill/tests/internal/system"
 )
 
@@ -97,38 +97,11 @@ func serviceHeap(ctx context.Context, log string) (int64, bool) {
 }
 
 func metricHeap(ctx context.Context, pid int) (int64, bool) {
-	port, err := argument(pid, "--metrics-port")
+	port, err := stored.Argument(pid, "--metrics-port")
 	if err != nil {
 		return 0, false
 	}
 	return number(ctx, "http://127.0.0.1:"+port+"/metrics", goMetric)
-}
-
-var triggerMetric = regexp.MustCompile(`(?m)^dapr_scheduler_jobs_triggered_total(?:\{[^}]*\})? ([0-9.e+]+)$`)
-
-// triggered is how many jobs a scheduler has triggered since it started.
-func triggered(ctx context.Context, pid int) (int64, error) {
-	port, err := argument(pid, "--metrics-port")
-	if err != nil {
-		return 0, err
-	}
-	code, _, answer, err := client.Call(ctx, http.MethodGet, "http://127.0.0.1:"+port+"/metrics", nil)
-	if err != nil || code != http.StatusOK {
-		return 0, errors.Join(fmt.Errorf("the metrics of process %d: %d", pid, code), err)
-	}
-	found := triggerMetric.FindAllSubmatch(answer, -1)
-	if len(found) == 0 {
-		return 0, errors.New("the scheduler does not say how many jobs it triggered")
-	}
-	var sum float64
-	for _, line := range found {
-		n, err := strconv.ParseFloat(string(line[1]), 64)
-		if err != nil {
-			return 0, err
-		}
-		sum += n
-	}
-	return int64(sum), nil
 }
 
 func number(ctx context.Context, url string, pattern *regexp.Regexp) (int64, bool) {

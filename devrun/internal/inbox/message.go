@@ -88,6 +88,9 @@ type journal struct {
 // openJournal opens the file, or makes it. What stands behind the last line end is cut off: it is a message that a killed
 // process had not wholly written, so its sender never heard that it was taken and sends it again.
 func openJournal(path string) (_ *journal, err error) {
+	if err := trim(path, maxKept); err != nil {
+		return nil, fmt.Errorf("remove old messages: %w", err)
+	}
 	file, err := os.OpenFile(filepath.Clean(path), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("open the kept messages: %w", err)
@@ -105,6 +108,29 @@ func openJournal(path string) (_ *journal, err error) {
 		return nil, fmt.Errorf("repair the kept messages: %w", err)
 	}
 	return &journal{file: file, end: end}, nil
+}
+
+// maxKept is how large, in bytes, the file of messages may be when the inbox starts: some 80,000 messages.
+const maxKept = 32 << 20
+
+// trim leaves the newer half of a file that is larger than limit.
+func trim(path string, limit int64) error {
+	info, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && info.Size() <= limit {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	text, err := os.ReadFile(filepath.Clean(path))
+	if err != nil {
+		return err
+	}
+	_, newer, _ := bytes.Cut(text[len(text)/2:], []byte("\n"))
+	if err := os.WriteFile(path+".new", newer, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(path+".new", path)
 }
 
 // lastLineEnd is the offset behind the last line end in file, 0 if there is none.
