@@ -33,7 +33,7 @@ const (
 	pruneInterval = 10 * time.Minute
 	pruneTimeout  = time.Minute
 	// segmentBytes is the size of the files of a partition; one is removed when all that it holds is too old.
-	segmentBytes = 1 << 20
+	segmentBytes = 512 << 10
 )
 
 // interval is how often old records are removed: often enough for a short Age, as in tests.
