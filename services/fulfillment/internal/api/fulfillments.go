@@ -31,7 +31,7 @@ type fulfillmentBody struct {
 	NotUndone    []string          `json:"not_undone,omitempty" doc:"The undo that could not be done, and those behind it."`
 	Repairs      []repairBody      `json:"repairs,omitempty" doc:"Every repair that was ordered, oldest first."`
 	Restarts     int               `json:"restarts,omitempty" doc:"How often the saga was run anew because the workflow engine had lost it."`
-	Steps        []stepBody        `json:"steps,omitempty" doc:"In the order in which they began, as long as the workflow engine remembers them: a week from the end."`
+	Steps        []stepBody        `json:"steps,omitempty" doc:"In the order in which they began, as long as the workflow engine keeps them: an hour from the end, a week if the workflow failed."`
 }
 
 type waitBody struct {
