@@ -54,6 +54,8 @@ const (
 	slowPart, slowOrders = 10, 2
 	// newcomers is the part of the bound that customers who have orders already leave to those who have none.
 	newcomers = 10
+	// smallShare is the part of the bound that no customer is refused for, however many there are.
+	smallShare = 20
 	// reopen of reopenOf of a bound is where what closed at the bound opens again.
 	reopen, reopenOf = 4, 5
 	// probeInterval is how often an order is let in although the system is slow, to find out whether it still is.
@@ -273,7 +275,7 @@ func (g *Gate) share(customer string) int {
 	if g.held[customer] == 0 {
 		customers++
 	}
-	return max(1, (g.limits.Open-g.limits.Open/newcomers)/customers)
+	return max(1, g.limits.Open/smallShare, (g.limits.Open-g.limits.Open/newcomers)/customers)
 }
 
 // tooOld is how many orders that are too old make the system slow.
@@ -507,7 +509,9 @@ func (g *Gate) BusHeld() bool {
 	return g.busHeld(time.Now())
 }
 
-func (g *Gate) busHeld(now time.Time) bool { return !g.heldAt.IsZero() && now.Sub(g.heldAt) < heldLately }
+func (g *Gate) busHeld(now time.Time) bool {
+	return !g.heldAt.IsZero() && now.Sub(g.heldAt) < heldLately
+}
 
 // BusMayBeHeld reports whether deliveries wait for room, of this process or perhaps of another one.
 func (g *Gate) BusMayBeHeld() bool {

@@ -323,6 +323,20 @@ func TestManyCustomersShareTheBound(t *testing.T) {
 	})
 }
 
+// TestASmallShare: however many customers there are, none is refused for few orders.
+func TestASmallShare(t *testing.T) {
+	inWorld(t, admission.Options{Open: 100}, func(w *world) {
+		for n := range 80 {
+			w.mustPlace(id(n))
+		}
+		for n := range 4 {
+			w.mustPlace(fmt.Sprint("more-", n), "CUST-0")
+		}
+		w.refused(w.place("too-many", "CUST-0"), admission.Share)
+		w.mustPlace("another", "CUST-1")
+	})
+}
+
 // TestTheBusLeavesRoomForREST, and REST for the bus, also while both have more than can be done.
 func TestTheBusLeavesRoomForREST(t *testing.T) {
 	inWorld(t, admission.Options{Open: 100}, func(w *world) {

@@ -35,6 +35,7 @@ func (g *Gate) Status() Status {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	now := time.Now()
+	g.scan(now)
 	g.judge(now)
 	s := Status{
 		State: "open", Cause: g.cause(), Open: len(g.open), InFlight: g.inFlight, Limit: g.limits.Open,
