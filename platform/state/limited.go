@@ -11,6 +11,8 @@ import (
 type Limited struct {
 	store Store
 	turns chan struct{}
+	// lobby holds as many callers as there are turns; all others wait before it. Nil for those who need not.
+	lobby chan struct{}
 }
 
 // NewLimited returns a Store that has at most n calls of s under way. None is a limit that is not positive: then it is s.
@@ -18,16 +20,31 @@ func NewLimited(s Store, n int) Store {
 	if n <= 0 {
 		return s
 	}
-	return &Limited{store: s, turns: make(chan struct{}, n)}
+	return &Limited{store: s, turns: make(chan struct{}, n), lobby: make(chan struct{}, n)}
+}
+
+// First returns a Store with the same turns whose callers pass those who wait for one at s. They share the turns with at most as
+// many others as there are, so neither keeps the other out. It is for calls that many callers wait for together. A store without a
+// limit is returned as it is.
+func First(s Store) Store {
+	if l, limited := s.(*Limited); limited {
+		return &Limited{store: l.store, turns: l.turns}
+	}
+	return s
 }
 
 func (l *Limited) turn(ctx context.Context, call func() error) error {
-	select {
-	case l.turns <- struct{}{}:
-	case <-ctx.Done():
-		return fmt.Errorf("wait for a turn at the state store: %w: %w", ErrUnavailable, ctx.Err())
+	for _, place := range []chan struct{}{l.lobby, l.turns} {
+		if place == nil {
+			continue
+		}
+		select {
+		case place <- struct{}{}:
+			defer func() { <-place }()
+		case <-ctx.Done():
+			return fmt.Errorf("wait for a turn at the state store: %w: %w", ErrUnavailable, ctx.Err())
+		}
 	}
-	defer func() { <-l.turns }()
 	return call()
 }
 

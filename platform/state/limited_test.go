@@ -6,6 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 
 	"waybill/platform/state"
 	"waybill/platform/state/statetest"
@@ -89,7 +90,46 @@ func TestNoLimitIsTheStoreItself(t *testing.T) {
 	}
 }
 
+// A caller of First waits for the calls that are under way, and not for those that wait for a turn. Both share one limit.
+func TestFirstPassesThoseWhoWait(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const limit = 2
+		store := &busy{Store: &slow{state.NewMemory(), make(chan struct{})}}
+		limited := state.NewLimited(store, limit)
+		var all sync.WaitGroup
+		var before atomic.Int32
+		get := func(s state.Store) {
+			var doc any
+			if _, err := s.Get(t.Context(), "key", &doc); !errors.Is(err, state.ErrNotFound) {
+				t.Errorf("get: %v", err)
+			}
+		}
+		for range 50 {
+			all.Go(func() { get(limited); before.Add(1) })
+		}
+		synctest.Wait()
+		passed := make(chan int32, 1)
+		all.Go(func() { get(state.First(limited)); passed <- before.Load() })
+		synctest.Wait()
+		hold := store.Store.(*slow).hold
+		for range 50 + 1 {
+			hold <- struct{}{}
+			synctest.Wait()
+		}
+		all.Wait()
+		if n := <-passed; n > 2*limit || store.most.Load() != limit {
+			t.Errorf("%d calls came before it, and %d were under way at a time", n, store.most.Load())
+		}
+		memory := state.NewMemory()
+		if state.First(memory) != state.Store(memory) {
+			t.Error("a store without a limit has no first")
+		}
+	})
+}
+
 func TestLimitedIsAStore(t *testing.T) {
 	t.Parallel()
 	statetest.Run(t, func(*testing.T) state.Store { return state.NewLimited(state.NewMemory(), 2) })
+	statetest.Run(t, func(*testing.T) state.Store { return state.First(state.NewLimited(state.NewMemory(), 2)) })
 }

@@ -64,7 +64,8 @@ func run(ctx context.Context, environ []string, stdout io.Writer) (err error) {
 	store := state.NewLimited(stateStore, int(c.StateCalls))
 	events := events{publisher}
 	books := state.NewExpiring(store, c.orderTTL(), ledger.OfOrder)
-	stock := ledger.NewInventory(books, events.announceStock(c.Warehouse), time.Now)
+	stock := ledger.NewInventory(store, events.announceStock(c.Warehouse), time.Now).KeepFor(c.orderTTL())
+	defer stock.Wait() // before the sidecar's connection closes
 	sagas := ledger.NewSagas(store, ulid.Make().String(), time.Now).KeepFor(time.Duration(c.SagaRetention))
 	engine := workflow.NewClientWithLogger(dapr.Conn, engineLog{logger})
 	registry := workflow.NewRegistry()

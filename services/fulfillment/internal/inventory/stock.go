@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"waybill/contracts"
@@ -20,6 +21,8 @@ const (
 	CodeOutOfStock = "out_of_stock"
 	// CodeStockReserved says that on_hand cannot be set below what orders hold.
 	CodeStockReserved = "stock_reserved"
+	// CodeInvalidOrder says that the order cannot be what orders confirmed.
+	CodeInvalidOrder = "invalid_order"
 	// CodeReleased says that the order's claim was given back, so that nothing more is held for it.
 	CodeReleased = "reservation_released"
 )
@@ -30,21 +33,30 @@ func Unknown(product string) *partner.Reason {
 }
 
 // Stock is one product's stock. Pieces leave OnHand when they are shipped, so only Set and Adjust change OnHand + Shipped.
+//
+// Where an order stands is its mark, if the stock has one, and else follows from the order's Reservation (ADR 28). An order has
+// a mark only until its reservation is known to say the same, so the document does not grow with open orders.
 type Stock struct {
 	ProductID string `json:"product_id"`
 	OnHand    int    `json:"on_hand"`
 	Shipped   int    `json:"shipped"`
-	// Held is how many pieces each order holds; the sum is reserved.
+	// Held is how many pieces each order with a mark holds, and under the key settled what all orders without one hold. The sum is
+	// reserved, for former releases too, which mark every order.
 	Held map[string]int `json:"held,omitempty"`
+	// Moved marks orders that hold nothing: it is how many pieces were shipped to them, zero if the hold was given back.
+	Moved map[string]int `json:"moved,omitempty"`
 	// Last is the latest change of what can be sold.
 	Last Change `json:"last"`
-	// Version counts the writes of the document; zero in documents of former releases.
+	// Version counts the changes of the stock; zero in documents of former releases.
 	Version int `json:"version,omitempty"`
 	// Adjustments are those whose keys are remembered, the oldest first.
 	Adjustments []Adjustment `json:"adjustments,omitempty"`
 }
 
-// Change is one change of what can be sold of a product. Revision counts these changes.
+// settled is the key of Held that stands for all orders without a mark. Order ids hold no colon.
+const settled = ":settled"
+
+// Change is one change of what can be sold of a product, or several that were written together. Revision counts changes.
 type Change struct {
 	Revision int       `json:"revision"`
 	Previous int       `json:"previous"`
@@ -73,7 +85,7 @@ func (s *Stock) Set(onHand int, at time.Time) *partner.Reason {
 	return nil
 }
 
-// Lacks says why an order cannot hold quantity pieces, or nil when it can. What the order holds already counts for it.
+// Lacks says why an order cannot hold quantity pieces, or nil when it can. A mark that it holds them already counts.
 func (s *Stock) Lacks(order string, quantity int) *partner.Reason {
 	if available := s.Available() + s.Held[order]; quantity > available {
 		return &partner.Reason{Code: CodeOutOfStock, Message: fmt.Sprintf("%d of %s are wanted, %d are available.", quantity, s.ProductID, available)}
@@ -81,63 +93,166 @@ func (s *Stock) Lacks(order string, quantity int) *partner.Reason {
 	return nil
 }
 
-// Hold lets the order hold quantity pieces. It reports whether anything changed: holding again changes nothing.
-func (s *Stock) Hold(order string, quantity int, at time.Time) (bool, *partner.Reason) {
-	if _, held := s.Held[order]; held {
+// place says what the pieces that an order wants of a product are to it.
+type place string
+
+const (
+	nowhere   place = "not held"
+	inHold    place = "held"
+	inParcels place = "shipped"
+)
+
+// position is where an order stands at a product.
+type position struct {
+	place    place
+	quantity int
+}
+
+// position returns where the order stands, and whether a mark says so. The reservation must have been read after the stock; it
+// is nil if there is none.
+func (s *Stock) position(order string, r *Reservation) (p position, marked bool) {
+	if quantity, ok := s.Held[order]; ok {
+		return position{inHold, quantity}, true
+	}
+	if quantity, ok := s.Moved[order]; ok {
+		return moved(quantity), true
+	}
+	return r.position(s.ProductID), false
+}
+
+func moved(quantity int) position {
+	if quantity == 0 {
+		return position{place: nowhere}
+	}
+	return position{inParcels, quantity}
+}
+
+// move brings the order to a position and marks it there. It reports whether the order was elsewhere.
+func (s *Stock) move(order string, r *Reservation, to position, at time.Time) (bool, error) {
+	from, marked := s.position(order, r)
+	if from.place == to.place {
 		return false, nil
 	}
-	if lack := s.Lacks(order, quantity); lack != nil {
-		return false, lack
+	if from.place == inHold && !marked && s.Held[settled] < from.quantity {
+		return false, fmt.Errorf("stock of %s: the reservation of %s holds %d pieces, all without a mark hold %d", s.ProductID, order, from.quantity, s.Held[settled])
 	}
 	s.change(at, func() {
-		if s.Held == nil {
-			s.Held = map[string]int{}
+		switch {
+		case from.place == inHold && marked:
+			delete(s.Held, order)
+		case from.place == inHold:
+			s.addSettled(-from.quantity)
+		case from.place == inParcels:
+			s.OnHand += from.quantity
+			s.Shipped -= from.quantity
 		}
-		s.Held[order] = quantity
+		delete(s.Moved, order)
+		switch {
+		case to.place == inHold:
+			s.Held = set(s.Held, order, to.quantity)
+		case to.place == inParcels:
+			s.OnHand -= to.quantity
+			s.Shipped += to.quantity
+			s.Moved = set(s.Moved, order, to.quantity)
+		case r.position(s.ProductID).place != nowhere:
+			s.Moved = set(s.Moved, order, 0)
+		}
 	})
 	return true, nil
 }
 
-// GiveBack ends the order's hold, if there is one, and reports whether there was.
-func (s *Stock) GiveBack(order string, at time.Time) bool {
-	if _, held := s.Held[order]; !held {
-		return false
+func (s *Stock) addSettled(quantity int) {
+	s.Held = set(s.Held, settled, s.Held[settled]+quantity)
+	if s.Held[settled] == 0 {
+		delete(s.Held, settled)
 	}
-	s.change(at, func() { delete(s.Held, order) })
-	return true
 }
 
-// Ship turns the order's hold, if there is one, into shipped pieces, and reports whether there was. What can be sold
-// stays the same.
-func (s *Stock) Ship(order string) bool {
-	quantity, held := s.Held[order]
-	if !held {
-		return false
+func set(m map[string]int, key string, value int) map[string]int {
+	if m == nil {
+		m = map[string]int{}
 	}
-	delete(s.Held, order)
-	s.OnHand -= quantity
-	s.Shipped += quantity
-	return true
+	m[key] = value
+	return m
 }
 
-// Unship turns quantity shipped pieces back into the order's hold, unless it holds them already, and reports whether it
-// did.
-func (s *Stock) Unship(order string, quantity int) bool {
-	if _, held := s.Held[order]; held {
-		return false
+// Hold lets the order hold quantity pieces. It reports whether anything changed: holding again, and holding what was shipped,
+// changes nothing.
+func (s *Stock) Hold(order string, r *Reservation, quantity int, at time.Time) (changed bool, lack *partner.Reason, err error) {
+	if at, _ := s.position(order, r); at.place != nowhere {
+		return false, nil, nil
 	}
-	if s.Held == nil {
-		s.Held = map[string]int{}
+	if lack := s.Lacks(order, quantity); lack != nil {
+		return false, lack, nil
 	}
-	s.Held[order] = quantity
-	s.OnHand += quantity
-	s.Shipped -= quantity
-	return true
+	changed, err = s.move(order, r, position{inHold, quantity}, at)
+	return changed, nil, err
+}
+
+// GiveBack ends the order's claim, wherever it stands, and reports whether there was one.
+func (s *Stock) GiveBack(order string, r *Reservation, at time.Time) (bool, error) {
+	return s.move(order, r, position{place: nowhere}, at)
+}
+
+// Ship turns the order's hold into shipped pieces, and reports whether it did. What can be sold stays the same.
+func (s *Stock) Ship(order string, r *Reservation, at time.Time) (bool, error) {
+	from, _ := s.position(order, r)
+	if from.place == nowhere {
+		return false, fmt.Errorf("stock of %s: %s holds nothing that could be shipped", s.ProductID, order)
+	}
+	return s.move(order, r, position{inParcels, from.quantity}, at)
+}
+
+// Unship turns the order's shipped pieces back into its hold, and reports whether it did.
+func (s *Stock) Unship(order string, r *Reservation, at time.Time) (bool, error) {
+	from, _ := s.position(order, r)
+	if from.place == nowhere {
+		return false, fmt.Errorf("stock of %s: %s has nothing that could be put back", s.ProductID, order)
+	}
+	return s.move(order, r, position{inHold, from.quantity}, at)
+}
+
+// Marks lists the orders that have a mark, in the order of their ids.
+func (s *Stock) Marks() []string {
+	marks := make([]string, 0, len(s.Held)+len(s.Moved))
+	for order := range s.Held {
+		if order != settled {
+			marks = append(marks, order)
+		}
+	}
+	for order := range s.Moved {
+		marks = append(marks, order)
+	}
+	slices.Sort(marks)
+	return marks
+}
+
+// Settle drops the order's mark if the reservation, which was read after the stock, says the same: the reservation does not
+// come to say anything else before the stock has a mark of it again. It gives back the hold of an order whose reservation ended
+// without it.
+func (s *Stock) Settle(order string, r *Reservation, at time.Time) {
+	here, marked := s.position(order, r)
+	if !marked {
+		return
+	}
+	switch says := r.position(s.ProductID); {
+	case here == says:
+		delete(s.Moved, order)
+		if here.place == inHold {
+			delete(s.Held, order)
+			s.addSettled(here.quantity)
+		}
+	case r == nil && here.place == inParcels:
+		delete(s.Moved, order) // the reservation was shipped, and its time was up
+	case r != nil && (r.State == Refused || r.State == Released):
+		_, _ = s.move(order, r, position{place: nowhere}, at) // it has a mark, so it cannot fail
+	}
 }
 
 func (s *Stock) change(at time.Time, apply func()) {
 	previous := s.Available()
 	apply()
+	s.Version++
 	if current := s.Available(); current != previous || s.Last.Revision == 0 {
 		s.Last = Change{Revision: s.Last.Revision + 1, Previous: previous, Current: current, At: at}
 	}
@@ -158,8 +273,35 @@ func Wanted(lines []contracts.Line) Quantities {
 // Products lists the products in a fixed order, so that every writer takes them in the same one.
 func (q Quantities) Products() []string { return slices.Sorted(maps.Keys(q)) }
 
-// Reservation is what became of an order's claim on stock. A claim is held by the products' own Stock; the reservation
-// records where it stands, so that a step that runs again, or too late, does no harm.
+// Check returns why no stock can be held for the order, nil if it can. What orders has confirmed is in order.
+func Check(order string, lines Quantities) *partner.Reason {
+	invalid := func(format string, values ...any) *partner.Reason {
+		return &partner.Reason{Code: CodeInvalidOrder, Message: fmt.Sprintf(format, values...)}
+	}
+	if !isKey(order) {
+		return invalid("The order id must have 1 to %d characters and no colon or vertical bar, got %q.", maxKey, order)
+	}
+	if len(lines) == 0 {
+		return invalid("The order must have a line.")
+	}
+	for _, product := range lines.Products() {
+		if quantity := lines[product]; !isKey(product) {
+			return invalid("A product id must have 1 to %d characters and no colon or vertical bar, got %q.", maxKey, product)
+		} else if quantity < 1 || quantity > MaxOnHand {
+			return invalid("The quantity of %s must be between 1 and %d, got %d.", product, MaxOnHand, quantity)
+		}
+	}
+	return nil
+}
+
+// maxKey is the longest id of an order or a product that a store is asked for.
+const maxKey = 200
+
+// isKey reports whether the id can be part of a document's key.
+func isKey(id string) bool { return id != "" && len(id) <= maxKey && !strings.ContainsAny(id, ":|") }
+
+// Reservation is what became of an order's claim on stock: where it stands at every product that has no mark of the order, and
+// what may still be done. A step that runs again, or too late, finds here that it must not.
 type Reservation struct {
 	OrderID string          `json:"order_id"`
 	State   State           `json:"state"`
@@ -167,6 +309,13 @@ type Reservation struct {
 	Refused *partner.Reason `json:"refused,omitempty"`
 	// Never says that a release was asked for and no reservation before it.
 	Never bool `json:"never,omitempty"`
+	// Derives says that State says where the order stands at a product without a mark of it. In a former release every order that
+	// held something had a mark.
+	Derives bool `json:"derives,omitempty"`
+	// Was is the State before it was Unshipping or Releasing. It says where the order stands meanwhile.
+	Was State `json:"was,omitempty"`
+	// Unships counts how often the reservation became Unshipping.
+	Unships int `json:"unships,omitempty"`
 }
 
 // State is where a reservation stands.
@@ -175,10 +324,12 @@ type State string
 const (
 	// Reserved says that every line is held, or shipped by a step that has not ended.
 	Reserved State = "reserved"
-	// Refused says that no line is held.
+	// Refused says that no line is held, or is about to be given back.
 	Refused State = "refused"
 	// Shipped says that every line has left the warehouse.
 	Shipped State = "shipped"
+	// Unshipping says that what was shipped is being put back. It may not be shipped meanwhile.
+	Unshipping State = "unshipping"
 	// Releasing says that no more may be held and that the holds are being given back.
 	Releasing State = "releasing"
 	// Released says that every hold was given back.
@@ -187,3 +338,30 @@ const (
 
 // Ended reports whether no hold may come of this reservation any more.
 func (s State) Ended() bool { return s == Refused || s == Releasing || s == Released }
+
+// Become makes the reservation Unshipping or Releasing, and keeps in Was where its order stands until then.
+func (r *Reservation) Become(next State) {
+	if r.State != Unshipping && r.State != Releasing {
+		r.Was = r.State
+	}
+	r.State = next
+}
+
+// position is where the order stands at a product that has no mark of it. There need not be a reservation.
+func (r *Reservation) position(product string) position {
+	if r == nil || r.Lines[product] == 0 {
+		return position{place: nowhere}
+	}
+	state := r.State
+	if state == Releasing || state == Unshipping {
+		state = r.Was
+	}
+	switch {
+	case state == Shipped, state == Reserved && !r.Derives: // in a former release, shipping took the mark away
+		return position{inParcels, r.Lines[product]}
+	case state == Reserved:
+		return position{inHold, r.Lines[product]}
+	default:
+		return position{place: nowhere}
+	}
+}

@@ -23,32 +23,90 @@ func TestStockHoldsShipsAndGivesBack(t *testing.T) {
 	if refused := s.Set(10, noon); refused != nil {
 		t.Fatal(refused)
 	}
-	if changed, refused := s.Hold("ORDER-1", 4, noon); !changed || refused != nil {
-		t.Fatalf("hold: %v %v", changed, refused)
+	if changed, refused, err := s.Hold("ORDER-1", nil, 4, noon); !changed || refused != nil || err != nil {
+		t.Fatalf("hold: %v %v %v", changed, refused, err)
 	}
-	if changed, refused := s.Hold("ORDER-1", 4, noon); changed || refused != nil {
-		t.Fatalf("hold again: %v %v, want no change", changed, refused)
+	if changed, refused, err := s.Hold("ORDER-1", nil, 4, noon); changed || refused != nil || err != nil {
+		t.Fatalf("hold again: %v %v %v, want no change", changed, refused, err)
 	}
-	if _, refused := s.Hold("ORDER-2", 7, noon); refused == nil || refused.Code != inventory.CodeOutOfStock ||
+	if _, refused, err := s.Hold("ORDER-2", nil, 7, noon); err != nil || refused == nil || refused.Code != inventory.CodeOutOfStock ||
 		refused.Message != "7 of PROD-001 are wanted, 6 are available." {
 		t.Fatalf("hold too much: %+v", refused)
 	}
 	if refused := s.Set(3, noon); refused == nil || refused.Code != inventory.CodeStockReserved {
 		t.Fatalf("set below what is held: %+v", refused)
 	}
-	if !s.Ship("ORDER-1") || s.Ship("ORDER-1") {
+	if !did(t)(s.Ship("ORDER-1", nil, noon)) || did(t)(s.Ship("ORDER-1", nil, noon)) {
 		t.Fatal("a hold ships once")
 	}
-	if !s.Unship("ORDER-1", 4) || s.Unship("ORDER-1", 4) {
+	if !did(t)(s.Unship("ORDER-1", nil, noon)) || did(t)(s.Unship("ORDER-1", nil, noon)) {
 		t.Fatal("a shipment comes back once")
 	}
-	if !s.GiveBack("ORDER-1", noon) || s.GiveBack("ORDER-1", noon) {
+	if !did(t)(s.GiveBack("ORDER-1", nil, noon)) || did(t)(s.GiveBack("ORDER-1", nil, noon)) {
 		t.Fatal("a hold is given back once")
 	}
-	want := inventory.Stock{ProductID: "PROD-001", OnHand: 10, Held: map[string]int{},
+	if _, err := s.Ship("ORDER-1", nil, noon); err == nil {
+		t.Error("what is not held was shipped")
+	}
+	want := inventory.Stock{ProductID: "PROD-001", OnHand: 10, Held: map[string]int{}, Moved: map[string]int{}, Version: 5,
 		Last: inventory.Change{Revision: 3, Previous: 6, Current: 10, At: noon}}
 	if diff := cmp.Diff(want, s); diff != "" {
 		t.Errorf("stock (-want +got):\n%s", diff)
+	}
+}
+
+// did makes what says whether a change of the stock was made. It must not fail.
+func did(t *testing.T) func(changed bool, err error) bool {
+	t.Helper()
+	return func(changed bool, err error) bool {
+		t.Helper()
+		if err != nil {
+			t.Error(err)
+		}
+		return changed
+	}
+}
+
+// Once the reservation says where its order stands, the stock keeps nothing of the order but its share of the sums.
+func TestAMarkIsDroppedWhenTheReservationSaysTheSame(t *testing.T) {
+	t.Parallel()
+	s := inventory.Stock{ProductID: "PROD-001", OnHand: 10}
+	r := &inventory.Reservation{OrderID: "ORDER-1", State: inventory.Reserved, Lines: inventory.Quantities{"PROD-001": 4}, Derives: true}
+	if _, _, err := s.Hold("ORDER-1", nil, 4, noon); err != nil {
+		t.Fatal(err)
+	}
+	want := func(step string, marks, onHand, reserved, shipped int) {
+		t.Helper()
+		if len(s.Marks()) != marks || s.OnHand != onHand || s.Reserved() != reserved || s.Shipped != shipped {
+			t.Errorf("%s: %+v", step, s)
+		}
+	}
+	s.Settle("ORDER-1", nil, noon)
+	want("the reservation is not recorded", 1, 10, 4, 0)
+	s.Settle("ORDER-1", r, noon)
+	want("it is", 0, 10, 4, 0)
+	if !did(t)(s.Ship("ORDER-1", r, noon)) {
+		t.Error("not shipped")
+	}
+	s.Settle("ORDER-1", r, noon)
+	want("shipped, and not recorded", 1, 6, 0, 4)
+	r.State = inventory.Shipped
+	s.Settle("ORDER-1", r, noon)
+	want("recorded", 0, 6, 0, 4)
+	r.Become(inventory.Releasing)
+	if !did(t)(s.GiveBack("ORDER-1", r, noon)) {
+		t.Error("not given back")
+	}
+	s.Settle("ORDER-1", r, noon)
+	want("given back, and not recorded", 1, 10, 0, 0)
+	if did(t)(s.GiveBack("ORDER-1", r, noon)) {
+		t.Error("given back twice")
+	}
+	r.State = inventory.Released
+	s.Settle("ORDER-1", r, noon)
+	want("recorded", 0, 10, 0, 0)
+	if _, err := s.GiveBack("ORDER-2", &inventory.Reservation{State: inventory.Reserved, Lines: r.Lines, Derives: true}, noon); err == nil {
+		t.Error("more was given back than orders hold")
 	}
 }
 
@@ -64,10 +122,10 @@ func TestChangesAreCounted(t *testing.T) {
 		{func() { s.Set(0, noon) }, 1},
 		{func() { s.Set(0, noon) }, 1},
 		{func() { s.Set(5, noon) }, 2},
-		{func() { s.Hold("ORDER-1", 5, noon) }, 3},
-		{func() { s.Ship("ORDER-1") }, 3},
-		{func() { s.Unship("ORDER-1", 5) }, 3},
-		{func() { s.GiveBack("ORDER-1", noon) }, 4},
+		{func() { _, _, _ = s.Hold("ORDER-1", nil, 5, noon) }, 3},
+		{func() { _, _ = s.Ship("ORDER-1", nil, noon) }, 3},
+		{func() { _, _ = s.Unship("ORDER-1", nil, noon) }, 3},
+		{func() { _, _ = s.GiveBack("ORDER-1", nil, noon) }, 4},
 	} {
 		if c.do(); s.Last.Revision != c.revision {
 			t.Errorf("after change %d the revision is %d, want %d", i, s.Last.Revision, c.revision)
@@ -98,20 +156,25 @@ func TestStockIsConserved(t *testing.T) {
 			"hold": func(t *rapid.T) {
 				order := anOrder(t)
 				if _, out := shipped[order]; !out {
-					s.Hold(order, rapid.IntRange(1, 10).Draw(t, "quantity"), noon)
+					_, _, _ = s.Hold(order, nil, rapid.IntRange(1, 10).Draw(t, "quantity"), noon)
 				}
 			},
-			"give back": func(t *rapid.T) { s.GiveBack(anOrder(t), noon) },
+			"give back": func(t *rapid.T) {
+				order := anOrder(t)
+				_, _ = s.GiveBack(order, nil, noon)
+				delete(shipped, order)
+			},
 			"ship": func(t *rapid.T) {
 				order := anOrder(t)
-				if quantity := s.Held[order]; s.Ship(order) {
+				quantity := s.Held[order]
+				if changed, err := s.Ship(order, nil, noon); changed && err == nil {
 					shipped[order] = quantity
 				}
 			},
 			"unship": func(t *rapid.T) {
 				order := anOrder(t)
-				if quantity, out := shipped[order]; out {
-					s.Unship(order, quantity)
+				if _, out := shipped[order]; out {
+					_, _ = s.Unship(order, nil, noon)
 					delete(shipped, order)
 				}
 			},
@@ -146,12 +209,14 @@ func TestAnAdjustmentIsAppliedOnce(t *testing.T) {
 	t.Parallel()
 	s := inventory.Stock{ProductID: "PROD-001"}
 	s.Set(10, noon)
-	s.Hold("ORDER-1", 4, noon)
+	if changed, _, err := s.Hold("ORDER-1", nil, 4, noon); !changed || err != nil {
+		t.Fatal("not held", err)
+	}
 	first, done, refused := s.Adjust("key-1", -3, "damaged", noon)
 	if !done || refused != nil || s.OnHand != 7 || first.OnHand != 7 || first.Reserved != 4 {
 		t.Fatalf("%+v, %v, %v", first, done, refused)
 	}
-	s.Ship("ORDER-1")
+	_, _ = s.Ship("ORDER-1", nil, noon)
 	if again, done, refused := s.Adjust("key-1", -3, "damaged", noon.Add(time.Hour)); done || refused != nil || again != first || s.OnHand != 3 {
 		t.Errorf("again: %+v, %v, %v; on hand %d", again, done, refused, s.OnHand)
 	}

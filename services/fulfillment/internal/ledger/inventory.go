@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"time"
 
 	"waybill/contracts"
@@ -13,19 +14,32 @@ import (
 	"waybill/services/fulfillment/internal/partner"
 )
 
-// Inventory keeps stock and reservations. It may be used by many goroutines and many replicas.
+// Inventory keeps stock and reservations. It may be used by many goroutines and many replicas: the guarded write of a product's
+// stock is what makes it safe, the queue in this process only saves writes. A product that is changed by many at once is
+// partner.ErrBusy for those whose turn does not come.
 type Inventory struct {
-	store state.Store
-	// announce publishes a product's latest change; it runs again when a step does.
-	announce func(ctx context.Context, s inventory.Stock) error
-	now      func() time.Time
-	locks    keyLocks
+	store  state.Store
+	queues queues
+	now    func() time.Time
+	ended  []state.Option // of the writes that end a reservation
 }
 
-// NewInventory returns an Inventory whose changes are announced through announce.
+// NewInventory returns an Inventory whose changes are announced through announce, several that were written together as one.
 func NewInventory(store state.Store, announce func(context.Context, inventory.Stock) error, now func() time.Time) *Inventory {
-	return &Inventory{store: store, announce: announce, now: now}
+	return &Inventory{store: store, now: now, queues: queues{store: state.First(store), announce: announce, now: now}}
 }
+
+// KeepFor has every reservation vanish some time after it was shipped, released or refused; 0 keeps it. One that has not ended never
+// vanishes, for the stock counts on it. It returns i, and is called before anything is read or written.
+func (i *Inventory) KeepFor(retention time.Duration) *Inventory {
+	if retention > 0 {
+		i.ended = []state.Option{state.TTL(retention)}
+	}
+	return i
+}
+
+// Wait waits for what is still being written, when nobody calls the Inventory any more.
+func (i *Inventory) Wait() { i.queues.running.Wait() }
 
 // Get returns a product's stock. A *partner.Reason says that there is no such product.
 func (i *Inventory) Get(ctx context.Context, product string) (inventory.Stock, error) {
@@ -41,93 +55,114 @@ func (i *Inventory) Get(ctx context.Context, product string) (inventory.Stock, e
 // Set makes onHand a product's pieces in the warehouse if the stock meets every condition. A *partner.Reason says that it does
 // not, or that orders hold more than that.
 func (i *Inventory) Set(ctx context.Context, product string, onHand int, conditions ...inventory.Condition) (inventory.Stock, error) {
-	return i.change(ctx, product, func(s *inventory.Stock) (bool, error) {
+	var now inventory.Stock
+	err := i.change(ctx, product, change{apply: func(s *inventory.Stock, _ *inventory.Reservation) (effect, error) {
 		if refused := s.Check(product, conditions); refused != nil {
-			return false, refused
+			return effect{}, refused
 		}
 		s.ProductID = product
 		if refused := s.Set(onHand, i.now()); refused != nil {
-			return false, refused
+			return effect{}, refused
 		}
-		return true, nil
-	})
+		now = *s
+		now.Held = maps.Clone(s.Held)
+		return effect{announce: true}, nil
+	}})
+	return now, err
 }
 
 // Adjust changes a product's pieces in the warehouse by delta, once however often it is called with the key within
 // inventory.KeyLifetime. It returns the adjustment as it was first applied. A *partner.Reason says why it is refused.
 func (i *Inventory) Adjust(ctx context.Context, product, key string, delta int, reason string) (inventory.Adjustment, error) {
 	var applied inventory.Adjustment
-	_, err := i.change(ctx, product, func(s *inventory.Stock) (bool, error) {
+	err := i.change(ctx, product, change{apply: func(s *inventory.Stock, _ *inventory.Reservation) (effect, error) {
 		if s.ProductID == "" {
-			return false, inventory.Unknown(product)
+			return effect{}, inventory.Unknown(product)
 		}
-		a, changed, refused := s.Adjust(key, delta, reason, i.now())
+		a, _, refused := s.Adjust(key, delta, reason, i.now())
 		if refused != nil {
-			return false, refused
+			return effect{}, refused
 		}
 		applied = a
-		return changed, nil
-	})
+		return effect{announce: true}, nil
+	}})
 	return applied, err
 }
+
+// change applies one change, and waits for its turn for as long as a step may.
+func (i *Inventory) change(ctx context.Context, product string, c change) error {
+	ctx, cancel := context.WithTimeout(ctx, turnPatience)
+	defer cancel()
+	return i.queues.do(ctx, product, &c)
+}
+
+// everywhere applies an order's change to its products, one after the other and in an order that is the same for every order. No
+// turn is waited for while another is held.
+func (i *Inventory) everywhere(ctx context.Context, order string, lines inventory.Quantities, starts bool,
+	apply func(s *inventory.Stock, r *inventory.Reservation, product string) (effect, error),
+) error {
+	ctx, cancel := context.WithTimeout(ctx, turnPatience)
+	defer cancel()
+	for _, product := range lines.Products() {
+		c := change{order: order, starts: starts, apply: func(s *inventory.Stock, r *inventory.Reservation) (effect, error) {
+			return apply(s, r, product)
+		}}
+		if err := i.queues.do(ctx, product, &c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// errDecided ends a Reserve that finds the order's reservation, which says how an earlier run of it ended, or that it was released.
+var errDecided = errors.New("the reservation was decided before")
 
 // Reserve holds every line of the order or none. A refusal is a result: what was held is given back, and asking again
 // answers the same. An error leaves the outcome open; ask again, or Release.
 func (i *Inventory) Reserve(ctx context.Context, o contracts.Order) (*partner.Reason, error) {
 	order, lines := o.OrderID, inventory.Wanted(o.Items)
-	var known inventory.Reservation
-	_, err := i.store.Get(ctx, reservationKey(order), &known)
-	switch {
-	case err == nil:
-		return reserved(known), nil
-	case !errors.Is(err, state.ErrNotFound):
-		return nil, fmt.Errorf("read reservation: %w", err)
+	if invalid := inventory.Check(order, lines); invalid != nil {
+		return invalid, nil
 	}
-
 	refused, err := i.lacks(ctx, order, lines)
-	if err != nil {
+	if err == nil && refused == nil {
+		err = i.hold(ctx, order, lines)
+		if reason, ok := errors.AsType[*partner.Reason](err); ok {
+			refused, err = reason, nil
+		}
+	}
+	if err != nil && !errors.Is(err, errDecided) {
 		return nil, err
 	}
-	if refused == nil {
-		refused, err = i.hold(ctx, order, lines)
-		if err != nil {
-			return nil, err
+	if err == nil {
+		result, options := inventory.Reservation{OrderID: order, State: inventory.Reserved, Lines: lines, Derives: true}, []state.Option(nil)
+		if refused != nil {
+			// Before anything is given back: another run of this step must not hold it again.
+			result = inventory.Reservation{OrderID: order, State: inventory.Refused, Refused: refused}
+			options = i.ended
+		}
+		err = i.store.Create(ctx, reservationKey(order), result, options...)
+		switch {
+		case err == nil && refused == nil:
+			return nil, nil
+		case err == nil:
+			return refused, i.giveBack(ctx, order, lines, false)
+		case !errors.Is(err, state.ErrConflict):
+			return nil, fmt.Errorf("record reservation: %w", err)
 		}
 	}
-
-	result := inventory.Reservation{OrderID: order, State: inventory.Reserved, Lines: lines}
-	if refused != nil {
-		if err := i.giveBack(ctx, order, lines); err != nil {
-			return nil, err
-		}
-		result = inventory.Reservation{OrderID: order, State: inventory.Refused, Refused: refused}
-	}
-	err = i.store.Create(ctx, reservationKey(order), result)
-	if !errors.Is(err, state.ErrConflict) {
-		if err != nil {
-			err = fmt.Errorf("record reservation: %w", err)
-		}
-		return refused, err
-	}
-	// Somebody was faster: this very step on its second run, or a release that did not wait for this one.
+	// This very step on an earlier run, or on another one at the same time, or a release that did not wait for this one.
+	var known inventory.Reservation
 	if _, err := i.store.Get(ctx, reservationKey(order), &known); err != nil {
 		return nil, fmt.Errorf("read reservation: %w", err)
 	}
-	if known.State.Ended() {
-		if err := i.giveBack(ctx, order, lines); err != nil {
-			return nil, err
-		}
-	}
-	return reserved(known), nil
-}
-
-// reserved is the answer to an order whose claim on stock is known already.
-func reserved(r inventory.Reservation) *partner.Reason {
-	switch r.State {
+	switch known.State {
 	case inventory.Releasing, inventory.Released:
-		return &partner.Reason{Code: inventory.CodeReleased, Message: "The reservation was released already, so nothing is held any more.", Undone: true}
+		return &partner.Reason{Code: inventory.CodeReleased, Message: "The reservation was released already, so nothing is held any more.", Undone: true}, nil
+	case inventory.Refused:
+		return known.Refused, i.giveBack(ctx, order, lines, true) // the earlier run may have ended before it
 	default:
-		return r.Refused
+		return nil, nil
 	}
 }
 
@@ -160,69 +195,71 @@ func (i *Inventory) lacks(ctx context.Context, order string, lines inventory.Qua
 	return nil, nil
 }
 
-func (i *Inventory) hold(ctx context.Context, order string, lines inventory.Quantities) (*partner.Reason, error) {
-	for _, product := range lines.Products() {
-		_, err := i.change(ctx, product, func(s *inventory.Stock) (bool, error) {
-			if s.ProductID == "" {
-				return false, inventory.Unknown(product)
-			}
-			changed, lack := s.Hold(order, lines[product], i.now())
-			if lack != nil {
-				return false, lack
-			}
-			return changed, nil
-		})
-		if refused, ok := errors.AsType[*partner.Reason](err); ok {
-			return refused, nil
+// hold holds the lines one after the other. A *partner.Reason says that the stock lacks one of them.
+func (i *Inventory) hold(ctx context.Context, order string, lines inventory.Quantities) error {
+	return i.everywhere(ctx, order, lines, true, func(s *inventory.Stock, r *inventory.Reservation, product string) (effect, error) {
+		if r != nil {
+			return effect{}, errDecided
 		}
-		if err != nil {
-			return nil, err
+		if s.ProductID == "" {
+			return effect{}, inventory.Unknown(product)
 		}
-	}
-	return nil, nil
+		changed, lack, err := s.Hold(order, r, lines[product], i.now())
+		if lack != nil {
+			err = lack
+		}
+		return effect{announce: err == nil && !changed}, err
+	})
 }
 
-func (i *Inventory) giveBack(ctx context.Context, order string, lines inventory.Quantities) error {
-	for _, product := range lines.Products() {
-		_, err := i.change(ctx, product, func(s *inventory.Stock) (bool, error) {
-			return s.GiveBack(order, i.now()), nil
-		})
-		if err != nil {
-			return err
+// giveBack gives back what an ended reservation holds, if anything. It always writes every product's stock: a hold that is about to
+// be written on what was read before then fails, reads the reservation, and is not written.
+func (i *Inventory) giveBack(ctx context.Context, order string, lines inventory.Quantities, again bool) error {
+	return i.everywhere(ctx, order, lines, false, func(s *inventory.Stock, r *inventory.Reservation, _ string) (effect, error) {
+		switch {
+		case s.ProductID == "":
+			return effect{}, nil
+		case r == nil || !r.State.Ended():
+			return effect{}, fmt.Errorf("the reservation of %s has not ended", order)
 		}
-	}
-	return nil
+		_, err := s.GiveBack(order, r, i.now())
+		return effect{fence: err == nil, announce: err == nil && again}, err
+	})
 }
 
 // Release gives back what the order holds and lets it hold nothing more, also when its Reserve was never heard of. It
 // reports whether there was a reservation to release.
 func (i *Inventory) Release(ctx context.Context, o contracts.Order) (bool, error) {
 	order, lines := o.OrderID, inventory.Wanted(o.Items)
-	released, err := state.Update(ctx, i.store, reservationKey(order), func(r *inventory.Reservation, exists bool) error {
+	if invalid := inventory.Check(order, lines); invalid != nil {
+		return false, nil //nolint:nilerr // nothing was ever held for such an order
+	}
+	r, err := state.Update(ctx, i.store, reservationKey(order), func(r *inventory.Reservation, exists bool) error {
 		if r.State.Ended() {
 			return state.Keep
 		}
-		never := !exists || r.Never
-		*r = inventory.Reservation{OrderID: order, State: inventory.Releasing, Lines: lines, Never: never}
+		r.Never = !exists || r.Never
+		r.OrderID, r.Lines = order, lines
+		r.Become(inventory.Releasing)
 		return nil
 	})
 	if err != nil {
 		return false, fmt.Errorf("record release: %w", err)
 	}
-	if released.State == inventory.Refused {
-		return false, nil
+	if r.State == inventory.Released {
+		return !r.Never, nil
 	}
-	if err := i.giveBack(ctx, order, lines); err != nil {
+	if err := i.giveBack(ctx, order, lines, true); err != nil || r.State == inventory.Refused {
 		return false, err
 	}
 	_, err = state.Update(ctx, i.store, reservationKey(order), func(r *inventory.Reservation, _ bool) error {
 		r.State = inventory.Released
 		return nil
-	})
+	}, i.ended...)
 	if err != nil {
 		return false, fmt.Errorf("record release: %w", err)
 	}
-	return !released.Never, nil
+	return !r.Never, nil
 }
 
 // Ship takes what the order holds out of the warehouse.
@@ -233,114 +270,80 @@ func (i *Inventory) Ship(ctx context.Context, o contracts.Order) error {
 	if err != nil {
 		return fmt.Errorf("read reservation: %w", err)
 	}
-	switch r.State {
-	case inventory.Shipped:
+	if r.State == inventory.Shipped {
 		return nil
-	case inventory.Reserved:
-	default:
-		return fmt.Errorf("the reservation is %s, not %s", r.State, inventory.Reserved)
 	}
-	var shipped []string
-	for _, product := range r.Lines.Products() {
-		_, err := i.change(ctx, product, func(s *inventory.Stock) (bool, error) {
-			if s.Ship(order) {
-				shipped = append(shipped, product)
-				return true, nil
-			}
-			return false, nil
-		})
-		if err != nil {
-			return err
+	if r.State != inventory.Reserved {
+		return notReserved(&r)
+	}
+	err = i.everywhere(ctx, order, r.Lines, false, func(s *inventory.Stock, r *inventory.Reservation, _ string) (effect, error) {
+		switch {
+		case r != nil && r.State == inventory.Shipped: // by another run of this step
+			return effect{}, nil
+		case r == nil || r.State != inventory.Reserved:
+			return effect{}, notReserved(r)
 		}
-	}
-	r.State = inventory.Shipped
-	err = i.store.Replace(ctx, reservationKey(order), r, etag)
-	if errors.Is(err, state.ErrConflict) {
-		err = errors.Join(err, i.takeBack(ctx, order, r.Lines, shipped))
-	}
+		_, err := s.Ship(order, r, i.now())
+		return effect{}, err
+	})
 	if err != nil {
+		return err
+	}
+	// With the ETag from before: if the reservation was released or put back meanwhile, so was what this run shipped.
+	r.State, r.Derives = inventory.Shipped, true
+	if err := i.store.Replace(ctx, reservationKey(order), r, etag, i.ended...); err != nil {
 		return fmt.Errorf("record shipping: %w", err)
 	}
 	return nil
 }
 
-// takeBack puts back what a Ship took out while the reservation was released, which nobody else will do.
-func (i *Inventory) takeBack(ctx context.Context, order string, lines inventory.Quantities, shipped []string) error {
-	var now inventory.Reservation
-	if _, err := i.store.Get(ctx, reservationKey(order), &now); err != nil {
-		return fmt.Errorf("read reservation: %w", err)
+func notReserved(r *inventory.Reservation) error {
+	if r == nil {
+		return errors.New("there is no reservation")
 	}
-	if !now.State.Ended() {
-		return nil // the next attempt ships it, or Unship puts it back
-	}
-	for _, product := range shipped {
-		_, err := i.change(ctx, product, func(s *inventory.Stock) (bool, error) {
-			return s.Unship(order, lines[product]) && s.GiveBack(order, i.now()), nil
-		})
-		if err != nil {
-			return err
-		}
-	}
-	return nil
+	return fmt.Errorf("the reservation is %s, not %s", r.State, inventory.Reserved)
 }
 
 // Unship takes back what Ship did, wholly or in part, so that the order holds its lines again.
 func (i *Inventory) Unship(ctx context.Context, o contracts.Order) error {
 	order := o.OrderID
-	var r inventory.Reservation
-	etag, err := i.store.Get(ctx, reservationKey(order), &r)
-	if errors.Is(err, state.ErrNotFound) || err == nil && r.State.Ended() {
+	// First, so that a Ship that is under way, or comes late, is not recorded.
+	r, err := state.Update(ctx, i.store, reservationKey(order), func(r *inventory.Reservation, exists bool) error {
+		if !exists || r.State.Ended() {
+			return state.Keep
+		}
+		r.Become(inventory.Unshipping)
+		r.Unships++
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("record unshipping: %w", err)
+	}
+	if r.State != inventory.Unshipping {
 		return nil
 	}
-	if err != nil {
-		return fmt.Errorf("read reservation: %w", err)
+	mine := func(now *inventory.Reservation) bool {
+		return now != nil && now.State == inventory.Unshipping && now.Unships == r.Unships
 	}
-	for _, product := range r.Lines.Products() {
-		_, err := i.change(ctx, product, func(s *inventory.Stock) (bool, error) {
-			return s.Unship(order, r.Lines[product]), nil
-		})
-		if err != nil {
-			return err
+	err = i.everywhere(ctx, order, r.Lines, false, func(s *inventory.Stock, r *inventory.Reservation, _ string) (effect, error) {
+		if !mine(r) {
+			return effect{}, nil // another run goes on with it, or a release
 		}
+		_, err := s.Unship(order, r, i.now())
+		return effect{fence: err == nil}, err
+	})
+	if err != nil {
+		return err
 	}
-	r.State = inventory.Reserved
-	if err := i.store.Replace(ctx, reservationKey(order), r, etag); err != nil {
+	_, err = state.Update(ctx, i.store, reservationKey(order), func(now *inventory.Reservation, _ bool) error {
+		if !mine(now) {
+			return state.Keep
+		}
+		now.State, now.Was, now.Derives = inventory.Reserved, "", true
+		return nil
+	})
+	if err != nil {
 		return fmt.Errorf("record unshipping: %w", err)
 	}
 	return nil
-}
-
-// change updates one product's stock and announces what it then is, also when this run changed nothing: an earlier run
-// may have ended between the two. Consumers tell repetitions by the event's id, which follows from the revision.
-func (i *Inventory) change(ctx context.Context, product string, apply func(s *inventory.Stock) (changed bool, err error)) (inventory.Stock, error) {
-	before := 0
-	lock := i.locks.of(product)
-	lock.Lock()
-	s, err := state.Update(ctx, i.store, stockKey(product), func(s *inventory.Stock, _ bool) error {
-		before = s.Last.Revision
-		changed, err := apply(s)
-		switch {
-		case err != nil:
-			return err
-		case !changed:
-			before = -1
-			return state.Keep
-		default:
-			s.Version++
-			return nil
-		}
-	})
-	lock.Unlock()
-	if err != nil {
-		if _, ok := errors.AsType[*partner.Reason](err); ok {
-			return s, err
-		}
-		return s, fmt.Errorf("change stock: %w", err)
-	}
-	if s.Last.Revision != before && s.ProductID != "" {
-		if err := i.announce(ctx, s); err != nil {
-			return s, fmt.Errorf("announce stock: %w", err)
-		}
-	}
-	return s, nil
 }

@@ -8,9 +8,7 @@ package ledger
 import (
 	"context"
 	"errors"
-	"hash/fnv"
 	"strings"
-	"sync"
 
 	"waybill/platform/state"
 )
@@ -22,21 +20,11 @@ func paymentKey(order string) string     { return "payment:" + order }
 func shipmentKey(order string) string    { return "shipment:" + order }
 func sagaKey(order string) string        { return "saga:" + order }
 
-// OfOrder reports whether what is stored under the key is of one order: its reservation, payments and parcels, but neither stock nor
-// the journal.
+// OfOrder reports whether what is stored under the key is of one order and vanishes some time after it was last written: its payments
+// and parcels. A reservation says where the order stands at the stock, and vanishes only once it has ended (Inventory.KeepFor).
 func OfOrder(key string) bool {
 	kind, _, _ := strings.Cut(key, ":")
-	return kind == "reservation" || kind == "payment" || kind == "shipment"
-}
-
-// keyLocks spares writers of one document in this process the conflicts that ETags would make them repeat. It is no
-// guard: other replicas do not know of it.
-type keyLocks [64]sync.Mutex
-
-func (l *keyLocks) of(key string) *sync.Mutex {
-	h := fnv.New32a()
-	h.Write([]byte(key)) // never fails
-	return &l[h.Sum32()%uint32(len(l))]
+	return kind == "payment" || kind == "shipment"
 }
 
 // createOr creates a document that is most likely not there yet; only when it is, it leaves it to update. That spares the

@@ -1,0 +1,353 @@
+package ledger_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"waybill/contracts"
+	"waybill/platform/state"
+	"waybill/services/fulfillment/internal/inventory"
+	"waybill/services/fulfillment/internal/ledger"
+)
+
+// books reads every document about stock and says where each order stands, by ADR 28 and not by the code: its mark, or else its
+// reservation. It returns what is wrong with the sums of a product.
+//
+// An order that ended, by what the callers were told, stands nowhere.
+func books(store *state.Memory, products, orders []string, pieces map[string]int, ended func(order string) bool) error {
+	ctx := context.Background()
+	var faults []error
+	for _, product := range products {
+		var s inventory.Stock
+		if _, err := store.Get(ctx, "stock:"+product, &s); err != nil {
+			return err
+		}
+		held, shipped := 0, 0
+		for _, order := range orders {
+			var r inventory.Reservation
+			if _, err := store.Get(ctx, "reservation:"+order, &r); err != nil && !errors.Is(err, state.ErrNotFound) {
+				return err
+			}
+			says := r.State
+			if says == inventory.Releasing || says == inventory.Unshipping {
+				says = r.Was
+			}
+			if says == inventory.Reserved && !r.Derives {
+				says = inventory.Shipped
+			}
+			heldBefore, shippedBefore := held, shipped
+			h, isHeld := s.Held[order]
+			m, isMoved := s.Moved[order]
+			switch {
+			case isHeld && isMoved:
+				faults = append(faults, fmt.Errorf("%s has two marks of %s", product, order))
+			case isHeld:
+				held += h
+			case isMoved:
+				shipped += m
+			case says == inventory.Reserved:
+				held += r.Lines[product]
+			case says == inventory.Shipped:
+				shipped += r.Lines[product]
+			}
+			if ended(order) && held+shipped != heldBefore+shippedBefore {
+				faults = append(faults, fmt.Errorf("%s ended and still has pieces of %s: %+v", order, product, s))
+			}
+		}
+		if s.Reserved() != held || s.Shipped != shipped || s.OnHand+s.Shipped != pieces[product] || s.Available() < 0 || s.Reserved() < 0 || s.Shipped < 0 || s.Held[":settled"] < 0 {
+			faults = append(faults, fmt.Errorf("%s: on hand %d, reserved %d, shipped %d of %d pieces; orders hold %d and %d were shipped: %+v",
+				product, s.OnHand, s.Reserved(), s.Shipped, pieces[product], held, shipped, s))
+		}
+	}
+	return errors.Join(faults...)
+}
+
+// gate is a store whose calls wait until a test lets one of them go on, and says what comes of it.
+type gate struct {
+	*state.Memory
+
+	mu     sync.Mutex
+	parked []*parked
+	open   bool
+}
+
+type parked struct {
+	what  string
+	write bool
+	fate  chan fate
+}
+
+type fate int
+
+const (
+	succeeds fate = iota
+	failsBefore
+	failsAfter
+	conflicts
+)
+
+func (g *gate) call(what string, write bool, effect func() error) error {
+	g.mu.Lock()
+	if g.open {
+		g.mu.Unlock()
+		return effect()
+	}
+	p := &parked{what: what, write: write, fate: make(chan fate)}
+	g.parked = append(g.parked, p)
+	g.mu.Unlock()
+	switch <-p.fate {
+	case failsBefore:
+		return state.ErrUnavailable
+	case failsAfter:
+		return errors.Join(effect(), state.ErrUnavailable)
+	case conflicts:
+		return state.ErrConflict
+	default:
+		return effect()
+	}
+}
+
+// let lets one of the waiting calls go on, and says what it did, if there was one.
+func (g *gate) let(which int, f fate) string {
+	g.mu.Lock()
+	if len(g.parked) == 0 {
+		g.mu.Unlock()
+		return ""
+	}
+	which %= len(g.parked)
+	p := g.parked[which]
+	g.parked = slices.Delete(g.parked, which, which+1)
+	g.mu.Unlock()
+	if !p.write && f != failsBefore || f == conflicts && strings.HasPrefix(p.what, "create reservation") {
+		f = succeeds // a create that conflicts without a reason would be a store that forgets
+	}
+	p.fate <- f
+	return "    " + p.what + []string{"", " fails before", " fails after", " conflicts"}[f]
+}
+
+func (g *gate) Get(ctx context.Context, key string, doc any) (etag state.ETag, err error) {
+	err = g.call("get "+key, false, func() error { etag, err = g.Memory.Get(ctx, key, doc); return err })
+	return etag, err
+}
+
+func (g *gate) GetMany(ctx context.Context, keys []string) (docs map[string][]byte, err error) {
+	err = g.call("get many", false, func() error { docs, err = g.Memory.GetMany(ctx, keys); return err })
+	return docs, err
+}
+
+func (g *gate) Create(ctx context.Context, key string, doc any, options ...state.Option) error {
+	return g.call("create "+key, true, func() error { return g.Memory.Create(ctx, key, doc, options...) })
+}
+
+func (g *gate) Replace(ctx context.Context, key string, doc any, etag state.ETag, options ...state.Option) error {
+	return g.call("replace "+key, true, func() error { return g.Memory.Replace(ctx, key, doc, etag, options...) })
+}
+
+// Documents of the last release: an order that holds, one that is half shipped, one that is half given back, and two that ended.
+var former = map[string]string{
+	"stock:A": `{"product_id":"A","on_hand":17,"shipped":3,"held":{"OLD-1":2},"last":{"revision":9,"previous":8,"current":15,"at":"2026-01-02T12:00:00Z"},"version":11}`,
+	"stock:B": `{"product_id":"B","on_hand":18,"shipped":2,"held":{"OLD-1":1,"OLD-2":1,"OLD-3":2},"last":{"revision":9,"previous":8,"current":14,"at":"2026-01-02T12:00:00Z"},"version":11}`,
+
+	"reservation:OLD-1": `{"order_id":"OLD-1","state":"reserved","lines":{"A":2,"B":1}}`,
+	"reservation:OLD-2": `{"order_id":"OLD-2","state":"reserved","lines":{"A":1,"B":1}}`,
+	"reservation:OLD-3": `{"order_id":"OLD-3","state":"releasing","lines":{"A":1,"B":2}}`,
+	"reservation:OLD-4": `{"order_id":"OLD-4","state":"shipped","lines":{"A":2,"B":2}}`,
+	"reservation:OLD-5": `{"order_id":"OLD-5","state":"released","lines":{"A":2,"B":2}}`,
+}
+
+// What two replicas do for a few orders, in whatever order their calls of the store are answered, whichever of them fail before or
+// after their effect, meet another writer or are never answered in time, and whoever tries again: at every moment the sums of the
+// stock are those of the orders, and in the end each order has the outcome that its callers were told.
+func TestEveryInterleavingKeepsTheBooks(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(r *rapid.T) {
+		seed, steps := rapid.Uint64().Draw(r, "seed"), rapid.IntRange(20, 400).Draw(r, "steps")
+		old := rapid.Bool().Draw(r, "documents of the last release")
+		var fault error
+		synctest.Test(t, func(*testing.T) { fault = play(rand.New(rand.NewPCG(seed, 0)), steps, old) })
+		if fault != nil {
+			r.Fatal(fault)
+		}
+	})
+}
+
+func play(chance *rand.Rand, steps int, old bool) error { //nolint:gocognit // one story, from its beginning to its end
+	store := &gate{Memory: state.NewMemory(), open: true}
+	ctx := context.Background()
+	wants := map[string][]contracts.Line{
+		"ORDER-1": {pieces("A", 2)}, "ORDER-2": {pieces("B", 1), pieces("A", 1)}, "ORDER-3": {pieces("A", 2), pieces("B", 2)},
+	}
+	stock := map[string]int{"A": 4, "B": 2}
+	if old {
+		for key, doc := range former {
+			if err := store.Create(ctx, key, json.RawMessage(doc)); err != nil {
+				return err
+			}
+		}
+		stock = map[string]int{"A": 20, "B": 20}
+		wants["OLD-1"], wants["OLD-2"] = []contracts.Line{pieces("A", 2), pieces("B", 1)}, []contracts.Line{pieces("A", 1), pieces("B", 1)}
+		wants["OLD-3"], wants["OLD-4"] = []contracts.Line{pieces("A", 1), pieces("B", 2)}, []contracts.Line{pieces("A", 2), pieces("B", 2)}
+		wants["OLD-5"] = wants["OLD-4"]
+	}
+	replicas := [2]*ledger.Inventory{}
+	for i := range replicas {
+		replicas[i] = ledger.NewInventory(store, func(context.Context, inventory.Stock) error { return nil }, time.Now)
+		defer replicas[i].Wait()
+	}
+	for product, n := range stock {
+		if !old {
+			if _, err := replicas[0].Set(ctx, product, n); err != nil {
+				return err
+			}
+		}
+	}
+	orders := slices.Sorted(maps.Keys(wants))
+	var mu sync.Mutex
+	told := map[string]map[string]bool{} // what Reserve answered about an order
+	check := func() error {
+		return books(store.Memory, []string{"A", "B"}, orders, stock, func(order string) bool {
+			mu.Lock()
+			defer mu.Unlock()
+			return told[order]["released"] || told[order][inventory.CodeOutOfStock]
+		})
+	}
+	if err := check(); err != nil {
+		return fmt.Errorf("at the beginning: %w", err)
+	}
+
+	store.open = false
+	var running sync.WaitGroup
+	// Whatever still runs comes to its end.
+	drain := func() {
+		store.mu.Lock()
+		store.open = true
+		store.mu.Unlock()
+		for store.let(0, succeeds) != "" {
+			synctest.Wait()
+		}
+		running.Wait()
+	}
+	defer drain()
+	tell := func(order, answer string) {
+		mu.Lock()
+		defer mu.Unlock()
+		if told[order] == nil {
+			told[order] = map[string]bool{}
+		}
+		told[order][answer] = true
+	}
+	do := func(w *ledger.Inventory, name string, what int) error {
+		o := order(name, wants[name]...)
+		switch what {
+		case 0, 1:
+			refused, err := w.Reserve(ctx, o)
+			if err == nil {
+				answer := "reserved"
+				if refused != nil {
+					answer = refused.Code
+				}
+				tell(name, answer)
+			}
+			return err
+		case 2:
+			return w.Ship(ctx, o)
+		case 3:
+			return w.Unship(ctx, o)
+		default:
+			_, err := w.Release(ctx, o)
+			if err == nil {
+				tell(name, "released")
+			}
+			return err
+		}
+	}
+	var story []string
+	among := orders[:1+chance.IntN(len(orders))] // the fewer, the more they meet
+	chance.Shuffle(len(orders), func(i, j int) { orders[i], orders[j] = orders[j], orders[i] })
+	for range steps {
+		switch choice := chance.IntN(100); {
+		case choice < 15: // somebody begins something
+			name, replica, what := among[chance.IntN(len(among))], chance.IntN(2), chance.IntN(5)
+			story = append(story, fmt.Sprintf("replica %d: %s %s", replica, []string{"reserve", "reserve", "ship", "unship", "release"}[what], name))
+			running.Go(func() { _ = do(replicas[replica], name, what) })
+		case choice < 17: // time passes
+			story = append(story, "time passes")
+			time.Sleep(time.Duration(chance.IntN(12)) * time.Second)
+		default: // one call of the store is answered
+			f := succeeds
+			if choice >= 85 {
+				f = fate(1 + chance.IntN(3))
+			}
+			if did := store.let(chance.IntN(1000), f); did != "" {
+				story = append(story, did)
+			}
+		}
+		synctest.Wait()
+		if err := check(); err != nil {
+			return fmt.Errorf("%s\nafter %d steps: %w", strings.Join(story, "\n"), len(story), err)
+		}
+	}
+
+	drain()
+	return conclude(store, replicas[1], orders, wants, told, do, check)
+}
+
+// conclude has whoever failed try again, and ends every order: it ships what its callers believe reserved, and releases the others.
+func conclude(store *gate, w *ledger.Inventory, orders []string, wants map[string][]contracts.Line, told map[string]map[string]bool,
+	do func(*ledger.Inventory, string, int) error, check func() error,
+) error {
+	ctx := context.Background()
+	for _, name := range orders {
+		if told[name]["reserved"] && (told[name][inventory.CodeOutOfStock] || told[name][inventory.CodeUnknownProduct]) {
+			return fmt.Errorf("%s was reserved and refused: %v", name, told[name])
+		}
+		if err := do(w, name, 0); err != nil {
+			return fmt.Errorf("reserve %s: %w", name, err)
+		}
+		if told[name]["reserved"] && (told[name][inventory.CodeOutOfStock] || told[name][inventory.CodeUnknownProduct]) {
+			return fmt.Errorf("%s was reserved and refused: %v", name, told[name])
+		}
+		var r inventory.Reservation
+		if _, err := store.Get(ctx, "reservation:"+name, &r); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		end, want := 4, []inventory.State{inventory.Released, inventory.Refused}
+		if r.State == inventory.Reserved || r.State == inventory.Shipped {
+			end, want = 2, []inventory.State{inventory.Shipped}
+		}
+		if err := do(w, name, end); err != nil {
+			return fmt.Errorf("end %s, which is %s: %w", name, r.State, err)
+		}
+		if _, err := store.Get(ctx, "reservation:"+name, &r); err != nil || !slices.Contains(want, r.State) {
+			return fmt.Errorf("%s is %s, want %v: %w", name, r.State, want, err)
+		}
+		if err := check(); err != nil {
+			return fmt.Errorf("after the end of %s, which is %s: %w", name, r.State, err)
+		}
+	}
+	for _, product := range []string{"A", "B"} {
+		s, err := w.Get(ctx, product)
+		if err != nil {
+			return err
+		}
+		if s, err = w.Set(ctx, product, s.OnHand); err != nil {
+			return err
+		}
+		if len(s.Marks()) > 0 || s.Reserved() != 0 {
+			return fmt.Errorf("marks of orders that ended are left: %+v", s)
+		}
+	}
+	return check()
+}
