@@ -36,8 +36,15 @@ resource account 'Microsoft.DocumentDB/databaseAccounts@2025-04-15' = {
         name: 'EnableServerless'
       }
     ] : []
-    consistencyPolicy: {
-      defaultConsistencyLevel: 'Session'
+    // The sidecars send no session token, so with session consistency a read could be older than a write before it, and fulfillment
+    // counts on that it is not (docs/adr/0028). Several regions cannot have strong reads without waiting for each other; with bounded
+    // staleness, reads in the region that is written to are as new.
+    consistencyPolicy: serverless ? {
+      defaultConsistencyLevel: 'Strong'
+    } : {
+      defaultConsistencyLevel: 'BoundedStaleness'
+      maxStalenessPrefix: 100000
+      maxIntervalInSeconds: 300
     }
     locations: [for (location, i) in locations: {
       locationName: location

@@ -471,7 +471,8 @@ func cosmos(r repository) (faults []string) {
 			locations := account.Body.At("properties.locations")
 			one := len(locations.Items) == 1
 			faults = append(faults, expect(account, map[string]string{
-				"properties.consistencyPolicy.defaultConsistencyLevel": "Session",
+				// A read must not be older than a write before it (docs/adr/0028).
+				"properties.consistencyPolicy.defaultConsistencyLevel": map[bool]string{true: "Strong", false: "BoundedStaleness"}[one],
 				"properties.enableAutomaticFailover":                   strconv.FormatBool(!one),
 				"properties.enableMultipleWriteLocations":              "false",
 				"properties.capabilities":                              map[bool]string{true: "[{name: EnableServerless}]", false: "[]"}[one],

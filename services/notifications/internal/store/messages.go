@@ -10,7 +10,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"waybill/contracts"
@@ -28,7 +27,7 @@ type Messages struct {
 }
 
 // NewMessages returns the messages in s.
-func NewMessages(s state.Store) *Messages { return &Messages{state: s} }
+func NewMessages(s state.Store) *Messages { return &Messages{state: s, locks: newKeyLocks()} }
 
 // KeepFor has messages vanish some time after their document was last written, once all in it have their outcome; 0 keeps them. It
 // returns s, and is called before anything is read or written.
@@ -77,20 +76,39 @@ func (*Messages) Place(id string) string { return home(id) }
 
 // keyLocks spares writers of one document in this process the conflicts that ETags would make them repeat. It is no
 // guard: other replicas do not know of it.
-type keyLocks [64]sync.Mutex
+type keyLocks []chan struct{}
 
-func (l *keyLocks) of(key string) *sync.Mutex {
+const lockCount = 64
+
+func newKeyLocks() keyLocks {
+	l := make(keyLocks, lockCount)
+	for i := range l {
+		l[i] = make(chan struct{}, 1)
+	}
+	return l
+}
+
+// lock waits for the key's lock until ctx ends, and returns what unlocks it.
+func (l keyLocks) lock(ctx context.Context, key string) (unlock func(), err error) {
 	h := fnv.New32a()
 	h.Write([]byte(key)) // never fails
-	return &l[h.Sum32()%uint32(len(l))]
+	held := l[h.Sum32()%lockCount]
+	select {
+	case held <- struct{}{}:
+		return func() { <-held }, nil
+	case <-ctx.Done():
+		return nil, fmt.Errorf("wait for other writers of %s: %w: %w", key, state.ErrUnavailable, ctx.Err())
+	}
 }
 
 func (s *Messages) update(ctx context.Context, key string, change func(d *document, exists bool) error) error {
-	lock := s.locks.of(key)
-	lock.Lock()
-	defer lock.Unlock()
+	unlock, err := s.locks.lock(ctx, key)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	var ttl time.Duration
-	_, err := state.Update(ctx, s.state, key, func(d *document, exists bool) error {
+	_, err = state.Update(ctx, s.state, key, func(d *document, exists bool) error {
 		err := change(d, exists)
 		if ttl = 0; !slices.ContainsFunc(d.Messages, func(m message.Message) bool { return !m.Final() }) {
 			ttl = s.retention

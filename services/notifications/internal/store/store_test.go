@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -135,5 +136,46 @@ func TestARecentContact(t *testing.T) {
 		close(goOn)
 		<-ended
 		known("fourth@example.com")
+	})
+}
+
+// hung is a store whose first read hangs until a test ends it.
+type hung struct {
+	*state.Memory
+
+	end chan struct{}
+}
+
+func (h *hung) Get(ctx context.Context, key string, doc any) (state.ETag, error) {
+	<-h.end
+	return h.Memory.Get(ctx, key, doc)
+}
+
+// Whoever waits for another writer of the document leaves when its time is up, and changes nothing afterwards.
+func TestAWriterThatWaitsHeedsItsContext(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		held := &hung{state.NewMemory(), make(chan struct{})}
+		s := store.NewMessages(held)
+		first := make(chan error, 1)
+		go func() { // owned: the test waits for first
+			_, _, err := s.Create(t.Context(), message.Message{ID: "ORD-1:order_shipped:email", OrderID: "ORD-1"})
+			first <- err
+		}()
+		synctest.Wait()
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+		defer cancel()
+		began := time.Now()
+		_, _, err := s.Create(ctx, message.Message{ID: "ORD-1:order_shipped:sms", OrderID: "ORD-1"})
+		if !errors.Is(err, state.ErrUnavailable) || !errors.Is(err, context.DeadlineExceeded) || time.Since(began) != 2*time.Second {
+			t.Errorf("after %s: %v", time.Since(began), err)
+		}
+		close(held.end)
+		if err := <-first; err != nil {
+			t.Error(err)
+		}
+		if all, err := s.OfOrder(t.Context(), "ORD-1"); err != nil || len(all) != 1 {
+			t.Errorf("%+v, %v", all, err)
+		}
 	})
 }
