@@ -26,13 +26,17 @@ type result struct {
 	ends          counts    // of all orders of the run
 	drained       time.Duration
 
+	other        []time.Duration // that orders of another customer took during the burst
+	otherRefused int
+
 	before, after  []time.Duration // that a new order took
 	recovered      bool
 	recoveredAfter time.Duration // since the burst, or since the bus was empty
 
-	memory   map[string]int64
-	restarts map[string]int
-	books    []string
+	processor map[string]float64 // that a process used during the burst, 1 is one processor
+	memory    map[string]int64
+	restarts  map[string]int
+	books     []string
 }
 
 const (
@@ -83,6 +87,9 @@ func judge(r result) (faults []string) {
 	}
 	for _, reason := range slices.Sorted(maps.Keys(r.unanswered)) {
 		fault("%d requests: %s", r.unanswered[reason], reason)
+	}
+	if r.otherRefused > 0 {
+		fault("%d orders of a customer who placed one a second were refused because of another customer", r.otherRefused)
 	}
 	if r.ends.open > 0 {
 		fault("%d of %d accepted orders have not ended in time", r.ends.open, r.ends.accepted)

@@ -34,6 +34,7 @@ func TestJudge(t *testing.T) {
 		"another status":                    {func(r *result) { r.refused["500 internal"] = 3 }, "3 requests were answered with 500 internal"},
 		"refused without a time":            {func(r *result) { r.unhinted = 2 }, "2 refusals had no Retry-After"},
 		"no answer":                         {func(r *result) { r.unanswered = map[string]int{"no answer within 10s": 4} }, "4 requests: no answer"},
+		"another customer was refused":      {func(r *result) { r.otherRefused = 2 }, "2 orders of a customer who placed one a second were refused"},
 		"an order is open":                  {func(r *result) { r.ends.open = 1 }, "1 of 800 accepted orders have not ended"},
 		"an order failed":                   {func(r *result) { r.ends.failed = map[string]int{"Order.FulfillmentFailed reservation_timeout": 7} }, "7 accepted orders ended with Order.FulfillmentFailed reservation_timeout"},
 		"new orders stay slow":              {func(r *result) { r.recovered = false }, "for as long as anybody looked"},

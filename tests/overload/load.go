@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -132,6 +133,31 @@ func (h *shop) sample(ctx context.Context) {
 	}
 }
 
+// Others that take part of the machine.
+const (
+	self           = "this program"
+	everythingElse = "everything else"
+)
+
+// processor is the processor time that every process has used since it started.
+func (h *shop) processor() map[string]time.Duration {
+	used := map[string]time.Duration{}
+	rest, err := process.Busy()
+	if err != nil {
+		return used // not on Linux
+	}
+	if status, err := h.system.Status(); err == nil {
+		for _, p := range append(status.Processes, system.Process{Name: self, PID: os.Getpid()}) {
+			if cpu, err := process.CPU(p.PID); err == nil {
+				used[p.Name] = cpu
+				rest -= cpu
+			}
+		}
+	}
+	used[everythingElse] = rest
+	return used
+}
+
 // add makes the next order known.
 func (h *shop) add() (string, map[string]any, *order) {
 	n := int(h.last.Add(1))
@@ -211,6 +237,39 @@ func (h *shop) place(ctx context.Context) (time.Duration, error) {
 		return 0, fmt.Errorf("order %s ended with %s %s", id, o.end, o.code)
 	}
 	return o.ended - o.offered, nil
+}
+
+// orderNowAndThen places an order of another customer every second for the time d. It returns how many were refused, and how long the
+// others took when all of them have ended.
+func (h *shop) orderNowAndThen(ctx context.Context, d time.Duration) (refused int, took []time.Duration) {
+	var mu sync.Mutex
+	var orders sync.WaitGroup
+	for from := time.Now(); time.Since(from) < d; {
+		orders.Go(func() {
+			bounded, cancel := context.WithTimeout(ctx, patience)
+			defer cancel()
+			id, body, o := h.add()
+			body["customer_id"] = otherCustomer
+			if !h.offer(bounded, id, body, o) {
+				mu.Lock()
+				defer mu.Unlock()
+				refused++
+				return
+			}
+			select {
+			case <-bounded.Done(): // judged with all orders that have not ended
+			case <-o.done:
+				mu.Lock()
+				defer mu.Unlock()
+				took = append(took, o.ended-o.offered)
+			}
+		})
+		if !client.Wait(ctx, time.Second) {
+			break
+		}
+	}
+	orders.Wait()
+	return refused, took
 }
 
 // keep keeps inFlight orders in flight until over is closed, and returns when the last of them has ended.

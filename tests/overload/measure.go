@@ -77,10 +77,19 @@ func (h *shop) measure(ctx context.Context, p plan, say func(string, ...any)) (r
 	h.forget()
 	say("capacity %.1f orders a second; burst: %.0f a second for %s", r.capacity, r.rate, p.burst)
 	stop()
-	began := h.since()
+	began, before := h.since(), h.processor()
+	var others sync.WaitGroup
+	defer others.Wait()
+	if h.shape.other {
+		others.Go(func() { r.otherRefused, r.other = h.orderNowAndThen(ctx, p.burst) })
+	}
 	r.offered, r.held = h.pour(ctx, r.rate, p.burst, most)
 	client.Wait(ctx, p.burst-(h.since()-began))
 	ended := h.since()
+	r.processor = map[string]float64{}
+	for name, used := range h.processor() {
+		r.processor[name] = (used - before[name]).Seconds() / (ended - began).Seconds()
+	}
 	r.goodput = goodput(h.ends(), began, ended)
 	r.accepted = h.acceptedSince(began)
 	r.refused, r.unanswered, r.unhinted = h.answers()
@@ -115,7 +124,7 @@ func (h *shop) measure(ctx context.Context, p plan, say func(string, ...any)) (r
 	if err := h.drain(ctx, max(bound-(h.since()-ended), time.Second)); err != nil {
 		return r, err
 	}
-	stop()
+	others.Wait()
 	keeping.Wait()
 	if err := <-kept; err != nil {
 		say("while the capacity was measured: %v", err)

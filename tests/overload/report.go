@@ -44,28 +44,41 @@ func show(all []result) string {
 			figures.MS(figures.Quantile(r.after, 0.5)), figures.MS(figures.Quantile(r.after, 0.95)), again)
 	}
 	b.WriteString(t.String() + "\n")
-	head := []string{"peak memory, MiB"}
-	processes := map[string]bool{}
+	b.WriteString(byProcess(all, slices.Sorted(maps.Keys(all[0].memory)), "peak memory, MiB", func(r result, name string) string { return fmt.Sprint(r.memory[name] >> 20) },
+		"allowed", func(name string) string { return fmt.Sprint(memoryBound(name) >> 20) }) + "\n")
+	b.WriteString(byProcess(all, slices.Sorted(maps.Keys(all[0].processor)), "processor during the burst", func(r result, name string) string { return fmt.Sprintf("%.0f %%", 100*r.processor[name]) }, "", nil))
 	for _, r := range all {
-		head = append(head, r.shape.name)
-		for name := range r.memory {
-			processes[name] = true
+		if r.shape.other {
+			fmt.Fprintf(&b, "\n%s: of another customer's orders, one a second during the burst, %d were refused, and the others took p50 %s, p95 %s.\n",
+				r.shape.name, r.otherRefused, figures.MS(figures.Quantile(r.other, 0.5)), figures.MS(figures.Quantile(r.other, 0.95)))
 		}
-	}
-	t = figures.NewTable(append(head, "allowed")...)
-	for _, name := range slices.Sorted(maps.Keys(processes)) {
-		row := []string{name}
-		for _, r := range all {
-			row = append(row, fmt.Sprint(r.memory[name]>>20))
-		}
-		t.Row(append(row, fmt.Sprint(memoryBound(name)>>20))...)
-	}
-	b.WriteString(t.String())
-	for _, r := range all {
 		if len(r.refused)+len(r.unanswered)+r.held > 0 {
 			fmt.Fprintf(&b, "\n%s: refused: %s; unanswered: %s; %d more were due while all %d clients waited for an answer.\n",
 				r.shape.name, list(r.refused), list(r.unanswered), r.held, clients)
 		}
 	}
 	return b.String()
+}
+
+// byProcess is a table with a line for each process, a column for each shape, and a last column if it has a name.
+func byProcess(all []result, processes []string, head string, cell func(r result, process string) string, last string, lastCell func(process string) string) string {
+	heads := []string{head}
+	for _, r := range all {
+		heads = append(heads, r.shape.name)
+	}
+	if last != "" {
+		heads = append(heads, last)
+	}
+	t := figures.NewTable(heads...)
+	for _, name := range processes {
+		row := []string{name}
+		for _, r := range all {
+			row = append(row, cell(r, name))
+		}
+		if last != "" {
+			row = append(row, lastCell(name))
+		}
+		t.Row(row...)
+	}
+	return t.String()
 }

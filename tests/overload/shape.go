@@ -17,6 +17,8 @@ type shape struct {
 	takes time.Duration
 	// inFlight is how many orders are kept in flight to measure the capacity.
 	inFlight int
+	// other says that another customer places an order a second meanwhile.
+	other bool
 	// bus says that another system publishes the orders, and nobody can refuse them.
 	bus bool
 }
@@ -31,9 +33,9 @@ func allShapes() []shape {
 	return []shape{
 		{name: "many products", products: 20, customers: 200, inFlight: usualInFlight},
 		{name: "one product", products: 1, customers: 200, inFlight: usualInFlight},
-		{name: "one customer", products: 20, customers: 1, inFlight: usualInFlight},
+		{name: "one customer", products: 20, customers: 1, inFlight: usualInFlight, other: true},
 		// The time that the carrier takes is no work: enough must be in flight to keep the machine busy meanwhile.
-		{name: "slow carrier", products: 20, customers: 200, zip: "X-SLOW-10", takes: 10 * time.Second, inFlight: 256},
+		{name: "slow carrier", products: 20, customers: 200, zip: "X-SLOW-10", takes: 10 * time.Second, inFlight: 160},
 		{name: "bus", products: 20, customers: 200, inFlight: usualInFlight, bus: true},
 	}
 }
@@ -58,6 +60,9 @@ func (s shape) order(id string, n int) map[string]any {
 	}
 	return body
 }
+
+// otherCustomer is who orders now and then while one customer orders all the time.
+const otherCustomer = "CUST-124"
 
 // quantity is how many pieces an order is for.
 const quantity = 2
