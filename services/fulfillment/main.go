@@ -83,7 +83,7 @@ func run(ctx context.Context, environ []string, stdout io.Writer) (err error) {
 		Engine: engine, Journal: sagas, Events: events, Limits: c.limits(), StuckAfter: time.Duration(c.StuckAfter), Logger: logger, Now: time.Now,
 	})
 
-	edge := api.API{Inventory: stock, Sagas: control, Logger: logger}
+	edge := api.API{Auditor: ledger.NewAuditor(store), Inventory: stock, Sagas: control, Logger: logger}
 	letters := deadletter.New(state.NewPatient(store, letterPatience), logger, "payment_token").KeepFor(time.Duration(c.DeadLetterRetention))
 	receiver, err := eventing.NewReceiver(eventing.ReceiverOptions{
 		App: contracts.AppFulfillment, Token: string(c.APIToken), Publisher: publisher, Logger: logger,

@@ -14,6 +14,7 @@ import (
 	"waybill/platform/eventing"
 	"waybill/services/fulfillment/internal/inventory"
 	"waybill/services/fulfillment/internal/journal"
+	"waybill/services/fulfillment/internal/partner"
 )
 
 // Inventory is the stock that the REST routes show and set.
@@ -36,8 +37,14 @@ type Sagas interface {
 	Wait(e *journal.Entry) (journal.State, *journal.Wait)
 }
 
+// Auditor reads what the partners hold of an order. A *journal.Error says that they hold nothing.
+type Auditor interface {
+	Books(ctx context.Context, orderID string) (partner.Books, error)
+}
+
 // API is what the routes stand on.
 type API struct {
+	Auditor   Auditor
 	Inventory Inventory
 	Sagas     Sagas
 	Logger    *slog.Logger
@@ -74,6 +81,12 @@ func (a API) Mount(api huma.API) {
 		Description: "Steps have their times, attempts and outcome. What it waits for says since when, and what would move it.",
 		Tags:        []string{"sagas"}, Errors: []int{404, 422, 503},
 	}, a.getFulfillment)
+	huma.Register(api, huma.Operation{
+		OperationID: "get-books", Method: http.MethodGet, Path: "/v1/fulfillments/{order_id}/books",
+		Summary:     "What payment provider, warehouse and carrier hold of an order",
+		Description: "For audits, such as `make doctor`: it answers from their books and not from the saga, also about an order that has none.",
+		Tags:        []string{"sagas"}, Errors: []int{404, 422, 503},
+	}, a.getBooks)
 	huma.Register(api, huma.Operation{
 		OperationID: "list-fulfillments", Method: http.MethodGet, Path: "/v1/fulfillments",
 		Summary:     "The sagas that have not ended",

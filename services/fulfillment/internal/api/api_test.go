@@ -96,6 +96,7 @@ var now = time.Date(2026, time.March, 14, 9, 26, 53, 0, time.UTC)
 // service is the edge on a warehouse without I/O.
 type service struct {
 	api   api.API
+	store state.Store
 	stock *ledger.Inventory
 	sagas *sagas
 	http  http.Handler
@@ -104,12 +105,13 @@ type service struct {
 func newService(t *testing.T) service {
 	t.Helper()
 	logger := slog.New(slog.DiscardHandler)
-	stock := ledger.NewInventory(state.NewMemory(), func(context.Context, inventory.Stock) error { return nil }, time.Now)
+	store := state.NewMemory()
+	stock := ledger.NewInventory(store, func(context.Context, inventory.Stock) error { return nil }, time.Now)
 	started := &sagas{}
-	a := api.API{Inventory: stock, Sagas: started, Logger: logger}
+	a := api.API{Auditor: ledger.NewAuditor(store), Inventory: stock, Sagas: started, Logger: logger}
 	router, surface := rest.New(rest.Info{Title: "test", Version: "1"}, logger)
 	a.Mount(surface)
-	return service{a, stock, started, router}
+	return service{a, store, stock, started, router}
 }
 
 func call(t *testing.T, h http.Handler, method, path, body string) (int, map[string]any) {
@@ -465,5 +467,49 @@ func TestStockIsAdjusted(t *testing.T) {
 	}
 	if now, err := s.stock.Get(t.Context(), "PROD-001"); err != nil || now.OnHand != 7 {
 		t.Errorf("%+v, %v", now, err)
+	}
+}
+
+// The books show what partners and stock hold, whether there is a saga or not.
+func TestTheBooksOfAnOrderAreShown(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	order := contracts.Order{OrderID: "ORDER-9", CustomerID: "CUST-123", Items: []contracts.Line{{ProductID: "PROD-001", Quantity: 2}}, TotalAmount: 20 * contracts.Unit, Currency: "USD"}
+	if code, answer := call(t, s.http, http.MethodGet, "/v1/fulfillments/ORDER-9/books", ""); code != 404 || answer["code"] != "unknown_order" {
+		t.Errorf("before anybody knows of it: %d %v", code, answer)
+	}
+	payments, carrier := ledger.NewPayments(s.store, time.Now), ledger.NewCarrier(s.store, time.Now)
+	if _, _, err := payments.Charge(t.Context(), order, "key"); err != nil {
+		t.Fatal(err)
+	}
+	_, answer := call(t, s.http, http.MethodGet, "/v1/fulfillments/ORDER-9/books", "")
+	want := map[string]any{
+		"order_id": "ORDER-9", "charges": []any{map[string]any{"transaction_id": "TXN-ORDER-9", "amount": 20.0}}, "refunds": []any{}, "parcels": []any{},
+	}
+	delete(answer, "$schema")
+	if diff := cmp.Diff(want, answer); diff != "" {
+		t.Errorf("charged (-want +got):\n%s", diff)
+	}
+	if _, err := s.stock.Set(t.Context(), "PROD-001", 5); err != nil {
+		t.Fatal(err)
+	}
+	if refused, err := s.stock.Reserve(t.Context(), order); refused != nil || err != nil {
+		t.Fatal(refused, err)
+	}
+	parcel, _, err := carrier.Book(t.Context(), order, "key")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := carrier.Cancel(t.Context(), order); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := payments.Refund(t.Context(), order, "key"); err != nil {
+		t.Fatal(err)
+	}
+	_, answer = call(t, s.http, http.MethodGet, "/v1/fulfillments/ORDER-9/books", "")
+	want["refunds"], want["parcels"], want["cancelled"] = want["charges"], []any{parcel.TrackingNumber}, true
+	want["reservation"] = map[string]any{"state": "reserved", "lines": map[string]any{"PROD-001": 2.0}}
+	if diff := cmp.Diff(want, answer); diff != "" {
+		t.Errorf("undone (-want +got):\n%s", diff)
 	}
 }

@@ -25,6 +25,8 @@ type Orders interface {
 	Get(ctx context.Context, id order.ID) (*order.Order, error)
 	Update(ctx context.Context, id order.ID, change func(o *order.Order) (*order.Order, error)) error
 	Watch(ctx context.Context, o *order.Order) error
+	// Sweep shows visit the orders that are not known to have ended, and forgets those that visit returns as done.
+	Sweep(ctx context.Context, visit func(ctx context.Context, ids []order.ID, found map[order.ID]*order.Order) (done []order.ID, err error)) error
 	List(ctx context.Context, customerID string, status order.Status, limit, before int) (orders []*order.Order, next int, err error)
 }
 
@@ -79,6 +81,12 @@ func (s *Service) Register(api huma.API) {
 			"one request looks at a bounded number of orders.",
 		Errors: []int{http.StatusServiceUnavailable},
 	}, s.list)
+	huma.Register(api, huma.Operation{
+		OperationID: "list-open-orders", Method: http.MethodGet, Path: "/v1/open-orders", Tags: []string{"orders"},
+		Summary:     "List the orders that have not ended, of all customers",
+		Description: "For operators, and for audits such as `make doctor`: the orders that this service follows until they have ended, in no particular order.",
+		Errors:      []int{http.StatusServiceUnavailable},
+	}, s.listOpen)
 	huma.Register(api, huma.Operation{
 		OperationID: "cancel-order", Method: http.MethodPost, Path: "/v1/orders/{id}/cancel", DefaultStatus: http.StatusAccepted, Tags: []string{"orders"},
 		Summary: "Ask for an order to be cancelled",

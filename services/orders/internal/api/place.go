@@ -163,6 +163,12 @@ func (s *Service) accept(ctx context.Context, o *order.Order) (order.Status, err
 			return "", err
 		}
 		if stored.Status() != order.Received {
+			if !stored.Status().Final() {
+				// It is in the backlog, unless that lost it: placing an order again is how it gets back there.
+				if err := s.Orders.Watch(ctx, stored); err != nil {
+					return "", err
+				}
+			}
 			return stored.Status(), nil
 		}
 		o, created = stored, stored.Snapshot().Timeline[0]

@@ -231,7 +231,7 @@ func TestOpenAPI(t *testing.T) {
 			}
 		}
 	}
-	if len(doc.Paths) != 4 {
+	if len(doc.Paths) != 5 {
 		t.Errorf("%d paths", len(doc.Paths))
 	}
 	created, line := doc.Components.Schemas["NewOrder"].Properties, doc.Components.Schemas["NewLine"].Properties
