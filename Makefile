@@ -33,6 +33,12 @@ inbox: $(DEVRUN) ## Show the mail, SMS and push messages that customers got (ARG
 demo: $(DEVRUN) ## Place orders that end in every way on a running `make up`, and show how they get there
 	@exec $(DEVRUN) demo
 
+.PHONY: doctor
+doctor: ## Compare what the services hold, running or stopped, and name every difference (ARGS="--json", ARGS="--orders http://...")
+	@mkdir -p $(BIN)
+	@[ -x $(BIN)/doctor ] || echo "building the doctor: a minute the first time"
+	@cd devrun && go build -o ../$(BIN)/doctor ./doctor && cd .. && exec $(BIN)/doctor $(ARGS)
+
 .PHONY: images
 images: $(DEVRUN) ## Make the container images, each with its SBOM (needs Docker, and no registry)
 	@exec $(DEVRUN) images $(ARGS)
