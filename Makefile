@@ -169,11 +169,12 @@ tidy: ## Bring every go.mod and go.sum up to date
 	@for m in $(MODULES) devrun/runtime; do (cd $$m && go mod tidy) || exit 1; done
 
 .PHONY: clean
-clean: ## Remove everything that was built, stored and logged here
-	@rm -rf .waybill
+clean: ## Remove everything that was built, stored and logged here; refuses while something runs on it
+	@./hack/clean
 
 .PHONY: $(DEVRUN)
 $(DEVRUN):
+	@command -v go >/dev/null || { echo "Go is needed, in the version of devrun/go.mod or newer: https://go.dev/dl" >&2; exit 1; }
 	@mkdir -p $(BIN)
 	@[ -x $@ ] || echo "building the local runner: a minute or two the first time"
 	@cd devrun && go build -o ../$@ .

@@ -31,6 +31,11 @@ func runBroker(ctx context.Context, args []string, out io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
+	if !*quiet { // of a child its runner has looked at the folder
+		if err := dir.Check(); err != nil {
+			return err
+		}
+	}
 	release, err := dir.Lock("broker.lock", "the embedded broker")
 	if err != nil {
 		return err

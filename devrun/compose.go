@@ -43,7 +43,7 @@ func runCompose(ctx context.Context, args []string, out io.Writer) error {
 		return err
 	}
 	terminal := console.New(out, coloured(out, *plain), 0)
-	terminal.Sayf("waiting until every service is ready")
+	terminal.Sayf("waiting until every service is ready, for %s at most", *within)
 	waiting, cancel := context.WithTimeoutCause(ctx, *within, fmt.Errorf("not ready within %s", *within))
 	defer cancel()
 	client := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"strconv"
+	"sync"
 	"time"
 
 	"waybill/platform/config"
@@ -25,6 +26,8 @@ type Service struct {
 	Sidecar   *sidecar.Sidecar
 	telemetry *telemetry.Telemetry
 	debug     *debugServer // nil unless asked for
+	waiting   sync.WaitGroup
+	stopWait  context.CancelFunc
 }
 
 // Start starts telemetry, takes the service's address, and prepares the connection to the sidecar. It does not wait for
@@ -47,6 +50,9 @@ func Start(ctx context.Context, name string, c config.Service, stdout io.Writer)
 		}
 	}
 	s.Logger.InfoContext(ctx, "listening", slog.String("address", s.Server.Address()))
+	var waiting context.Context
+	waiting, s.stopWait = context.WithCancel(ctx)
+	s.waiting.Go(func() { s.Sidecar.LogWait(waiting, s.Logger) })
 	return s, nil
 }
 
@@ -55,6 +61,10 @@ const stopTimeout = 5 * time.Second
 
 // Stop ends what Start began, after the server has stopped serving. It goes on when ctx is over, for at most five seconds.
 func (s *Service) Stop(ctx context.Context) error {
+	if s.stopWait != nil {
+		s.stopWait()
+		s.waiting.Wait()
+	}
 	var err error
 	if s.debug != nil {
 		err = s.debug.stop()

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"strconv"
@@ -177,6 +178,32 @@ func (s *Sidecar) WaitHealthy(ctx context.Context) error {
 			return fmt.Errorf("wait for the sidecar: %w", err)
 		case <-tick.C:
 		}
+	}
+}
+
+const (
+	// quiet is how long a wait for the sidecar needs no word, speakAgain when the next one follows.
+	quiet      = 3 * time.Second
+	speakAgain = 30 * time.Second
+)
+
+// LogWait waits until the sidecar is healthy or ctx ends, and logs that it waits when it takes more than three seconds.
+func (s *Sidecar) LogWait(ctx context.Context, logger *slog.Logger) {
+	begun := time.Now()
+	for speak := quiet; ; speak = speakAgain {
+		patience, cancel := context.WithTimeout(ctx, speak)
+		err := s.WaitHealthy(patience)
+		cancel()
+		waited := time.Since(begun).Round(time.Second)
+		switch {
+		case err == nil && waited >= quiet:
+			logger.InfoContext(ctx, "the sidecar is there", slog.Duration("waited", waited))
+			return
+		case err == nil, ctx.Err() != nil:
+			return
+		}
+		logger.WarnContext(ctx, "waiting for the sidecar; the service is not ready until it is there, however long that takes",
+			slog.Duration("waited", waited), slog.String("sidecar", s.api), slog.Any("error", err))
 	}
 }
 

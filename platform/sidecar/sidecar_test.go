@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -95,6 +96,38 @@ func TestWaitHealthy(t *testing.T) {
 		t.Errorf("asked %d times: %v", asked.Load(), err)
 	}
 }
+
+// A sidecar that is away for more than three seconds is missed aloud.
+func TestLogWait(t *testing.T) {
+	t.Parallel()
+	var missed atomic.Bool
+	port := healthPort(t, func(w http.ResponseWriter, _ *http.Request) {
+		if !missed.Load() {
+			w.WriteHeader(http.StatusInternalServerError)
+			return
+		}
+		w.WriteHeader(http.StatusNoContent)
+	})
+	s := dial(t, sidecar.Config{GRPCPort: 1, HTTPPort: sidecar.Port(port)})
+	var said strings.Builder // of LogWait's goroutine, which is this one
+	log := slog.New(slog.NewTextHandler(writer(func(line []byte) (int, error) {
+		missed.Store(true)
+		return said.Write(line)
+	}), nil))
+	s.LogWait(t.Context(), log)
+	if got := said.String(); strings.Count(got, "waiting for the sidecar") != 1 || !strings.Contains(got, "the sidecar is there") {
+		t.Errorf("the log is %q", got)
+	}
+	said.Reset()
+	s.LogWait(t.Context(), log)
+	if said.Len() > 0 {
+		t.Errorf("a sidecar that is there is logged: %q", said.String())
+	}
+}
+
+type writer func([]byte) (int, error)
+
+func (w writer) Write(p []byte) (int, error) { return w(p) }
 
 func TestWaitHealthyEndsWithItsContext(t *testing.T) {
 	t.Parallel()

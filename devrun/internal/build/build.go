@@ -205,15 +205,35 @@ func (b *Builder) goRun(ctx context.Context, name, dir string, args, env []strin
 		return fmt.Errorf("build %s: %w", name, context.Cause(ctx))
 	}
 	if err != nil {
-		return fmt.Errorf("build %s in %s failed (%w):\n%s", name, dir, err, watch.errors())
+		return fmt.Errorf("build %s in %s failed (%w):\n%s%s", name, dir, err, watch.errors(), hint(watch.errors()))
 	}
 	return nil
+}
+
+// hints are the causes that have nothing to do with the code, by what the go command says.
+var hints = []struct{ says, hint string }{
+	{"no space left on device", "The disk is full: Go's build cache (go env GOCACHE), its modules (go env GOMODCACHE) and the data folder need a few GB."},
+	{"read-only file system", "A folder is read-only: Go writes to its build cache (go env GOCACHE), its modules (go env GOMODCACHE) and the data folder."},
+	{"requires go >=", "This Go is too old, and may not download a newer one (go env GOTOOLCHAIN): install the version that is named above, from https://go.dev/dl."},
+	{"dial tcp", "Modules could not be downloaded. The first build needs the network, or a proxy for modules (go env GOPROXY)."},
+	{"module lookup disabled", "Modules are missing, and downloading them is disabled (go env GOPROXY, GOFLAGS). The first build needs them."},
+	{"cannot find module", "Modules are missing. The first build needs the network, or a proxy for modules (go env GOPROXY)."},
+}
+
+// hint says what to do about a failed build, when it is none of the code's faults.
+func hint(said string) string {
+	for _, h := range hints {
+		if strings.Contains(said, h.says) {
+			return "\n" + h.hint
+		}
+	}
+	return ""
 }
 
 // report says every few seconds how far the build is.
 func (b *Builder) report(done <-chan struct{}, name string, watch *buildWatch) {
 	began := time.Now()
-	tick := time.NewTicker(4 * time.Second)
+	tick := time.NewTicker(3 * time.Second)
 	defer tick.Stop()
 	for {
 		select {

@@ -55,6 +55,25 @@ func TestAFailedBuildSaysWhatTheCompilerSaid(t *testing.T) {
 	}
 }
 
+func TestAFailedBuildHintsAtItsCause(t *testing.T) {
+	t.Parallel()
+	b, dir := builder(t)
+	put(t, filepath.Join(dir, "go.mod"), "module example/x\n\ngo 9.99\n")
+	put(t, filepath.Join(dir, "main.go"), "package main\n\nfunc main() {}\n")
+	ctx := t.Context()
+	err := b.goRun(ctx, "x", dir, []string{"build", "-o", os.DevNull, "."}, []string{"GOWORK=off", "GOTOOLCHAIN=local"}, &buildWatch{}, nil)
+	if err == nil || !strings.Contains(err.Error(), "go 9.99") && !strings.Contains(err.Error(), "go >= 9.99") || !strings.Contains(err.Error(), "too old") {
+		t.Errorf("a Go that is too old: %v", err)
+	}
+	put(t, filepath.Join(dir, "go.mod"), "module example/x\n\ngo 1.26\n\nrequire example.com/nowhere v1.0.0\n")
+	put(t, filepath.Join(dir, "main.go"), "package main\n\nimport _ \"example.com/nowhere\"\n\nfunc main() {}\n")
+	env := []string{"GOWORK=off", "GOFLAGS=-mod=mod", "GOSUMDB=off", "GOPROXY=http://127.0.0.1:1"}
+	err = b.goRun(ctx, "x", dir, []string{"build", "-o", os.DevNull, "."}, env, &buildWatch{}, nil)
+	if err == nil || !strings.Contains(err.Error(), "needs the network") {
+		t.Errorf("without a network: %v", err)
+	}
+}
+
 func TestProgressIsReadFromTheBuild(t *testing.T) {
 	t.Parallel()
 	var watch buildWatch

@@ -25,7 +25,7 @@ func Open(path string) (Dir, error) {
 	d := Dir(path)
 	for _, sub := range []string{path, d.State(), d.Logs(), d.Broker(), d.Scheduler(), d.Components(), d.Bin(), d.Inbox()} {
 		if err := os.MkdirAll(sub, 0o750); err != nil {
-			return "", fmt.Errorf("create data folder: %w", err)
+			return "", &UnusableError{Dir: d, Faults: fmt.Errorf("%s cannot be made: %w; a folder is expected that this user can write to", sub, reason(err))}
 		}
 	}
 	return d, nil

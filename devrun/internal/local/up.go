@@ -58,6 +58,10 @@ func Up(ctx context.Context, hurry <-chan struct{}, opt Options) (err error) {
 	if err != nil {
 		return err
 	}
+	// Before anything is started, and before anything is written: what fails later says less.
+	if err := data.Check(); err != nil {
+		return err
+	}
 	release, err := data.Lock("lock", "the runner")
 	if err != nil {
 		return err
@@ -123,17 +127,54 @@ func Up(ctx context.Context, hurry <-chan struct{}, opt Options) (err error) {
 		}
 	}()
 
-	starting, cancel := context.WithTimeoutCause(ctx, opt.ReadyWithin,
+	running, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	place, err := os.Stat(string(data))
+	if err != nil {
+		return fmt.Errorf("look at the data folder: %w", err)
+	}
+	tasks.Go(func() { s.guard(running, place, end) })
+	s.limit = opt.ReadyWithin
+	starting, cancel := context.WithTimeoutCause(running, opt.ReadyWithin,
 		fmt.Errorf("not ready within %s", opt.ReadyWithin))
 	defer cancel()
-	if err := s.start(starting); err != nil {
-		if ctx.Err() != nil {
-			return nil
+	if err := s.start(starting); err != nil && running.Err() == nil {
+		if gone := data.Vanished(place); gone != nil { // the guard has not looked yet
+			return gone
 		}
 		return fmt.Errorf("start the system: %w\nThe logs are in %s", err, data.Logs())
 	}
-	<-ctx.Done()
+	<-running.Done()
+	if ctx.Err() == nil { // the guard ended it
+		return context.Cause(running)
+	}
 	return nil
+}
+
+// guardInterval is how often the data folder is looked for.
+const guardInterval = time.Second
+
+// guard ends the run, by end, when the data folder is gone: its processes would write to files that nobody finds again, or
+// die and be restarted for ever.
+func (s *system) guard(ctx context.Context, place os.FileInfo, end context.CancelCauseFunc) {
+	tick := time.NewTicker(guardInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if err := s.plan.data.Vanished(place); err != nil {
+			s.mu.Lock()
+			s.vanished = true
+			s.mu.Unlock()
+			s.terminal.Warnf("%v; killing everything, for there is nothing left to save", err)
+			end(fmt.Errorf("%w: everything was killed, and what the folder held is lost; start again for an empty system", err))
+			s.super.Kill()
+			return
+		}
+	}
 }
 
 func longestName(file *runfile.File) int {
@@ -150,16 +191,23 @@ type system struct {
 	terminal *console.Console
 	super    *supervise.Supervisor
 
+	limit time.Duration // within which the system is to be ready
+
 	mu       sync.Mutex
 	ready    bool
+	started  bool // everything was ready once
 	stopping bool
 	killed   bool
+	vanished bool // the data folder
 	logs     []*console.File
 }
 
 // start brings everything up and returns when the system is ready.
 func (s *system) start(ctx context.Context) error {
 	s.writeStatus()
+	if s.leadershipIsForgotten() {
+		s.terminal.Sayf("%s is missing: if the scheduler was killed, this start waits up to 25s until the lease of that life ends", s.plan.data.Leadership())
+	}
 	for _, spec := range s.plan.foundation() {
 		if err := s.launch(spec); err != nil {
 			return err
@@ -187,7 +235,7 @@ func (s *system) start(ctx context.Context) error {
 		return err
 	}
 	s.mu.Lock()
-	s.ready = true
+	s.ready, s.started = true, true
 	s.mu.Unlock()
 	s.writeStatus()
 	s.terminal.Sayf("everything is ready")
@@ -195,13 +243,23 @@ func (s *system) start(ctx context.Context) error {
 	return nil
 }
 
+// leadershipIsForgotten reports that the scheduler ran on this data before, and that nobody knows its last leadership.
+func (s *system) leadershipIsForgotten() bool {
+	_, err := os.Stat(s.plan.data.Leadership())
+	lives, _ := os.ReadDir(s.plan.data.Scheduler())
+	return errors.Is(err, os.ErrNotExist) && len(lives) > 0
+}
+
 // stop ends everything in order: an app first, so that what it has in hand can still leave through its sidecar.
 // It reports whether it came to killing.
 func (s *system) stop() (killed bool) {
-	s.terminal.Sayf("stopping; press Ctrl-C again to kill everything at once")
 	s.mu.Lock()
 	s.ready, s.stopping = false, true
+	vanished := s.vanished
 	s.mu.Unlock()
+	if !vanished {
+		s.terminal.Sayf("stopping, for at most a minute; press Ctrl-C again to kill everything at once")
+	}
 	apps := make([]string, 0, len(s.plan.file.Apps))
 	sidecars := make([]string, 0, len(s.plan.file.Apps))
 	for _, a := range s.plan.file.Apps {
@@ -302,7 +360,7 @@ func (s *system) loadContacts(ctx context.Context) error {
 	return nil
 }
 
-// Ready, Died, Stopped and Changed make the system the supervisor's reporter.
+// Ready, Died, NotReady, Lost, Regained, Stopping, Stopped and Changed make the system the supervisor's reporter.
 
 // Ready implements supervise.Reporter.
 func (s *system) Ready(name string, took time.Duration) {
@@ -316,6 +374,39 @@ func (s *system) Died(name string, pid int, why, lastLine string, pause time.Dur
 		said = "; it said: " + lastLine
 	}
 	s.terminal.Warnf("%s (process %d) is down: %s%s; starting it again in %s", name, pid, why, said, pause)
+}
+
+// NotReady implements supervise.Reporter.
+func (s *system) NotReady(name string, waited time.Duration, why error) {
+	s.mu.Lock()
+	starting, stopping := !s.started, s.stopping
+	s.mu.Unlock()
+	switch {
+	case stopping:
+	case starting:
+		s.terminal.Sayf("waiting for %s for %s, and for the whole start %s at most: %v", name, waited.Round(time.Second), s.limit, why)
+	default:
+		s.terminal.Warnf("%s is not ready for %s, and is asked until it is: %v", name, waited.Round(time.Second), why)
+	}
+}
+
+// Lost implements supervise.Reporter.
+func (s *system) Lost(name string, why error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.stopping {
+		s.terminal.Warnf("%s is no longer ready: %v", name, why)
+	}
+}
+
+// Regained implements supervise.Reporter.
+func (s *system) Regained(name string, after time.Duration) {
+	s.terminal.Sayf("%s is ready again after %s", name, after.Round(10*time.Millisecond))
+}
+
+// Stopping implements supervise.Reporter.
+func (s *system) Stopping(name string, waited, within time.Duration) {
+	s.terminal.Sayf("waiting for %s to stop for %s; after %s it is killed", name, waited.Round(time.Second), within)
 }
 
 // Stopped implements supervise.Reporter.
@@ -356,7 +447,7 @@ func (s *system) writeStatus() {
 		now.Processes = append(now.Processes, status.Process(p))
 		now.Ready = now.Ready && p.Ready
 	}
-	if err := status.Write(s.plan.data.SystemFile(), now); err != nil {
+	if err := status.Write(s.plan.data.SystemFile(), now); err != nil && !s.vanished {
 		s.terminal.Warnf("%v", err)
 	}
 }

@@ -52,6 +52,14 @@ type Reporter interface {
 	Ready(name string, took time.Duration)
 	// Died: the process ended unasked, and will be started again after the pause.
 	Died(name string, pid int, why, lastLine string, pause time.Duration)
+	// NotReady: the process has not been able to do its work for some time, and why; told again and again, less and less often.
+	NotReady(name string, waited time.Duration, why error)
+	// Lost: the process could do its work and no longer can.
+	Lost(name string, why error)
+	// Regained: the process can do its work again, so long after Lost.
+	Regained(name string, after time.Duration)
+	// Stopping: the process was asked to stop some time ago and runs still; after within it is killed.
+	Stopping(name string, waited, within time.Duration)
 	// Stopped: the process ended because it was asked to; killed if it did not in time.
 	Stopped(name string, took time.Duration, killed bool)
 	// Changed: Statuses would now answer something else.
@@ -65,6 +73,8 @@ type Timing struct {
 	Forgive      time.Duration // ready for this long, and the pause starts afresh
 	Ask          time.Duration // between questions until a process is ready
 	AskAgain     time.Duration // between questions afterwards
+	Speak        time.Duration // a wait that is longer is reported
+	SpeakAgain   time.Duration // and again after so long, then after twice as long
 	Hopeless     int           // ended so often without having been ready once, it will not become ready by being started again
 }
 
@@ -91,6 +101,8 @@ func New(starter *child.Starter, reporter Reporter, timing Timing) *Supervisor {
 	set(&timing.Forgive, 10*time.Second)
 	set(&timing.Ask, 50*time.Millisecond)
 	set(&timing.AskAgain, 2*time.Second)
+	set(&timing.Speak, 3*time.Second)
+	set(&timing.SpeakAgain, 10*time.Second)
 	if timing.Hopeless == 0 {
 		timing.Hopeless = 5
 	}
@@ -293,7 +305,7 @@ func (s *Supervisor) live(p *process) (lived time.Duration, stopped bool, end de
 	var readySince time.Time
 	var readyMu sync.Mutex
 	tasks.Go(func() {
-		s.watch(ctx, p, func() {
+		s.watch(ctx, p, began, func() {
 			readyMu.Lock()
 			readySince = time.Now()
 			readyMu.Unlock()
@@ -338,20 +350,27 @@ func (s *Supervisor) end(p *process, cmd *exec.Cmd, exited <-chan struct{}) (too
 	}
 	// An error means that it is gone already.
 	_ = child.Terminate(cmd.Process)
-	late := time.NewTimer(within)
+	late, slow := time.NewTimer(within), time.NewTimer(s.timing.Speak)
 	defer late.Stop()
-	select {
-	case <-exited:
-		// What it may have left in its group goes with it.
-		_ = child.Kill(cmd.Process)
-		return time.Since(began), false
-	case <-late.C:
-	case <-p.kill:
-		if p.spec.Gently {
-			select {
-			case <-exited:
-				return time.Since(began), false
-			case <-time.After(gentleKill):
+	defer slow.Stop()
+	for waiting := true; waiting; {
+		select {
+		case <-exited:
+			// What it may have left in its group goes with it.
+			_ = child.Kill(cmd.Process)
+			return time.Since(began), false
+		case <-slow.C:
+			s.reporter.Stopping(p.spec.Name, time.Since(began), within)
+		case <-late.C:
+			waiting = false
+		case <-p.kill:
+			waiting = false
+			if p.spec.Gently {
+				select {
+				case <-exited:
+					return time.Since(began), false
+				case <-time.After(gentleKill):
+				}
 			}
 		}
 	}
@@ -363,11 +382,12 @@ func (s *Supervisor) end(p *process, cmd *exec.Cmd, exited <-chan struct{}) (too
 // gentleKill is the last chance of a process that pays dearly for SIGKILL.
 const gentleKill = 500 * time.Millisecond
 
-// watch asks whether the process is ready until ctx ends, and calls first when it is for the first time. One unanswered
-// question does not make a ready process unready, three in a row do.
-func (s *Supervisor) watch(ctx context.Context, p *process, first func()) {
+// watch asks whether the process, started at began, is ready until ctx ends, and calls first when it is for the first time.
+// One unanswered question does not make a ready process unready, three in a row do.
+func (s *Supervisor) watch(ctx context.Context, p *process, began time.Time, first func()) {
 	const enough = 3
 	wasReady, failures := false, 0
+	waits, speak := began, s.timing.Speak // since when it is not ready, and after how long that is said
 	for {
 		var err error
 		if p.spec.Ready != nil {
@@ -383,12 +403,22 @@ func (s *Supervisor) watch(ctx context.Context, p *process, first func()) {
 		} else {
 			failures++
 		}
-		if p.readiness(err == nil || p.isReady() && failures < enough, err) {
+		ready := err == nil || p.isReady() && failures < enough
+		switch changed := p.readiness(ready, err); {
+		case changed && ready && !wasReady:
 			s.reporter.Changed()
-		}
-		if err == nil && !wasReady {
 			wasReady = true
 			first()
+		case changed && ready:
+			s.reporter.Changed()
+			s.reporter.Regained(p.spec.Name, time.Since(waits))
+		case changed:
+			s.reporter.Changed()
+			waits, speak = time.Now(), s.timing.SpeakAgain
+			s.reporter.Lost(p.spec.Name, err)
+		case !ready && time.Since(waits) >= speak:
+			s.reporter.NotReady(p.spec.Name, time.Since(waits), err)
+			speak = max(s.timing.SpeakAgain, 2*speak)
 		}
 		wait := s.timing.Ask
 		switch {

@@ -11,8 +11,10 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -53,6 +55,29 @@ type report struct {
 	mu      sync.Mutex
 	died    []string
 	stopped map[string]bool // name → killed
+	said    []string        // what was waited for
+}
+
+func (r *report) sayf(format string, args ...any) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.said = append(r.said, fmt.Sprintf(format, args...))
+}
+
+func (r *report) heard(what string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.ContainsFunc(r.said, func(s string) bool { return strings.Contains(s, what) })
+}
+
+func (r *report) NotReady(name string, _ time.Duration, why error) {
+	r.sayf("%s is not ready: %v", name, why)
+}
+func (r *report) Lost(name string, why error)           { r.sayf("%s is lost: %v", name, why) }
+func (r *report) Regained(name string, _ time.Duration) { r.sayf("%s is regained", name) }
+
+func (r *report) Stopping(name string, _, within time.Duration) {
+	r.sayf("%s is stopping, within %s", name, within)
 }
 
 func (r *report) Ready(string, time.Duration) {}
@@ -82,6 +107,7 @@ func newSupervisor(t *testing.T) (*Supervisor, *report) {
 	r := &report{stopped: map[string]bool{}}
 	s := New(starter, r, Timing{
 		FirstPause: time.Millisecond, LongestPause: 5 * time.Millisecond, Ask: time.Millisecond, AskAgain: 10 * time.Millisecond,
+		Speak: 20 * time.Millisecond, SpeakAgain: 20 * time.Millisecond,
 	})
 	t.Cleanup(func() {
 		s.Kill()
@@ -242,5 +268,36 @@ func TestKillDoesNotWaitForAnybody(t *testing.T) {
 	s.Wait()
 	if !r.stopped["stubborn"] {
 		t.Error("stubborn should have been killed")
+	}
+}
+
+// Nobody waits in silence: for a process that does not get ready, for one that no longer is, and for one that does not stop.
+func TestWaitsAreReported(t *testing.T) {
+	t.Parallel()
+	s, r := newSupervisor(t)
+	p := spec(t, "waiting", "serve stubbornly")
+	p.StopWithin = 100 * time.Millisecond
+	answers := p.Ready
+	var fault atomic.Pointer[error]
+	set := func(text string) { fault.Store(new(errors.New(text))) }
+	set("its disk is full")
+	p.Ready = func(ctx context.Context) error {
+		if err := fault.Load(); err != nil {
+			return *err
+		}
+		return answers(ctx)
+	}
+	s.Start(p)
+	eventually(t, "said that it does not get ready", func() bool { return r.heard("waiting is not ready: its disk is full") })
+	fault.Store(nil)
+	waitReady(t, s)
+	set("it hangs")
+	eventually(t, "said that it is lost", func() bool { return r.heard("waiting is lost: it hangs") })
+	eventually(t, "said that it is still not ready", func() bool { return r.heard("waiting is not ready: it hangs") })
+	fault.Store(nil)
+	eventually(t, "said that it is regained", func() bool { return r.heard("waiting is regained") })
+	s.Stop("waiting")
+	if !r.heard("waiting is stopping, within 100ms") {
+		t.Error("it did not stop for 100 ms, and nobody was told")
 	}
 }
