@@ -66,6 +66,9 @@ func run(ctx context.Context, environ []string, stdout io.Writer) (err error) {
 	books := state.NewExpiring(store, c.orderTTL(), ledger.OfOrder)
 	stock := ledger.NewInventory(store, events.announceStock(c.Warehouse), time.Now).KeepFor(c.orderTTL())
 	defer stock.Wait() // before the sidecar's connection closes
+	if err := stock.Measure(); err != nil {
+		return err
+	}
 	sagas := ledger.NewSagas(store, ulid.Make().String(), time.Now).KeepFor(time.Duration(c.SagaRetention))
 	engine := workflow.NewClientWithLogger(dapr.Conn, engineLog{logger})
 	registry := workflow.NewRegistry()

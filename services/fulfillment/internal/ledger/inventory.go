@@ -8,6 +8,10 @@ import (
 	"maps"
 	"time"
 
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/metric"
+
 	"waybill/contracts"
 	"waybill/platform/state"
 	"waybill/services/fulfillment/internal/inventory"
@@ -36,6 +40,22 @@ func (i *Inventory) KeepFor(retention time.Duration) *Inventory {
 		i.ended = []state.Option{state.TTL(retention)}
 	}
 	return i
+}
+
+// Measure reports how many changes of stock wait for their turn.
+func (i *Inventory) Measure() error {
+	_, err := otel.Meter("waybill/services/fulfillment").Int64ObservableGauge("waybill.fulfillment.stock.waiting",
+		metric.WithDescription("Changes of stock that wait for their turn, by kind: start, finish."),
+		metric.WithInt64Callback(func(_ context.Context, o metric.Int64Observer) error {
+			starting, finishing := i.queues.waiting()
+			o.Observe(int64(starting), metric.WithAttributes(attribute.String("kind", "start")))
+			o.Observe(int64(finishing), metric.WithAttributes(attribute.String("kind", "finish")))
+			return nil
+		}))
+	if err != nil {
+		return fmt.Errorf("measure stock: %w", err)
+	}
+	return nil
 }
 
 // Wait waits for what is still being written, when nobody calls the Inventory any more.

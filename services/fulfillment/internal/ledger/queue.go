@@ -160,6 +160,16 @@ func (q *queues) next(product string) []*change {
 	return group
 }
 
+// waiting counts the changes that are in no group yet.
+func (q *queues) waiting() (starting, finishing int) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, waits := range q.queue {
+		starting, finishing = starting+len(waits.starting), finishing+len(waits.finishing)
+	}
+	return starting, finishing
+}
+
 // begin fixes who is in the write: whoever has not left.
 func (q *queues) begin(group []*change) []*change {
 	q.mu.Lock()
