@@ -19,7 +19,7 @@ type Limits struct {
 	ApprovalAbove   contracts.Amount            `json:"approval_above"`
 	// Approval is how long a person has to decide.
 	Approval time.Duration `json:"approval"`
-	// Reservation bounds ReserveInventory over all its retries.
+	// Reservation bounds ReserveInventory over all its retries, from its first failure.
 	Reservation time.Duration `json:"reservation"`
 	// FirstRetry is the pause after a step's first failure; each further pause doubles, up to LastRetry.
 	FirstRetry time.Duration `json:"first_retry"`
