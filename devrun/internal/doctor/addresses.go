@@ -54,8 +54,8 @@ func (s *remote) name() string {
 	return fmt.Sprint(names)
 }
 
-func (s *remote) known() known {
-	return known{s.Orders != "", s.Fulfillment != "", s.Notifications != ""}
+func (s *remote) known(context.Context) (known, error) {
+	return known{orders: s.Orders != "", fulfillment: s.Fulfillment != "", notifications: s.Notifications != ""}, nil
 }
 
 func (s *remote) until(context.Context) (time.Time, error) { return time.Time{}, nil }

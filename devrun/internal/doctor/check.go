@@ -306,7 +306,7 @@ func (x *examination) messages() {
 		return
 	}
 	m, s := x.facts.messages, x.saga
-	if x.orphan() && m != nil {
+	if x.orphan() && m != nil && !x.known.vanish {
 		for i := range m.Messages {
 			if m.Messages[i].ofOrder(x.id) {
 				x.report(CodeMessageOfUnknown, "A customer is told about an order that nobody knows.", mendHand+"Find out whether orders and fulfillment lost their stores.", x.at("order-messages"), true,

@@ -180,6 +180,34 @@ func TestEachDifference(t *testing.T) {
 	}
 }
 
+// What vanishes after its retention is not missed afterwards, and nothing else is excused by that.
+func TestRetentions(t *testing.T) {
+	t.Parallel()
+	expiring := func(w *world, store, keys string) {
+		w.sql(store, "UPDATE state SET expiration_time = datetime('now', '+60 days') WHERE key LIKE ?", keys)
+	}
+	w := healthy(t)
+	w.at = time.Now().Add(-50 * time.Hour)
+	w.order("ORD-1", "fulfilled")
+	expiring(w, notificationsStore, "%order-messages:%") // as by default
+	w.remove(ordersStore, "order:ORD-1")
+	w.put(notificationsStore, "order-messages:ORD-9", `{"messages":[{"id":"ORD-9:order_shipped:sms","state":"delivered"}]}`)
+	w.order("ORD-2", "failed")
+	w.remove(fulfillmentStore, "saga:ORD-2")
+	if diff := cmp.Diff([]string{"saga_without_order ORD-1", "order_without_saga ORD-2", "message_of_unknown_order ORD-9"}, names(w.examine(patient))); diff != "" {
+		t.Errorf("messages vanish: %s", diff)
+	}
+	expiring(w, ordersStore, "%order:%")
+	expiring(w, fulfillmentStore, "%saga:%")
+	for _, kind := range []string{"payment", "reservation", "shipment"} {
+		expiring(w, fulfillmentStore, "%"+kind+":%")
+	}
+	w.change(ordersStore, "order:ORD-2", `"updated_at":"2026-11-28T10:00:05Z"`, `"updated_at":"`+w.at.UTC().Format(time.RFC3339)+`"`)
+	if diff := cmp.Diff([]string{}, names(w.examine(patient))); diff != "" {
+		t.Errorf("orders and sagas vanish: %s", diff)
+	}
+}
+
 // A store that is gone, wholly or up to some time, is named, whatever its orders show besides.
 func TestAStoreThatIsLost(t *testing.T) {
 	t.Parallel()

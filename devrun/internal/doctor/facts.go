@@ -33,7 +33,7 @@ type facts struct {
 	// changed is when the newest of the documents was written, version what tells that one of them has changed.
 	changed time.Time
 	version string
-	// expires says that some of the documents vanish after their retention, so others may be gone before them.
+	// expires says that the order, or what fulfilment holds of it, vanishes after its retention, so others may be gone before it.
 	expires bool
 
 	listed         Fact // in the customer's list
@@ -51,4 +51,8 @@ type unreadable struct {
 }
 
 // known says which stores were seen. What is missing from one that was not is no difference.
-type known struct{ orders, fulfillment, notifications bool }
+type known struct {
+	orders, fulfillment, notifications bool
+	// vanish says that orders vanish some time after their end (ORDER_RETENTION), maybe before their messages.
+	vanish bool
+}

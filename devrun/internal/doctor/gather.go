@@ -35,7 +35,8 @@ func (k kind) take(f *facts, r row) {
 	if r.written.After(f.changed) {
 		f.changed = r.written
 	}
-	f.expires = f.expires || r.expires
+	// Messages vanish by default (MESSAGE_RETENTION), which says nothing of orders and sagas.
+	f.expires = f.expires || r.expires && k.prefix != "order-messages:"
 	before := *f
 	if err := json.Unmarshal(r.value, k.into(f)); err != nil {
 		*f = before // nothing of it is known

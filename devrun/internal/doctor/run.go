@@ -28,7 +28,7 @@ type Options struct {
 // source is where facts come from.
 type source interface {
 	name() string
-	known() known
+	known(ctx context.Context) (known, error)
 	// prepare reads the lists and backlogs, for each if withLists says so, and for look.
 	prepare(ctx context.Context, withLists bool) error
 	each(ctx context.Context, visit func(o *facts) error) error
@@ -56,7 +56,11 @@ func Folder(ctx context.Context, state string, o Options) (r *Report, err error)
 
 func run(ctx context.Context, s source, o Options) (*Report, error) {
 	r := &Report{Source: s.name(), Running: o.Running, Counts: map[string]int{}, Differences: []Finding{}, NotKept: map[string]int{}}
-	x := &examiner{known: s.known(), now: time.Now(), messagesKept: o.MessagesKept}
+	known, err := s.known(ctx)
+	if err != nil {
+		return nil, err
+	}
+	x := &examiner{known: known, now: time.Now(), messagesKept: o.MessagesKept}
 	if !o.Running {
 		// It stood still since then.
 		last, err := s.until(ctx)
@@ -72,7 +76,7 @@ func run(ctx context.Context, s source, o Options) (*Report, error) {
 	}
 	lost := newLosses()
 	var suspects []string
-	err := s.each(ctx, func(f *facts) error {
+	err = s.each(ctx, func(f *facts) error {
 		r.count(f)
 		lost.see(f)
 		found := x.examine(f)
@@ -105,7 +109,7 @@ func run(ctx context.Context, s source, o Options) (*Report, error) {
 	if err := s.rest(ctx, r); err != nil {
 		return nil, err
 	}
-	r.add(lost.findings(s.known(), r)...)
+	r.add(lost.findings(known, r)...)
 	r.sort()
 	return r, nil
 }
@@ -132,6 +136,9 @@ type suspect struct {
 	since time.Time
 }
 
+// atLeast is for how long suspects are looked at when there is no grace.
+const atLeast = time.Second
+
 // again looks at the suspects until each is well, or has stood still with its differences for the grace. One that goes on moving
 // is in flight.
 func again(ctx context.Context, s source, x *examiner, r *Report, ids []string, o Options) error {
@@ -143,7 +150,7 @@ func again(ctx context.Context, s source, x *examiner, r *Report, ids []string, 
 		o.Progress(fmt.Sprintf("%d orders look wrong, which they may for a moment while the system runs: looking at them for another %s", len(suspects), o.Grace))
 	}
 	pause := max(o.Grace/5, 20*time.Millisecond)
-	for deadline := time.Now().Add(4 * o.Grace); len(suspects) > 0; {
+	for deadline := time.Now().Add(4*o.Grace + atLeast); len(suspects) > 0; {
 		if err := s.prepare(ctx, false); err != nil {
 			return err
 		}
@@ -301,8 +308,12 @@ type folderSource struct {
 
 func (s *folderSource) name() string { return s.path }
 
-func (s *folderSource) known() known {
-	return known{s.orders != nil, s.fulfillment != nil, s.notifications != nil}
+func (s *folderSource) known(ctx context.Context) (k known, err error) {
+	k = known{orders: s.orders != nil, fulfillment: s.fulfillment != nil, notifications: s.notifications != nil}
+	if k.orders {
+		k.vanish, err = s.orders.vanish(ctx, "order:")
+	}
+	return k, err
 }
 
 func (s *folderSource) prepare(ctx context.Context, withLists bool) (err error) {

@@ -155,6 +155,17 @@ func (s *store) each(ctx context.Context, prefix string, visit func(r row) error
 	}
 }
 
+// vanish reports whether documents whose keys begin with prefix vanish, and not within two days, as orders do that were never confirmed.
+func (s *store) vanish(ctx context.Context, prefix string) (bool, error) {
+	from := s.app + "||" + prefix
+	var n int
+	err := s.db.QueryRowContext(ctx, "SELECT count(*) FROM (SELECT 1 FROM state WHERE key > ? AND key < ? AND expiration_time > datetime('now', '+2 days') LIMIT 1)", from, upTo(from)).Scan(&n)
+	if err != nil {
+		return false, fmt.Errorf("read the store of %s: %w", s.app, err)
+	}
+	return n > 0, nil
+}
+
 // newest is when the store was last written.
 func (s *store) newest(ctx context.Context) (time.Time, error) {
 	var at sql.NullInt64
