@@ -44,7 +44,16 @@ func run(ctx context.Context, args []string, out, progress io.Writer) (healthy b
 	data := flags.String("data", "", "data `folder` of the system (default .waybill beside dapr.yaml)")
 	asJSON := flags.Bool("json", false, "print JSON")
 	grace := flags.Duration("grace", 30*time.Second, "`time` for which a difference of a running system must last; on a stopped one, what was written in the last such time is not judged")
-	kept := flags.Duration("messages-kept", 2160*time.Hour, "`time` for which notifications keeps messages (MESSAGE_RETENTION)")
+	var kept doctor.Kept
+	retention := func(into *time.Duration, name, variable string, usual time.Duration) {
+		if set, err := time.ParseDuration(os.Getenv(variable)); err == nil {
+			usual = set
+		}
+		flags.DurationVar(into, name, usual, "`time` for which they are kept after their end, as "+variable+" says; 0 is for ever")
+	}
+	retention(&kept.Orders, "orders-kept", "ORDER_RETENTION", 0)
+	retention(&kept.Sagas, "sagas-kept", "SAGA_RETENTION", 0)
+	retention(&kept.Messages, "messages-kept", "MESSAGE_RETENTION", 2160*time.Hour)
 	var a doctor.Addresses
 	flags.StringVar(&a.Orders, "orders", "", "`address` of orders, such as http://127.0.0.1:8001: ask the services and not a data folder")
 	flags.StringVar(&a.Fulfillment, "fulfillment", "", "`address` of fulfillment")
@@ -66,7 +75,7 @@ func run(ctx context.Context, args []string, out, progress io.Writer) (healthy b
 	if flags.NArg() > 0 {
 		return false, fmt.Errorf("unexpected argument %q", flags.Arg(0))
 	}
-	o := doctor.Options{Grace: *grace, MessagesKept: *kept, Progress: func(text string) { _, _ = fmt.Fprintln(progress, text) }}
+	o := doctor.Options{Grace: *grace, Kept: kept, Progress: func(text string) { _, _ = fmt.Fprintln(progress, text) }}
 	remote := a.Orders+a.Fulfillment+a.Notifications != ""
 	if remote && (*recreate || *data != "") {
 		return false, errors.New("--recreate and --data need a data folder: the journal's content is read from its files, and no address is given beside them")

@@ -108,7 +108,7 @@ func TestAgainstAddresses(t *testing.T) {
 			o, f, n := services()
 			c.plant(o, f, n)
 			a := Addresses{Orders: o.serve(t), Fulfillment: f.serve(t), Notifications: n.serve(t), IDs: []string{"ORD-1"}}
-			r, err := Remote(t.Context(), a, Options{Grace: 50 * time.Millisecond, MessagesKept: patient.MessagesKept})
+			r, err := Remote(t.Context(), a, Options{Grace: 50 * time.Millisecond, Kept: patient.Kept})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -129,7 +129,7 @@ func TestWhatAddressesDoNotShow(t *testing.T) {
 	delete(o, "/v1/open-orders")
 	f["/v1/fulfillments"] = `{"items":[{"order_id":"ORD-4"}],"more":true}`
 	a := Addresses{Orders: o.serve(t), Fulfillment: f.serve(t)}
-	r, err := Remote(t.Context(), a, Options{Grace: 50 * time.Millisecond, MessagesKept: patient.MessagesKept})
+	r, err := Remote(t.Context(), a, Options{Grace: 50 * time.Millisecond, Kept: patient.Kept})
 	if err != nil || !r.Healthy() || len(r.Unseen) != 4 {
 		t.Errorf("%v: %v %v", err, names(r), r.Unseen)
 	}

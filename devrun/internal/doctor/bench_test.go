@@ -16,7 +16,7 @@ func BenchmarkManyOldOrders(b *testing.B) {
 	w.many(orders - 5)
 	b.ResetTimer()
 	for b.Loop() {
-		r, err := Folder(b.Context(), w.folder, Options{Grace: time.Minute, MessagesKept: 2160 * time.Hour})
+		r, err := Folder(b.Context(), w.folder, Options{Grace: time.Minute, Kept: Kept{Messages: 2160 * time.Hour}})
 		if err != nil || !r.Healthy() || r.Counts["orders"] != orders {
 			b.Fatalf("%v %+v", err, r)
 		}

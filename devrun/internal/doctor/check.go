@@ -13,9 +13,8 @@ import (
 type examiner struct {
 	known known
 	// now is the time by which ages count.
-	now time.Time
-	// messagesKept is how long messages are kept after their outcome.
-	messagesKept time.Duration
+	now  time.Time
+	kept Kept
 }
 
 // Sentences that several findings share.
@@ -67,9 +66,17 @@ func (x *examination) unread(kind string) bool {
 	return slices.ContainsFunc(x.unreadable, func(u unreadable) bool { return strings.HasPrefix(u.key, kind+":") })
 }
 
-// gone reports whether a document that is missing may have vanished after its retention.
-func (x *examination) gone(ended time.Time) bool {
-	return x.expires && !ended.IsZero() && x.now.Sub(ended) > 24*time.Hour
+// gone reports whether a document that is missing may have vanished after its retention, which is kept.
+func (x *examination) gone(ended time.Time, kept time.Duration) bool {
+	switch {
+	case ended.IsZero():
+		return false
+	case kept > 0:
+		// What ended at about that time is left alone: services write what they learn a moment later, by clocks of their own.
+		return x.now.Sub(ended) > kept-min(kept/10, 24*time.Hour)
+	default:
+		return x.expires && x.now.Sub(ended) > 24*time.Hour // nobody said how long, and others of this order vanish
+	}
 }
 
 func (x *examination) at(parts ...string) []string {
@@ -91,9 +98,9 @@ func (x *examination) sides() {
 	o, s := x.order, x.saga
 	switch {
 	case x.unread("order") || x.unread("saga"):
-	case o != nil && s == nil && x.known.fulfillment && o.needsSaga() && (!o.ended() || !x.gone(o.UpdatedAt)):
+	case o != nil && s == nil && x.known.fulfillment && o.needsSaga() && (!o.ended() || !x.gone(o.UpdatedAt, x.kept.Sagas)):
 		x.withoutSaga(o)
-	case o == nil && s != nil && s.started() && x.known.orders && !x.gone(s.EndedAt):
+	case o == nil && s != nil && s.started() && x.known.orders && !x.gone(s.EndedAt, x.kept.Orders):
 		x.report(CodeSagaWithoutOrder, "The customer and every other service are told that there is no such order.",
 			"`make doctor ARGS=--recreate` on the running system places it again, with the content that fulfilment's journal holds and under the same id; fulfilment then announces its state again. Events that were dead-lettered meanwhile can be redriven after that.",
 			x.at("saga", "order"), true, "Fulfilment has a saga, which %s, and orders has no order of that id.", verb(s))
@@ -236,7 +243,7 @@ func (x *examination) money() {
 		ended += ", the order is " + o.Status
 	}
 	switch {
-	case s.Outcome == outcomeCompleted && !parcel && !x.gone(s.EndedAt):
+	case s.Outcome == outcomeCompleted && !parcel && !x.gone(s.EndedAt, 0):
 		x.report(CodeNotShipped, "The customer was told that the order is under way.", mendHand+"Book a parcel at the carrier, or refund the order.", x.at("saga", "shipment"), false, "%s, and the carrier has no parcel.", ended)
 		if charged > refunded {
 			x.report(CodeChargedNotRefunded, whyMoney, mendHand+"Book a parcel, or refund "+money(charged-refunded)+" at the payment provider.", x.at("payment", "shipment"), false,
@@ -289,7 +296,7 @@ func (x *examination) stock() {
 		return
 	}
 	switch {
-	case r == nil && s.Outcome == outcomeCompleted && !x.gone(s.EndedAt):
+	case r == nil && s.Outcome == outcomeCompleted && !x.gone(s.EndedAt, 0):
 		x.report(CodeReservationDiffers, whyStock, mendHand+"Count the products of the order and set their stock.", x.at("saga", "reservation"), false, "Its saga ended as completed, and there is no reservation.")
 	case r == nil:
 	case s.Outcome == outcomeCompleted && (r.State == released || r.State == refused):
@@ -319,7 +326,7 @@ func (x *examination) messages() {
 		x.report(CodeMessageNotPending, "Nobody sends the message after a restart of notifications.", mendHand+"Publish its Notification.Requested again to the topic notifications: notifications then takes it up.", x.at("order-messages"), true,
 			"The message %s has no outcome, and the backlog of notifications does not hold it.", id)
 	}
-	if s == nil || !s.ended() || !x.known.notifications || s.template() == "" || x.now.Sub(s.EndedAt) > x.messagesKept-24*time.Hour {
+	if s == nil || !s.ended() || !x.known.notifications || s.template() == "" || x.kept.Messages > 0 && x.gone(s.EndedAt, x.kept.Messages) {
 		return
 	}
 	var missing []string

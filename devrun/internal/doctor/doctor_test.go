@@ -197,13 +197,24 @@ func TestRetentions(t *testing.T) {
 	if diff := cmp.Diff([]string{"saga_without_order ORD-1", "order_without_saga ORD-2", "message_of_unknown_order ORD-9"}, names(w.examine(patient))); diff != "" {
 		t.Errorf("messages vanish: %s", diff)
 	}
+	short := patient
+	short.Kept = Kept{Orders: 24 * time.Hour, Sagas: 24 * time.Hour, Messages: 24 * time.Hour}
+	w.remove(notificationsStore, "order-messages:ORD-1")
+	w.change(ordersStore, "order:ORD-2", `"updated_at":"2026-11-28T10:00:05Z"`, `"updated_at":"`+w.at.UTC().Format(time.RFC3339)+`"`)
+	if diff := cmp.Diff([]string{}, names(w.examine(short))); diff != "" {
+		t.Errorf("everything is kept for a day: %s", diff)
+	}
+	short.Kept = Kept{Orders: 100 * time.Hour, Sagas: 100 * time.Hour, Messages: 100 * time.Hour}
+	if diff := cmp.Diff([]string{"message_missing ORD-1", "saga_without_order ORD-1", "order_without_saga ORD-2"}, names(w.examine(short))); diff != "" {
+		t.Errorf("everything is kept for four days: %s", diff)
+	}
 	expiring(w, ordersStore, "%order:%")
 	expiring(w, fulfillmentStore, "%saga:%")
 	for _, kind := range []string{"payment", "reservation", "shipment"} {
 		expiring(w, fulfillmentStore, "%"+kind+":%")
 	}
-	w.change(ordersStore, "order:ORD-2", `"updated_at":"2026-11-28T10:00:05Z"`, `"updated_at":"`+w.at.UTC().Format(time.RFC3339)+`"`)
-	if diff := cmp.Diff([]string{}, names(w.examine(patient))); diff != "" {
+	short.Kept = Kept{Messages: 24 * time.Hour}
+	if diff := cmp.Diff([]string{}, names(w.examine(short))); diff != "" {
 		t.Errorf("orders and sagas vanish: %s", diff)
 	}
 }
@@ -297,7 +308,7 @@ func TestOnARunningSystem(t *testing.T) {
 	w.change(ordersStore, "order:ORD-3", `"status":"cancelled"`, `"status":"fulfilled"`)
 	w.change(ordersStore, "customer:CUST-123:0", `"ORD-1"`, `"ORD-0"`) // and so does this
 	w.backlog(ordersStore, "orders", "ORD-1", "ORD-3", "ORD-4", "ORD-5")
-	o := Options{Running: true, Grace: 300 * time.Millisecond, MessagesKept: time.Hour * 1000}
+	o := Options{Running: true, Grace: 300 * time.Millisecond, Kept: Kept{Messages: 1000 * time.Hour}}
 	asked := ""
 	o.Progress = func(text string) {
 		asked = text
@@ -334,7 +345,7 @@ func TestAnOrderThatNeverStandsStillIsNotJudged(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.close()
-	r, err := run(t.Context(), &moving{folderSource: &folderSource{folder: f}}, Options{Running: true, Grace: 50 * time.Millisecond, MessagesKept: patient.MessagesKept})
+	r, err := run(t.Context(), &moving{folderSource: &folderSource{folder: f}}, Options{Running: true, Grace: 50 * time.Millisecond, Kept: patient.Kept})
 	if err != nil || !r.Healthy() || r.InFlight != 1 {
 		t.Errorf("%v, %d in flight, %v", names(r), r.InFlight, err)
 	}

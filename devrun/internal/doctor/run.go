@@ -19,11 +19,15 @@ type Options struct {
 	// before the stop.
 	Running bool
 	Grace   time.Duration
-	// MessagesKept is how long notifications keeps messages (MESSAGE_RETENTION).
-	MessagesKept time.Duration
+	// Kept is how long the services keep what has ended.
+	Kept Kept
 	// Progress is told, in a sentence, what takes time; it may be nil.
 	Progress func(string)
 }
+
+// Kept is how long orders, sagas and messages are kept after their end (ORDER_RETENTION, SAGA_RETENTION, MESSAGE_RETENTION); 0 is
+// for ever. What has vanished is not missed.
+type Kept struct{ Orders, Sagas, Messages time.Duration }
 
 // source is where facts come from.
 type source interface {
@@ -60,7 +64,8 @@ func run(ctx context.Context, s source, o Options) (*Report, error) {
 	if err != nil {
 		return nil, err
 	}
-	x := &examiner{known: known, now: time.Now(), messagesKept: o.MessagesKept}
+	known.vanish = known.vanish || o.Kept.Orders > 0
+	x := &examiner{known: known, now: time.Now(), kept: o.Kept}
 	if !o.Running {
 		// It stood still since then.
 		last, err := s.until(ctx)

@@ -162,7 +162,7 @@ func (w *world) backlog(store, name string, ids ...string) {
 	w.put(store, page, `{"entries":[`+entries[min(1, len(entries)):]+`],"taken":`+fmt.Sprint(len(ids))+`}`)
 }
 
-var patient = Options{Grace: time.Minute, MessagesKept: 2160 * time.Hour}
+var patient = Options{Grace: time.Minute, Kept: Kept{Messages: 2160 * time.Hour}}
 
 func (w *world) examine(o Options) *Report {
 	w.t.Helper()
