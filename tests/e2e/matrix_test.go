@@ -148,6 +148,8 @@ func TestFailureMatrix(t *testing.T) {
 			})
 		}
 	}
+	// Whatever was killed, the services agree in the end.
+	wantHealthy(t, doctor(ctx, t, "--data", s.Data, "--grace", graceOfRunning))
 	if *matrixPage != "" && !t.Failed() {
 		if err := os.WriteFile(*matrixPage, []byte(page(rows, all)), 0o644); err != nil {
 			t.Fatal(err)
