@@ -7,6 +7,7 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -39,14 +40,10 @@ const (
 func (h *shop) measure(ctx context.Context, p plan, say func(string, ...any)) (result, error) {
 	r := result{shape: h.shape, burst: p.burst}
 	say("warming up, and %d orders on the idle system", probes)
-	warm, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	for range warmUp {
-		if _, err := h.place(warm); err != nil {
-			return r, err
-		}
+	if err := h.warm(ctx); err != nil {
+		return r, err
 	}
-	for _, t := range h.probe(warm, func(all []*trial) bool { return len(all) >= probes }) {
+	for _, t := range h.probe(ctx, func(all []*trial) bool { return len(all) >= probes }) {
 		if t.err != nil {
 			return r, t.err
 		}
@@ -61,8 +58,9 @@ func (h *shop) measure(ctx context.Context, p plan, say func(string, ...any)) (r
 	stop := sync.OnceFunc(func() { close(over) })
 	defer stop()
 	client.Wait(ctx, 4*time.Second+2*h.shape.takes)
-	from := h.since()
+	from, idle := h.since(), h.processor()
 	client.Wait(ctx, p.measure)
+	r.leftBefore = left(shares(idle, h.processor(), h.since()-from))
 	r.capacity = float64(h.fulfilled(from, h.since())) / (h.since() - from).Seconds()
 	if ctx.Err() != nil || r.capacity == 0 {
 		return r, errors.Join(errors.New("no order was fulfilled while the capacity was measured"), ctx.Err())
@@ -86,10 +84,8 @@ func (h *shop) measure(ctx context.Context, p plan, say func(string, ...any)) (r
 	r.offered, r.held = h.pour(ctx, r.rate, p.burst, most)
 	client.Wait(ctx, p.burst-(h.since()-began))
 	ended := h.since()
-	r.processor = map[string]float64{}
-	for name, used := range h.processor() {
-		r.processor[name] = (used - before[name]).Seconds() / (ended - began).Seconds()
-	}
+	r.processor = shares(before, h.processor(), ended-began)
+	r.left = left(r.processor)
 	r.goodput = goodput(h.ends(), began, ended)
 	r.accepted = h.acceptedSince(began)
 	r.refused, r.unanswered, r.unhinted = h.answers()
@@ -143,6 +139,34 @@ func (h *shop) measure(ctx context.Context, p plan, say func(string, ...any)) (r
 	defer h.mu.Unlock()
 	r.memory, r.restarts = maps.Clone(h.memory), maps.Clone(h.restarts)
 	return r, ctx.Err()
+}
+
+// shares is what each process used of one processor between two looks.
+func shares(before, after map[string]time.Duration, span time.Duration) map[string]float64 {
+	all := map[string]float64{}
+	for name, used := range after {
+		all[name] = (used - before[name]).Seconds() / span.Seconds()
+	}
+	return all
+}
+
+// left is the share of the machine that others left to the system and this program.
+func left(of map[string]float64) float64 {
+	return 1 - min(0.9, of[everythingElse]/float64(runtime.NumCPU()))
+}
+
+// warm has some orders fulfilled at a time.
+func (h *shop) warm(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	orders, ctx := errgroup.WithContext(ctx)
+	for range warmUp {
+		orders.Go(func() error {
+			_, err := h.place(ctx)
+			return err
+		})
+	}
+	return orders.Wait()
 }
 
 // trial is one new order.
@@ -335,10 +359,8 @@ func (h *shop) settled(ctx context.Context) error {
 
 // watch offers a fixed number of orders and shows every ten seconds what became of them.
 func (h *shop) watch(ctx context.Context, p plan, out io.Writer) error {
-	for range warmUp {
-		if _, err := h.place(ctx); err != nil {
-			return err
-		}
+	if err := h.warm(ctx); err != nil {
+		return err
 	}
 	h.forget()
 	began, before := h.since(), h.count().fulfilled

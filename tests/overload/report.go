@@ -15,7 +15,7 @@ func show(all []result) string {
 		return ""
 	}
 	var b strings.Builder
-	t := figures.NewTable("orders a second", "capacity", "offered", "goodput, mean", "lowest 10 s", "of the capacity", "accepted", "refused", "other answers, or none")
+	t := figures.NewTable("orders a second", "capacity", "possible", "offered", "goodput, mean", "lowest 10 s", "of what is possible", "accepted", "refused", "other answers, or none")
 	for _, r := range all {
 		lowest := 0.0
 		if len(r.goodput) > 0 {
@@ -29,8 +29,8 @@ func show(all []result) string {
 				other += n
 			}
 		}
-		t.Row(r.shape.name, fmt.Sprintf("%.1f", r.capacity), fmt.Sprintf("%.0f", r.rate), fmt.Sprintf("%.1f", mean(r.goodput)), fmt.Sprintf("%.1f", lowest),
-			fmt.Sprintf("%.0f %%", 100*lowest/r.capacity), fmt.Sprint(r.accepted), fmt.Sprint(refused), fmt.Sprint(other))
+		t.Row(r.shape.name, fmt.Sprintf("%.1f", r.capacity), fmt.Sprintf("%.1f", r.possible()), fmt.Sprintf("%.0f", r.rate), fmt.Sprintf("%.1f", mean(r.goodput)), fmt.Sprintf("%.1f", lowest),
+			fmt.Sprintf("%.0f %%", 100*lowest/r.possible()), fmt.Sprint(r.accepted), fmt.Sprint(refused), fmt.Sprint(other))
 	}
 	b.WriteString(t.String() + "\n")
 	t = figures.NewTable("orders", "ended", "not fulfilled", "open", "last end after the burst", "a new order before: p50", "p95", "after: p50", "p95", "as before after")
