@@ -147,7 +147,7 @@ type letterAttempt struct {
 	Error   string    `json:"error,omitempty"`
 }
 
-func (l *Letters) show(e entry, now time.Time) letter {
+func (l *Letters) show(e entry) letter {
 	last := e.Parkings[len(e.Parkings)-1]
 	shown := letter{
 		Topic: e.Topic, EventID: e.EventID, Type: e.Type, Subject: e.Subject, Key: e.Key, State: string(e.State), Reason: e.Reason,
@@ -158,7 +158,7 @@ func (l *Letters) show(e entry, now time.Time) letter {
 		shown.Event = masked(e.Event, l.secret)
 	}
 	for i, a := range e.Attempts {
-		if a.Outcome == running && (e.Lease == nil || e.Lease.Attempt != a.ID || !now.Before(e.Lease.Until)) {
+		if a.Outcome == running && (e.Lease == nil || e.Lease.Attempt != a.ID || !l.leased(&e)) {
 			a.Outcome = interrupted
 		}
 		shown.Attempts[i] = letterAttempt{a.Actor, a.Reason, a.At, a.EndedAt, a.Outcome, a.Error}
@@ -254,7 +254,7 @@ func (l *Letters) listLetters(ctx context.Context, in *listInput) (*listOutput, 
 // newest reads a page of entries from the end of places.
 func (l *Letters) newest(ctx context.Context, in *listInput, places []place) (letters []letter, next string, err error) {
 	letters = []letter{}
-	now, size := time.Now(), 0
+	size := 0
 	for i, p := range slices.Backward(places) {
 		if len(letters) == in.Limit || size > maxPageBytes {
 			return letters, cursor(i+1, in.Topic), nil
@@ -267,7 +267,7 @@ func (l *Letters) newest(ctx context.Context, in *listInput, places []place) (le
 			return nil, "", err
 		}
 		if ok && (in.State == "" || in.State == string(e.State)) {
-			letters = append(letters, l.show(e, now))
+			letters = append(letters, l.show(e))
 			size += len(e.Event) + len(e.Raw)
 		}
 	}

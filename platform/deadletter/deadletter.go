@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"time"
 
+	"waybill/platform/clock"
 	"waybill/platform/eventing"
 	"waybill/platform/state"
 )
@@ -25,6 +26,8 @@ type Letters struct {
 	secret []string
 	// retention is how long a closed entry is kept; 0 is for ever.
 	retention time.Duration
+	// leases are the redrives under way, as this process saw them.
+	leases *clock.Sightings[string]
 	// receiver is set by Register, before anything is served.
 	receiver *eventing.Receiver
 }
@@ -32,7 +35,7 @@ type Letters struct {
 // New returns the letters kept in s. The values of members named secret, wherever they stand in an event, are kept and never
 // shown.
 func New(s state.Store, logger *slog.Logger, secret ...string) *Letters {
-	return &Letters{store: s, logger: logger, secret: secret}
+	return &Letters{store: s, logger: logger, secret: secret, leases: clock.NewSightings[string](time.Now)}
 }
 
 // KeepFor has every entry vanish some time after it was redriven or dismissed, unless it was opened again; 0 keeps it. It returns

@@ -570,6 +570,33 @@ func TestARedriveWhoseProcessDiedIsInterrupted(t *testing.T) {
 	})
 }
 
+// The process that died may have had a clock that was hours ahead, or behind.
+func TestALeaseOfAWrongClock(t *testing.T) {
+	t.Parallel()
+	for _, skew := range []time.Duration{5 * time.Hour, -5 * time.Hour} {
+		synctest.Test(t, func(t *testing.T) {
+			s := newService(t)
+			s.kept(t, parkedEvent("e1", "reason", parkedAt))
+			if _, err := s.letters.update(t.Context(), entryKey("orders", "e1"), func(e *entry) error {
+				at := time.Now().Add(skew)
+				e.begin(attempt{ID: "another process's", At: at, Outcome: running}, at.Add(leaseTime))
+				return nil
+			}); err != nil {
+				t.Fatal(err)
+			}
+			if skew > 0 {
+				if got := outcome(t, s.redrive(t, `"event_ids":["e1"]`)); got != running {
+					t.Errorf("%v ahead: at first sight it is %s", skew, got)
+				}
+				time.Sleep(leaseTime)
+			}
+			if got := outcome(t, s.redrive(t, `"event_ids":["e1"]`)); got != done {
+				t.Errorf("%v ahead: after the lease it is %s", skew, got)
+			}
+		})
+	}
+}
+
 func TestPages(t *testing.T) {
 	t.Parallel()
 	s := newService(t)

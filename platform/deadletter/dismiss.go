@@ -11,11 +11,11 @@ import (
 )
 
 // disposable refuses an entry that cannot be dismissed now.
-func (e *entry) disposable(now time.Time) error {
+func (l *Letters) disposable(e *entry) error {
 	if e.State == dismissed {
 		return refusal{alreadyGone, "it was dismissed before"}
 	}
-	return e.busy(now)
+	return l.busy(e)
 }
 
 // dismiss closes an entry whose event is not to be processed; it stays on record, and may still be redriven by its id. An
@@ -30,7 +30,7 @@ func (l *Letters) dismiss(ctx context.Context, topic, eventID string, o order) (
 		if slices.ContainsFunc(e.Attempts, func(known attempt) bool { return known.ID == a.ID }) {
 			return state.Keep // a lost reply: it was this one
 		}
-		if err := e.disposable(a.At); err != nil {
+		if err := l.disposable(e); err != nil {
 			return err
 		}
 		if o.dryRun {

@@ -77,19 +77,25 @@ func (r result) refused(err error) (result, error) {
 }
 
 // busy refuses an entry that is being redriven, or was.
-func (e *entry) busy(now time.Time) error {
+func (l *Letters) busy(e *entry) error {
 	switch {
 	case e.State == redriven:
 		return refusal{alreadyDone, "it was redriven before"}
-	case e.Lease != nil && now.Before(e.Lease.Until):
+	case l.leased(e):
 		return refusal{running, "another redrive of it has not ended"}
 	default:
 		return nil
 	}
 }
 
+// leased reports whether a redrive of the entry is believed to be under way. A lease that a clock ahead of this one wrote ends a
+// leaseTime after this process first saw it. Where a lease ends early, two redrives may be under way: handlers are idempotent.
+func (l *Letters) leased(e *entry) bool {
+	return e.Lease != nil && l.leases.Left(e.Lease.Attempt, e.Lease.Until, leaseTime) > 0
+}
+
 // ready refuses an entry that cannot be redriven now.
-func (l *Letters) ready(e *entry, now time.Time) error {
+func (l *Letters) ready(e *entry) error {
 	switch {
 	case e.State == redriven: // whatever it is
 	case e.Event == nil:
@@ -97,7 +103,7 @@ func (l *Letters) ready(e *entry, now time.Time) error {
 	case !l.receiver.Takes(e.Topic, e.Type):
 		return refusal{impossible, "this service has no handler for it"}
 	}
-	return e.busy(now)
+	return l.busy(e)
 }
 
 // redrive gives the entry's event to its handler and records the outcome. Once begun it does not end with ctx: it is for the
@@ -109,7 +115,7 @@ func (l *Letters) redrive(ctx context.Context, topic, eventID string, o order) (
 		e, err := l.get(ctx, key)
 		if err == nil {
 			r.Type = e.Type
-			err = l.ready(&e, time.Now())
+			err = l.ready(&e)
 		}
 		if err != nil {
 			return r.refused(err)
@@ -123,7 +129,7 @@ func (l *Letters) redrive(ctx context.Context, topic, eventID string, o order) (
 		if e.Lease != nil && e.Lease.Attempt == a.ID {
 			return nil // a lost reply: the lease is this attempt's
 		}
-		if err := l.ready(e, a.At); err != nil {
+		if err := l.ready(e); err != nil {
 			return err
 		}
 		e.begin(a, a.At.Add(leaseTime))

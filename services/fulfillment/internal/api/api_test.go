@@ -88,7 +88,8 @@ func (s *sagas) Approvals(_ context.Context, keep func(*journal.Entry) bool, _ i
 }
 
 func (s *sagas) Wait(e *journal.Entry) (journal.State, *journal.Wait) {
-	return e.State(now, time.Hour), e.Wait(now, time.Hour)
+	idle := now.Sub(e.LastMoved())
+	return e.State(idle, time.Hour), e.Wait(idle, time.Hour)
 }
 
 var now = time.Date(2026, time.March, 14, 9, 26, 53, 0, time.UTC)

@@ -106,9 +106,10 @@ type Announcement struct {
 // Started reports whether the order's saga was asked for.
 func (e *Entry) Started() bool { return !e.StartedAt.IsZero() }
 
-// LastStarted is when the saga was started, for the last time if it was started again.
+// LastStarted is when the saga was started, for the last time if it was started again. The clock of the process that started it
+// first may have been ahead, so the two times are not compared.
 func (e *Entry) LastStarted() time.Time {
-	if e.RestartedAt.After(e.StartedAt) {
+	if !e.RestartedAt.IsZero() {
 		return e.RestartedAt
 	}
 	return e.StartedAt
@@ -180,7 +181,8 @@ func (e *Entry) RequestApproval(at, expires time.Time) bool {
 }
 
 // Decide records a person's decision. The same decision of the same person again changes nothing; another one is refused, and
-// so is every decision on an order that was cancelled before.
+// so is every decision on an order that was cancelled before. The approval's ExpiresAt is the workflow engine's time, so it is not
+// compared with now: the time is up when the saga has recorded that, by Settle.
 func (e *Entry) Decide(approved bool, approver, reason string, now time.Time) (bool, error) {
 	if e.Approval == nil {
 		return false, &Error{Kind: NotFound, Code: "no_approval", Text: "No approval of this order was asked for."}
@@ -194,9 +196,6 @@ func (e *Entry) Decide(approved bool, approver, reason string, now time.Time) (b
 	if e.Cancelled() {
 		d := &Decision{Code: CodeCancelled, Reason: e.Cancellation.Reason, At: e.Cancellation.At}
 		return false, &Error{Kind: Conflict, Code: CodeCancelled, Text: d.sentence(), Decision: d}
-	}
-	if !now.Before(e.Approval.ExpiresAt) {
-		return false, &Error{Kind: Conflict, Code: CodeTimedOut, Text: "The approval ran out at " + e.Approval.ExpiresAt.Format(time.RFC3339) + "."}
 	}
 	d := Decision{Approved: approved, Approver: approver, Reason: reason, At: now.UTC()}
 	if !approved {
@@ -220,8 +219,8 @@ func (d *Decision) sentence() string {
 	}
 }
 
-// Settle ends the approval if it can be: by the decision that stands, by a cancellation, or because the time is up, which the
-// saga may know before this clock does.
+// Settle ends the approval if it can be: by a cancellation, or because the saga says that the time is up, which the workflow
+// engine's clock decides. An approval that was decided is not changed.
 func (e *Entry) Settle(expired bool, now time.Time) bool {
 	if e.Approval == nil || e.Approval.Decision != nil {
 		return false
@@ -229,7 +228,7 @@ func (e *Entry) Settle(expired bool, now time.Time) bool {
 	switch {
 	case e.Cancelled():
 		e.Approval.Decision = &Decision{Code: CodeCancelled, Reason: e.Cancellation.Reason, At: now.UTC()}
-	case expired || !now.Before(e.Approval.ExpiresAt):
+	case expired:
 		e.Approval.Decision = &Decision{Code: CodeTimedOut, At: now.UTC()}
 	default:
 		return false

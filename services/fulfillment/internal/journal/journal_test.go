@@ -28,10 +28,10 @@ func TestStates(t *testing.T) {
 	t.Parallel()
 	want := func(e *journal.Entry, minutes int, state journal.State, movedBy string) {
 		t.Helper()
-		if got := e.State(at(minutes), patience); got != state {
+		if got := e.State(at(minutes).Sub(e.LastMoved()), patience); got != state {
 			t.Errorf("after %d minutes it is %s, want %s", minutes, got, state)
 		}
-		wait := e.Wait(at(minutes), patience)
+		wait := e.Wait(at(minutes).Sub(e.LastMoved()), patience)
 		if movedBy == "" {
 			if wait != nil {
 				t.Errorf("after %d minutes it waits for %s", minutes, wait.For)
@@ -81,14 +81,28 @@ func TestDecisions(t *testing.T) {
 	if e.Settle(false, at(2)) || e.Approval.Decision != nil {
 		t.Error("an approval was settled that nobody decided")
 	}
-	if _, err := e.Decide(true, "approver@example.com", "", at(10)); code(err) != journal.CodeTimedOut {
-		t.Errorf("a decision after the time: %v", err)
+	if e.Settle(false, at(11)) {
+		t.Error("this process's clock ended an approval, want the workflow engine's")
+	}
+	late := *e.Approval
+	if changed, err := (&journal.Entry{StartedAt: start, Approval: &late}).Decide(true, "approver@example.com", "", at(11)); err != nil || !changed {
+		t.Errorf("a decision that comes before the saga recorded that the time is up: changed %v, %v", changed, err)
 	}
 	if !e.Settle(true, at(11)) || e.Settle(true, at(12)) {
 		t.Error("an approval that ran out was not settled once")
 	}
 	if _, err := e.Decide(true, "approver@example.com", "", at(9)); code(err) != "already_decided" {
 		t.Errorf("a decision after it had run out: %v", err)
+	}
+}
+
+// The process that started a saga first may have had a clock that was hours ahead.
+func TestARestartCountsWhateverTheFirstStartSays(t *testing.T) {
+	t.Parallel()
+	e := begun()
+	e.StartedAt = at(5 * 60)
+	if !e.Restart(at(10)) || !e.LastStarted().Equal(at(10)) {
+		t.Errorf("last started at %v, want %v", e.LastStarted(), at(10))
 	}
 }
 

@@ -43,8 +43,9 @@ type Step struct {
 	Error string
 }
 
-// State is the saga's state now; one that runs for longer than stuckAfter without waiting for anybody is stuck.
-func (e *Entry) State(now time.Time, stuckAfter time.Duration) State {
+// State is the saga's state, when nothing has happened for the time idle since LastMoved. A saga that has been idle for longer
+// than stuckAfter, and waits for nobody, is stuck.
+func (e *Entry) State(idle, stuckAfter time.Duration) State {
 	switch {
 	case e.Ended():
 		return Ended
@@ -52,15 +53,16 @@ func (e *Entry) State(now time.Time, stuckAfter time.Duration) State {
 		return NeedsAttention
 	case e.AwaitsApproval():
 		return Waiting
-	case now.Sub(e.lastMoved()) > stuckAfter:
+	case idle > stuckAfter:
 		return Stuck
 	default:
 		return Running
 	}
 }
 
-// lastMoved is the last time at which something happened that the journal knows of.
-func (e *Entry) lastMoved() time.Time {
+// LastMoved is the last time at which something happened that the journal knows of. It may be later than now: several processes
+// wrote those times.
+func (e *Entry) LastMoved() time.Time {
 	moved := e.LastStarted()
 	if e.Approval != nil && e.Approval.Decision != nil && e.Approval.Decision.At.After(moved) {
 		moved = e.Approval.Decision.At
@@ -74,9 +76,9 @@ func (e *Entry) lastMoved() time.Time {
 	return moved
 }
 
-// Wait says what the saga waits for; nil when it has ended.
-func (e *Entry) Wait(now time.Time, stuckAfter time.Duration) *Wait {
-	switch e.State(now, stuckAfter) {
+// Wait says what the saga waits for, with the times of State; nil when it has ended.
+func (e *Entry) Wait(idle, stuckAfter time.Duration) *Wait {
+	switch e.State(idle, stuckAfter) {
 	case NeedsAttention:
 		return &Wait{
 			For: "repair", Since: e.Halt.Since,
@@ -89,11 +91,11 @@ func (e *Entry) Wait(now time.Time, stuckAfter time.Duration) *Wait {
 		}
 	case Stuck:
 		return &Wait{
-			For: "the workflow engine", Since: e.lastMoved(),
+			For: "the workflow engine", Since: e.LastMoved(),
 			MovedBy: "a partner that answers again, or the watchdog, which wakes the saga and runs one anew that the engine lost or ended without an outcome",
 		}
 	case Running:
-		return &Wait{For: "its next step", Since: e.lastMoved(), MovedBy: "the saga itself; a step that fails is retried"}
+		return &Wait{For: "its next step", Since: e.LastMoved(), MovedBy: "the saga itself; a step that fails is retried"}
 	default:
 		return nil
 	}

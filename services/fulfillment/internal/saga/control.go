@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"waybill/contracts"
+	"waybill/platform/clock"
 	"waybill/platform/retryable"
 	"waybill/services/fulfillment/internal/journal"
 )
@@ -30,6 +31,8 @@ type Control struct {
 	stuckAfter time.Duration
 	logger     *slog.Logger
 	now        func() time.Time
+	// moved has when each saga was last seen to have moved.
+	moved *clock.Sightings[string]
 }
 
 // Engine is the part of the workflow client that is needed to start sagas, to wake them, and to end what cannot go on.
@@ -69,6 +72,7 @@ type ControlOptions struct {
 func NewControl(o ControlOptions) *Control {
 	return &Control{
 		engine: o.Engine, journal: o.Journal, events: o.Events, limits: o.Limits, stuckAfter: o.StuckAfter, logger: o.Logger, now: o.Now,
+		moved: clock.NewSightings[string](o.Now),
 	}
 }
 
@@ -157,6 +161,11 @@ func decoded[T contracts.Payload](data []byte) (payload T, err error) {
 	return payload, json.Unmarshal(data, &payload)
 }
 
+// atOnce is the time at which a saga starts: one that is past on every clock. Without a start time the engine's answer waits until
+// the saga has begun, which takes as long as the engine is busy. The time of this process's own clock would delay the saga by as
+// much as that clock is ahead of the engine's.
+var atOnce = time.Date(2000, time.January, 1, 0, 0, 0, 0, time.UTC)
+
 // schedule has the engine run the saga, and reports whether it ran already.
 func (c *Control) schedule(ctx context.Context, e *journal.Entry) (runs bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, engineTimeout)
@@ -169,7 +178,7 @@ func (c *Control) schedule(ctx context.Context, e *journal.Entry) (runs bool, er
 		in.Failure = &e.Halt.Failure
 	}
 	_, err = c.engine.ScheduleWorkflow(ctx, workflowFulfillOrder, workflow.WithInstanceID(e.Order.OrderID),
-		workflow.WithInput(in), workflow.WithStartTime(c.now()))
+		workflow.WithInput(in), workflow.WithStartTime(atOnce))
 	switch {
 	case err == nil:
 		return false, nil

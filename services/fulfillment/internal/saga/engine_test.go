@@ -114,23 +114,29 @@ var quick = saga.Limits{
 
 func newWorld(t *testing.T, limits saga.Limits) *world {
 	t.Helper()
+	return newWorldAt(t, limits, time.Now)
+}
+
+// newWorldAt is a world in which the service's clock is now. The engine has the machine's.
+func newWorldAt(t *testing.T, limits saga.Limits, now func() time.Time) *world {
+	t.Helper()
 	w := &world{t: t, store: state.NewMemory(), faults: faults{plan: map[string]*fault{}}}
-	w.stock = ledger.NewInventory(w.store, func(context.Context, inventory.Stock) error { return nil }, time.Now)
+	w.stock = ledger.NewInventory(w.store, func(context.Context, inventory.Stock) error { return nil }, now)
 	for _, product := range []string{"PROD-001", "PROD-002"} {
 		if _, err := w.stock.Set(t.Context(), product, initialStock); err != nil {
 			t.Fatal(err)
 		}
 	}
-	w.sagas = ledger.NewSagas(w.store, rand.Text(), time.Now)
+	w.sagas = ledger.NewSagas(w.store, rand.Text(), now)
 	logger := slog.New(slog.DiscardHandler)
 	w.client = startEngine(t, saga.Partners{
-		Payments:  faultyPayments{ledger.NewPayments(w.store, time.Now), &w.faults},
+		Payments:  faultyPayments{ledger.NewPayments(w.store, now), &w.faults},
 		Inventory: faultyInventory{w.stock, &w.faults},
-		Carrier:   faultyCarrier{ledger.NewCarrier(w.store, time.Now), &w.faults},
-		Journal:   faultyJournal{w.sagas, &w.faults}, Events: w, Logger: logger, Now: time.Now,
+		Carrier:   faultyCarrier{ledger.NewCarrier(w.store, now), &w.faults},
+		Journal:   faultyJournal{w.sagas, &w.faults}, Events: w, Logger: logger, Now: now,
 	})
 	w.starts = saga.NewControl(saga.ControlOptions{
-		Engine: reusing{w.client}, Journal: w.sagas, Events: w, Limits: limits, StuckAfter: time.Minute, Logger: logger, Now: time.Now,
+		Engine: reusing{w.client}, Journal: w.sagas, Events: w, Limits: limits, StuckAfter: time.Minute, Logger: logger, Now: now,
 	})
 	return w
 }

@@ -13,46 +13,68 @@ import (
 // engine keeps its promises by reminders, which are the scheduler's. A scheduler that lost its data, as it does when its disk
 // goes with its container, leaves workflows that look as if they were at work, and never go on. Their histories show it.
 
+// The times in a history are the engine's, whose clock is another process's. So the watchdog counts on its own clock: a promise
+// is overdue when this process has seen it open for longer than it may take.
+
 // promise is something that a workflow waits for.
 type promise struct {
 	what string
-	due  time.Time
+	// at is when it was made, takes how long it lasts.
+	at    time.Time
+	takes time.Duration
 	// child is the workflow whose end is waited for, if it is one.
 	child string
 }
 
-// lost names what a saga that began at a time waits for in vain: what was due before another time, and did not come. It is
-// empty when there is no such thing. An activity is due when it is scheduled, for it takes activityTimeout at most.
-func (c *Control) lost(ctx context.Context, instance string, began, before time.Time) (string, error) {
+// promiseKey names a promise: the instance and the number of the event that made it, or one of the two numbers below.
+type promiseKey struct {
+	instance string
+	event    int32
+}
+
+const (
+	startOf    int32 = -1
+	nextTurnOf int32 = -2
+)
+
+// lost names what a saga that began at a time waits for in vain: what is overdue by lostAfter. It is empty when there is no such
+// thing. An activity is due when it is scheduled, for it takes activityTimeout at most.
+func (w *Watchdog) lost(ctx context.Context, instance string, began time.Time) (string, error) {
 	bounded, cancel := context.WithTimeout(ctx, engineTimeout)
 	defer cancel()
-	history, err := c.engine.GetInstanceHistory(bounded, instance)
+	history, err := w.control.engine.GetInstanceHistory(bounded, instance)
 	if err != nil && !notFound(err) {
 		return "", fmt.Errorf("read the history of %s: %w", instance, engineFailed(err))
 	}
 	if err != nil || len(history.Events) == 0 {
-		return overdue(promise{what: "the start of " + instance, due: began}, before), nil
+		return w.missed(instance, startOf, promise{what: "the start of " + instance, at: began}), nil
 	}
 	events := history.Events
-	last := promise{what: "the next turn of " + instance, due: events[len(events)-1].GetTimestamp().AsTime()}
 	promises := open(events)
 	if len(promises) == 0 {
-		return overdue(last, before), nil
+		return w.missed(instance, nextTurnOf, promise{what: "the next turn of " + instance, at: events[len(events)-1].GetTimestamp().AsTime()}), nil
 	}
-	for _, p := range promises {
-		what := overdue(p, before)
-		if what != "" && p.child != "" {
-			what, err = c.lost(ctx, p.child, p.due, before)
+	lost := ""
+	for event, p := range promises { // all of them: each is first seen now
+		what := w.missed(instance, event, p)
+		if p.child != "" {
+			inside, err := w.lost(ctx, p.child, p.at)
+			if err != nil {
+				return "", err
+			}
+			if what != "" {
+				what = inside
+			}
 		}
-		if what != "" || err != nil {
-			return what, err
+		if what != "" {
+			lost = what
 		}
 	}
-	return "", nil
+	return lost, nil
 }
 
-func overdue(p promise, before time.Time) string {
-	if p.due.Before(before) {
+func (w *Watchdog) missed(instance string, event int32, p promise) string {
+	if w.promises.Seen(promiseKey{instance, event}, p.at)-p.takes > w.lostAfter {
 		return p.what
 	}
 	return ""
@@ -65,18 +87,18 @@ func open(events []*protos.HistoryEvent) map[int32]promise {
 		id, at := e.GetEventId(), e.GetTimestamp().AsTime()
 		switch {
 		case e.GetTaskScheduled() != nil:
-			promises[id] = promise{what: "the end of " + e.GetTaskScheduled().GetName(), due: at}
+			promises[id] = promise{what: "the end of " + e.GetTaskScheduled().GetName(), at: at}
 		case e.GetTaskCompleted() != nil:
 			delete(promises, e.GetTaskCompleted().GetTaskScheduledId())
 		case e.GetTaskFailed() != nil:
 			delete(promises, e.GetTaskFailed().GetTaskScheduledId())
 		case e.GetTimerCreated() != nil:
-			promises[id] = promise{what: "a timer", due: e.GetTimerCreated().GetFireAt().AsTime()}
+			promises[id] = promise{what: "a timer", at: at, takes: e.GetTimerCreated().GetFireAt().AsTime().Sub(at)}
 		case e.GetTimerFired() != nil:
 			delete(promises, e.GetTimerFired().GetTimerId())
 		case e.GetChildWorkflowInstanceCreated() != nil:
 			child := e.GetChildWorkflowInstanceCreated()
-			promises[id] = promise{what: "the end of " + child.GetName(), due: at, child: child.GetInstanceId()}
+			promises[id] = promise{what: "the end of " + child.GetName(), at: at, child: child.GetInstanceId()}
 		case e.GetChildWorkflowInstanceCompleted() != nil:
 			delete(promises, e.GetChildWorkflowInstanceCompleted().GetTaskScheduledId())
 		case e.GetChildWorkflowInstanceFailed() != nil:

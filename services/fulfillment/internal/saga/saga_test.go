@@ -775,28 +775,6 @@ func TestAnApprovalOutlastsALostSaga(t *testing.T) {
 	}
 }
 
-// The timer of an approval can be lost too, while the engine has the saga: the watchdog wakes it when the time is up.
-func TestAnApprovalRunsOutWithoutItsTimer(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t, quick)
-	order := aLargeOrder("ORDER-1")
-	w.start(order)
-	w.until(order, "an approval", (*journal.Entry).AwaitsApproval)
-	_, err := w.sagas.Change(t.Context(), order.OrderID, func(e *journal.Entry) (bool, error) {
-		e.Approval.ExpiresAt = time.Now().Add(-time.Second)
-		return true, nil
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := saga.NewWatchdog(w.starts, 0, time.Minute).Look(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if result := w.end(order); result.Code != journal.CodeTimedOut {
-		t.Errorf("result %+v, want %s", result, journal.CodeTimedOut)
-	}
-}
-
 // A saga that stood still for a repair stands still again, for the same repair.
 func TestAHaltOutlastsALostSaga(t *testing.T) {
 	t.Parallel()

@@ -37,7 +37,7 @@ var errEnough = errors.New("enough")
 // there are more.
 func (c *Control) List(ctx context.Context, state journal.State, limit int) (entries []journal.Entry, more bool, err error) {
 	return c.list(ctx, c.journal.Open, limit, func(e *journal.Entry) bool {
-		now := e.State(c.now(), c.stuckAfter)
+		now := e.State(c.idle(e), c.stuckAfter)
 		return e.Started() && now != journal.Ended && (state == "" || now == state)
 	})
 }
@@ -78,8 +78,13 @@ func (c *Control) list(ctx context.Context, each func(context.Context, visitor) 
 
 // Wait says what a saga waits for now, and State what it is about.
 func (c *Control) Wait(e *journal.Entry) (journal.State, *journal.Wait) {
-	now := c.now()
-	return e.State(now, c.stuckAfter), e.Wait(now, c.stuckAfter)
+	idle := c.idle(e)
+	return e.State(idle, c.stuckAfter), e.Wait(idle, c.stuckAfter)
+}
+
+// idle is for how long nothing has happened about a saga.
+func (c *Control) idle(e *journal.Entry) time.Duration {
+	return c.moved.Age(e.Order.OrderID, e.LastMoved())
 }
 
 // steps reads a workflow's steps from its history, those of the workflows that it called in their place.

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"time"
 
+	"waybill/platform/clock"
 	"waybill/platform/retryable"
 	"waybill/services/fulfillment/internal/journal"
 )
@@ -20,12 +21,22 @@ type Watchdog struct {
 	grace time.Duration
 	// lostAfter is how long something that a saga waits for may be overdue until it counts as lost.
 	lostAfter time.Duration
+	// started, approvals and promises have what this process saw of each saga: its last start, the end of its approval, and what
+	// the engine promised it. All these times were written by other processes.
+	started, approvals *clock.Sightings[string]
+	promises           *clock.Sightings[promiseKey]
+	// woken has, for each saga whose approval is overdue, the age of that at which it is woken again.
+	woken map[string]time.Duration
 }
 
 // NewWatchdog returns a Watchdog over all sagas of control that were started longer ago than grace. What a saga waits for
 // counts as lost when it is overdue by lostAfter, which is to be some times as long as an activity may take.
 func NewWatchdog(control *Control, grace, lostAfter time.Duration) *Watchdog {
-	return &Watchdog{control, grace, lostAfter}
+	return &Watchdog{
+		control: control, grace: grace, lostAfter: lostAfter,
+		started: clock.NewSightings[string](control.now), approvals: clock.NewSightings[string](control.now),
+		promises: clock.NewSightings[promiseKey](control.now), woken: map[string]time.Duration{},
+	}
 }
 
 // Run looks at every open saga now and at every interval, until ctx ends.
@@ -66,6 +77,7 @@ func (w *Watchdog) Look(ctx context.Context) error {
 		for i := range entries {
 			e := &entries[i]
 			if e.Ended() {
+				delete(w.woken, e.Order.OrderID)
 				ended = append(ended, e.Order.OrderID)
 				continue
 			}
@@ -80,6 +92,12 @@ func (w *Watchdog) Look(ctx context.Context) error {
 		}
 		return ended, nil
 	})
+	if open == nil { // else it did not see every saga
+		w.started.Tidy()
+		w.approvals.Tidy()
+		w.promises.Tidy()
+		c.moved.Tidy()
+	}
 	return errors.Join(approvals, open)
 }
 
@@ -89,8 +107,8 @@ const maxEnding = 100
 
 func (w *Watchdog) see(ctx context.Context, e *journal.Entry, ending *int) error {
 	c := w.control
-	now := c.now()
-	if !e.Started() || now.Sub(e.LastStarted()) < w.grace {
+	idle, age := c.idle(e), w.started.Age(e.Order.OrderID, e.LastStarted())
+	if !e.Started() || age < w.grace {
 		return nil
 	}
 	id := slog.String("order_id", e.Order.OrderID)
@@ -102,11 +120,11 @@ func (w *Watchdog) see(ctx context.Context, e *journal.Entry, ending *int) error
 		c.logger.WarnContext(ctx, "a saga that had not ended was not at work and was started again", id)
 		return nil
 	}
-	overdue := e.AwaitsApproval() && now.Sub(e.Approval.ExpiresAt) > w.grace
+	overdue := w.overdue(e)
 	// Whoever waits for a person may do so for long, and is looked at when that person has decided, or the time is up.
 	waiting := e.AwaitsApproval() && !overdue || e.Halted()
-	if !waiting && now.Sub(e.LastStarted()) > w.lostAfter && *ending < maxEnding {
-		lost, err := c.lost(ctx, e.Order.OrderID, e.LastStarted(), now.Add(-w.lostAfter))
+	if !waiting && age > w.lostAfter && *ending < maxEnding {
+		lost, err := w.lost(ctx, e.Order.OrderID, e.LastStarted())
 		if err != nil {
 			return err
 		}
@@ -117,14 +135,37 @@ func (w *Watchdog) see(ctx context.Context, e *journal.Entry, ending *int) error
 			return c.end(ctx, e.Order.OrderID)
 		}
 	}
-	stuck := e.State(now, c.stuckAfter) == journal.Stuck
+	stuck := e.State(idle, c.stuckAfter) == journal.Stuck
 	if stuck {
-		c.logger.ErrorContext(ctx, "a saga should have ended by now", id, slog.Time("since", e.Wait(now, c.stuckAfter).Since))
+		c.logger.ErrorContext(ctx, "a saga should have ended by now", id, slog.Time("since", e.LastMoved()))
 	}
-	if stuck || overdue || decided(e) {
+	if stuck || overdue && w.wakeAgain(e) || decided(e) {
 		return c.wake(ctx, e.Order.OrderID)
 	}
 	return nil
+}
+
+// overdue reports whether an approval should have run out by now. Both its times are the engine's, so it lasts no longer than
+// their difference from when it was first seen.
+func (w *Watchdog) overdue(e *journal.Entry) bool {
+	if !e.AwaitsApproval() {
+		delete(w.woken, e.Order.OrderID)
+		return false
+	}
+	a := e.Approval
+	return -w.approvals.Left(e.Order.OrderID, a.ExpiresAt, a.ExpiresAt.Sub(a.RequestedAt)) > w.grace
+}
+
+// wakeAgain reports whether a saga whose approval is overdue is to be woken now. It is woken less and less often: where this
+// clock is ahead of the engine's, the approval is not overdue for the engine, and each call makes the saga's history longer.
+func (w *Watchdog) wakeAgain(e *journal.Entry) bool {
+	a := e.Approval
+	late := -w.approvals.Left(e.Order.OrderID, a.ExpiresAt, a.ExpiresAt.Sub(a.RequestedAt))
+	if late < w.woken[e.Order.OrderID] {
+		return false
+	}
+	w.woken[e.Order.OrderID] = 2 * late
+	return true
 }
 
 // decided reports whether the journal holds a decision that the saga may not have heard of.

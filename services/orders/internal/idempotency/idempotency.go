@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"waybill/platform/clock"
 	"waybill/platform/state"
 	"waybill/services/orders/internal/recent"
 )
@@ -53,14 +54,16 @@ type Keys struct {
 	ttl     time.Duration
 	logger  *slog.Logger
 	// done holds the attempts of this process that did their work to its end.
-	done    *recent.Set[attempt]
+	done *recent.Set[attempt]
+	// leases are those of other processes, as this one saw them.
+	leases  *clock.Sightings[string]
 	mu      sync.Mutex
 	running map[string]struct{}
 }
 
 // New returns Keys that are remembered for ttl. Process must be unlike that of every other process, earlier ones included.
 func New(store state.Store, process string, ttl time.Duration, logger *slog.Logger) *Keys {
-	return &Keys{store: store, process: process, ttl: ttl, logger: logger, done: recent.NewSet[attempt](remembered), running: map[string]struct{}{}}
+	return &Keys{store: store, process: process, ttl: ttl, logger: logger, done: recent.NewSet[attempt](remembered), leases: clock.NewSightings[string](time.Now), running: map[string]struct{}{}}
 }
 
 // record is what the store holds for a key. It is written when the work begins and says nothing of its end: that it was
@@ -138,9 +141,10 @@ func (k *Keys) takeOver(ctx context.Context, key string, mine record, shown func
 	if done || err != nil {
 		return found.record, err == nil, err
 	}
-	if found.Process != k.process && time.Now().Before(found.Until) {
+	if found.Process != k.process && k.leases.Left(key, found.Until, Lease) > 0 {
 		return record{}, false, ErrRunning
 	}
+	k.leases.Forget(key)
 	mine.Subject = found.Subject
 	err = k.store.Replace(ctx, key, mine, found.etag, state.TTL(k.ttl))
 	if errors.Is(err, state.ErrConflict) {

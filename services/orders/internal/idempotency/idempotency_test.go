@@ -2,6 +2,7 @@ package idempotency_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"log/slog"
 	"slices"
@@ -104,6 +105,50 @@ func TestTheWorkOfADeadProcess(t *testing.T) {
 			t.Errorf("when another one has done it: %s, %v, worked on %v", got, err, m)
 		}
 	})
+}
+
+// elsewhere is the store as a process writes to it whose clock is not this one's.
+type elsewhere struct {
+	*state.Memory
+	ahead time.Duration
+}
+
+func (e elsewhere) Create(ctx context.Context, key string, doc any, options ...state.Option) error {
+	text, err := json.Marshal(doc)
+	if err != nil {
+		return err
+	}
+	var record map[string]any
+	if err := json.Unmarshal(text, &record); err != nil {
+		return err
+	}
+	record["running_until"] = time.Now().Add(idempotency.Lease + e.ahead)
+	return e.Memory.Create(ctx, key, record, options...)
+}
+
+// A lease lasts no longer than a lease, whatever the clock was of the process that died.
+func TestALeaseOfAWrongClock(t *testing.T) {
+	t.Parallel()
+	for _, ahead := range []time.Duration{5 * time.Hour, -5 * time.Hour} {
+		synctest.Test(t, func(t *testing.T) {
+			s := state.NewMemory()
+			func() {
+				defer func() { _ = recover() }()
+				_, _ = process(elsewhere{s, ahead}, "a").Do(t.Context(), "key", request, "one", unseen(func(context.Context, string) error { panic("dead") }))
+			}()
+			b := process(s, "b")
+			var m made
+			if ahead > 0 {
+				if _, err := b.Do(t.Context(), "key", request, "two", m.work()); !errors.Is(err, idempotency.ErrRunning) {
+					t.Errorf("%v ahead, at first sight: %v", ahead, err)
+				}
+				time.Sleep(idempotency.Lease)
+			}
+			if got, err := b.Do(t.Context(), "key", request, "two", m.work()); err != nil || got != "one" {
+				t.Errorf("%v ahead, after the lease: %s, %v", ahead, got, err)
+			}
+		})
+	}
 }
 
 // TestAProcessThatWasSlow: the note of one that lost its lease does not touch the record of the one that took over.

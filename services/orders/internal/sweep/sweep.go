@@ -196,6 +196,8 @@ func (s *Sweeper) wait(id order.ID, o *order.Order, now time.Time) wait {
 	if o.WaitsForPerson() {
 		w.pause = max(longestPause, s.Patience)
 	}
-	w.due = updated.Add(w.pause)
+	// Another process may have written that time, or this one before its clock was set. So it shortens the pause and never makes it
+	// longer, and from now on this process's monotonic clock counts.
+	w.due = now.Add(min(max(0, updated.Add(w.pause).Sub(now)), w.pause))
 	return w
 }

@@ -218,6 +218,29 @@ func TestAskingGrowsRarer(t *testing.T) {
 	})
 }
 
+// The process that last changed an order may have had a clock that was hours ahead, or behind.
+func TestAnOrderThatAWrongClockChanged(t *testing.T) {
+	t.Parallel()
+	for skew, want := range map[time.Duration][]time.Duration{
+		// Looked at every 10 seconds, and asked about 15 seconds after it was first seen; or at once, and 30 seconds after that.
+		5 * time.Hour:  {30 * time.Second, time.Minute},
+		-5 * time.Hour: {10 * time.Second, 40 * time.Second},
+	} {
+		inWorld(t, func(w *world) {
+			w.learn("o-1", func(o *order.Order) {
+				o.Step(cause("step"), contracts.StepCompleted{Step: contracts.StepValidatePayment}, time.Now().Add(skew))
+			})
+			got := make([]time.Duration, 0, len(want))
+			for _, a := range w.pass(75 * time.Second) {
+				got = append(got, a.After)
+			}
+			if diff := cmp.Diff(want, got); diff != "" {
+				w.t.Errorf("a clock that is %v ahead: asked after (-want +got):\n%s", skew, diff)
+			}
+		})
+	}
+}
+
 func TestAnOrderThatMovesIsNotAskedAbout(t *testing.T) {
 	t.Parallel()
 	inWorld(t, func(w *world) {

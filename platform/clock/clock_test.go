@@ -1,0 +1,110 @@
+package clock
+
+import (
+	"testing"
+	"time"
+)
+
+// world is a wall clock that can be set, and a monotonic one that cannot.
+type world struct {
+	wall    time.Time
+	elapsed time.Duration
+}
+
+func (w *world) pass(d time.Duration) {
+	w.wall = w.wall.Add(d)
+	w.elapsed += d
+}
+
+func (w *world) sightings() *Sightings[string] {
+	s := NewSightings[string](func() time.Time { return w.wall })
+	s.elapsed = func() time.Duration { return w.elapsed }
+	return s
+}
+
+var noon = time.Date(2026, time.March, 14, 12, 0, 0, 0, time.UTC)
+
+func check(t *testing.T, what string, got, want time.Duration) {
+	t.Helper()
+	if got != want {
+		t.Errorf("%s: %v, want %v", what, got, want)
+	}
+}
+
+// A record is as old as its stored time says, and a time in the future counts as now.
+func TestAge(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name   string
+		writer time.Duration // by how much the writer's clock was ahead
+		want   time.Duration // the age after a minute
+	}{
+		{"the same clock", 0, time.Minute},
+		{"a writer that is behind", -5 * time.Hour, 5*time.Hour + time.Minute},
+		{"a writer that is ahead", 5 * time.Hour, time.Minute},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			w := &world{wall: noon}
+			s, stored := w.sightings(), noon.Add(c.writer)
+			check(t, "at first sight", s.Age("ORD-1001", stored), c.want-time.Minute)
+			check(t, "seen", s.Seen("ORD-1001", stored), 0)
+			w.pass(time.Minute)
+			check(t, "after a minute", s.Age("ORD-1001", stored), c.want)
+			check(t, "seen after a minute", s.Seen("ORD-1001", stored), time.Minute)
+			check(t, "a changed record", s.Seen("ORD-1001", stored.Add(time.Second)), 0)
+		})
+	}
+}
+
+// A clock that is set while the process runs changes nothing about what the process has seen.
+func TestASetClock(t *testing.T) {
+	t.Parallel()
+	for _, step := range []time.Duration{5 * time.Hour, -5 * time.Hour} {
+		w := &world{wall: noon}
+		s, stored := w.sightings(), noon.Add(time.Minute)
+		check(t, "left at first sight", s.Left("ORD-1001", stored, time.Hour), time.Minute)
+		w.wall = w.wall.Add(step)
+		check(t, "left after the step", s.Left("ORD-1001", stored, time.Hour), time.Minute)
+		check(t, "age after the step", s.Age("ORD-1001", stored), 0)
+		w.pass(2 * time.Minute)
+		check(t, "left two minutes later", s.Left("ORD-1001", stored, time.Hour), -time.Minute)
+		check(t, "age two minutes later", s.Age("ORD-1001", stored), 2*time.Minute)
+	}
+}
+
+// A time that another clock wrote is waited for no longer than it can have been meant.
+func TestLeftIsBounded(t *testing.T) {
+	t.Parallel()
+	w := &world{wall: noon}
+	s := w.sightings()
+	w.pass(time.Hour)
+	check(t, "a time far ahead", s.Left("ORD-1001", w.wall.Add(5*time.Hour), time.Minute), time.Minute)
+	if left := s.Left("ORD-1003", time.Time{}, time.Minute); left >= 0 {
+		t.Errorf("the zero time: %v left, want none", left)
+	}
+	check(t, "a time that has come", s.Left("ORD-1002", w.wall.Add(-time.Second), time.Minute), -time.Second)
+}
+
+func TestForgetting(t *testing.T) {
+	t.Parallel()
+	w := &world{wall: noon}
+	s := w.sightings()
+	s.limit = 2
+	s.Seen("ORD-1001", noon)
+	s.Seen("ORD-1002", noon)
+	s.Tidy()
+	w.pass(time.Minute)
+	s.Seen("ORD-1001", noon)
+	s.Tidy()
+	check(t, "asked about again", s.Seen("ORD-1001", noon), time.Minute)
+	check(t, "not asked about", s.Seen("ORD-1002", noon), 0)
+	s.Seen("ORD-1003", noon)
+	if len(s.seen) > s.limit {
+		t.Errorf("%d are remembered, want at most %d", len(s.seen), s.limit)
+	}
+	s.Forget("ORD-1003")
+	if len(s.seen) != 0 {
+		t.Errorf("%d are remembered, want none", len(s.seen))
+	}
+}

@@ -1,0 +1,202 @@
+package saga_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/dapr/durabletask-go/api/protos"
+	"github.com/dapr/durabletask-go/workflow"
+	"google.golang.org/protobuf/types/known/timestamppb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"waybill/services/fulfillment/internal/journal"
+	"waybill/services/fulfillment/internal/saga"
+)
+
+// wrongClock is a service's clock that is ahead of the engine's, or behind it, and can be set.
+type wrongClock struct{ ahead atomic.Int64 }
+
+func ahead(d time.Duration) *wrongClock {
+	c := &wrongClock{}
+	c.ahead.Store(int64(d))
+	return c
+}
+
+func (c *wrongClock) now() time.Time { return time.Now().Add(time.Duration(c.ahead.Load())) }
+
+// skews are by how much the service's clock is ahead of the engine's.
+var skews = []time.Duration{0, 5 * time.Hour, -5 * time.Hour, 100 * 24 * time.Hour}
+
+// The service's clock decides neither when a saga starts nor until when a person can decide.
+func TestASagaOfAServiceWithAWrongClock(t *testing.T) {
+	t.Parallel()
+	for _, skew := range skews {
+		t.Run(skew.String(), func(t *testing.T) {
+			t.Parallel()
+			w := newWorldAt(t, quick, ahead(skew).now)
+			order := aLargeOrder("ORDER-1")
+			w.start(order)
+			w.until(order, "an approval", (*journal.Entry).AwaitsApproval)
+			// The watchdog may wake the saga when this clock says that the time is up. The engine's clock does not say so.
+			watchdog := saga.NewWatchdog(w.starts, 0, time.Minute)
+			for range 3 {
+				if err := watchdog.Look(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if _, err := w.starts.Decide(t.Context(), order.OrderID, true, "approver@example.com", "Known customer."); err != nil {
+				t.Fatal(err)
+			}
+			if result := w.end(order); result.Outcome != journal.Completed {
+				t.Errorf("result %+v, want %s", result, journal.Completed)
+			}
+			if e := w.until(order, "an end", (*journal.Entry).Ended); e.Restarts != 0 {
+				t.Errorf("it was started again %d times", e.Restarts)
+			}
+		})
+	}
+}
+
+// The engine's timer ends an approval, whatever the service's clock says.
+func TestAnApprovalRunsOutByTheEnginesClock(t *testing.T) {
+	t.Parallel()
+	for _, skew := range skews {
+		t.Run(skew.String(), func(t *testing.T) {
+			t.Parallel()
+			limits := quick
+			limits.Approval = time.Millisecond
+			w := newWorldAt(t, limits, ahead(skew).now)
+			order := aLargeOrder("ORDER-1")
+			if result := w.fulfill(order); result.Code != journal.CodeTimedOut {
+				t.Errorf("result %+v, want %s", result, journal.CodeTimedOut)
+			}
+		})
+	}
+}
+
+// A saga that a process started whose clock was ahead is watched like any other.
+func TestTheWatchdogSeesASagaThatStartedInTheFuture(t *testing.T) {
+	t.Parallel()
+	clock := ahead(5 * time.Hour)
+	w := newWorldAt(t, quick, clock.now)
+	order := aLargeOrder("ORDER-1")
+	w.start(order)
+	w.until(order, "an approval", (*journal.Entry).AwaitsApproval)
+	if err := w.lose(order); err != nil {
+		t.Fatal(err)
+	}
+	clock.ahead.Store(0)
+	const grace = 30 * time.Second
+	watchdog := saga.NewWatchdog(w.starts, grace, time.Minute)
+	look := func(after time.Duration, restarts int) {
+		t.Helper()
+		clock.ahead.Store(int64(after))
+		if err := watchdog.Look(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if e, _ := w.sagas.Get(t.Context(), order.OrderID); e.Restarts != restarts {
+			t.Fatalf("%v after it was first seen it was started again %d times, want %d", after, e.Restarts, restarts)
+		}
+	}
+	look(0, 0)
+	look(grace+time.Second, 1)
+	// It is stuck, or not, by the time since this process saw it.
+	if _, err := w.sagas.Change(t.Context(), order.OrderID, func(e *journal.Entry) (bool, error) {
+		e.Approval = nil
+		e.StartedAt, e.RestartedAt = time.Now().Add(9*time.Hour), time.Now().Add(9*time.Hour)
+		return true, nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	for after, want := range map[time.Duration]journal.State{0: journal.Running, 2 * time.Minute: journal.Stuck} {
+		clock.ahead.Store(0)
+		e, err := w.sagas.Get(t.Context(), order.OrderID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		e.RestartedAt = e.RestartedAt.Add(after) // each is a sighting of its own
+		w.starts.Wait(&e)
+		clock.ahead.Store(int64(after))
+		if state, _ := w.starts.Wait(&e); state != want {
+			t.Errorf("%v after it was first seen it is %s, want %s", after, state, want)
+		}
+	}
+}
+
+// history is an engine with one saga at work, whose clock is not this process's.
+type history struct {
+	workflow.Client
+
+	events []*protos.HistoryEvent
+	ended  atomic.Int64
+}
+
+func (h *history) FetchWorkflowMetadata(context.Context, string, ...workflow.FetchWorkflowMetadataOptions) (*workflow.WorkflowMetadata, error) {
+	return &workflow.WorkflowMetadata{RuntimeStatus: workflow.StatusRunning}, nil
+}
+
+func (h *history) GetInstanceHistory(context.Context, string, ...workflow.GetInstanceHistoryOptions) (*workflow.GetInstanceHistoryResponse, error) {
+	return &workflow.GetInstanceHistoryResponse{Events: h.events}, nil
+}
+
+func (h *history) TerminateWorkflow(context.Context, string, ...workflow.TerminateOptions) error {
+	h.ended.Add(1)
+	return nil
+}
+
+func (h *history) RaiseEvent(context.Context, string, string, ...workflow.RaiseEventOptions) error {
+	return nil
+}
+
+// A promise of the engine counts as lost when this process has seen it open for too long, whatever the two clocks say.
+func TestWhatTheEngineLostIsCountedOnOneClock(t *testing.T) {
+	t.Parallel()
+	for _, skew := range skews {
+		for _, timer := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%v timer=%v", skew, timer), func(t *testing.T) {
+				t.Parallel()
+				const takes = 10 * time.Minute
+				scheduled := &protos.HistoryEvent{EventId: 3, Timestamp: timestamppb.Now()}
+				overdueAfter := time.Duration(0)
+				if timer {
+					overdueAfter = takes
+					scheduled.EventType = &protos.HistoryEvent_TimerCreated{TimerCreated: &protos.TimerCreatedEvent{FireAt: timestamppb.New(time.Now().Add(takes))}}
+				} else {
+					scheduled.EventType = &protos.HistoryEvent_TaskScheduled{TaskScheduled: &protos.TaskScheduledEvent{Name: "ValidatePayment", Input: wrapperspb.String("{}")}}
+				}
+				engine := &history{events: []*protos.HistoryEvent{scheduled}}
+				clock := ahead(skew)
+				w := newWorldAt(t, quick, clock.now)
+				order := anOrder("ORDER-1")
+				if _, _, err := w.sagas.Begin(t.Context(), order); err != nil {
+					t.Fatal(err)
+				}
+				control := saga.NewControl(saga.ControlOptions{
+					Engine: engine, Journal: w.sagas, Events: w, Limits: quick, StuckAfter: time.Hour, Logger: slog.New(slog.DiscardHandler), Now: clock.now,
+				})
+				const lostAfter = 2 * time.Minute
+				watchdog := saga.NewWatchdog(control, 0, lostAfter)
+				passed := time.Duration(0)
+				look := func(pass time.Duration, want int64) {
+					t.Helper()
+					passed += pass
+					clock.ahead.Store(int64(skew + passed))
+					if err := watchdog.Look(t.Context()); err != nil {
+						t.Fatal(err)
+					}
+					if got := engine.ended.Load(); got != want {
+						t.Fatalf("after %v it was ended %d times, want %d", passed, got, want)
+					}
+				}
+				look(0, 0)
+				look(lostAfter+time.Second, 0) // old enough: its history is read
+				look(overdueAfter+lostAfter-time.Second, 0)
+				look(2*time.Second, 1)
+			})
+		}
+	}
+}
