@@ -408,7 +408,7 @@ func TestAlertsForTheOperators(t *testing.T) {
 	w.taken(contracts.TopicInventory, "PROD-001:stock:3", stock(8, 0, 3))
 	w.taken(contracts.TopicInventory, "PROD-001:stock:4", stock(0, 5, 4))
 	w.taken(contracts.TopicFulfillment, "a1", contracts.ApprovalRequested{OrderID: "ORD-1", CustomerID: "CUST-123", TotalAmount: 6000_0000, Currency: "USD", RequestedAt: at, ExpiresAt: at.Add(time.Hour)})
-	w.taken(contracts.TopicFulfillment, "a2", contracts.ApprovalRequested{OrderID: "ORD-2", CustomerID: "CUST-123", TotalAmount: 6000_0000, Currency: "USD", RequestedAt: at, ExpiresAt: at.Add(-time.Hour)})
+	w.taken(contracts.TopicFulfillment, "a2", contracts.ApprovalRequested{OrderID: "ORD-2", CustomerID: "CUST-123", TotalAmount: 6000_0000, Currency: "USD", RequestedAt: at, ExpiresAt: at.Add(-25 * time.Hour)})
 	w.taken(contracts.TopicFulfillment, "f1", contracts.FulfillmentFailed{OrderID: "ORD-3", CustomerID: "CUST-123", FailedAt: at})
 	w.taken(contracts.TopicFulfillment, "f2", contracts.FulfillmentFailed{OrderID: "ORD-3", CustomerID: "CUST-123", NotUndone: []string{contracts.StepRefundPayment}, FailedAt: at})
 	got := make([]string, 0, len(w.courier.accepted))

@@ -19,7 +19,7 @@ import (
 
 // Binding is the part of Dapr's client that is used here.
 type Binding interface {
-	InvokeOutputBinding(ctx context.Context, in *dapr.InvokeBindingRequest) error
+	InvokeBinding(ctx context.Context, in *dapr.InvokeBindingRequest) (*dapr.BindingEvent, error)
 }
 
 // createOperation is what both bindings call sending.
@@ -58,10 +58,14 @@ func (c *Email) Send(ctx context.Context, to contracts.Contact, m message.Outgoi
 		return ctx.Err()
 	}
 	// Every key that can differ is given each time: what is left out keeps the value of the request before.
-	return invoke(ctx, c.binding, &dapr.InvokeBindingRequest{
+	_, err = invoke(ctx, c.binding, &dapr.InvokeBindingRequest{
 		Name: c.component, Operation: createOperation, Data: []byte(m.Body),
 		Metadata: map[string]string{"emailTo": address, "subject": m.Subject},
 	})
+	if refusal := mailRefusal(err); refusal != nil {
+		return refusal
+	}
+	return err
 }
 
 // SMS sends text messages through Dapr's Twilio binding, or through its HTTP binding to a receiver that stands for Twilio.
@@ -82,24 +86,35 @@ func (c *SMS) Send(ctx context.Context, to contracts.Contact, m message.Outgoing
 	if !contact.ValidPhone(to.Phone) {
 		return &message.Refusal{Code: message.CodeInvalidAddress, Text: "The known phone number cannot be used: it is not in E.164 form, such as +12065550123."}
 	}
-	return invoke(ctx, c.binding, &dapr.InvokeBindingRequest{
+	answer, err := invoke(ctx, c.binding, &dapr.InvokeBindingRequest{
 		Name: c.component, Operation: createOperation, Data: []byte(m.Body),
 		Metadata: map[string]string{
 			"toNumber": to.Phone, "To-Number": to.Phone, "Notification-Id": m.ID, "Content-Type": "text/plain; charset=utf-8",
+			// The HTTP binding answers with status and headers instead of an error without them.
+			"errorIfNot2XX": "false",
 		},
 	})
+	return textVerdict(answer, err)
 }
 
-func invoke(ctx context.Context, b Binding, in *dapr.InvokeBindingRequest) error {
-	err := b.InvokeOutputBinding(ctx, in)
+// invoke calls the binding and returns its answer's metadata, in which the HTTP binding has the status and the headers.
+func invoke(ctx context.Context, b Binding, in *dapr.InvokeBindingRequest) (map[string]string, error) {
+	answer, err := b.InvokeBinding(ctx, in)
 	switch {
+	case err == nil && answer == nil:
+		return nil, nil
 	case err == nil:
-		return nil
+		return answer.Metadata, nil
 	case ctx.Err() != nil, status.Code(err) == codes.DeadlineExceeded:
-		return fmt.Errorf("call binding %s: %w", in.Name, errors.Join(context.DeadlineExceeded, redacted(err)))
+		return nil, noAnswer()
 	default:
-		return fmt.Errorf("call binding %s: %w", in.Name, redacted(err))
+		return nil, fmt.Errorf("call binding %s: %w", in.Name, redacted(err))
 	}
+}
+
+// noAnswer is the fault of a call that did not come to its end in time.
+func noAnswer() error {
+	return &message.Later{Text: "The channel did not answer in time; whether it took the message is not known.", Stalled: true}
 }
 
 // addresses finds what may be a customer's: mail addresses, numbers that can be called, URLs.

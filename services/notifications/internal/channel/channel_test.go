@@ -13,6 +13,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -46,11 +47,12 @@ type binding struct {
 	calls  []*dapr.InvokeBindingRequest
 	inside int
 	most   int
+	answer *dapr.BindingEvent
 	err    error
 	hold   chan struct{}
 }
 
-func (b *binding) InvokeOutputBinding(ctx context.Context, in *dapr.InvokeBindingRequest) error {
+func (b *binding) InvokeBinding(ctx context.Context, in *dapr.InvokeBindingRequest) (*dapr.BindingEvent, error) {
 	b.mu.Lock()
 	b.calls = append(b.calls, in)
 	b.inside++
@@ -66,9 +68,9 @@ func (b *binding) InvokeOutputBinding(ctx context.Context, in *dapr.InvokeBindin
 	defer b.mu.Unlock()
 	b.inside--
 	if ctx.Err() != nil {
-		return status.FromContextError(ctx.Err()).Err()
+		return nil, status.FromContextError(ctx.Err()).Err()
 	}
-	return b.err
+	return b.answer, b.err
 }
 
 func TestWhatTheBindingsAreGiven(t *testing.T) {
@@ -81,6 +83,7 @@ func TestWhatTheBindingsAreGiven(t *testing.T) {
 		{Name: "email", Operation: "create", Data: []byte(out.Body), Metadata: map[string]string{"emailTo": to.Email, "subject": "Shipped"}},
 		{Name: "sms", Operation: "create", Data: []byte(out.Body), Metadata: map[string]string{
 			"toNumber": to.Phone, "To-Number": to.Phone, "Notification-Id": out.ID, "Content-Type": "text/plain; charset=utf-8",
+			"errorIfNot2XX": "false",
 		}},
 	}
 	if diff := cmp.Diff(want, b.calls); diff != "" {
@@ -183,13 +186,115 @@ func TestATimeoutSaysSo(t *testing.T) {
 	c := NewEmail(&binding{hold: make(chan struct{})}, "email")
 	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 	defer cancel()
-	if err := c.Send(ctx, to, out); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("got %v", err)
+	if later, ok := errors.AsType[*message.Later](c.Send(ctx, to, out)); !ok || !later.Stalled || !strings.Contains(later.Text, "not known") {
+		t.Errorf("got %+v", later)
 	}
 	// The one that did not get its turn neither.
 	c.turn <- struct{}{}
 	if err := c.Send(ctx, to, out); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("got %v", err)
+	}
+}
+
+// What Dapr's bindings give back, as its pinned sources write it, and what follows from it.
+func TestWhatTheProvidersAnswer(t *testing.T) {
+	t.Parallel()
+	mail := func(text string) error {
+		return status.Error(codes.Internal, "error invoking output binding email: error from smtp binding, sending email failed: "+text)
+	}
+	sent := func(text string) error { return mail("gomail: could not send email 1: " + text) }
+	twilio := func(text string) error {
+		return status.Error(codes.Internal, "error invoking output binding sms: error from Twilio "+text)
+	}
+	text := func(metadata ...string) *dapr.BindingEvent {
+		e := &dapr.BindingEvent{Metadata: map[string]string{}}
+		for i := 0; i < len(metadata); i += 2 {
+			e.Metadata[metadata[i]] = metadata[i+1]
+		}
+		return e
+	}
+	const retried = "retried"
+	for _, c := range []struct {
+		channel string
+		answer  *dapr.BindingEvent
+		err     error
+		code    string // of a refusal, empty when it was taken, or retried
+		says    string
+		after   time.Duration // for the whole channel, except with Later.Channel false
+	}{
+		{channel: "email"},
+		{channel: "email", err: sent("550 5.1.1 <cust-123@example.com>: no such user"), code: message.CodeRejected, says: "refused the message: 550 5.1.1 <***>"},
+		{channel: "email", err: sent("550 Mailbox unavailable\nTry another one."), code: message.CodeRejected, says: "refused the message: 550 Mailbox unavailable."},
+		{channel: "email", err: sent("554 5.7.1 Relay access denied"), code: message.CodeRejected, says: "554 5.7.1 Relay access denied."},
+		{channel: "email", err: sent("552 5.3.4 Message too big"), code: message.CodeTooLarge, says: "size"},
+		{channel: "email", err: sent("552 Mailbox full"), code: retried},
+		{channel: "email", err: sent("550 5.2.2 Mailbox full"), code: retried},
+		{channel: "email", err: sent("450 4.2.1 Greylisted, try again later"), code: retried},
+		{channel: "email", err: sent("421 4.7.0 Too many messages"), code: retried},
+		{channel: "email", err: sent("530 5.7.0 Authentication required"), code: retried},
+		{channel: "email", err: sent("EOF"), code: retried},
+		{channel: "email", err: mail("535 5.7.8 Authentication failed"), code: retried},
+		{channel: "email", err: mail("554 5.3.2 No service here"), code: retried},
+		{channel: "email", err: mail("dial tcp 127.0.0.1:1025: connect: connection refused"), code: retried},
+
+		{channel: "sms", answer: text("statusCode", "201")},
+		{channel: "sms"}, // the Twilio binding answers nothing
+		{channel: "sms", answer: text("statusCode", "429", "Retry-After", "120"), code: retried, says: "429", after: 2 * time.Minute},
+		{channel: "sms", answer: text("statusCode", "429"), code: retried, after: defaultRetryAfter},
+		{channel: "sms", answer: text("statusCode", "503", "Retry-After", "1"), code: retried, after: time.Second},
+		{channel: "sms", answer: text("statusCode", "503"), code: retried},
+		{channel: "sms", answer: text("statusCode", "429", "Retry-After", "Sat, 14 Mar 2026 09:03:00 GMT", "Date", "Sat, 14 Mar 2026 09:00:00 GMT"), code: retried, after: 3 * time.Minute},
+		{channel: "sms", answer: text("statusCode", "429", "Retry-After", "99999999"), code: retried, after: time.Hour},
+		{channel: "sms", answer: text("statusCode", "429", "Retry-After", "-5"), code: retried},
+		{channel: "sms", answer: text("statusCode", "429", "Retry-After", "soon"), code: retried, after: defaultRetryAfter},
+		{channel: "sms", answer: text("statusCode", "400"), code: message.CodeRejected, says: "answered 400."},
+		{channel: "sms", answer: text("statusCode", "413"), code: message.CodeTooLarge},
+		{channel: "sms", answer: text("statusCode", "401"), code: retried},
+		{channel: "sms", answer: text("statusCode", "500"), code: retried, says: "500"},
+		{channel: "sms", err: twilio("(400): 400 Bad Request"), code: message.CodeRejected, says: "answered 400."},
+		{channel: "sms", err: twilio("(429): 429 Too Many Requests"), code: retried, after: defaultRetryAfter},
+		{channel: "sms", err: twilio("(401): 401 Unauthorized"), code: retried},
+		{channel: "sms", err: status.Error(codes.Internal, "dial tcp 127.0.0.1:1026: connect: connection refused"), code: retried},
+	} {
+		b := &binding{answer: c.answer, err: c.err}
+		var via sender = NewEmail(b, "email")
+		if c.channel == "sms" {
+			via = NewSMS(b, "sms")
+		}
+		err := via.Send(t.Context(), to, out)
+		name := fmt.Sprint(c.channel, " ", c.answer, " ", c.err)
+		refusal, refused := errors.AsType[*message.Refusal](err)
+		later, _ := errors.AsType[*message.Later](err)
+		switch {
+		case c.code == "" && err != nil, c.code != "" && err == nil:
+			t.Errorf("%s: got %v", name, err)
+		case refused && refusal.Code != c.code, !refused && c.code != "" && c.code != retried:
+			t.Errorf("%s: got %v, want %s", name, err, c.code)
+		case c.code == retried && c.after > 0 && (later == nil || later.After.Round(time.Second) != c.after || !later.Channel):
+			t.Errorf("%s: got %+v, want a pause of %v", name, later, c.after)
+		case err != nil && !strings.Contains(err.Error(), c.says):
+			t.Errorf("%s: got %q, want it to say %q", name, err, c.says)
+		}
+	}
+}
+
+// A push service that asked for a pause is not called before it is over, and the other push services are.
+func TestAPushServiceThatAsksForAPause(t *testing.T) {
+	t.Parallel()
+	busy, other := newPushService(t, http.StatusTooManyRequests), newPushService(t, http.StatusCreated)
+	busy.header = http.Header{"Retry-After": {"600"}}
+	push, _ := newPush(t, true)
+	for n := range 3 {
+		later, ok := errors.AsType[*message.Later](push.Send(t.Context(), busy.address(), out))
+		if !ok || later.After <= 9*time.Minute || later.Untried != (n > 0) {
+			t.Errorf("call %d: %+v", n+1, later)
+		}
+	}
+	if err := push.Send(t.Context(), other.address(), out); err != nil {
+		t.Error(err)
+	}
+	if len(busy.got) != 1 || len(other.got) != 1 {
+		t.Errorf("%d calls of the one that asked, %d of the other, want one each", len(busy.got), len(other.got))
 	}
 }
 

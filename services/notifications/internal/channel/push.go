@@ -11,9 +11,10 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"slices"
-	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -31,6 +32,10 @@ type Push struct {
 	subject  string
 	loopback bool
 	client   *http.Client
+
+	mu sync.Mutex
+	// closed has, for each push service that asked for a pause, when that is over.
+	closed map[string]time.Time
 }
 
 const (
@@ -48,7 +53,7 @@ func NewPush(keys *vapid.Ring, subject string, loopback bool) *Push {
 		return checkAddress(address, loopback)
 	}}
 	return &Push{
-		keys: keys, loopback: loopback,
+		keys: keys, loopback: loopback, closed: map[string]time.Time{},
 		// webpush-go adds the scheme itself.
 		subject: strings.TrimPrefix(subject, "mailto:"),
 		client: &http.Client{
@@ -120,6 +125,9 @@ func (c *Push) Send(ctx context.Context, to contracts.Contact, m message.Outgoin
 	if !contact.ValidKeys(*to.Push) {
 		return &message.Refusal{Code: message.CodeInvalidAddress, Text: "The known push subscription cannot be used: its keys are not those of a browser."}
 	}
+	if left := c.closedFor(host(to.Push.Endpoint)); left > 0 {
+		return &message.Later{Text: "The push service asked for a pause.", After: left, Untried: true}
+	}
 	keys, err := c.keys.Keys(ctx)
 	if err != nil {
 		return fmt.Errorf("get the VAPID keys: %w", err)
@@ -147,7 +155,45 @@ func (c *Push) Send(ctx context.Context, to contracts.Contact, m message.Outgoin
 	_, readErr := io.Copy(io.Discard, io.LimitReader(resp.Body, maxAnswer))
 	closeErr := resp.Body.Close()
 	_, _ = readErr, closeErr // the status has come, and nothing else of the answer counts
-	return verdict(resp)
+	err = verdict(resp)
+	about := resp.StatusCode == http.StatusTooManyRequests || resp.StatusCode == http.StatusServiceUnavailable
+	if later, ok := errors.AsType[*message.Later](err); ok && about && later.After > 0 {
+		c.close(host(to.Push.Endpoint), time.Now().Add(later.After))
+	}
+	return err
+}
+
+// A push service that named a time is not called before it, for none of its browsers. The others are.
+
+func host(endpoint string) string {
+	u, err := url.Parse(endpoint)
+	if err != nil {
+		return endpoint
+	}
+	return u.Host
+}
+
+// maxClosed bounds how many push services are remembered.
+const maxClosed = 1000
+
+func (c *Push) close(service string, until time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.closed) >= maxClosed {
+		clear(c.closed)
+	}
+	c.closed[service] = until
+}
+
+// closedFor is how long the push service is not to be called.
+func (c *Push) closedFor(service string) time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	left := time.Until(c.closed[service])
+	if left <= 0 {
+		delete(c.closed, service)
+	}
+	return left
 }
 
 func notAllowed() error {
@@ -163,14 +209,9 @@ func verdict(resp *http.Response) error {
 	case resp.StatusCode == http.StatusRequestEntityTooLarge:
 		return &message.Refusal{Code: message.CodeTooLarge, Text: "The push service takes no message of this size."}
 	default:
-		text := fmt.Sprintf("The push service answered %d.", resp.StatusCode)
-		seconds, err := strconv.Atoi(resp.Header.Get("Retry-After"))
-		if err != nil {
-			seconds = 0 // a date, which nobody sends, or nothing
+		return &message.Later{
+			Text:  fmt.Sprintf("The push service answered %d.", resp.StatusCode),
+			After: wait(resp.StatusCode, resp.Header.Get("Retry-After"), resp.Header.Get("Date"), time.Now()),
 		}
-		return &message.Later{Text: text, After: time.Duration(min(max(seconds, 0), maxWaitSeconds)) * time.Second}
 	}
 }
-
-// maxWaitSeconds is how long a push service can make a message wait.
-const maxWaitSeconds = 3600

@@ -77,13 +77,17 @@ func (c *Contact) Lacks(channel string) bool {
 // Known reports whether there is a contact.
 func (c *Contact) Known() bool { return !c.At.IsZero() && !c.Removed }
 
+// clockSlack is by how much the clocks of two replicas may differ so that their times can be compared.
+const clockSlack = time.Minute
+
 // Learn takes what an event said at that time, unless something newer is known, and reports whether it did. A time to come
-// counts as now: else nothing true could follow.
+// counts as now: else nothing true could follow. When what is known is from a time to come, a replica wrote it whose clock is
+// ahead, or was: then the event that comes last counts.
 func (c *Contact) Learn(said contracts.Contact, at, now time.Time) bool {
 	if at.After(now) {
 		at = now
 	}
-	if !at.After(c.At) {
+	if !at.After(c.At) && c.At.Sub(now) <= clockSlack {
 		return false
 	}
 	*c = Contact{Contact: said, At: at, Waiting: c.Waiting}

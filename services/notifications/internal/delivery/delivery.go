@@ -22,6 +22,8 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"waybill/contracts"
+	"waybill/platform/clock"
+	"waybill/platform/retryable"
 	"waybill/platform/state"
 	"waybill/services/notifications/internal/contact"
 	"waybill/services/notifications/internal/message"
@@ -102,7 +104,14 @@ type Courier struct {
 	// arrived wakes the one who looks through Arrivals.
 	arrived chan struct{}
 
+	// seen has the times in messages, and entries those in backlogs, which other processes may have written.
+	seen, entries *clock.Sightings[string]
+
 	mu sync.Mutex
+	// leftAlone are the messages that this process cannot bring further.
+	leftAlone map[string]bool
+	// stalls counts, for each channel, the calls without an answer since the last one with an answer.
+	stalls map[string]int
 	// settled are the rounds of messages which the backlog may forget.
 	settled map[round]bool
 	// noted are entries that Expiries has, with the time from which on that is not relied upon.
@@ -148,7 +157,8 @@ func New(o Options) (*Courier, error) {
 	}
 	c := &Courier{
 		Options: o, queues: map[string]*queue{}, attempts: attempts, outcomes: outcomes, waits: waits, resends: resends,
-		arrived: make(chan struct{}, 1), settled: map[round]bool{}, noted: map[string]time.Time{},
+		arrived: make(chan struct{}, 1), settled: map[round]bool{}, noted: map[string]time.Time{}, stalls: map[string]int{}, leftAlone: map[string]bool{},
+		seen: clock.NewSightings[string](time.Now), entries: clock.NewSightings[string](time.Now),
 	}
 	for name, channel := range o.Channels {
 		c.queues[name] = newQueue(maxQueued, max(1, channel.Parallel()))
@@ -278,7 +288,7 @@ func (c *Courier) enqueue(ctx context.Context, stored []message.Message, reserve
 	err := c.Backlog.Add(ctx, entries...)
 	for _, i := range unsettled {
 		m := &stored[i]
-		j := job{id: m.ID, due: m.Due()}
+		j := job{id: m.ID, due: c.due(m)}
 		switch {
 		case reserved[i]:
 			j.due, j.message = time.Time{}, m
@@ -338,7 +348,14 @@ func (c *Courier) work(ctx, working context.Context, q *queue) {
 			return
 		}
 		next, err := c.deliver(working, j)
-		if err != nil {
+		switch {
+		case err != nil && permanent(err):
+			// Another try in this process would fail as this one did, and could send the message once more.
+			c.Logger.ErrorContext(ctx, "notification cannot be stored or announced; this process leaves it alone",
+				slog.String("notification_id", j.id), slog.Any("error", err))
+			c.leave(j.id)
+			next = job{}
+		case err != nil:
 			c.Logger.WarnContext(ctx, "a notification waits for the store or the bus", slog.String("notification_id", j.id), slog.Any("error", err))
 		}
 		if next.id == "" {
@@ -349,10 +366,25 @@ func (c *Courier) work(ctx, working context.Context, q *queue) {
 	}
 }
 
+// permanent reports whether the store or the bus fails each time with this message. What is unknown may pass.
+func permanent(err error) bool {
+	return retryable.IsPermanent(err) || errors.Is(err, state.ErrUnreadable)
+}
+
+// leave has this process not try the message again. The next process does.
+func (c *Courier) leave(id string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.leftAlone[id] = true
+}
+
 // deliver brings the message one step further. It returns what is to be done next, or no job when there is nothing; an error
 // means that the store or the bus could not be asked.
 func (c *Courier) deliver(ctx context.Context, j job) (next job, err error) {
 	m := j.message
+	if until, paused := c.pausedUntil(j); paused {
+		return job{id: j.id, due: until, message: m}, nil
+	}
 	if m == nil {
 		read, err := c.Messages.Get(ctx, j.id)
 		switch {
@@ -373,12 +405,12 @@ func (c *Courier) deliver(ctx context.Context, j job) (next job, err error) {
 		switch {
 		case err != nil && sent:
 			// It is stopped before it could store what became of that. What this process knew of the message does not hold.
-			return job{id: j.id, due: m.Due()}, err
+			return job{id: j.id, due: c.due(m)}, err
 		case err != nil:
 			return job{id: j.id, due: time.Now().Add(storePause), message: j.message}, err
 		}
 		if m = &tried; !m.Final() && m.State != message.Waiting {
-			return job{id: j.id, due: m.Due()}, nil
+			return job{id: j.id, due: c.due(m)}, nil
 		}
 	}
 	if m.State == message.Waiting {
@@ -400,8 +432,43 @@ func (c *Courier) deliver(ctx context.Context, j job) (next job, err error) {
 	return job{}, nil
 }
 
+// left is how long it is until the message may be tried. Another process may have written its times, by a clock that differs by
+// hours. So a planned pause is not longer than it was when it was planned, and another process's attempt has a whole lease from
+// when this process first saw it: it is neither sent twice nor waited for longer than that.
+func (c *Courier) left(m *message.Message) time.Duration {
+	switch m.State {
+	case message.Pending:
+		return c.seen.Left(m.ID, m.NextAttemptAt, m.Pause())
+	case message.Sending:
+		return c.lease() - c.seen.Seen(m.ID, m.ClaimedUntil)
+	default:
+		return 0
+	}
+}
+
+// due is when the message may be tried, on this process's clock.
+func (c *Courier) due(m *message.Message) time.Time { return time.Now().Add(c.left(m)) }
+
+// ready reports whether an attempt may begin.
+func (c *Courier) ready(m *message.Message) bool { return m.Ready(m.Due().Add(-c.left(m))) }
+
+// pausedUntil says until when a job waits because its channel asked for a pause, or does not answer; ok is false when it does not.
+// What was claimed before is tried, and outcomes are announced.
+func (c *Courier) pausedUntil(j job) (until time.Time, ok bool) {
+	if j.claimed() || j.message != nil && j.message.Final() {
+		return time.Time{}, false
+	}
+	for _, q := range c.queues {
+		if q.knows(j.id) {
+			return q.pausedUntil()
+		}
+	}
+	return time.Time{}, false
+}
+
 // settle has the backlog forget this round of the message, and those before.
 func (c *Courier) settle(m *message.Message) {
+	c.seen.Forget(m.ID)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.settled[round{m.ID, m.Round}] = true
@@ -415,7 +482,7 @@ func missing(err error) bool {
 // attempt sends the message, if nobody else does and its recipient can be reached, and returns it as it then stands, and
 // whether its channel was called. Claimed says that this process began the attempt when it stored the message.
 func (c *Courier) attempt(ctx context.Context, m message.Message, claimed bool) (tried message.Message, sent bool, err error) {
-	if !claimed && !m.Ready(time.Now()) {
+	if !claimed && !c.ready(&m) {
 		return m, false, nil
 	}
 	ctx, span := otel.Tracer("waybill/services/notifications").Start(ctx, "send "+m.Channel, trace.WithSpanKind(trace.SpanKindClient),
@@ -443,7 +510,7 @@ func (c *Courier) attempt(ctx context.Context, m message.Message, claimed bool) 
 		m, err = c.store(ctx, m.ID, func(m *message.Message) bool {
 			now := time.Now()
 			switch {
-			case m.ClaimedBy != by && !m.Ready(now):
+			case m.ClaimedBy != by && !c.ready(m):
 				return false
 			case lacks:
 				return m.Wait(refusal, now, now.Add(c.AddressWait))
@@ -477,7 +544,7 @@ func (c *Courier) claim(ctx context.Context, id, by string) (m message.Message, 
 		now := time.Now()
 		until := now.Add(c.lease())
 		begun = m.Renew(by, until)
-		if changed = begun || m.Ready(now); changed && !begun {
+		if changed = begun || c.ready(m); changed && !begun {
 			begun = m.Begin(by, now, until, c.Policy)
 		}
 		return changed
@@ -519,6 +586,8 @@ func (c *Courier) record(ctx context.Context, m message.Message, by string, to c
 	attrs := slog.Group("notification", slog.String("id", m.ID), slog.String("channel", m.Channel), slog.Int("attempt", m.Attempts))
 	refusal, refused := errors.AsType[*message.Refusal](sendErr)
 	now := time.Now()
+	later, asked := errors.AsType[*message.Later](sendErr)
+	c.pause(ctx, m.Channel, later)
 	switch {
 	case sendErr == nil:
 		c.count(ctx, m.Channel, "accepted")
@@ -533,17 +602,49 @@ func (c *Courier) record(ctx context.Context, m message.Message, by string, to c
 		}
 		return c.store(ctx, m.ID, func(m *message.Message) bool { return m.Refuse(refusal, now) })
 	default:
+		if asked && later.Untried {
+			return c.store(ctx, m.ID, func(m *message.Message) bool {
+				return m.Retry(by, later.Text, true, now, now.Add(later.After), c.Policy)
+			})
+		}
 		c.count(ctx, m.Channel, "failed")
 		c.Logger.WarnContext(ctx, "a channel did not take a notification", attrs, slog.Any("error", sendErr))
 		text, notBefore := "The channel could not be reached or did not take the message.", now
 		if errors.Is(sendErr, context.DeadlineExceeded) {
 			text = "The channel did not answer in time; whether it took the message is not known."
 		}
-		if later, ok := errors.AsType[*message.Later](sendErr); ok {
+		if asked {
 			text, notBefore = later.Text, now.Add(later.After)
 		}
-		return c.store(ctx, m.ID, func(m *message.Message) bool { return m.Retry(by, text, now, notBefore, c.Policy) })
+		return c.store(ctx, m.ID, func(m *message.Message) bool { return m.Retry(by, text, false, now, notBefore, c.Policy) })
 	}
+}
+
+// pause has a channel left alone when it asked for that, or did not answer. Calls that are not answered can go on in the sidecar
+// after this process has given them up (docs/adr/0030), so each one that follows another makes the pause twice as long.
+func (c *Courier) pause(ctx context.Context, channel string, later *message.Later) {
+	c.mu.Lock()
+	stalls := 0
+	if later != nil && later.Stalled {
+		stalls = c.stalls[channel] + 1
+	}
+	if later == nil || !later.Untried {
+		c.stalls[channel] = stalls
+	}
+	c.mu.Unlock()
+	var pause time.Duration
+	switch {
+	case stalls > 0:
+		pause = c.Policy.Pause(stalls)
+	case later != nil && later.Channel:
+		pause = later.After
+	}
+	if pause <= 0 {
+		return
+	}
+	c.queues[channel].pause(time.Now().Add(pause))
+	c.Logger.WarnContext(ctx, "channel is paused; its messages wait", slog.String("channel", channel), slog.Duration("pause", pause),
+		slog.Bool("stalled", stalls > 0))
 }
 
 func (c *Courier) count(ctx context.Context, channel, result string) {
@@ -551,7 +652,7 @@ func (c *Courier) count(ctx context.Context, channel, result string) {
 }
 
 // store records what became of an attempt. Nobody else knows it, and to forget it would be to send again, so it tries until
-// it is stored or ctx ends.
+// it is stored, the store says that it never will be, or ctx ends.
 func (c *Courier) store(ctx context.Context, id string, change func(m *message.Message) bool) (message.Message, error) {
 	for {
 		try, cancel := context.WithTimeout(ctx, recordTimeout)
@@ -567,7 +668,7 @@ func (c *Courier) store(ctx context.Context, id string, change func(m *message.M
 		if err == nil && changed && m.State == message.Waiting {
 			c.beganToWait(ctx, &m)
 		}
-		if err == nil || missing(err) {
+		if err == nil || missing(err) || permanent(err) {
 			return m, err
 		}
 		c.Logger.WarnContext(ctx, "what became of a notification is not stored yet", slog.String("notification_id", id), slog.Any("error", err))
@@ -626,7 +727,7 @@ func (c *Courier) sweepOnce(ctx context.Context, grace time.Duration) error {
 			switch {
 			case settled[e.round]:
 				done = append(done, text)
-			case !c.queued(e.id):
+			case !c.queued(e.id) && !c.isLeftAlone(e.id):
 				unknown, ids = append(unknown, e), append(ids, e.id)
 			}
 		}
@@ -647,7 +748,7 @@ func (c *Courier) sweepOnce(ctx context.Context, grace time.Duration) error {
 				done = append(done, e.text)
 			case m.Round < e.n:
 				// The entry comes before the round that it is for, which may never come.
-				if time.Since(e.at) > entryGrace {
+				if c.entries.Seen(e.text, e.at) > entryGrace {
 					done = append(done, e.text)
 				}
 			case q == nil:
@@ -656,9 +757,9 @@ func (c *Courier) sweepOnce(ctx context.Context, grace time.Duration) error {
 				// Whoever had it wait may have ended before it was noted.
 				q.put(job{id: e.id, due: time.Now()})
 			case !m.Final():
-				q.put(job{id: e.id, due: m.Due()})
-			case time.Since(m.FinishedAt) >= grace:
-				q.put(job{id: e.id, due: m.FinishedAt, message: &m})
+				q.put(job{id: e.id, due: c.due(&m)})
+			case c.seen.Age(e.id, m.FinishedAt) >= grace:
+				q.put(job{id: e.id, due: time.Now(), message: &m})
 			}
 		}
 		return done, nil
@@ -677,6 +778,12 @@ func (c *Courier) sweepOnce(ctx context.Context, grace time.Duration) error {
 		delete(c.settled, r)
 	}
 	return nil
+}
+
+func (c *Courier) isLeftAlone(id string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.leftAlone[id]
 }
 
 func (c *Courier) queued(id string) bool {

@@ -21,6 +21,8 @@ type queue struct {
 	busy, workers int
 	// closed says that the workers end: nothing is claimed for them any more.
 	closed bool
+	// paused is until when the channel is not called, except for what is claimed.
+	paused time.Time
 	wake   chan struct{}
 }
 
@@ -44,7 +46,7 @@ func newQueue(limit, workers int) *queue {
 func (q *queue) reserve() bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.closed || q.busy >= q.workers {
+	if q.closed || q.busy >= q.workers || time.Now().Before(q.paused) {
 		return false
 	}
 	q.busy++
@@ -132,6 +134,22 @@ func (q *queue) next(now time.Time, ending bool) (j job, wait time.Duration) {
 		q.rouse()
 	}
 	return first, 0
+}
+
+// pausedUntil says until when the channel is not called; ok is false when it may be.
+func (q *queue) pausedUntil() (until time.Time, ok bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.paused, time.Now().Before(q.paused)
+}
+
+// pause has the channel not called before a time. A longer pause stays.
+func (q *queue) pause(until time.Time) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if until.After(q.paused) {
+		q.paused = until
+	}
 }
 
 // done forgets a job that was taken.

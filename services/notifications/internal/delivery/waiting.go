@@ -82,7 +82,7 @@ func (c *Courier) await(ctx context.Context, ms ...message.Message) ([]message.M
 		if unlisted[other.ID] {
 			return refuse(&message.Refusal{Code: message.CodeNoAddress, Text: "The customer has no address for this channel, and too many of their messages wait for one."}, now)
 		}
-		return verdict(&known, other, now)
+		return verdict(&known, other, now, time.Time{})
 	})
 	for _, other := range changed {
 		for i := range ms {
@@ -98,15 +98,16 @@ func refuse(r *message.Refusal, now time.Time) func(*message.Message) bool {
 	return func(m *message.Message) bool { return m.Refuse(r, now) }
 }
 
-// verdict is what happens to a message that waits, now that this is known of its customer; nil when it goes on waiting.
-func verdict(known *contact.Contact, m *message.Message, now time.Time) func(*message.Message) bool {
+// verdict is what happens to a message that waits, now that this is known of its customer; nil when it goes on waiting. Waits
+// until the time expired are over; it is zero unless lookAtExpiries asks.
+func verdict(known *contact.Contact, m *message.Message, now, expired time.Time) func(*message.Message) bool {
 	refusal := known.Refusal(m.Channel)
 	switch {
 	case refusal == nil:
 		return (*message.Message).Release
 	case !known.Lacks(m.Channel):
 		return refuse(refusal, now)
-	case !now.Before(m.WaitsUntil):
+	case !expired.Before(m.WaitsUntil):
 		return refuse(&message.Refusal{Code: refusal.Code, Text: refusal.Text + " The time that the message waits for one is over."}, now)
 	default:
 		return nil
@@ -216,7 +217,7 @@ func (c *Courier) lookAtArrivals(ctx context.Context, entries []string) (done []
 			continue
 		}
 		// The time is taken before the documents are read.
-		over := time.Since(at) >= arrivalGrace
+		over := c.entries.Seen(e, at) >= arrivalGrace
 		if !seen[customerID] {
 			if err := c.lookAtCustomer(ctx, customerID); errors.Is(err, state.ErrUnreadable) {
 				failed = err
@@ -241,7 +242,7 @@ func (c *Courier) lookAtCustomer(ctx context.Context, customerID string) error {
 	var failed error // of a place that cannot be read
 	for _, w := range known.Waiting {
 		_, err := c.decide(ctx, customerID, w.Place, func(m *message.Message, now time.Time) func(*message.Message) bool {
-			return verdict(&known, m, now)
+			return verdict(&known, m, now, time.Time{})
 		})
 		switch {
 		case errors.Is(err, state.ErrUnreadable):
@@ -301,7 +302,6 @@ func (c *Courier) lookForExpiries(ctx context.Context) {
 }
 
 func (c *Courier) lookAtExpiries(ctx context.Context, entries []string) (done []string, err error) {
-	now := time.Now()
 	looked := make([]bool, len(entries))
 	var failed atomic.Pointer[error]
 	group, ctx := errgroup.WithContext(ctx)
@@ -313,14 +313,15 @@ func (c *Courier) lookAtExpiries(ctx context.Context, entries []string) (done []
 			looked[i] = true
 			continue
 		}
-		if now.Before(due) {
+		// The entry comes after the end of every wait that it is for.
+		if c.entries.Left(e, due, c.AddressWait+2*c.expiryWidth()) > 0 {
 			continue
 		}
 		group.Go(func() error {
 			known, err := c.Contacts.Get(ctx, customerID)
 			if err == nil {
 				_, err = c.decide(ctx, customerID, place, func(m *message.Message, now time.Time) func(*message.Message) bool {
-					return verdict(&known, m, now)
+					return verdict(&known, m, now, due)
 				})
 			}
 			if errors.Is(err, state.ErrUnreadable) {

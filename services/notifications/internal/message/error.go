@@ -16,6 +16,8 @@ const (
 	CodeEndpointNotAllowed = "endpoint_not_allowed"
 	// CodeTooLarge says that the channel takes no message of this size.
 	CodeTooLarge = "too_large"
+	// CodeRejected says that the provider, or the recipient's mail server, refused the message for good.
+	CodeRejected = "rejected"
 	// CodeNoTemplate says that the message cannot be written.
 	CodeNoTemplate = "no_template"
 	// CodeUnavailable says that the channel failed at every attempt.
@@ -33,6 +35,12 @@ func (r *Refusal) Error() string { return r.Code + ": " + r.Text }
 type Later struct {
 	Text  string
 	After time.Duration
+	// Channel says that the time is meant for every message of the channel, and not for this one alone.
+	Channel bool
+	// Stalled says that the channel did not answer: another call would be one more that waits.
+	Stalled bool
+	// Untried says that nothing was called, so that there was no attempt.
+	Untried bool
 }
 
 func (l *Later) Error() string { return l.Text }

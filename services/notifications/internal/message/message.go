@@ -110,8 +110,8 @@ type Policy struct {
 	First, Last time.Duration
 }
 
-// pause is how long to wait after the attempt of that number.
-func (p Policy) pause(attempt int) time.Duration {
+// Pause is how long to wait after the attempt of that number.
+func (p Policy) Pause(attempt int) time.Duration {
 	pause := p.First
 	for ; attempt > 1 && pause < p.Last; attempt-- {
 		pause *= 2
@@ -140,9 +140,17 @@ func (m *Message) Due() time.Time {
 }
 
 // Ready reports whether an attempt may begin: the message has no outcome and an address, its pause is over and nobody is
-// sending it.
+// sending it. Now is the time on the clock that wrote Due.
 func (m *Message) Ready(now time.Time) bool {
 	return (m.State == Pending || m.State == Sending) && !now.Before(m.Due())
+}
+
+// Pause is how long the pause before the next attempt was when it was planned, by the clock that planned it; zero without one.
+func (m *Message) Pause() time.Duration {
+	if m.NextAttemptAt.IsZero() || m.LastAttemptAt.IsZero() {
+		return 0
+	}
+	return max(0, m.NextAttemptAt.Sub(m.LastAttemptAt))
 }
 
 // SameContent reports whether both messages tell the same to the same recipient over the same channel.
@@ -274,17 +282,20 @@ func (m *Message) Resend(actor, reason string, evenIfDelivered bool, now time.Ti
 
 // Retry records that the attempt of that name did not succeed, for the reason in text, and plans the next one, not before
 // notBefore; after the last attempt it gives the message up. It reports whether that changed anything: when another attempt
-// has begun since, that one decides.
-func (m *Message) Retry(by, text string, now, notBefore time.Time, p Policy) bool {
+// has begun since, that one decides. An attempt that was untried, because nothing was called, does not count.
+func (m *Message) Retry(by, text string, untried bool, now, notBefore time.Time, p Policy) bool {
 	if m.State != Sending || m.ClaimedBy != by {
 		return false
+	}
+	if untried {
+		m.Attempts--
 	}
 	if m.tried() >= p.Attempts {
 		m.fail(CodeUnavailable, text, now)
 		return true
 	}
 	m.State, m.LastError, m.ClaimedBy, m.ClaimedUntil = Pending, text, "", time.Time{}
-	m.NextAttemptAt = now.Add(p.pause(m.tried()))
+	m.NextAttemptAt = now.Add(p.Pause(m.tried()))
 	if m.NextAttemptAt.Before(notBefore) {
 		m.NextAttemptAt = notBefore
 	}

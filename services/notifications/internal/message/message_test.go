@@ -40,7 +40,7 @@ func TestAMessageComesToItsOutcome(t *testing.T) {
 	if !m.Begin("a", at, at.Add(lease), policy) || m.State != message.Sending || m.Attempts != 1 || m.Ready(at.Add(lease-1)) {
 		t.Fatalf("begun: %+v", m)
 	}
-	if !m.Accept(at.Add(time.Second)) || m.Accept(at.Add(time.Hour)) || m.Refuse(&message.Refusal{Code: "x"}, at) || m.Retry("a", "", at, at, policy) {
+	if !m.Accept(at.Add(time.Second)) || m.Accept(at.Add(time.Hour)) || m.Refuse(&message.Refusal{Code: "x"}, at) || m.Retry("a", "", false, at, at, policy) {
 		t.Error("the first outcome does not stand")
 	}
 	id, payload := m.Outcome()
@@ -60,7 +60,7 @@ func TestPausesGrowAndEnd(t *testing.T) {
 	m, now := requested(t), at
 	var pauses []time.Duration
 	for m.Ready(now) && m.Begin("a", now, now.Add(lease), policy) {
-		if !m.Retry("a", "The channel is down.", now, now, policy) {
+		if !m.Retry("a", "The channel is down.", false, now, now, policy) {
 			t.Fatal("not planned")
 		}
 		if m.Final() {
@@ -87,7 +87,7 @@ func TestTheChannelsOwnPauseCounts(t *testing.T) {
 	t.Parallel()
 	m := requested(t)
 	m.Begin("a", at, at.Add(lease), policy)
-	m.Retry("a", "Wait.", at, at.Add(time.Minute), policy)
+	m.Retry("a", "Wait.", false, at, at.Add(time.Minute), policy)
 	if m.Due() != at.Add(time.Minute) {
 		t.Errorf("due %s", m.Due())
 	}
@@ -106,11 +106,11 @@ func TestALostAttempt(t *testing.T) {
 		t.Fatalf("%+v", m)
 	}
 	// The slow one comes back with a failure: the other one decides.
-	if m.Retry("dead", "down", later, later, policy) || m.State != message.Sending {
+	if m.Retry("dead", "down", false, later, later, policy) || m.State != message.Sending {
 		t.Errorf("%+v", m)
 	}
 	// Or with success: then the message is delivered, and the other one's failure is of no matter.
-	if !m.Accept(later) || m.Retry("next", "down", later, later, policy) || m.State != message.Delivered {
+	if !m.Accept(later) || m.Retry("next", "down", false, later, later, policy) || m.State != message.Delivered {
 		t.Errorf("%+v", m)
 	}
 
@@ -200,8 +200,11 @@ func TestAlertsOfOrders(t *testing.T) {
 	if err != nil || !ok || m.ID != "alert:e1:email" || !m.ToOperators() || m.OrderID != "ORD-1001" || m.Channel != contracts.ChannelEmail {
 		t.Errorf("%+v %v %v", m, ok, err)
 	}
-	if _, ok, _ := message.ApprovalRequested("e1", waits, waits.ExpiresAt); ok {
-		t.Error("the operators are told of what is over")
+	if _, ok, _ := message.ApprovalRequested("e1", waits, waits.ExpiresAt.Add(5*time.Hour)); !ok {
+		t.Error("a clock that is five hours ahead keeps an approval from the operators")
+	}
+	if _, ok, _ := message.ApprovalRequested("e1", waits, waits.ExpiresAt.Add(25*time.Hour)); ok {
+		t.Error("the operators are told of what has long been over")
 	}
 	failed := contracts.FulfillmentFailed{OrderID: "ORD-1001", Error: "The carrier is down.", FailedAt: at}
 	if _, ok, err := message.NeedsAttention("e2", failed, at); ok || err != nil {

@@ -136,12 +136,16 @@ func alert(eventID, template, orderID string, at time.Time, facts Facts) Message
 	}
 }
 
-// ApprovalRequested tells the operators that an order waits for one of them; ok is false when it waits no longer.
+// staleAfter is how long after its end an approval is still told of. Its end is another process's time, whose clock may differ by
+// hours: an alert too many harms less than one that is missing.
+const staleAfter = 24 * time.Hour
+
+// ApprovalRequested tells the operators that an order waits for one of them; ok is false when it has long waited no longer.
 func ApprovalRequested(eventID string, e contracts.ApprovalRequested, now time.Time) (m Message, ok bool, err error) {
 	if err := CheckParty("order_id", e.OrderID); err != nil {
 		return m, false, err
 	}
-	if !e.ExpiresAt.IsZero() && !now.Before(e.ExpiresAt) {
+	if !e.ExpiresAt.IsZero() && now.Sub(e.ExpiresAt) >= staleAfter {
 		return m, false, nil
 	}
 	return alert(eventID, TemplateApprovalRequested, e.OrderID, orNow(e.RequestedAt, now), Facts{
