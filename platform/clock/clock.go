@@ -1,6 +1,7 @@
 // Package clock judges times that another process wrote. Clocks of two processes can differ by hours, and a clock can be set
 // while a process runs. So a stored time is compared with the wall clock once, when this process first sees it. From then on
-// the process counts on its own monotonic clock. The package does no I/O (docs/adr/0030).
+// the process counts on its own monotonic clock. The package does
+// no I/O. docs/operations.md, "Clocks", says which clock decides what.
 package clock
 
 import (

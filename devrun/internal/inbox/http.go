@@ -21,6 +21,9 @@ type handler struct {
 	take          func(Message) error
 	subscriptions *subscriptions
 	base          string
+	// closing is closed when the inbox stops.
+	closing <-chan struct{}
+	busy    busy
 }
 
 func (h *handler) routes() http.Handler {
@@ -57,6 +60,7 @@ func (h *handler) sms(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "the body is the text of the message, and it is empty", http.StatusBadRequest)
 	case !utf8.Valid(text):
 		http.Error(w, "the text is not UTF-8", http.StatusBadRequest)
+	case h.answered(w, r, to):
 	default:
 		h.keep(w, Message{
 			Channel:        contracts.ChannelSMS,

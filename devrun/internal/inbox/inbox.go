@@ -30,6 +30,8 @@ type Inbox struct {
 	smtpAddr string
 	httpAddr string
 	serving  sync.WaitGroup
+	// closing is closed when the inbox stops, for what would answer never.
+	closing chan struct{}
 	// fault is told why one of the two servers ended by itself.
 	fault chan error
 }
@@ -86,9 +88,10 @@ func Start(dir, host string, smtpPort, httpPort int, faults io.Writer) (_ *Inbox
 		smtpAddr: mailListener.Addr().String(),
 		httpAddr: callListener.Addr().String(),
 		fault:    make(chan error, 2),
+		closing:  make(chan struct{}),
 	}
 	in.mails = smtp.NewServer(smtp.BackendFunc(func(*smtp.Conn) (smtp.Session, error) {
-		return &mailSession{take: take}, nil
+		return &mailSession{take: take, closing: in.closing}, nil
 	}))
 	in.mails.Domain = "localhost"
 	in.mails.MaxMessageBytes = largest
@@ -100,6 +103,7 @@ func Start(dir, host string, smtpPort, httpPort int, faults io.Writer) (_ *Inbox
 			take:          take,
 			subscriptions: &subscriptions{dir: push},
 			base:          "http://" + in.httpAddr,
+			closing:       in.closing,
 		}).routes(),
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       time.Minute,
@@ -140,6 +144,7 @@ func (in *Inbox) Wait(ctx context.Context) error {
 func (in *Inbox) Close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
+	close(in.closing)
 	// The SMTP server's own Shutdown waits for idle connections too, and cannot be hurried afterwards.
 	errs := []error{in.mails.Close()}
 	if err := in.listener.Close(); !errors.Is(err, net.ErrClosed) { // the server had not got hold of it yet

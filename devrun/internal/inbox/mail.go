@@ -26,8 +26,10 @@ const largest = 1 << 20
 // mailSession takes the mails of one SMTP connection.
 type mailSession struct {
 	take func(Message) error
-	from string
-	to   []string
+	// closing is closed when the inbox stops.
+	closing <-chan struct{}
+	from    string
+	to      []string
 	// eightBit says that the sender announced a body beyond ASCII.
 	eightBit bool
 }
@@ -52,6 +54,9 @@ func (s *mailSession) Mail(from string, options *smtp.MailOptions) error {
 // Rcpt implements smtp.Session.
 func (s *mailSession) Rcpt(to string, _ *smtp.RcptOptions) error {
 	if err := checkMailbox(to); err != nil {
+		return err
+	}
+	if err := triggered(to, s.closing); err != nil {
 		return err
 	}
 	s.to = append(s.to, to)

@@ -94,6 +94,22 @@ func TestEndpoint(t *testing.T) {
 	}
 }
 
+// A replica whose clock was hours ahead wrote the contact: what is said after that is not ignored until the time has come.
+func TestAContactFromTheFuture(t *testing.T) {
+	t.Parallel()
+	first, second := contracts.Contact{Email: "first@example.com"}, contracts.Contact{Email: "second@example.com"}
+	var c contact.Contact
+	c.Set(first, at.Add(5*time.Hour))
+	if !c.Learn(second, at, at.Add(time.Second)) || c.Email != second.Email || !c.At.Equal(at) {
+		t.Errorf("%+v", c)
+	}
+	// Seconds are no such difference.
+	c.Set(first, at.Add(10*time.Second))
+	if c.Learn(second, at.Add(time.Second), at.Add(2*time.Second)) {
+		t.Error("an older event changed the contact")
+	}
+}
+
 func TestTheNewerContactStands(t *testing.T) {
 	t.Parallel()
 	now := at.Add(time.Hour)
