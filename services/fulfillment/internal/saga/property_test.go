@@ -26,7 +26,8 @@ func TestWhateverHappensTheBooksBalance(t *testing.T) {
 	// so here a workflow must not fail.
 	limits.LastingAttempts = 16
 	w := newWorld(t, limits)
-	watchdog := saga.NewWatchdog(w.starts, 0, time.Minute)
+	// The engine in this process can lose what a saga waits for when the saga is ended while an activity is at work.
+	watchdog := saga.NewWatchdog(w.starts, 0, 3*time.Second)
 	n := 0
 	rapid.Check(t, func(r *rapid.T) {
 		n++
