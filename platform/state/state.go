@@ -140,3 +140,21 @@ func Update[T any](ctx context.Context, s Store, key string, change func(doc *T,
 		}
 	}
 }
+
+// Known is a document as it was read.
+type Known[T any] struct {
+	Doc  T
+	ETag ETag
+}
+
+// UpdateKnown is Update, but its first attempt begins with a document that was read before, which spares a read. Only a write is
+// decided on that: the ETag guards it, and whatever else change says it says again of what the store then has.
+func UpdateKnown[T any](ctx context.Context, s Store, key string, known Known[T], change func(doc *T, exists bool) error, options ...Option) (T, error) {
+	if change(&known.Doc, true) == nil {
+		err := s.Replace(ctx, key, known.Doc, known.ETag, options...)
+		if err == nil || !errors.Is(err, ErrConflict) {
+			return known.Doc, err
+		}
+	}
+	return Update(ctx, s, key, change, options...)
+}

@@ -11,6 +11,9 @@ import (
 	"waybill/services/fulfillment/internal/partner"
 )
 
+// Change alters an order's entry unless alter reports that nothing changed, and returns it as it then is. It may call alter again.
+type Change func(alter func(e *Entry) (bool, error)) (Entry, error)
+
 // Entry is one order's saga. Its methods are its rules: each reports whether it changed the entry, and an *Error is a
 // refusal.
 type Entry struct {

@@ -310,6 +310,41 @@ func TestOneBeginningOfASagaIsTheFirst(t *testing.T) {
 	}
 }
 
+// A change that begins with an entry that was read before writes nothing over what came in between.
+func TestAChangeOfWhatWasRead(t *testing.T) {
+	t.Parallel()
+	s := ledger.NewSagas(state.NewMemory(), "writer", time.Now)
+	if _, _, err := s.Begin(t.Context(), order("ORDER-1")); err != nil {
+		t.Fatal(err)
+	}
+	book := func(e *journal.Entry) (bool, error) { return e.Book(time.Now()), nil }
+	_, before, err := s.Read(t.Context(), "ORDER-1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Change(t.Context(), "ORDER-1", func(e *journal.Entry) (bool, error) { return e.Cancel("Ordered twice.", time.Now()), nil }); err != nil {
+		t.Fatal(err)
+	}
+	if e, err := before(book); err != nil || !e.Cancelled() || e.Booked() {
+		t.Errorf("booked beside the cancellation: %+v, %v", e, err)
+	}
+	if _, _, err := s.Begin(t.Context(), order("ORDER-2")); err != nil {
+		t.Fatal(err)
+	}
+	_, change, err := s.Read(t.Context(), "ORDER-2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // the second time finds that it is booked
+		if e, err := change(book); err != nil || !e.Booked() {
+			t.Errorf("%+v, %v", e, err)
+		}
+	}
+	if e, err := s.Get(t.Context(), "ORDER-2"); err != nil || !e.Booked() {
+		t.Errorf("%+v, %v", e, err)
+	}
+}
+
 // Those that have not ended are found by a process that knows nothing of them, and those that are forgotten are not.
 func TestOpenSagasAreFoundAgain(t *testing.T) {
 	t.Parallel()

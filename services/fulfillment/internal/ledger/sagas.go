@@ -75,20 +75,40 @@ func (s *Sagas) Begin(ctx context.Context, order contracts.Order) (entry journal
 
 // Get reads an order's entry; a *journal.Error says that there is none.
 func (s *Sagas) Get(ctx context.Context, orderID string) (journal.Entry, error) {
-	var e journal.Entry
-	if _, err := s.store.Get(ctx, sagaKey(orderID), &e); errors.Is(err, state.ErrNotFound) {
-		return e, journal.ErrUnknown(orderID)
-	} else if err != nil {
-		return e, fmt.Errorf("read saga: %w", err)
+	e, _, err := s.Read(ctx, orderID)
+	return e, err
+}
+
+// Read is Get, with a Change of the entry that begins with what was read instead of reading it once more.
+func (s *Sagas) Read(ctx context.Context, orderID string) (e journal.Entry, change journal.Change, err error) {
+	etag, err := s.store.Get(ctx, sagaKey(orderID), &e)
+	switch {
+	case errors.Is(err, state.ErrNotFound):
+		return e, nil, journal.ErrUnknown(orderID)
+	case err != nil:
+		return e, nil, fmt.Errorf("read saga: %w", err)
 	}
-	return e, nil
+	known := state.Known[journal.Entry]{Doc: e, ETag: etag}
+	return e, func(change func(e *journal.Entry) (bool, error)) (journal.Entry, error) {
+		return s.change(orderID, change, func(update func(*journal.Entry, bool) error, options ...state.Option) (journal.Entry, error) {
+			return state.UpdateKnown(ctx, s.store, sagaKey(orderID), known, update, options...)
+		})
+	}, nil
 }
 
 // Change lets change alter an order's entry, which may be new, and keeps what it then is when change says so. It may run
 // several times. Errors of change are returned as they are.
 func (s *Sagas) Change(ctx context.Context, orderID string, change func(e *journal.Entry) (bool, error)) (journal.Entry, error) {
+	return s.change(orderID, change, func(update func(*journal.Entry, bool) error, options ...state.Option) (journal.Entry, error) {
+		return state.Update(ctx, s.store, sagaKey(orderID), update, options...)
+	})
+}
+
+func (s *Sagas) change(orderID string, change func(e *journal.Entry) (bool, error),
+	update func(func(*journal.Entry, bool) error, ...state.Option) (journal.Entry, error),
+) (journal.Entry, error) {
 	var ttl time.Duration
-	e, err := state.Update(ctx, s.store, sagaKey(orderID), func(e *journal.Entry, _ bool) error {
+	e, err := update(func(e *journal.Entry, _ bool) error {
 		e.Order.OrderID = orderID
 		changed, err := change(e)
 		if err == nil && !changed {

@@ -62,6 +62,8 @@ type Carrier interface {
 // Journal is what is kept of every saga outside the engine. Its refusals are a *journal.Error.
 type Journal interface {
 	Get(ctx context.Context, orderID string) (journal.Entry, error)
+	// Read is Get, with a Change of the entry that need not read it again.
+	Read(ctx context.Context, orderID string) (journal.Entry, journal.Change, error)
 	// Change alters an order's entry, which may be new, unless change reports that nothing changed. It may call change again.
 	Change(ctx context.Context, orderID string, change func(e *journal.Entry) (bool, error)) (journal.Entry, error)
 	// ListApproval puts the order among those that asked for an approval.
@@ -261,17 +263,25 @@ func key(order contracts.Order, step string) string { return order.OrderID + ":"
 // calls the partner: an attempt can come long after the workflow scheduled it. Nothing of such a step is announced, for it was
 // not tried. An order that the journal does not know, because its entry was lost, was not cancelled.
 func (a activities) stopped(ctx context.Context, orderID string) (*partner.Reason, error) {
-	e, err := a.Journal.Get(ctx, orderID)
+	stopped, _, err := a.readStopped(ctx, orderID)
+	return stopped, err
+}
+
+// readStopped is stopped, with a Change of the entry that was read.
+func (a activities) readStopped(ctx context.Context, orderID string) (*partner.Reason, journal.Change, error) {
+	e, change, err := a.Journal.Read(ctx, orderID)
 	if refused, ok := errors.AsType[*journal.Error](err); ok && refused.Kind == journal.NotFound {
-		return nil, nil
+		return nil, func(alter func(e *journal.Entry) (bool, error)) (journal.Entry, error) {
+			return a.Journal.Change(ctx, orderID, alter)
+		}, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("look for a cancellation: %w", err)
+		return nil, nil, fmt.Errorf("look for a cancellation: %w", err)
 	}
 	if !e.Cancelled() {
-		return nil, nil
+		return nil, change, nil
 	}
-	return cancelled(e.Cancellation), nil
+	return cancelled(e.Cancellation), change, nil
 }
 
 // validatePayment charges the order's total. Nothing is charged for a free order.
@@ -347,7 +357,7 @@ func (a activities) releaseInventory(ctx context.Context, in StepInput) (result 
 // the booking is recorded in the journal, where it meets a cancellation: whichever is recorded first wins.
 func (a activities) processShipment(ctx context.Context, in StepInput) (result StepResult, err error) {
 	err = traced(ctx, activityProcessShipment, in.Order.OrderID, func(ctx context.Context) error {
-		stopped, err := a.stopped(ctx, in.Order.OrderID)
+		stopped, change, err := a.readStopped(ctx, in.Order.OrderID)
 		if err != nil || stopped != nil {
 			result.Refused = stopped
 			return err
@@ -357,7 +367,7 @@ func (a activities) processShipment(ctx context.Context, in StepInput) (result S
 			return fmt.Errorf("book the carrier: %w", err)
 		}
 		if refused == nil {
-			e, err := a.Journal.Change(ctx, in.Order.OrderID, func(e *journal.Entry) (bool, error) {
+			e, err := change(func(e *journal.Entry) (bool, error) {
 				begun := e.Begin(in.Order, a.Now()) // false, unless the entry was lost
 				return e.Book(a.Now()) || begun, nil
 			})

@@ -334,6 +334,14 @@ func (j faultyJournal) Change(ctx context.Context, id string, change func(*journ
 	return e, err
 }
 
+func (j faultyJournal) Read(ctx context.Context, id string) (journal.Entry, journal.Change, error) {
+	e, change, err := j.Journal.Read(ctx, id)
+	return e, func(alter func(*journal.Entry) (bool, error)) (e journal.Entry, err error) {
+		err = j.faults.around(id, "Change", func() error { e, err = change(alter); return err })
+		return e, err
+	}, err
+}
+
 type faultyPayments struct {
 	saga.Payments
 	faults *faults
