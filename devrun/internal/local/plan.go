@@ -140,7 +140,7 @@ func (p *plan) foundation() []supervise.Spec {
 			Name: "broker", Kind: kindBroker,
 			Path: p.self,
 			Args: []string{"broker", "--data", string(p.data), "--port", strconv.Itoa(p.broker), "--inbox=false", "--quiet"},
-			Dir:  p.file.Root, Env: os.Environ(),
+			Dir:  p.file.Root, Env: goEnv(nil),
 			Ready: kafkaServes(broker.Address(p.broker), p.topics),
 			// A killed broker has everything the system had; only buffered writes of the machine itself could be lost.
 			StopWithin: 10 * time.Second,
@@ -279,10 +279,17 @@ func (p *plan) configFile(a runfile.App) string {
 
 func sidecarName(appID string) string { return appID + "-sidecar" }
 
-// daprEnv is the environment of a Dapr process. Without DAPR_HOST_IP it would announce this machine's network address. With
-// Go's own GOGC of 100 a sixth of its processor time is garbage collection (docs/benchmarks.md).
+// daprEnv is the environment of a Dapr process. Without DAPR_HOST_IP it would announce this machine's network address.
 func daprEnv(more map[string]string) []string {
 	env := map[string]string{"DAPR_HOST_IP": "127.0.0.1"}
+	maps.Copy(env, more)
+	return goEnv(env)
+}
+
+// goEnv is the environment of a process that works for every order. With Go's own GOGC of 100 a sixth of its processor time is
+// garbage collection (docs/benchmarks.md).
+func goEnv(more map[string]string) []string {
+	env := map[string]string{}
 	if os.Getenv("GOGC") == "" {
 		env["GOGC"] = "400"
 	}
