@@ -44,12 +44,13 @@ func awaitAdmission(ctx context.Context, t *testing.T, s *system.System, wanted 
 }
 
 // Orders that a carrier holds up fill the bound. Then a new order is refused before anything of it is stored, over REST, and waits, on
-// the bus; the orders that are open are read and cancelled, and when enough of them have ended, both are accepted.
+// the bus; the orders that are open are read and cancelled, and when enough of them have ended, both are accepted. At last, a carrier
+// that is slow and takes one call at a time delays its own orders, fails none, and holds up no payment.
 func TestNoMoreIsAcceptedThanCanBeFinished(t *testing.T) {
 	t.Parallel()
 	const bound = 5
 	ctx := impatient(t)
-	s := ownSystem(ctx, t, fmt.Sprint("ADMISSION_OPEN=", bound))
+	s := ownSystem(ctx, t, fmt.Sprint("ADMISSION_OPEN=", bound), "PARTNER_CALLS=1")
 	setStock(t, s, "PROD-ADM", 100)
 	body := func(n int) map[string]any {
 		return orderBody(fmt.Sprint("CUST-ADM-", n), 10, line("PROD-ADM", 1, 10))
@@ -135,5 +136,30 @@ func TestNoMoreIsAcceptedThanCanBeFinished(t *testing.T) {
 	}
 	if told := story(timeline(t, s, "ord-foreign")); !slices.Contains(told, "Order.Confirmed") {
 		t.Errorf("got %v", told)
+	}
+
+	slow := make([]string, 0, bound)
+	for n := range bound - 1 { // together they take longer than one waits for its turn
+		id, err := place(ctx, s, "", with(body(n), "", "X-SLOW"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		slow = append(slow, id)
+	}
+	declined, err := place(ctx, s, "", with(body(bound), "tok_declined", "X-SLOW"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := await(ctx, s, declined, "fulfillment_failed"); err != nil {
+		t.Fatal(err)
+	}
+	if o, _, err := read(ctx, s, slow[len(slow)-1]); err != nil || o.Status == "fulfilled" {
+		t.Errorf("the slow orders are done already, the last is %s, %v", o.Status, err)
+	}
+	for _, id := range slow {
+		if _, err := await(ctx, s, id, "fulfilled"); err != nil {
+			t.Fatal(err)
+		}
+		wantBooks(t, s, id, fulfilledBooks)
 	}
 }
