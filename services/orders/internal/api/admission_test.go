@@ -117,7 +117,9 @@ func TestWhatIsStoredIsAnswered(t *testing.T) {
 		w.restart()
 		w.count()
 	}
-	w.overloaded(w.place(map[string]any{"payment_token": "tok_other"}, "Idempotency-Key", "key"))
+	if p := w.refused(w.place(map[string]any{"payment_token": "tok_other"}, "Idempotency-Key", "key"), http.StatusUnprocessableEntity); p.Code != "idempotency_key_reused" {
+		t.Errorf("got %s", p.Code)
+	}
 	if p := w.refused(w.place(map[string]any{"order_id": "ord-1", "payment_token": "tok_other"}), http.StatusConflict); p.Code != "order_id_taken" {
 		t.Errorf("got %s", p.Code)
 	}

@@ -91,7 +91,7 @@ func (s *Service) place(ctx context.Context, in *placeInput) (*placeOutput, erro
 }
 
 // admit gets the room that a new order needs, before anything of it is stored. A request that repeats an earlier one needs none if
-// the order is stored. The error is an *admission.Refusal.
+// the order is stored. The error is an *admission.Refusal, or says that the key belongs to another request.
 func (s *Service) admit(ctx context.Context, o *order.Order, key string, request []byte, named string) (*admission.Slot, error) {
 	slot, refusal := s.Admission.Place(ctx, o)
 	if refusal == nil {
@@ -100,7 +100,10 @@ func (s *Service) admit(ctx context.Context, o *order.Order, key string, request
 	id := named
 	if key != "" {
 		subject, known, err := s.Keys.Subject(ctx, key, request)
-		if err != nil || !known {
+		switch {
+		case errors.Is(err, idempotency.ErrOtherRequest):
+			return nil, err
+		case err != nil || !known:
 			return nil, refusal
 		}
 		id = subject

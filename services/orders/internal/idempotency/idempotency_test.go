@@ -59,6 +59,27 @@ func TestWorkIsDoneOnce(t *testing.T) {
 	}
 }
 
+// TestSubject finds what the key stands for, and stores nothing.
+func TestSubject(t *testing.T) {
+	t.Parallel()
+	s := state.NewMemory()
+	for range 2 {
+		if subject, known, err := process(s, "a").Subject(t.Context(), "key", request); subject != "" || known || err != nil {
+			t.Errorf("of a key that nobody used: %q, %v, %v", subject, known, err)
+		}
+	}
+	var m made
+	if _, err := process(s, "a").Do(t.Context(), "key", request, "one", m.work()); err != nil {
+		t.Fatal(err)
+	}
+	if subject, known, err := process(s, "b").Subject(t.Context(), "key", request); subject != "one" || !known || err != nil {
+		t.Errorf("got %q, %v, %v", subject, known, err)
+	}
+	if _, known, err := process(s, "b").Subject(t.Context(), "key", []byte("another")); known || !errors.Is(err, idempotency.ErrOtherRequest) {
+		t.Errorf("another request: %v, %v", known, err)
+	}
+}
+
 func TestFailedWorkCanBeRepeatedAtOnceByAnyProcess(t *testing.T) {
 	t.Parallel()
 	failure := errors.New("the bus is away")
