@@ -19,6 +19,8 @@ const (
 	trust = 10 * time.Second
 	// pause is the least time between two trials, so that a fault is noticed soon and costs little while it lasts.
 	pause = 2 * time.Second
+	// pauseUnreachable is the same while a trial reaches nobody, which costs nothing: so that a start takes no longer.
+	pauseUnreachable = 100 * time.Millisecond
 )
 
 // Probe says whether something works. The last outcome of its real use decides for ten seconds; without one the Probe tries it,
@@ -38,6 +40,14 @@ type Probe struct {
 type outcome struct {
 	at  time.Time
 	err error
+}
+
+// pause is how long no further trial follows.
+func (o outcome) pause() time.Duration {
+	if o.err != nil && Cause(o.err) == Unreachable {
+		return pauseUnreachable
+	}
+	return pause
 }
 
 // NewProbe returns a Probe that tries by calling try. A trial must be cheap, may run again at any time, and ends with its
@@ -83,7 +93,7 @@ func (p *Probe) verdict() (verdict error, known bool) {
 	switch {
 	case fresh(p.used, trust):
 		return p.used.err, true
-	case p.tried.err == nil && fresh(p.tried, trust), fresh(p.tried, pause):
+	case p.tried.err == nil && fresh(p.tried, trust), fresh(p.tried, p.tried.pause()):
 		return p.tried.err, true
 	default:
 		return nil, false

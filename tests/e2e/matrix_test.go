@@ -25,7 +25,7 @@ import (
 )
 
 var (
-	matrix      = flag.String("matrix", "quick", "quick kills every process once, all kills every process at every step")
+	matrix      = flag.String("matrix", "quick", "quick kills every process once, all kills every process at every step; stop and disk are of TestStoppedAndFull")
 	matrixPage  = flag.String("matrix.page", "", "write the failure matrix to this file")
 	matrixGrain = flag.Int("matrix.orders", 5, "orders under way at every kill")
 )
@@ -222,6 +222,15 @@ func (b *bus) await(ctx context.Context, ids []string, arrived func(busEvent) bo
 
 // killAt brings orders to the step, kills the process there, and checks what becomes of them.
 func killAt(ctx context.Context, s *system.System, follow *bus, process string, m moment) (result, error) {
+	return hitAt(ctx, s, follow, process, m, func(ctx context.Context, process string) (time.Time, error) {
+		killed := time.Now()
+		return killed, s.Kill(ctx, process)
+	})
+}
+
+// hitAt is killAt with another fault: hit lets the process suffer and returns when everything is ready again, with the time at
+// which the fault ended.
+func hitAt(ctx context.Context, s *system.System, follow *bus, process string, m moment, hit func(ctx context.Context, process string) (time.Time, error)) (result, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	run := rand.Text()[:8]
@@ -254,9 +263,9 @@ func killAt(ctx context.Context, s *system.System, follow *bus, process string, 
 	} else if err := follow.await(ctx, ids, m.arrived); err != nil {
 		return row, errors.Join(err, placing.Wait())
 	}
-	killed := time.Now()
-	if err := s.Kill(ctx, process); err != nil {
-		return row, err
+	killed, err := hit(ctx, process)
+	if err != nil {
+		return row, errors.Join(err, placing.Wait())
 	}
 	row.back = time.Since(killed)
 	if err := placing.Wait(); err != nil {

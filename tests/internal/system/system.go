@@ -109,16 +109,21 @@ func Start(ctx context.Context, runner, data string, out io.Writer, environment 
 	if err != nil {
 		return nil, err
 	}
-	s := &System{Data: data, ended: make(chan struct{})}
+	// Not ctx: the runner is told to stop, or killed, by those who started it.
+	cmd := command(context.Background(), runner, "up", "--free-ports", "--data", data)
+	cmd.Dir = top
+	cmd.Env = append(os.Environ(), environment...)
+	cmd.Stdout, cmd.Stderr = out, out
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	return start(ctx, cmd, data)
+}
+
+// start is Start with the runner's command.
+func start(ctx context.Context, runner *exec.Cmd, data string) (*System, error) {
+	s := &System{Data: data, ended: make(chan struct{}), runner: runner}
 	if err := os.Remove(s.statusFile()); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, err
 	}
-	// Not ctx: the runner is told to stop, or killed, by those who started it.
-	s.runner = command(context.Background(), runner, "up", "--free-ports", "--data", data)
-	s.runner.Dir = top
-	s.runner.Env = append(os.Environ(), environment...)
-	s.runner.Stdout, s.runner.Stderr = out, out
-	s.runner.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := s.runner.Start(); err != nil {
 		return nil, fmt.Errorf("start the runner: %w", err)
 	}
@@ -197,6 +202,65 @@ func (s *System) Kill(ctx context.Context, name string) error {
 		case <-tick.C:
 		}
 	}
+}
+
+// Pause stops a process with SIGSTOP, lets it go on after d, and returns when everything is ready again. Ended is when it went on.
+func (s *System) Pause(ctx context.Context, name string, d time.Duration) (ended time.Time, err error) {
+	p, err := s.process(name)
+	if err != nil {
+		return time.Time{}, err
+	}
+	if err := syscall.Kill(p.PID, syscall.SIGSTOP); err != nil {
+		return time.Time{}, fmt.Errorf("stop %s: %w", name, err)
+	}
+	over := time.NewTimer(d)
+	defer over.Stop()
+	select {
+	case <-over.C:
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
+	ended = time.Now()
+	if err = errors.Join(err, syscall.Kill(p.PID, syscall.SIGCONT)); err != nil {
+		return ended, fmt.Errorf("let %s go on: %w", name, err)
+	}
+	return ended, s.WaitAnswering(ctx)
+}
+
+// WaitAnswering returns when every process is ready and every service says so itself: the runner notices neither at once.
+func (s *System) WaitAnswering(ctx context.Context) error {
+	client := http.Client{Timeout: 3 * time.Second}
+	defer client.CloseIdleConnections()
+	for {
+		status, err := s.Status()
+		ready := err == nil && status.Ready
+		for _, app := range status.Apps {
+			ready = ready && ok(ctx, &client, app.URL+"/readyz")
+		}
+		if ready {
+			return nil
+		}
+		select {
+		case <-s.ended:
+			return errors.New("the runner ended")
+		case <-ctx.Done():
+			return fmt.Errorf("wait for the services: %w", ctx.Err())
+		case <-time.After(poll):
+		}
+	}
+}
+
+func ok(ctx context.Context, client *http.Client, url string) bool {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return false
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return false
+	}
+	_ = resp.Body.Close()
+	return resp.StatusCode == http.StatusOK
 }
 
 func (s *System) process(name string) (Process, error) {

@@ -1,0 +1,107 @@
+package system
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"time"
+)
+
+// diskMB is the size of the disk of each process that keeps data.
+var diskMB = map[string]int{"orders-sidecar": 64, "fulfillment-sidecar": 64, "notifications-sidecar": 64, "scheduler": 320, "broker": 96}
+
+// StartOnDisks is Start on data of which each process that keeps some has a small disk of its own. The disks are mounted in a
+// user namespace, which needs no rights; ErrNoDisks says that this machine does not allow that.
+func StartOnDisks(ctx context.Context, runner, data string, out io.Writer, environment ...string) (*System, error) {
+	top, err := Root()
+	if err != nil {
+		return nil, err
+	}
+	script := "set -e\n"
+	for name, mb := range diskMB {
+		if err := os.MkdirAll(disk(data, name), 0o750); err != nil {
+			return nil, err
+		}
+		script += fmt.Sprintf("mount -t tmpfs -o size=%dm none '%s'\n", mb, disk(data, name))
+	}
+	if err := os.MkdirAll(filepath.Join(data, "state"), 0o750); err != nil {
+		return nil, err
+	}
+	for _, app := range []string{"orders", "fulfillment", "notifications"} {
+		for _, store := range []string{"statestore", "workflowstore"} {
+			file := app + "." + store + ".db"
+			if err := os.Symlink(filepath.Join(disk(data, app+"-sidecar"), file), filepath.Join(data, "state", file)); err != nil {
+				return nil, err
+			}
+		}
+	}
+	inNamespace := func(script string, args ...string) *System {
+		cmd := command(context.Background(), "sh", append([]string{"-c", script, "sh"}, args...)...)
+		cmd.Dir = top
+		cmd.Env = append(os.Environ(), environment...)
+		cmd.Stdout, cmd.Stderr = out, out
+		cmd.SysProcAttr = &syscall.SysProcAttr{
+			Setpgid: true, Cloneflags: syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS,
+			UidMappings: []syscall.SysProcIDMap{{HostID: os.Getuid(), Size: 1}},
+			GidMappings: []syscall.SysProcIDMap{{HostID: os.Getgid(), Size: 1}},
+		}
+		return &System{runner: cmd}
+	}
+	if err := inNamespace(script).runner.Run(); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrNoDisks, err)
+	}
+	return start(ctx, inNamespace(script+`exec "$@"`+"\n", runner, "up", "--free-ports", "--data", data).runner, data)
+}
+
+// ErrNoDisks says that no file systems can be mounted here.
+var ErrNoDisks = errors.New("no disks can be mounted in a user namespace")
+
+func disk(data, process string) string {
+	if process == "scheduler" || process == "broker" {
+		return filepath.Join(data, process)
+	}
+	return filepath.Join(data, "disks", process)
+}
+
+// HasDisk reports whether StartOnDisks gives the process a disk.
+func HasDisk(process string) bool { return diskMB[process] > 0 }
+
+// Fill keeps the disk of a process full for d, and returns when everything is ready again. Ended is when there was space again.
+func (s *System) Fill(ctx context.Context, process string, d time.Duration) (ended time.Time, err error) {
+	path := filepath.Join("/proc", strconv.Itoa(s.PID()), "root", disk(s.Data, process), "fill")
+	file, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		return time.Time{}, err
+	}
+	over := time.NewTimer(d)
+	defer over.Stop()
+	again := time.NewTicker(50 * time.Millisecond)
+	defer again.Stop()
+	for full := true; full && err == nil; {
+		// What the process gives back is taken at once.
+		for size := 1 << 20; size > 0; {
+			if _, writeErr := file.Write(make([]byte, size)); errors.Is(writeErr, syscall.ENOSPC) {
+				size /= 4
+			} else if writeErr != nil {
+				err, size = writeErr, 0
+			}
+		}
+		select {
+		case <-again.C:
+		case <-over.C:
+			full = false
+		case <-ctx.Done():
+			err = ctx.Err()
+		}
+	}
+	ended = time.Now()
+	if err := errors.Join(err, file.Close(), os.Remove(path)); err != nil {
+		return ended, err
+	}
+	return ended, s.WaitAnswering(ctx)
+}
