@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 
 	"waybill/contracts"
 	"waybill/platform/eventing"
@@ -20,7 +21,7 @@ func (a *API) fulfilled(ctx context.Context, delivered []eventing.Event) []error
 		if e.Type != contracts.TypeOrderFulfilled {
 			continue
 		}
-		lines, err := linesOf(e)
+		lines, err := linesOf(e, time.Now(), a.MaxAhead)
 		if err != nil {
 			errs[i] = err
 			continue
@@ -39,14 +40,18 @@ func (a *API) fulfilled(ctx context.Context, delivered []eventing.Event) []error
 	return errs
 }
 
-// linesOf are the purchases of an order that was fulfilled.
-func linesOf(e eventing.Event) ([]eventing.Event, error) {
+// linesOf are the purchases of an order that was fulfilled. An order from the future, by more than ahead, counts as fulfilled now:
+// the clock of orders is ahead, and the purchases would be refused.
+func linesOf(e eventing.Event, now time.Time, ahead time.Duration) ([]eventing.Event, error) {
 	var data contracts.OrderFulfilled
 	if err := e.Decode(&data); err != nil {
 		return nil, err
 	}
 	if data.FulfilledAt.IsZero() {
 		data.FulfilledAt = e.Time
+	}
+	if data.FulfilledAt.Sub(now) > ahead {
+		data.FulfilledAt = now.UTC()
 	}
 	purchases, err := event.Purchases(data)
 	if err != nil {

@@ -123,10 +123,13 @@ func (s *Stream) rebuild(ctx context.Context) error {
 		if !ok {
 			continue
 		}
-		_, found = windows.Add(&e, found[:0])
 		if row.ProcessedAt.After(newest) {
 			newest = row.ProcessedAt
 		}
+		if s.tooFarAhead(&row, now) {
+			continue
+		}
+		_, found = windows.Add(&e, found[:0])
 		if len(found) == 0 {
 			continue
 		}
@@ -144,6 +147,12 @@ func (s *Stream) rebuild(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// tooFarAhead reports whether a process stored the row whose clock was ahead of this one, or before this one was set back. Counting
+// it would make every true event too late for the windows.
+func (s *Stream) tooFarAhead(row *store.Event, now time.Time) bool {
+	return row.Timestamp.Sub(now) > s.options.MaxAhead
 }
 
 // stored is the event of a row.
@@ -177,6 +186,9 @@ func (s *Stream) follow() func(ctx context.Context, at time.Time) error {
 		for row, err := range s.options.Store.Events(ctx, s.options.Now().Add(-back)) {
 			if err != nil {
 				return err
+			}
+			if s.tooFarAhead(&row, s.options.Now()) {
+				continue
 			}
 			if e, ok := s.stored(ctx, &row); ok {
 				s.mu.Lock()

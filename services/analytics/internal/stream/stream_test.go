@@ -368,6 +368,18 @@ func TestWhatWasNotAnnouncedIsAnnouncedAfterARestart(t *testing.T) {
 	}
 }
 
+// A process whose clock was hours ahead stored events from the future: the next one's windows are not blind until then.
+func TestEventsThatAClockAheadStored(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "a.sqlite")
+	ahead := replica(t, open(t, path), nil)
+	ahead.at = ahead.at.Add(5 * time.Hour)
+	ahead.done(view("v1", "PROD-001", ahead.at))
+	after := replica(t, open(t, path), nil)
+	after.done(view("v2", "PROD-001", start))
+	after.counts("total_views", 1)
+}
+
 // The windows hold an hour, the histories of purchases as much as they are made again from.
 func TestHistoriesReachFurtherBackThanWindows(t *testing.T) {
 	t.Parallel()
