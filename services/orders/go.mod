@@ -11,6 +11,7 @@ require (
 	go.opentelemetry.io/otel/metric v1.47.0
 	go.uber.org/goleak v1.3.0
 	golang.org/x/sync v0.24.0
+	golang.org/x/time v0.11.0
 	google.golang.org/grpc v1.83.2
 	pgregory.net/rapid v1.3.0
 	waybill/contracts v0.0.0

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -22,12 +23,12 @@ func StartOnDisks(ctx context.Context, runner, data string, out io.Writer, envir
 	if err != nil {
 		return nil, err
 	}
-	script := "set -e\n"
+	mount := []string{"set -e"}
 	for name, mb := range diskMB {
 		if err := os.MkdirAll(disk(data, name), 0o750); err != nil {
 			return nil, err
 		}
-		script += fmt.Sprintf("mount -t tmpfs -o size=%dm none '%s'\n", mb, disk(data, name))
+		mount = append(mount, fmt.Sprintf("mount -t tmpfs -o size=%dm none '%s'", mb, disk(data, name)))
 	}
 	if err := os.MkdirAll(filepath.Join(data, "state"), 0o750); err != nil {
 		return nil, err
@@ -52,6 +53,7 @@ func StartOnDisks(ctx context.Context, runner, data string, out io.Writer, envir
 		}
 		return &System{runner: cmd}
 	}
+	script := strings.Join(mount, "\n") + "\n"
 	if err := inNamespace(script).runner.Run(); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrNoDisks, err)
 	}
@@ -74,7 +76,7 @@ func HasDisk(process string) bool { return diskMB[process] > 0 }
 // Fill keeps the disk of a process full for d, and returns when everything is ready again. Ended is when there was space again.
 func (s *System) Fill(ctx context.Context, process string, d time.Duration) (ended time.Time, err error) {
 	path := filepath.Join("/proc", strconv.Itoa(s.PID()), "root", disk(s.Data, process), "fill")
-	file, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	file, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600) //nolint:gosec // a path of this test's own
 	if err != nil {
 		return time.Time{}, err
 	}

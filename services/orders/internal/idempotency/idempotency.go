@@ -13,6 +13,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"waybill/platform/clock"
 	"waybill/platform/state"
 	"waybill/services/orders/internal/recent"
@@ -37,6 +39,10 @@ const releaseTimeout = 2 * time.Second
 // remembered is of how many requests at least a process knows that it did them.
 const remembered = 10_000
 
+// lookupsPerSecond is how many keys that this process has not seen Subject looks up each second. Under overload nearly every key is
+// new, and reading the store for each would take the processor time that the accepted orders need.
+const lookupsPerSecond = 20
+
 // Work is what a request is there for. Both functions get the subject that the request has.
 type Work struct {
 	// Do does the work. It must be repeatable on the same subject.
@@ -53,6 +59,10 @@ type Keys struct {
 	process string
 	ttl     time.Duration
 	logger  *slog.Logger
+	// seen holds the keys whose work this process began lately.
+	seen *recent.Set[string]
+	// lookups bounds how often Subject reads the store for a key that this process has not seen.
+	lookups *rate.Limiter
 	// done holds the attempts of this process that did their work to its end.
 	done *recent.Set[attempt]
 	// leases are those of other processes, as this one saw them.
@@ -63,7 +73,11 @@ type Keys struct {
 
 // New returns Keys that are remembered for ttl. Process must be unlike that of every other process, earlier ones included.
 func New(store state.Store, process string, ttl time.Duration, logger *slog.Logger) *Keys {
-	return &Keys{store: store, process: process, ttl: ttl, logger: logger, done: recent.NewSet[attempt](remembered), leases: clock.NewSightings[string](time.Now), running: map[string]struct{}{}}
+	return &Keys{
+		store: store, process: process, ttl: ttl, logger: logger,
+		seen: recent.NewSet[string](remembered), lookups: rate.NewLimiter(lookupsPerSecond, lookupsPerSecond),
+		done: recent.NewSet[attempt](remembered), leases: clock.NewSightings[string](time.Now), running: map[string]struct{}{},
+	}
 }
 
 // record is what the store holds for a key. It is written when the work begins and says nothing of its end: that it was
@@ -100,6 +114,7 @@ func (k *Keys) Do(ctx context.Context, key string, request []byte, subject strin
 		return "", cmp.Or(err, ErrRunning)
 	}
 	defer k.leave(key)
+	k.seen.Add(key)
 	err := k.store.Create(ctx, key, mine, state.TTL(k.ttl))
 	if errors.Is(err, state.ErrConflict) {
 		var done bool
@@ -118,10 +133,15 @@ func (k *Keys) Do(ctx context.Context, key string, request []byte, subject strin
 	return mine.Subject, nil
 }
 
-// Subject is the subject of the request with the key, if the same request came before. The error is ErrOtherRequest or one of the
-// store.
+// Subject returns the subject of the request with the key, if the same request came before. For a key that this process has not seen
+// it reads the store only as often as lookupsPerSecond allows; beyond that the key counts as unknown, and the caller can ask again
+// later. The error is ErrOtherRequest or one of the store.
 func (k *Keys) Subject(ctx context.Context, key string, request []byte) (subject string, known bool, err error) {
-	found, err := k.find(ctx, "idempotency:"+digest([]byte(key)), record{Request: digest(request)})
+	key = "idempotency:" + digest([]byte(key))
+	if !k.seen.Has(key) && !k.lookups.Allow() {
+		return "", false, nil
+	}
+	found, err := k.find(ctx, key, record{Request: digest(request)})
 	if errors.Is(err, ErrRunning) {
 		return "", false, nil // nothing is stored for the key
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
 	"testing"
@@ -309,4 +310,32 @@ func TestARequestIsOneWrite(t *testing.T) {
 	if s.reads != 0 || s.writes != 1 {
 		t.Errorf("%d reads and %d writes", s.reads, s.writes)
 	}
+}
+
+// TestSubjectReadsSeldomForUnknownKeys asks for a thousand keys that nobody used, as a shop under overload does.
+func TestSubjectReadsSeldomForUnknownKeys(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &counting{Memory: state.NewMemory()}
+		keys := process(s, "a")
+		var m made
+		if _, err := keys.Do(t.Context(), "mine", request, "one", m.work()); err != nil {
+			t.Fatal(err)
+		}
+		for i := range 1000 {
+			if _, known, err := keys.Subject(t.Context(), fmt.Sprint("key-", i), request); known || err != nil {
+				t.Fatalf("an unused key is known: %v, %v", known, err)
+			}
+		}
+		if s.reads > 20 {
+			t.Errorf("%d reads for a thousand unused keys, at most 20 are expected", s.reads)
+		}
+		if got, known, err := keys.Subject(t.Context(), "mine", request); got != "one" || !known || err != nil {
+			t.Errorf("a key of this process: %s, %v, %v", got, known, err)
+		}
+		time.Sleep(time.Second)
+		if got, known, err := process(s, "b").Subject(t.Context(), "mine", request); got != "one" || !known || err != nil {
+			t.Errorf("a key of another process: %s, %v, %v", got, known, err)
+		}
+	})
 }
