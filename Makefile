@@ -80,13 +80,13 @@ test-containers: $(DEVRUN) ## Make the images and run the whole system in contai
 	@cd tests/containers && go test -count=1 -timeout 15m -v ./...
 
 .PHONY: test-chaos
-test-chaos: runtime test-events ## Kill every process at every step of the saga and write docs/failure-matrix.md (a quarter of an hour)
+test-chaos: runtime test-events ## Kill every process at every step of the saga and write that part of docs/failure-matrix.md (a quarter of an hour)
 	@cd tests && go test -count=1 -timeout 90m -run 'TestFailureMatrix$$' ./e2e -matrix all -matrix.page $(CURDIR)/docs/failure-matrix.md -v
 
 .PHONY: test-faults
-test-faults: runtime ## Stop every process for 40 s, and fill the disk of each that has one, with orders in flight (about 15 minutes)
-	@cd tests && go test -count=1 -timeout 45m -run 'TestStoppedAndFull$$' ./e2e -matrix stop -v
-	@cd tests && go test -count=1 -timeout 45m -run 'TestStoppedAndFull$$' ./e2e -matrix disk -v
+test-faults: runtime ## Stop every process for 40 s, and fill the disk of each that has one, with orders in flight, and write those parts of docs/failure-matrix.md (about 15 minutes)
+	@cd tests && go test -count=1 -timeout 45m -run 'TestStoppedAndFull$$' ./e2e -matrix stop -matrix.page $(CURDIR)/docs/failure-matrix.md -v
+	@cd tests && go test -count=1 -timeout 45m -run 'TestStoppedAndFull$$' ./e2e -matrix disk -matrix.page $(CURDIR)/docs/failure-matrix.md -v
 
 .PHONY: test-events
 test-events: runtime ## Send analytics 200,000 events of which everything is known, and compare all it answers (a minute)

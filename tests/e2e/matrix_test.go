@@ -21,12 +21,13 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"golang.org/x/sync/errgroup"
 
+	"waybill/tests/internal/figures"
 	"waybill/tests/internal/system"
 )
 
 var (
 	matrix      = flag.String("matrix", "quick", "quick kills every process once, all kills every process at every step; stop and disk are of TestStoppedAndFull")
-	matrixPage  = flag.String("matrix.page", "", "write the failure matrix to this file")
+	matrixPage  = flag.String("matrix.page", "", "write what was seen into the marked part of this page")
 	matrixGrain = flag.Int("matrix.orders", 5, "orders under way at every kill")
 )
 
@@ -122,6 +123,20 @@ type result struct {
 	resent int
 }
 
+// outcome is the columns back, whole, status, ledgers and messages: a row whose ledgers do not balance is an error and not shown.
+func (r result) outcome() string {
+	told := "each once"
+	if r.resent > 0 {
+		told = fmt.Sprintf("%d again", r.resent)
+	}
+	return fmt.Sprintf("%.1f s | %.1f s | `%s` | balance | %s", r.back.Seconds(), r.whole.Seconds(), r.status, told)
+}
+
+// machine is what the figures depend on.
+func machine() string {
+	return fmt.Sprintf("%d processors, %s/%s, %s", runtime.NumCPU(), runtime.GOOS, runtime.GOARCH, runtime.Version())
+}
+
 // Each process is killed at each step of the saga, with several orders at that step. Whatever was killed, every order comes
 // to the end it should, its ledgers balance, and its customer is told once.
 func TestFailureMatrix(t *testing.T) {
@@ -151,7 +166,7 @@ func TestFailureMatrix(t *testing.T) {
 	// Whatever was killed, the services agree in the end.
 	wantHealthy(t, doctor(ctx, t, "--data", s.Data, "--grace", graceOfRunning))
 	if *matrixPage != "" && !t.Failed() {
-		if err := os.WriteFile(*matrixPage, []byte(page(rows, all)), 0o644); err != nil {
+		if err := figures.Replace(*matrixPage, "kills", "test-chaos", kills(rows, all)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -366,14 +381,11 @@ func once(ctx context.Context, s *system.System, ids []string, m moment, row *re
 	return errors.Join(errs...)
 }
 
-// page is docs/failure-matrix.md.
-func page(rows []result, all []moment) string {
+// kills is the part of docs/failure-matrix.md about processes that are killed.
+func kills(rows []result, all []moment) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, `# Failure matrix
-
-`+"`make test-chaos`"+` writes this page. Each process of the local system is killed (SIGKILL) at each step of the saga, with %d orders
-at that step, more or less: "how" says how the orders are held there, or by which event the kill is timed. The table is only
-written when in every row
+	fmt.Fprintf(&b, `Each process of the local system is killed (SIGKILL) at each step of the saga, with %d orders at that step, more or less:
+"how" says how the orders are held there, or by which event the kill is timed. The tables are only written when in every row
 
 - every order came to the status of its step,
 - every order has at most one charge, and a refund exactly when it was not shipped; one parcel, or none that is under way,
@@ -387,7 +399,7 @@ time until the last order had its status; of the two waits of two seconds, of th
 what was left.
 
 `, *matrixGrain)
-	fmt.Fprintf(&b, "Run on %d processors, %s/%s, %s.\n\n", runtime.NumCPU(), runtime.GOOS, runtime.GOARCH, runtime.Version())
+	fmt.Fprintf(&b, "Run on %s.\n\n", machine())
 	b.WriteString("| step | how | every order ends |\n| --- | --- | --- |\n")
 	for _, m := range all {
 		fmt.Fprintf(&b, "| %s | %s | `%s` |\n", m.step, m.how, m.status)
@@ -398,11 +410,7 @@ what was left.
 			if r.process != process {
 				continue
 			}
-			told := "each once"
-			if r.resent > 0 {
-				told = fmt.Sprintf("%d again", r.resent)
-			}
-			fmt.Fprintf(&b, "| %s | %.1f s | %.1f s | `%s` | balance | %s |\n", r.step, r.back.Seconds(), r.whole.Seconds(), r.status, told)
+			fmt.Fprintf(&b, "| %s | %s |\n", r.step, r.outcome())
 		}
 	}
 	return b.String()

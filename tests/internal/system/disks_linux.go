@@ -73,32 +73,40 @@ func disk(data, process string) string {
 // HasDisk reports whether StartOnDisks gives the process a disk.
 func HasDisk(process string) bool { return diskMB[process] > 0 }
 
-// Fill keeps the disk of a process full for d, and returns when everything is ready again. Ended is when there was space again.
-func (s *System) Fill(ctx context.Context, process string, d time.Duration) (ended time.Time, err error) {
+// Fill keeps the disk of a process full until during returns, and returns when everything is ready again. Ended is when there was
+// space again.
+func (s *System) Fill(ctx context.Context, process string, during func(ctx context.Context) error) (ended time.Time, err error) {
 	path := filepath.Join("/proc", strconv.Itoa(s.PID()), "root", disk(s.Data, process), "fill")
-	file, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600) //nolint:gosec // a path of this test's own
+	file, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600) //nolint:gosec // a disk that StartOnDisks mounted
 	if err != nil {
 		return time.Time{}, err
 	}
-	over := time.NewTimer(d)
-	defer over.Stop()
-	again := time.NewTicker(50 * time.Millisecond)
-	defer again.Stop()
-	for full := true; full && err == nil; {
-		// What the process gives back is taken at once.
+	fill := func() error {
 		for size := 1 << 20; size > 0; {
-			if _, writeErr := file.Write(make([]byte, size)); errors.Is(writeErr, syscall.ENOSPC) {
+			if _, err := file.Write(make([]byte, size)); errors.Is(err, syscall.ENOSPC) {
 				size /= 4
-			} else if writeErr != nil {
-				err, size = writeErr, 0
+			} else if err != nil {
+				return err
 			}
 		}
+		return nil
+	}
+	err = fill()
+	watching, cancel := context.WithCancel(ctx)
+	defer cancel()
+	over := make(chan error, 1)
+	go func() { over <- during(watching) }() // owned: the loop ends when it has ended
+	again := time.NewTicker(50 * time.Millisecond)
+	defer again.Stop()
+	for full := true; full; {
+		if err != nil {
+			cancel()
+		}
 		select {
-		case <-again.C:
-		case <-over.C:
-			full = false
-		case <-ctx.Done():
-			err = ctx.Err()
+		case <-again.C: // what the process gave back is taken at once
+			err = errors.Join(err, fill())
+		case watched := <-over:
+			err, full = errors.Join(err, watched), false
 		}
 	}
 	ended = time.Now()

@@ -204,8 +204,9 @@ func (s *System) Kill(ctx context.Context, name string) error {
 	}
 }
 
-// Pause stops a process with SIGSTOP, lets it go on after d, and returns when everything is ready again. Ended is when it went on.
-func (s *System) Pause(ctx context.Context, name string, d time.Duration) (ended time.Time, err error) {
+// Pause stops a process with SIGSTOP, lets it go on when during returns, and returns when everything is ready again. Ended is when
+// it went on.
+func (s *System) Pause(ctx context.Context, name string, during func(ctx context.Context) error) (ended time.Time, err error) {
 	p, err := s.process(name)
 	if err != nil {
 		return time.Time{}, err
@@ -213,16 +214,13 @@ func (s *System) Pause(ctx context.Context, name string, d time.Duration) (ended
 	if err := syscall.Kill(p.PID, syscall.SIGSTOP); err != nil {
 		return time.Time{}, fmt.Errorf("stop %s: %w", name, err)
 	}
-	over := time.NewTimer(d)
-	defer over.Stop()
-	select {
-	case <-over.C:
-	case <-ctx.Done():
-		err = ctx.Err()
-	}
+	err = during(ctx)
 	ended = time.Now()
-	if err = errors.Join(err, syscall.Kill(p.PID, syscall.SIGCONT)); err != nil {
-		return ended, fmt.Errorf("let %s go on: %w", name, err)
+	if goOn := syscall.Kill(p.PID, syscall.SIGCONT); goOn != nil {
+		err = errors.Join(err, fmt.Errorf("let %s go on: %w", name, goOn))
+	}
+	if err != nil {
+		return ended, err
 	}
 	return ended, s.WaitAnswering(ctx)
 }
