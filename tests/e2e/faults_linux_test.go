@@ -171,16 +171,29 @@ func TestAStoppedSidecarAndAFullDisk(t *testing.T) {
 		var accepted, refused []string
 		row, err := suffer(ctx, s, follow, "orders-sidecar", lasting(quicklyFullFor, func(ctx context.Context) error {
 			// The first may be accepted: SQLite still has space in its log.
-			for said := false; !said || len(refused) < 5; {
-				id := fmt.Sprintf("full-%s-%d", run, len(accepted)+len(refused))
-				code, _, answer, err := call(ctx, http.MethodPost, s.App("orders").URL+"/v1/orders", body(id), "Idempotency-Key", id)
-				switch {
-				case err == nil && code == http.StatusAccepted:
-					accepted = append(accepted, id)
-				case err == nil && code/100 == 5:
-					refused = append(refused, id)
-				default:
-					return errors.Join(fmt.Errorf("an order on a full disk: %d %s, want 202 or 5xx", code, answer), err)
+			for n, said := 0, false; !said || len(refused) == 0; n++ {
+				var placing errgroup.Group // together, because orders tries each for some seconds before it refuses it
+				ids, codes := make([]string, 5), make([]int, 5)
+				for i := range ids {
+					ids[i] = fmt.Sprintf("full-%s-%d-%d", run, n, i)
+					placing.Go(func() error {
+						code, _, answer, err := call(ctx, http.MethodPost, s.App("orders").URL+"/v1/orders", body(ids[i]), "Idempotency-Key", ids[i])
+						if err != nil || code != http.StatusAccepted && code/100 != 5 {
+							return errors.Join(fmt.Errorf("an order on a full disk: %d %s, want 202 or 5xx", code, answer), err)
+						}
+						codes[i] = code
+						return nil
+					})
+				}
+				if err := placing.Wait(); err != nil {
+					return err
+				}
+				for i, id := range ids {
+					if codes[i] == http.StatusAccepted {
+						accepted = append(accepted, id)
+					} else {
+						refused = append(refused, id)
+					}
 				}
 				said = said || unready(ctx, s, "orders", "state_store", "disk")
 				if !wait(ctx, 200*time.Millisecond) {
