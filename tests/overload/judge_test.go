@@ -14,6 +14,7 @@ import (
 func good() result {
 	before := slices.Repeat([]time.Duration{100 * time.Millisecond}, probes)
 	return result{
+		least: least,
 		shape: allShapes()[0], capacity: 16, rate: 160, burst: 20 * time.Second, offered: 3200, accepted: 400, refused: map[string]int{"503 overloaded": 2800},
 		goodput: slices.Repeat([]float64{15}, 11), ends: counts{accepted: 800, fulfilled: 800}, before: before, after: before,
 		recovered: true, recoveredAfter: 5 * time.Second,
@@ -30,6 +31,7 @@ func TestJudge(t *testing.T) {
 		"as it should be":                    {func(*result) {}, ""},
 		"goodput falls for ten seconds":      {func(r *result) { r.goodput[4] = 11 }, "goodput fell to 11.0 orders a second in the seconds 4 to 14"},
 		"goodput falls, but not by so much":  {func(r *result) { r.goodput[4] = 11.3 }, ""},
+		"a short burst may fall lower":       {func(r *result) { r.least, r.goodput[4] = leastQuick, 8.1 }, ""},
 		"others took a third of the machine": {func(r *result) { r.goodput[4], r.leftBefore, r.left = 8, 0.9, 0.6 }, ""},
 		"others took less than before":       {func(r *result) { r.goodput[4], r.leftBefore, r.left = 11, 0.6, 0.9 }, "goodput fell to 11.0"},
 		"nothing was measured":               {func(r *result) { r.goodput = nil }, "too short"},

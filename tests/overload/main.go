@@ -35,6 +35,7 @@ type plan struct {
 	times   float64       // the offered rate as a multiple of the capacity
 	burst   time.Duration // in which orders are offered
 	measure time.Duration // in which the capacity is measured
+	least   float64       // the share of the capacity under which goodput must not fall
 
 	// A fixed burst is watched and not compared with a capacity.
 	orders int
@@ -44,7 +45,7 @@ type plan struct {
 
 func run(ctx context.Context, args []string, out, progress io.Writer) error {
 	flags := flag.NewFlagSet("overload", flag.ContinueOnError)
-	quick := flags.Bool("quick", false, "bursts of 15 seconds, and of the shapes only: "+names(quickShapes()))
+	quick := flags.Bool("quick", false, "bursts of 15 seconds in which half of the capacity is enough, and of the shapes only: "+names(quickShapes()))
 	only := flags.String("only", "", "one `shape` only: "+names(allShapes()))
 	seconds := flags.Float64("seconds", 60, "how long a burst lasts")
 	times := flags.Float64("times", 10, "the offered rate as a multiple of the capacity")
@@ -61,11 +62,11 @@ func run(ctx context.Context, args []string, out, progress io.Writer) error {
 			*seconds, *times, *orders, *rate, *watch)
 	}
 	p := plan{
-		shapes: allShapes(), times: *times, burst: time.Duration(*seconds * float64(time.Second)), measure: 15 * time.Second,
+		shapes: allShapes(), times: *times, burst: time.Duration(*seconds * float64(time.Second)), measure: 15 * time.Second, least: least,
 		orders: *orders, rate: *rate, watch: *watch,
 	}
 	if *quick {
-		p.shapes, p.burst, p.measure = quickShapes(), 15*time.Second, 8*time.Second
+		p.shapes, p.burst, p.measure, p.least = quickShapes(), 15*time.Second, 8*time.Second, leastQuick
 	}
 	if *only != "" {
 		p.shapes = slices.DeleteFunc(allShapes(), func(s shape) bool { return s.name != *only })

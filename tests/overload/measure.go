@@ -38,7 +38,7 @@ const (
 
 // measure runs one shape from the first order to the books.
 func (h *shop) measure(ctx context.Context, p plan, say func(string, ...any)) (result, error) {
-	r := result{shape: h.shape, burst: p.burst}
+	r := result{shape: h.shape, burst: p.burst, least: p.least}
 	say("warming up, and %d orders on the idle system", probes)
 	if err := h.warm(ctx); err != nil {
 		return r, err
