@@ -29,6 +29,8 @@ const (
 	maxHeaderBytes = 64 << 10
 	// checkTimeout is less than the two seconds that the local runner waits for the answer.
 	checkTimeout = 1500 * time.Millisecond
+	// startGrace is how long after the start a check may fail before that is logged: the sidecar starts beside the service.
+	startGrace = 5 * time.Second
 )
 
 // StopTimeout is how long requests in flight may take to end once a stop was asked for.
@@ -49,6 +51,7 @@ type Server struct {
 	http     *http.Server
 	stopping atomic.Bool
 	checks   []Check
+	mounted  time.Time
 	failing  []atomic.Bool // by check: what was logged last
 	reports  map[string]func() any
 	logger   *slog.Logger
@@ -79,7 +82,7 @@ func (s *Server) Report(name string, value func() any) {
 // MountHealth adds /healthz, which answers as long as the process does, and /readyz, which answers 200 when every check
 // passes and 503 while one fails or the server is stopping. The body of /readyz names each check and why it failed.
 func (s *Server) MountHealth(router chi.Router, checks ...Check) {
-	s.checks, s.failing = checks, make([]atomic.Bool, len(checks))
+	s.checks, s.failing, s.mounted = checks, make([]atomic.Bool, len(checks)), time.Now()
 	router.Get("/healthz", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) })
 	router.Get("/readyz", s.ready)
 }
@@ -142,17 +145,20 @@ func (s *Server) ask(ctx context.Context) (answers []answer, ready bool) {
 	return answers, ready
 }
 
-// note logs a check that begins or ceases to fail.
+// note logs a check that begins to fail, or passes again.
 func (s *Server) note(ctx context.Context, i int, err error) {
 	if errors.Is(ctx.Err(), context.Canceled) {
 		return // the prober left
 	}
+	if err != nil && time.Since(s.mounted) < startGrace {
+		return
+	}
 	name := slog.String("check", s.checks[i].Name)
 	switch was := s.failing[i].Swap(err != nil); {
 	case err != nil && !was:
-		s.logger.WarnContext(ctx, "not ready: a check fails", name, slog.Any("error", err))
+		s.logger.WarnContext(ctx, "readiness check failed; not ready until it passes", name, slog.Any("error", err))
 	case err == nil && was:
-		s.logger.InfoContext(ctx, "a check that failed passes again", name)
+		s.logger.InfoContext(ctx, "readiness check passes again", name)
 	}
 }
 
