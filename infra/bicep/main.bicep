@@ -70,6 +70,11 @@ param deadLetterRetention string = '2160h'
 @maxValue(100000)
 param admissionOpen int = 200
 
+@description('How many calls to each partner (payment provider, carrier) may be under way at a time, and as many that undo.')
+@minValue(1)
+@maxValue(10000)
+param partnerCalls int = 100
+
 @description('The SMTP server.')
 @minLength(1)
 param emailHost string
@@ -616,6 +621,10 @@ module fulfillment 'modules/fulfillment.bicep' = {
       {
         name: 'APPROVAL_THRESHOLD'
         value: approvalThreshold
+      }
+      {
+        name: 'PARTNER_CALLS'
+        value: string(partnerCalls)
       }
       {
         name: 'SAGA_RETENTION'

@@ -75,7 +75,7 @@ func (s *Sightings[K]) see(key K, stored time.Time) (ahead, seen time.Duration) 
 	return known.ahead, s.elapsed() - known.at
 }
 
-// Tidy forgets the records that nobody asked about since the last Tidy.
+// Tidy forgets the records that were not asked about since the last Tidy.
 func (s *Sightings[K]) Tidy() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -19,7 +19,7 @@ const (
 	trust = 10 * time.Second
 	// pause is the least time between two trials, so that a fault is noticed soon and costs little while it lasts.
 	pause = 2 * time.Second
-	// pauseUnreachable is the same while a trial reaches nobody, which costs nothing: so that a start takes no longer.
+	// pauseUnreachable is the same while the store cannot be reached. Such a trial costs nothing, and a long pause would delay the start.
 	pauseUnreachable = 100 * time.Millisecond
 )
 
@@ -28,7 +28,7 @@ const (
 // nearly full it may succeed where all others fail. A Probe may be used by many goroutines.
 type Probe struct {
 	try func(ctx context.Context) error
-	// turn has one place: whoever is in it may try.
+	// turn has one place; the goroutine that holds it may try.
 	turn chan struct{}
 
 	mu    sync.Mutex // guards what follows

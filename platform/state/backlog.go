@@ -102,7 +102,7 @@ func (b *Backlog) Add(ctx context.Context, ids ...string) error {
 		b.writeOut(ctx, mine)
 		<-b.turn
 	case <-ctx.Done():
-		// Whoever else waits writes the ids; or the next Add, when nobody does.
+		// Another waiting Add writes the ids, or the next Add.
 		return fmt.Errorf("add to backlog %s: %w: %w", b.name, ErrUnavailable, ctx.Err())
 	}
 	return mine.err

@@ -27,12 +27,12 @@ const (
 	probeEvery = 500 * time.Millisecond
 	// patience is how long a new order may take before it counts as lost.
 	patience = time.Minute
-	// recoverWithin is how long after the burst a new order may take longer than before it; longer than watched nobody waits.
+	// recoverWithin is how long after the burst a new order may take longer than before it; watched is how long new orders are placed.
 	recoverWithin = 30 * time.Second
 	watched       = 60 * time.Second
 	// window is the time over which goodput is an average.
 	window = 10 * time.Second
-	// backlog is what a bus holds that nobody refuses, as a multiple of what the system can fulfil during the burst.
+	// backlog is what is offered on the bus, where nothing is refused, as a multiple of what the system can fulfil during the burst.
 	backlog = 1.5
 )
 

@@ -19,7 +19,7 @@ type shape struct {
 	inFlight int
 	// other says that another customer places an order a second meanwhile.
 	other bool
-	// bus says that another system publishes the orders, and nobody can refuse them.
+	// bus says that another system publishes the orders, and cannot be refused.
 	bus bool
 }
 

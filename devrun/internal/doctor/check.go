@@ -19,7 +19,7 @@ type examiner struct {
 
 // Sentences that several findings share.
 const (
-	whyForgotten = "An order that nobody follows is never fulfilled, or never known to be."
+	whyForgotten = "No service follows the order, so it is never fulfilled, or its customer never learns that it was."
 	whyMoney     = "The customer's money does not match what they got."
 	whyStock     = "Stock that is counted wrongly is oversold, or never sold."
 	whyTwoTruths = "Two services tell people different things about one order."
@@ -75,7 +75,7 @@ func (x *examination) gone(ended time.Time, kept time.Duration) bool {
 		// What ended at about that time is left alone: services write what they learn a moment later, by clocks of their own.
 		return x.now.Sub(ended) > kept-min(kept/10, 24*time.Hour)
 	default:
-		return x.expires && x.now.Sub(ended) > 24*time.Hour // nobody said how long, and others of this order vanish
+		return x.expires && x.now.Sub(ended) > 24*time.Hour // the retention was not given, and other documents of this order expire
 	}
 }
 
@@ -172,7 +172,7 @@ func (x *examination) open(o *orderDoc, s *sagaDoc) {
 	where := x.at("order", "saga")
 	switch {
 	case o.Status == statusAwaitingApproval && s.Approval == nil:
-		x.report(CodeApprovalMissing, "Nobody is asked to decide, so the order waits until its time is up.", "The watchdog of fulfillment wakes the saga once it should have ended (STUCK_AFTER, 15 minutes), and the saga asks for the approval again.", where, true,
+		x.report(CodeApprovalMissing, "No approver sees the request, so the order waits until the approval times out.", "The watchdog of fulfillment wakes the saga once it should have ended (STUCK_AFTER, 15 minutes), and the saga asks for the approval again.", where, true,
 			"The order is awaiting_approval, and the journal of its saga holds no approval.")
 	case o.Status == statusAwaitingApproval && s.Approval.Decision != nil && !s.cancelled(),
 		s.awaitsApproval() && o.Status != statusAwaitingApproval,
@@ -181,11 +181,11 @@ func (x *examination) open(o *orderDoc, s *sagaDoc) {
 		x.report(CodeStateDiffers, whyTwoTruths, mendAsked+"fulfillment announces again what its saga waits for.", where, true, "The order is %s, and its saga %s.", o.Status, verb(s))
 	}
 	if s.awaitsApproval() && x.approvalListed == No {
-		x.report(CodeApprovalNotListed, "GET /v1/approvals does not show it, so nobody knows that they are to decide.", "Decide by its id: POST /v1/approvals/"+x.id+".",
+		x.report(CodeApprovalNotListed, "GET /v1/approvals does not show it, so no approver sees it.", "Decide by its id: POST /v1/approvals/"+x.id+".",
 			append(where, x.at("backlog:approvals")...), true, "The saga awaits an approval until %s, and the list of approvals does not hold it.", s.Approval.ExpiresAt.Format(time.RFC3339))
 	}
 	if x.sagaPending == No {
-		x.report(CodeSagaNotPending, "The watchdog does not look at it: if the engine loses the saga, nobody starts it again.", mendAsked+"fulfillment then puts it back.",
+		x.report(CodeSagaNotPending, "The watchdog does not look at it: if the engine loses the saga, it is not started again.", mendAsked+"fulfillment then puts it back.",
 			x.at("saga", "backlog:sagas"), true, "The saga %s, and the backlog of sagas that have not ended does not hold it.", verb(s))
 	}
 	if x.inEngine == No {
@@ -200,11 +200,11 @@ func (x *examination) money() {
 	parcel := x.shipment.underWay()
 	if x.orphan() {
 		if p != nil && len(p.Charges) > 0 {
-			x.report(CodePaymentWithoutOrder, whyMoney, mendHand+"Look the charge up at the payment provider, and refund it if nobody knows the order.", x.at("payment"), true,
+			x.report(CodePaymentWithoutOrder, whyMoney, mendHand+"Look the charge up at the payment provider, and refund it if the order is unknown everywhere.", x.at("payment"), true,
 				"The payment provider charged %s (%s), and neither orders nor fulfilment know the order.", money(sum(p.Charges)), p.Charges[0].ID)
 		}
 		if parcel {
-			x.report(CodeShippedWithoutOrder, "Goods leave the warehouse that nobody ordered.", mendHand+"Call the parcel "+x.shipment.Booked[0].Shipment.TrackingNumber+" back at the carrier, or find out whose it is.", x.at("shipment"), true,
+			x.report(CodeShippedWithoutOrder, "Goods leave the warehouse without an order.", mendHand+"Call the parcel "+x.shipment.Booked[0].Shipment.TrackingNumber+" back at the carrier, or find out whose it is.", x.at("shipment"), true,
 				"The carrier has a parcel, and neither orders nor fulfilment know the order.")
 		}
 		return
@@ -316,14 +316,14 @@ func (x *examination) messages() {
 	if x.orphan() && m != nil && !x.known.vanish {
 		for i := range m.Messages {
 			if m.Messages[i].ofOrder(x.id) {
-				x.report(CodeMessageOfUnknown, "A customer is told about an order that nobody knows.", mendHand+"Find out whether orders and fulfillment lost their stores.", x.at("order-messages"), true,
+				x.report(CodeMessageOfUnknown, "A customer gets a message about an unknown order.", mendHand+"Find out whether orders and fulfillment lost their stores.", x.at("order-messages"), true,
 					"Notifications has the message %s, and neither orders nor fulfilment know the order.", m.Messages[i].ID)
 				break
 			}
 		}
 	}
 	for _, id := range x.unqueued {
-		x.report(CodeMessageNotPending, "Nobody sends the message after a restart of notifications.", mendHand+"Publish its Notification.Requested again to the topic notifications: notifications then takes it up.", x.at("order-messages"), true,
+		x.report(CodeMessageNotPending, "The message is not sent after a restart of notifications.", mendHand+"Publish its Notification.Requested again to the topic notifications: notifications then takes it up.", x.at("order-messages"), true,
 			"The message %s has no outcome, and the backlog of notifications does not hold it.", id)
 	}
 	if s == nil || !s.ended() || !x.known.notifications || s.template() == "" || x.kept.Messages > 0 && x.gone(s.EndedAt, x.kept.Messages) {

@@ -39,7 +39,7 @@ func openStore(ctx context.Context, folder, app, component string) (*store, erro
 	}
 	how := "mode=ro"
 	if _, err := os.Stat(path + "-wal"); errors.Is(err, fs.ErrNotExist) {
-		how = "immutable=1" // nobody has it open, and reading leaves no files behind
+		how = "immutable=1" // no process has it open, and reading leaves no files behind
 	}
 	db, err := sql.Open("sqlite", "file:"+path+"?"+how+"&_pragma=busy_timeout(10000)&_pragma=query_only(true)&_pragma=cache_size(-8000)")
 	if err != nil {

@@ -27,7 +27,7 @@ const (
 	numberBusy = "+15005550429"
 
 	busyFor = 5 * time.Second
-	// longestHang is how long a call hangs when nobody ends it.
+	// longestHang is how long a call hangs if the caller does not end it.
 	longestHang = 10 * time.Minute
 )
 

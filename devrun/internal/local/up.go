@@ -154,7 +154,7 @@ func Up(ctx context.Context, hurry <-chan struct{}, opt Options) (err error) {
 // guardInterval is how often the data folder is looked for.
 const guardInterval = time.Second
 
-// guard ends the run, by end, when the data folder is gone: its processes would write to files that nobody finds again, or
+// guard ends the run, by end, when the data folder is gone: its processes would write to files that no later start finds, or
 // die and be restarted for ever.
 func (s *system) guard(ctx context.Context, place os.FileInfo, end context.CancelCauseFunc) {
 	tick := time.NewTicker(guardInterval)
@@ -243,7 +243,7 @@ func (s *system) start(ctx context.Context) error {
 	return nil
 }
 
-// leadershipIsForgotten reports that the scheduler ran on this data before, and that nobody knows its last leadership.
+// leadershipIsForgotten reports that the scheduler ran on this data before, and that the file with its last leadership is missing.
 func (s *system) leadershipIsForgotten() bool {
 	_, err := os.Stat(s.plan.data.Leadership())
 	lives, _ := os.ReadDir(s.plan.data.Scheduler())

@@ -44,7 +44,7 @@ type Step struct {
 }
 
 // State is the saga's state, when nothing has happened for the time idle since LastMoved. A saga that has been idle for longer
-// than stuckAfter, and waits for nobody, is stuck.
+// than stuckAfter, and does not wait for a person, is stuck.
 func (e *Entry) State(idle, stuckAfter time.Duration) State {
 	switch {
 	case e.Ended():

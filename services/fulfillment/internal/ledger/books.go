@@ -17,7 +17,7 @@ type Auditor struct{ store state.Store }
 // NewAuditor returns an Auditor of the books in store.
 func NewAuditor(store state.Store) Auditor { return Auditor{store} }
 
-// Books reads an order's books. A *journal.Error says that nobody knows the order.
+// Books reads an order's books. A *journal.Error says that the order is unknown.
 func (a Auditor) Books(ctx context.Context, orderID string) (partner.Books, error) {
 	var b partner.Books
 	docs, err := a.store.GetMany(ctx, []string{paymentKey(orderID), reservationKey(orderID), shipmentKey(orderID)})

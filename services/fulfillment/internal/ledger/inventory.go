@@ -58,7 +58,7 @@ func (i *Inventory) Measure() error {
 	return nil
 }
 
-// Wait waits for what is still being written, when nobody calls the Inventory any more.
+// Wait returns when all writes have ended. The Inventory must not be used any more.
 func (i *Inventory) Wait() { i.queues.running.Wait() }
 
 // Get returns a product's stock. A *partner.Reason says that there is no such product.

@@ -18,7 +18,7 @@ import (
 )
 
 // Changes of one product's stock are written in groups (ADR 28). A group is what queued while the group before was written, so
-// nobody waits for a timer. It costs one read of the stock, one of reservations, and one guarded write, however many changes it
+// no change waits for a timer. It costs one read of the stock, one of reservations, and one guarded write, however many changes it
 // holds. The changes are applied one after the other, each to what the one before left, and each has its own answer.
 const (
 	// maxGroup is how many changes one write takes.
@@ -29,7 +29,7 @@ const (
 	maxStarts = 2000
 	// turnPatience is how long a step waits for its turns, all its products together. An activity has half a minute.
 	turnPatience = 15 * time.Second
-	// groupTimeout bounds reading and writing a group, and announcing it, whoever waits for it.
+	// groupTimeout bounds reading and writing a group, and announcing it, whatever the callers' deadlines are.
 	groupTimeout = 10 * time.Second
 	// maxGroupConflicts is how often a group is begun again because another replica wrote the stock. It made progress each time.
 	maxGroupConflicts = 100
@@ -39,7 +39,7 @@ const (
 
 // effect is what a change did to the stock.
 type effect struct {
-	// fence says that the stock must be written also if nothing changed: whoever read it before cannot write it any more.
+	// fence says that the stock must be written also if nothing changed: a replica that read it before cannot write it any more.
 	fence bool
 	// announce says that the answer waits for the announcement of the stock's latest change, also if this is none: an earlier run
 	// may have ended between its write and its announcement. Consumers tell repetitions by the event's id, which follows from the
@@ -170,7 +170,7 @@ func (q *queues) waiting() (starting, finishing int) {
 	return starting, finishing
 }
 
-// begin fixes who is in the write: whoever has not left.
+// begin returns the changes that the write takes: those whose callers have not left.
 func (q *queues) begin(group []*change) []*change {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -200,7 +200,7 @@ type written struct {
 	group []*change
 	// announce says that the stock's latest change is to be announced.
 	announce bool
-	// err says that nobody knows what was written.
+	// err says that it is unknown what was written.
 	err error
 }
 
@@ -265,7 +265,7 @@ func (q *queues) write(ctx context.Context, product string, group []*change) wri
 		q.again(group)
 		select {
 		case <-ctx.Done():
-		case <-time.After(rand.N(time.Millisecond * time.Duration(1+min(attempt, 20)))): //nolint:gosec // racing replicas are spread; nobody gains by guessing how
+		case <-time.After(rand.N(time.Millisecond * time.Duration(1+min(attempt, 20)))): //nolint:gosec // jitter; it protects nothing
 		}
 	}
 }
@@ -320,7 +320,7 @@ func window(marks []string, n int) []string {
 	if len(marks) <= n {
 		return marks
 	}
-	from := rand.N(len(marks)) //nolint:gosec // nobody gains by guessing it
+	from := rand.N(len(marks)) //nolint:gosec // it protects nothing
 	return slices.Concat(marks, marks)[from : from+n]
 }
 

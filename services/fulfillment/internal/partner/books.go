@@ -2,7 +2,7 @@ package partner
 
 import "waybill/contracts"
 
-// Books is what the partners hold of one order, for whoever compares it with what others hold.
+// Books is what the partners hold of one order, to be compared with what the services hold.
 type Books struct {
 	Charges, Refunds []Transaction
 	// Reservation is nil when the warehouse was never asked.

@@ -301,7 +301,7 @@ func (c *Courier) enqueue(ctx context.Context, stored []message.Message, reserve
 }
 
 // awaitAll makes sure that messages of one place which wait for an address are found when it comes. Also those that were there:
-// whoever created them may have ended before this.
+// the process that created them may have ended before it listed them.
 func (c *Courier) awaitAll(ctx context.Context, stored []message.Message, waiting []int) error {
 	if len(waiting) == 0 {
 		return nil

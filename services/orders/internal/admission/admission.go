@@ -130,7 +130,7 @@ func New(o Options) (*Gate, error) {
 	return g, g.measure(otel.Meter("waybill/services/orders"))
 }
 
-// Slot is the room of an order that is being accepted, until the order is observed. Whoever got it must Release it, whatever
+// Slot is the room of an order that is being accepted, until the order is observed. The caller must Release it, whatever
 // becomes of the order. A nil Slot is of an order that needs none.
 type Slot struct {
 	gate     *Gate
