@@ -33,13 +33,13 @@ func (l *Letters) Register(api huma.API, receiver *eventing.Receiver) {
 	huma.Register(api, huma.Operation{
 		OperationID: "list-dead-letters", Method: http.MethodGet, Path: "/v1/dead-letters", Tags: []string{"dead letters"},
 		Summary: "List the events that this service could not process",
-		Description: "With a topic: its events, the newest first, each with the reason for which it was set aside and whatever was done about it. " +
+		Description: "With a topic: its events, the newest first, each with the reason for which it was dead-lettered and whatever was done about it. " +
 			"Without one: how many there are of each topic.",
 		Errors: []int{http.StatusUnprocessableEntity, http.StatusServiceUnavailable},
 	}, l.listLetters)
 	huma.Register(api, huma.Operation{
 		OperationID: "redrive-dead-letters", Method: http.MethodPost, Path: "/v1/dead-letters/redrive", Tags: []string{"dead letters"},
-		Summary: "Process events that were set aside once more",
+		Summary: "Process events that were dead-lettered again",
 		Description: "Gives each event to the service's own handler, the oldest first. One that is processed leaves the open ones; one that is not stays, " +
 			"with the new reason. Who asked, why and what came of it is recorded with the event. A dry run says what would be done and changes nothing. " +
 			"One request takes up to 100 events, and begins no further one after 30 seconds: next_cursor says that more are left.",
@@ -50,8 +50,8 @@ func (l *Letters) Register(api huma.API, receiver *eventing.Receiver) {
 	})
 	huma.Register(api, huma.Operation{
 		OperationID: "dismiss-dead-letters", Method: http.MethodPost, Path: "/v1/dead-letters/dismiss", Tags: []string{"dead letters"},
-		Summary: "Decide that events that were set aside will not be processed",
-		Description: "The events leave the open ones and stay on record, with who decided it and why; nothing else happens. One that is set aside once more is open again, " +
+		Summary: "Decide that events that were dead-lettered will not be processed",
+		Description: "The events leave the open ones and stay on record, with who decided it and why; nothing else happens. One that is dead-lettered again is open again, " +
 			"and one that was dismissed by mistake can be redriven by its id. A dry run says what would be done and changes nothing. " +
 			"One request takes up to 100 events: next_cursor says that more are left.",
 		MaxBodyBytes: rest.MaxBody,
@@ -122,20 +122,20 @@ type topicCount struct {
 
 // letter is an entry as clients see it.
 type letter struct {
-	Topic     string          `json:"topic"`
-	EventID   string          `json:"event_id"`
-	Type      string          `json:"type"`
-	Subject   string          `json:"subject,omitempty"`
-	Key       string          `json:"key,omitempty" doc:"What orders the event among others."`
-	State     string          `json:"state" enum:"open,redriven,dismissed"`
-	Reason    string          `json:"reason" doc:"Why the event could not be processed, the last time."`
-	ParkedAt  time.Time       `json:"parked_at" doc:"When it was set aside, the last time."`
-	ParkedBy  string          `json:"parked_by" doc:"The service; or sidecar, for a message that never reached the service."`
-	Parked    int             `json:"parked_count" doc:"How often it was set aside."`
-	Attempts  []letterAttempt `json:"attempts" nullable:"false" doc:"Its redrives and its dismissal, the oldest first."`
-	Event     any             `json:"event,omitempty" doc:"The CloudEvent, its secrets masked."`
-	Raw       []byte          `json:"raw,omitempty" doc:"The message, when it is no CloudEvent."`
-	Truncated bool            `json:"truncated,omitempty" doc:"The message was too large to keep, and raw is its beginning."`
+	Topic           string          `json:"topic"`
+	EventID         string          `json:"event_id"`
+	Type            string          `json:"type"`
+	Subject         string          `json:"subject,omitempty"`
+	Key             string          `json:"key,omitempty" doc:"What orders the event among others."`
+	State           string          `json:"state" enum:"open,redriven,dismissed"`
+	Reason          string          `json:"reason" doc:"Why the event could not be processed, the last time."`
+	DeadLetterAt    time.Time       `json:"parked_at" doc:"When it was dead-lettered, the last time."`
+	DeadLetterBy    string          `json:"parked_by" doc:"The service; or sidecar, for a message that never reached the service."`
+	DeadLetterCount int             `json:"parked_count" doc:"How often it was dead-lettered."`
+	Attempts        []letterAttempt `json:"attempts" nullable:"false" doc:"Its redrives and its dismissal, the oldest first."`
+	Event           any             `json:"event,omitempty" doc:"The CloudEvent, its secrets masked."`
+	Raw             []byte          `json:"raw,omitempty" doc:"The message, when it is no CloudEvent."`
+	Truncated       bool            `json:"truncated,omitempty" doc:"The message was too large to keep, and raw is its beginning."`
 }
 
 type letterAttempt struct {
@@ -148,10 +148,10 @@ type letterAttempt struct {
 }
 
 func (l *Letters) show(e entry) letter {
-	last := e.Parkings[len(e.Parkings)-1]
+	last := e.DeadLetterings[len(e.DeadLetterings)-1]
 	shown := letter{
 		Topic: e.Topic, EventID: e.EventID, Type: e.Type, Subject: e.Subject, Key: e.Key, State: string(e.State), Reason: e.Reason,
-		ParkedAt: last.At, ParkedBy: last.By, Parked: len(e.Parkings), Attempts: make([]letterAttempt, len(e.Attempts)),
+		DeadLetterAt: last.At, DeadLetterBy: last.By, DeadLetterCount: len(e.DeadLetterings), Attempts: make([]letterAttempt, len(e.Attempts)),
 		Raw: []byte(maskedText(string(e.Raw), l.secret)), Truncated: e.Truncated,
 	}
 	if e.Event != nil {

@@ -1,4 +1,4 @@
-// Package deadletter keeps what a service has set aside: it reads the service's own dead-letter topics into the state
+// Package deadletter keeps what a service has dead-lettered: it reads the service's own dead-letter topics into the state
 // store, lists what lies there and why, and gives events back to the service's own handlers, or dismisses them, when somebody
 // asks for it, on record. It knows nothing of what the events mean.
 package deadletter
@@ -18,7 +18,7 @@ import (
 	"waybill/platform/state"
 )
 
-// Letters are the parked events of one service. They may be used by many goroutines, and by many processes of that service.
+// Letters are the dead-lettered events of one service. They may be used by many goroutines, and by many processes of that service.
 type Letters struct {
 	store  state.Store
 	logger *slog.Logger
@@ -80,7 +80,7 @@ var (
 	errMoved = errors.New("the entry was redriven or dismissed meanwhile")
 )
 
-// add stores a new entry and lists it; or notes on the entry that is there that its event was parked once more. Every part
+// add stores a new entry and lists it; or notes on the entry that is there that its event was dead-lettered once more. Every part
 // of it may be repeated, for the message comes again until all is done.
 func (l *Letters) add(ctx context.Context, fresh entry) error {
 	stored, err := l.create(ctx, fresh)
@@ -102,7 +102,7 @@ func (l *Letters) add(ctx context.Context, fresh entry) error {
 		}
 		if stored, err = l.update(ctx, key, func(e *entry) error {
 			if e.Page >= 0 {
-				return state.Keep
+				return state.ErrUnchanged
 			}
 			e.Page = page
 			return nil
@@ -110,8 +110,8 @@ func (l *Letters) add(ctx context.Context, fresh entry) error {
 			return err
 		}
 	}
-	parking := fresh.Parkings[0]
-	for !stored.knows(parking) {
+	deadLettering := fresh.DeadLetterings[0]
+	for !stored.knows(deadLettering) {
 		opening := stored.Opening
 		if stored.State != open {
 			// The list is told first: it may name an entry that is not open, never the other way round.
@@ -122,12 +122,12 @@ func (l *Letters) add(ctx context.Context, fresh entry) error {
 		}
 		stored, err = l.update(ctx, key, func(e *entry) error {
 			switch {
-			case e.knows(parking):
-				return state.Keep
+			case e.knows(deadLettering):
+				return state.ErrUnchanged
 			case e.State != open && e.Opening+1 != opening:
 				return errMoved
 			}
-			e.park(parking)
+			e.addDeadLettering(deadLettering)
 			return nil
 		})
 		if err != nil && !errors.Is(err, errMoved) {
@@ -147,7 +147,7 @@ func (l *Letters) create(ctx context.Context, fresh entry) (entry, error) {
 		case e.Fingerprint != fresh.Fingerprint:
 			return errAnother
 		default:
-			return state.Keep
+			return state.ErrUnchanged
 		}
 	})
 }

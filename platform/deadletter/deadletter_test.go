@@ -108,7 +108,7 @@ func (s *service) rejecting(reason string) {
 	}
 }
 
-func parkedEvent(id, reason string, at time.Time) string {
+func deadLetteredEvent(id, reason string, at time.Time) string {
 	b, err := json.Marshal(map[string]any{
 		"specversion": "1.0", "id": id, "type": "Order.Placed", "source": "elsewhere", "subject": "orders/" + id, "tenant": "north",
 		"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "topic": "orders.app.dead", "pubsubname": "orderbus",
@@ -207,12 +207,12 @@ func outcome(t *testing.T, r answer) string {
 	return r.Results[0].Outcome
 }
 
-var parkedAt = time.Date(2026, time.March, 14, 9, 26, 53, 0, time.UTC)
+var deadLetteredAt = time.Date(2026, time.March, 14, 9, 26, 53, 0, time.UTC)
 
 func TestALetterIsListedRedrivenAndRecorded(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
-	message := parkedEvent("e1", "no such order", parkedAt)
+	message := deadLetteredEvent("e1", "no such order", deadLetteredAt)
 	s.kept(t, message, message)
 	got := s.list(t, "topic=orders&state=open")
 	event := map[string]any{
@@ -221,7 +221,7 @@ func TestALetterIsListedRedrivenAndRecorded(t *testing.T) {
 	}
 	want := letterPage{Topics: []topicCount{{"orders", 1, 0, 0}}, Items: []letter{{
 		Topic: "orders", EventID: "e1", Type: "Order.Placed", Subject: "orders/e1", Key: "CUST-123", State: "open", Reason: "no such order",
-		ParkedAt: parkedAt, ParkedBy: "app", Parked: 1, Attempts: []letterAttempt{}, Event: event,
+		DeadLetterAt: deadLetteredAt, DeadLetterBy: "app", DeadLetterCount: 1, Attempts: []letterAttempt{}, Event: event,
 	}}}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("open (-want +got):\n%s", diff)
@@ -248,7 +248,7 @@ func TestALetterIsListedRedrivenAndRecorded(t *testing.T) {
 	if got := outcome(t, s.redrive(t, `"event_ids":["e1"]`)); got != alreadyDone {
 		t.Errorf("outcome %s", got)
 	}
-	if len(s.handled) != 2 || s.handled[1].Key != "CUST-123" || s.handled[1].Parked != nil || s.handled[1].ID != "e1" ||
+	if len(s.handled) != 2 || s.handled[1].Key != "CUST-123" || s.handled[1].DeadLetter != nil || s.handled[1].ID != "e1" ||
 		!strings.Contains(string(s.handled[1].Data), "tok_visa") {
 		t.Errorf("handled %+v", s.handled)
 	}
@@ -273,15 +273,15 @@ func TestALetterIsListedRedrivenAndRecorded(t *testing.T) {
 		}
 	}
 
-	// The message again opens nothing; the event parked anew does.
+	// The message again opens nothing; the event dead-lettered anew does.
 	s.kept(t, message)
 	if got := s.list(t, "topic=orders&state=open").Items; len(got) != 0 {
 		t.Errorf("a late delivery opens %+v", got)
 	}
-	s.kept(t, parkedEvent("e1", "gone again", parkedAt.Add(time.Hour)), message)
+	s.kept(t, deadLetteredEvent("e1", "gone again", deadLetteredAt.Add(time.Hour)), message)
 	again := s.list(t, "topic=orders&state=open").Items
-	if len(again) != 1 || again[0].Reason != "gone again" || again[0].Parked != 2 || len(again[0].Attempts) != 2 {
-		t.Errorf("parked again: %+v", again)
+	if len(again) != 1 || again[0].Reason != "gone again" || again[0].DeadLetterCount != 2 || len(again[0].Attempts) != 2 {
+		t.Errorf("dead-lettered again: %+v", again)
 	}
 	// The redrive before is late in striking off what it redrove.
 	if err := s.letters.strike(t.Context(), "orders", 0, entryKey("orders", "e1"), 1, redriven); err != nil {
@@ -295,7 +295,7 @@ func TestALetterIsListedRedrivenAndRecorded(t *testing.T) {
 func TestALetterIsDismissed(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
-	s.kept(t, parkedEvent("e1", "reason", parkedAt), parkedEvent("e2", "reason", parkedAt), "not even JSON")
+	s.kept(t, deadLetteredEvent("e1", "reason", deadLetteredAt), deadLetteredEvent("e2", "reason", deadLetteredAt), "not even JSON")
 	before := s.list(t, "topic=orders")
 	dry := s.dismiss(t, `"event_ids":["e1","e3"],"dry_run":true`)
 	if diff := cmp.Diff([]result{{"e1", "Order.Placed", wouldDismiss, "", ""}, {"e3", "", notFound, "", "there is no such event"}}, dry.Results); diff != "" {
@@ -344,11 +344,11 @@ func TestALetterIsDismissed(t *testing.T) {
 	if got := s.list(t, "topic=orders").Topics[0]; got != (topicCount{"orders", 0, 2, 1}) {
 		t.Errorf("a late delivery opens: %+v", got)
 	}
-	s.kept(t, parkedEvent("e4", "reason", parkedAt))
+	s.kept(t, deadLetteredEvent("e4", "reason", deadLetteredAt))
 	s.dismiss(t, `"event_ids":["e4"]`)
-	s.kept(t, parkedEvent("e4", "again", parkedAt.Add(time.Hour)))
-	if got := s.list(t, "topic=orders&state=open"); len(got.Items) != 1 || got.Items[0].Parked != 2 || got.Topics[0] != (topicCount{"orders", 1, 2, 1}) {
-		t.Errorf("parked again: %+v", got)
+	s.kept(t, deadLetteredEvent("e4", "again", deadLetteredAt.Add(time.Hour)))
+	if got := s.list(t, "topic=orders&state=open"); len(got.Items) != 1 || got.Items[0].DeadLetterCount != 2 || got.Topics[0] != (topicCount{"orders", 1, 2, 1}) {
+		t.Errorf("dead-lettered again: %+v", got)
 	}
 }
 
@@ -356,7 +356,7 @@ func TestALetterIsDismissed(t *testing.T) {
 func TestTheListCatchesUp(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
-	s.kept(t, parkedEvent("e1", "reason", parkedAt))
+	s.kept(t, deadLetteredEvent("e1", "reason", deadLetteredAt))
 	crash := func(writes int) {
 		s.store.fail = func() error { // Get and Replace of the entry, then the list's
 			if writes--; writes < 0 {
@@ -399,18 +399,18 @@ func TestWhateverComesIsKept(t *testing.T) {
 		message, reason string
 		redrivable      bool
 	}{
-		"no JSON":                {"not even JSON", "not a CloudEvent", false},
-		"no text":                {"\xff\x00", "not a CloudEvent", false},
-		"nothing":                {"", "not a CloudEvent", false},
-		"an array":               {`[1,2]`, "not a CloudEvent", false},
-		"null":                   {`null`, "not a CloudEvent", false},
-		"no type":                {`{"specversion":"1.0","id":"x"}`, "not a CloudEvent", false},
-		"a type nobody takes":    {`{"id":"x","type":"Other","source":"s"}`, "set aside by the sidecar, which gives no reason", false},
-		"parked by the sidecar":  {`{"id":"x","type":"Order.Placed","source":"s"}`, "set aside by the sidecar, which gives no reason", true},
-		"a long id":              {parkedEvent(strings.Repeat("x", 5000), "long", parkedAt), "long", true},
-		"an odd id":              {parkedEvent("a||b/c?d#e ü\u0001", "odd", parkedAt), "odd", true},
-		"a long reason":          {parkedEvent("x", strings.Repeat("<", 64<<10), parkedAt), strings.Repeat("<", maxText), true},
-		"too much for the store": {`{"id":"x","type":"Order.Placed","parkedreason":"large","data":"` + strings.Repeat("<", 400<<10) + `"}`, "large", false},
+		"no JSON":                      {"not even JSON", "not a CloudEvent", false},
+		"no text":                      {"\xff\x00", "not a CloudEvent", false},
+		"nothing":                      {"", "not a CloudEvent", false},
+		"an array":                     {`[1,2]`, "not a CloudEvent", false},
+		"null":                         {`null`, "not a CloudEvent", false},
+		"no type":                      {`{"specversion":"1.0","id":"x"}`, "not a CloudEvent", false},
+		"a type nobody takes":          {`{"id":"x","type":"Other","source":"s"}`, "dead-lettered by the sidecar, which gives no reason", false},
+		"dead-lettered by the sidecar": {`{"id":"x","type":"Order.Placed","source":"s"}`, "dead-lettered by the sidecar, which gives no reason", true},
+		"a long id":                    {deadLetteredEvent(strings.Repeat("x", 5000), "long", deadLetteredAt), "long", true},
+		"an odd id":                    {deadLetteredEvent("a||b/c?d#e ü\u0001", "odd", deadLetteredAt), "odd", true},
+		"a long reason":                {deadLetteredEvent("x", strings.Repeat("<", 64<<10), deadLetteredAt), strings.Repeat("<", maxText), true},
+		"too much for the store":       {`{"id":"x","type":"Order.Placed","parkedreason":"large","data":"` + strings.Repeat("<", 400<<10) + `"}`, "large", false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -444,8 +444,8 @@ func TestWhateverComesIsKept(t *testing.T) {
 func TestTwoEventsOfOneID(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
-	one := parkedEvent("1", "first", parkedAt)
-	other := strings.ReplaceAll(parkedEvent("1", "second", parkedAt), `"elsewhere"`, `"another"`)
+	one := deadLetteredEvent("1", "first", deadLetteredAt)
+	other := strings.ReplaceAll(deadLetteredEvent("1", "second", deadLetteredAt), `"elsewhere"`, `"another"`)
 	s.kept(t, one, other, one, other)
 	items := s.list(t, "topic=orders").Items
 	if len(items) != 2 || items[0].Reason != "second" || items[1].Reason != "first" || items[0].EventID == items[1].EventID {
@@ -459,13 +459,13 @@ func TestTwoEventsOfOneID(t *testing.T) {
 // TestAnIDThatLooksLikeAnEntrysBlocksNothing keeps an event under the id that the second of two events of one id would get.
 func TestAnIDThatLooksLikeAnEntrysBlocksNothing(t *testing.T) {
 	t.Parallel()
-	one := parkedEvent("1", "first", parkedAt)
-	other := strings.ReplaceAll(parkedEvent("1", "second", parkedAt), `"elsewhere"`, `"another"`)
+	one := deadLetteredEvent("1", "first", deadLetteredAt)
+	other := strings.ReplaceAll(deadLetteredEvent("1", "second", deadLetteredAt), `"elsewhere"`, `"another"`)
 	before := newService(t)
 	before.kept(t, one, other)
 	made := before.list(t, "topic=orders").Items[0].EventID
 	s := newService(t)
-	squatter := strings.ReplaceAll(parkedEvent("1", "squatter", parkedAt), `"id":"1"`, `"id":"`+made+`"`)
+	squatter := strings.ReplaceAll(deadLetteredEvent("1", "squatter", deadLetteredAt), `"id":"1"`, `"id":"`+made+`"`)
 	s.kept(t, squatter, one, other, other)
 	if items := s.list(t, "topic=orders").Items; len(items) != 3 || items[0].Reason != "second" {
 		t.Errorf("kept %+v", items)
@@ -474,7 +474,7 @@ func TestAnIDThatLooksLikeAnEntrysBlocksNothing(t *testing.T) {
 
 func TestWhileTheStoreIsAwayAMessageComesAgain(t *testing.T) {
 	t.Parallel()
-	message := parkedEvent("e1", "reason", parkedAt)
+	message := deadLetteredEvent("e1", "reason", deadLetteredAt)
 	// The store goes away after every number of calls in turn.
 	for calls := range 12 {
 		s := newService(t)
@@ -500,7 +500,7 @@ func TestWhileTheStoreIsAwayAMessageComesAgain(t *testing.T) {
 func TestAFailureOfTheSurroundingsKeepsTheReason(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
-	s.kept(t, parkedEvent("e1", "no such order", parkedAt))
+	s.kept(t, deadLetteredEvent("e1", "no such order", deadLetteredAt))
 	s.handle = func(context.Context, eventing.Event) error { return state.ErrUnavailable }
 	if got := outcome(t, s.redrive(t, `"event_ids":["e1"]`)); got != failed {
 		t.Errorf("outcome %s", got)
@@ -515,7 +515,7 @@ func TestOfRacingRedrivesOneWins(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newService(t)
-		s.kept(t, parkedEvent("e1", "reason", parkedAt))
+		s.kept(t, deadLetteredEvent("e1", "reason", deadLetteredAt))
 		hold := make(chan struct{})
 		s.handle = func(context.Context, eventing.Event) error { <-hold; return nil }
 		outcomes := make(chan string, 10)
@@ -541,7 +541,7 @@ func TestARedriveWhoseProcessDiedIsInterrupted(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newService(t)
-		s.kept(t, parkedEvent("e1", "reason", parkedAt))
+		s.kept(t, deadLetteredEvent("e1", "reason", deadLetteredAt))
 		s.handle = func(context.Context, eventing.Event) error {
 			s.store.fail = func() error { return state.ErrUnavailable } // as good as dead: nothing is recorded
 			return nil
@@ -576,7 +576,7 @@ func TestALeaseOfAWrongClock(t *testing.T) {
 	for _, skew := range []time.Duration{5 * time.Hour, -5 * time.Hour} {
 		synctest.Test(t, func(t *testing.T) {
 			s := newService(t)
-			s.kept(t, parkedEvent("e1", "reason", parkedAt))
+			s.kept(t, deadLetteredEvent("e1", "reason", deadLetteredAt))
 			if _, err := s.letters.update(t.Context(), entryKey("orders", "e1"), func(e *entry) error {
 				at := time.Now().Add(skew)
 				e.begin(attempt{ID: "another process's", At: at, Outcome: running}, at.Add(leaseTime))
@@ -602,7 +602,7 @@ func TestPages(t *testing.T) {
 	s := newService(t)
 	const letters = 250
 	for n := range letters {
-		s.kept(t, parkedEvent(fmt.Sprint("e", n), "reason", parkedAt))
+		s.kept(t, deadLetteredEvent(fmt.Sprint("e", n), "reason", deadLetteredAt))
 	}
 	// Every second one can be redriven; the others do not keep a redrive of all from going on.
 	s.handle = func(_ context.Context, e eventing.Event) error {
@@ -653,7 +653,7 @@ func TestPages(t *testing.T) {
 	}
 }
 
-// TestNoOpenLetterIsHidden lets events be parked, redriven, dismissed and parked again at once, by two processes on a store that
+// TestNoOpenLetterIsHidden lets events be dead-lettered, redriven, dismissed and dead-lettered again at once, by two processes on a store that
 // fails at times. Whatever is open in the end must be listed as open, and whoever reads the list puts the rest of it right.
 func TestNoOpenLetterIsHidden(t *testing.T) {
 	t.Parallel()
@@ -666,12 +666,12 @@ func TestNoOpenLetterIsHidden(t *testing.T) {
 		}
 		return nil
 	}
-	var parking, redriving sync.WaitGroup
+	var deadLettering, redriving sync.WaitGroup
 	ctx, stop := context.WithCancel(t.Context())
 	for n := range events {
-		parking.Go(func() {
+		deadLettering.Go(func() {
 			for round := range rounds {
-				message := parkedEvent(fmt.Sprint("e", n), fmt.Sprint("round ", round), parkedAt.Add(time.Duration(round)*time.Minute))
+				message := deadLetteredEvent(fmt.Sprint("e", n), fmt.Sprint("round ", round), deadLetteredAt.Add(time.Duration(round)*time.Minute))
 				for s.deliver(t, message) != "SUCCESS" {
 					continue
 				}
@@ -694,7 +694,7 @@ func TestNoOpenLetterIsHidden(t *testing.T) {
 			}
 		})
 	}
-	parking.Wait()
+	deadLettering.Wait()
 	stop()
 	redriving.Wait()
 	s.store.fail = nil

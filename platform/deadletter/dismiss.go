@@ -28,14 +28,14 @@ func (l *Letters) dismiss(ctx context.Context, topic, eventID string, o order) (
 	e, err := l.update(ctx, key, func(e *entry) error {
 		r.Type = e.Type
 		if slices.ContainsFunc(e.Attempts, func(known attempt) bool { return known.ID == a.ID }) {
-			return state.Keep // a lost reply: it was this one
+			return state.ErrUnchanged // a lost reply: it was this one
 		}
 		if err := l.disposable(e); err != nil {
 			return err
 		}
 		if o.dryRun {
 			r.Outcome = wouldDismiss
-			return state.Keep
+			return state.ErrUnchanged
 		}
 		e.release(a.At)
 		e.State, e.Attempts = dismissed, newest(append(e.Attempts, a))

@@ -23,7 +23,7 @@ const (
 	dismissed entryState = "dismissed"
 )
 
-// entry is a parked event as it is stored.
+// entry is a dead-lettered event as it is stored.
 type entry struct {
 	Topic string `json:"topic"`
 	// EventID is the event's id, or made from its content when it has none or when another event has the same.
@@ -38,21 +38,21 @@ type entry struct {
 	Truncated bool       `json:"truncated,omitempty"`
 	State     entryState `json:"state"`
 	// Opening counts how often the entry became open.
-	Opening  int       `json:"opening"`
-	Parkings []parking `json:"parkings"`
-	Reason   string    `json:"reason"`
-	Attempts []attempt `json:"attempts,omitempty"`
-	Lease    *lease    `json:"lease,omitempty"`
+	Opening        int             `json:"opening"`
+	DeadLetterings []deadLettering `json:"parkings"`
+	Reason         string          `json:"reason"`
+	Attempts       []attempt       `json:"attempts,omitempty"`
+	Lease          *lease          `json:"lease,omitempty"`
 	// Page is where the entry is listed, negative before it is.
 	Page int `json:"page"`
 }
 
-// parking is one time that the event was set aside.
-type parking struct {
+// deadLettering is one time that the event was dead-lettered.
+type deadLettering struct {
 	At     time.Time `json:"at"`
 	By     string    `json:"by"`
 	Reason string    `json:"reason"`
-	// Unsaid says that the message does not tell when it was parked, so At is when it was first seen.
+	// Unsaid says that the message does not tell when it was dead-lettered, so At is when it was first seen.
 	Unsaid bool `json:"unsaid,omitempty"`
 }
 
@@ -87,7 +87,7 @@ func newEntry(topic string, m eventing.Message, now time.Time) entry {
 	e := entry{Topic: topic, Key: m.Key, State: open, Opening: 1, Page: -1}
 	data := printable(m.Data)
 	var event eventing.Event
-	p := parking{At: now.UTC(), By: "sidecar", Unsaid: true}
+	p := deadLettering{At: now.UTC(), By: "sidecar", Unsaid: true}
 	if err := json.Unmarshal(m.Data, &event); err != nil || event.ID == "" || event.Type == "" {
 		e.EventID, e.Type, e.Raw, p.Reason = eventing.UnknownID(m.Data), "unknown", m.Data, "not a CloudEvent"
 		e.Fingerprint = fingerprint(m.Data)
@@ -97,27 +97,27 @@ func newEntry(topic string, m eventing.Message, now time.Time) entry {
 			e.EventID = eventing.UnknownID([]byte(e.EventID))
 		}
 		e.Fingerprint = fingerprint([]byte(event.Source), []byte(event.Type), []byte(event.Subject), compact(event.Data))
-		p.Reason = "set aside by the sidecar, which gives no reason"
-		if event.Parked != nil {
-			p.By, p.Reason = short(event.Parked.By), short(event.Parked.Reason)
-			if event.Parked.Cut {
+		p.Reason = "dead-lettered by the sidecar, which gives no reason"
+		if event.DeadLetter != nil {
+			p.By, p.Reason = short(event.DeadLetter.By), short(event.DeadLetter.Reason)
+			if event.DeadLetter.Cut {
 				e.cut(m.Data)
 			}
-			if !event.Parked.At.IsZero() {
-				p.At, p.Unsaid = event.Parked.At.UTC(), false
+			if !event.DeadLetter.At.IsZero() {
+				p.At, p.Unsaid = event.DeadLetter.At.UTC(), false
 			}
 		}
 	}
-	e.Reason, e.Parkings = p.Reason, []parking{p}
+	e.Reason, e.DeadLetterings = p.Reason, []deadLettering{p}
 	return e
 }
 
 func short(text string) string { return strings.ToValidUTF8(text[:min(len(text), maxText)], "") }
 
-// notTheEvents are the attributes that parking added or changed.
+// notTheEvents are the attributes that dead-lettering added or changed.
 var notTheEvents = []string{"parkedby", "parkedreason", "parkedat", "parkedcut", "topic", "pubsubname"}
 
-// asItWas is the event as it was before it was parked, in the trace in which it was parked, which is its own.
+// asItWas is the event as it was before it was dead-lettered, in the trace in which it was dead-lettered, which is its own.
 func asItWas(event []byte) json.RawMessage {
 	var attributes map[string]json.RawMessage
 	if err := json.Unmarshal(event, &attributes); err != nil {
@@ -165,15 +165,15 @@ func entryKey(topic, eventID string) string {
 
 func (e *entry) key() string { return entryKey(e.Topic, e.EventID) }
 
-// knows reports whether the parking is one that the entry has. Without a time of its own it cannot be told from the others.
-func (e *entry) knows(p parking) bool {
-	return p.Unsaid || slices.ContainsFunc(e.Parkings, func(known parking) bool { return known.At.Equal(p.At) && known.By == p.By })
+// knows reports whether the deadLettering is one that the entry has. Without a time of its own it cannot be told from the others.
+func (e *entry) knows(p deadLettering) bool {
+	return p.Unsaid || slices.ContainsFunc(e.DeadLetterings, func(known deadLettering) bool { return known.At.Equal(p.At) && known.By == p.By })
 }
 
-// park notes that the event was set aside once more.
-func (e *entry) park(p parking) {
+// addDeadLettering notes that the event was dead-lettered again.
+func (e *entry) addDeadLettering(p deadLettering) {
 	e.Reason = p.Reason
-	e.Parkings = newest(append(e.Parkings, p))
+	e.DeadLetterings = newest(append(e.DeadLetterings, p))
 	if e.State != open {
 		e.State, e.Opening = open, e.Opening+1
 	}

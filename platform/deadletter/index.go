@@ -65,7 +65,7 @@ func (l *Letters) list(ctx context.Context, topic, key string) (int, error) {
 				i := slices.IndexFunc(p.Items, func(i item) bool { return i.Key == key })
 				switch {
 				case i >= 0 && p.Items[i] == first:
-					return state.Keep
+					return state.ErrUnchanged
 				case i >= 0:
 					p.Items[i] = first // in place of an entry that vanished after it was closed
 				case len(p.Items) >= pageSize:
@@ -84,7 +84,7 @@ func (l *Letters) list(ctx context.Context, topic, key string) (int, error) {
 		var err error
 		if h, err = state.Update(ctx, l.store, headKey(topic), func(h *head, _ bool) error {
 			if h.Pages > seen {
-				return state.Keep
+				return state.ErrUnchanged
 			}
 			h.Pages++
 			return nil
@@ -144,7 +144,7 @@ func (l *Letters) set(ctx context.Context, topic string, n int, key string, chan
 			i, p.Items = 0, []item{{Key: key}}
 		}
 		if !change(&p.Items[i]) {
-			return state.Keep
+			return state.ErrUnchanged
 		}
 		ttl = 0
 		if l.retention > 0 && len(p.Items) >= pageSize && !slices.ContainsFunc(p.Items, func(i item) bool { return i.Open > 0 }) {

@@ -15,7 +15,7 @@ func TestAClosedLetterGoesAndAnOpenOneStays(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newService(t)
 		s.letters.KeepFor(time.Hour)
-		s.kept(t, parkedEvent("e1", "reason", parkedAt), parkedEvent("e2", "reason", parkedAt), parkedEvent("e3", "reason", parkedAt))
+		s.kept(t, deadLetteredEvent("e1", "reason", deadLetteredAt), deadLetteredEvent("e2", "reason", deadLetteredAt), deadLetteredEvent("e3", "reason", deadLetteredAt))
 		time.Sleep(100 * time.Hour)
 		if got := outcome(t, s.dismiss(t, `"event_ids":["e1"]`)); got != letGo {
 			t.Fatal(got)
@@ -27,15 +27,15 @@ func TestAClosedLetterGoesAndAnOpenOneStays(t *testing.T) {
 		if got := s.list(t, "topic=orders").Items; len(got) != 3 {
 			t.Errorf("half an hour later %d letters are listed", len(got))
 		}
-		// Who looks again has it kept for longer, and one that is parked again is open.
-		s.kept(t, parkedEvent("e2", "again", parkedAt.Add(time.Hour)))
+		// Who looks again has it kept for longer, and one that is dead-lettered again is open.
+		s.kept(t, deadLetteredEvent("e2", "again", deadLetteredAt.Add(time.Hour)))
 		time.Sleep(time.Hour)
 		got := s.list(t, "topic=orders").Items
 		if len(got) != 2 || got[0].EventID != "e3" && got[1].EventID != "e3" {
 			t.Errorf("after an hour there are %+v", got)
 		}
-		// One that is gone is new when it is parked again.
-		s.kept(t, parkedEvent("e1", "once more", parkedAt.Add(2*time.Hour)))
+		// One that is gone is new when it is dead-lettered again.
+		s.kept(t, deadLetteredEvent("e1", "once more", deadLetteredAt.Add(2*time.Hour)))
 		if got := s.list(t, "topic=orders&state=open").Items; len(got) != 3 {
 			t.Errorf("%d letters are open, want 3", len(got))
 		}
@@ -48,7 +48,7 @@ func TestAListGoesAfterItsLetters(t *testing.T) {
 		s := newService(t)
 		s.letters.KeepFor(time.Hour)
 		for n := range pageSize {
-			s.kept(t, parkedEvent(fmt.Sprint("e", n), "reason", parkedAt))
+			s.kept(t, deadLetteredEvent(fmt.Sprint("e", n), "reason", deadLetteredAt))
 		}
 		there := func() bool {
 			t.Helper()
@@ -76,9 +76,9 @@ func TestAListGoesAfterItsLetters(t *testing.T) {
 		if there() {
 			t.Fatal("the page of closed letters is still there")
 		}
-		s.kept(t, parkedEvent("e7", "again", parkedAt.Add(time.Hour)))
+		s.kept(t, deadLetteredEvent("e7", "again", deadLetteredAt.Add(time.Hour)))
 		open := s.list(t, "topic=orders&state=open")
-		if len(open.Items) != 1 || open.Items[0].EventID != "e7" || open.Items[0].Parked != 2 {
+		if len(open.Items) != 1 || open.Items[0].EventID != "e7" || open.Items[0].DeadLetterCount != 2 {
 			t.Errorf("open %+v", open)
 		}
 		s.rejecting("")

@@ -32,13 +32,13 @@ type Event struct {
 	// the CloudEvent but travels beside it, and is empty on a received event whose transport does not show it.
 	Key  string
 	Data json.RawMessage
-	// Parked says why and by whom the event was set aside, if it was.
-	Parked *Parked
+	// DeadLetter says why and by whom the event was set aside, if it was.
+	DeadLetter *DeadLetter
 	// traceParent and traceState are the W3C trace context under which the event was published.
 	traceParent, traceState string
 	// dataText is Data of an event that came in a batch, a part of the batch's text.
 	dataText string
-	// received is the text of a received event. It has the attributes that have no field here, so that parking it loses
+	// received is the text of a received event. It has the attributes that have no field here, so that dead-lettering it loses
 	// nothing.
 	received string
 }
@@ -78,8 +78,8 @@ func (e Event) DataText() string {
 	return string(e.Data)
 }
 
-// Parked is why an event lies on a dead-letter topic.
-type Parked struct {
+// DeadLetter is why an event lies on a dead-letter topic.
+type DeadLetter struct {
 	By     string
 	Reason string
 	At     time.Time
@@ -90,10 +90,10 @@ type Parked struct {
 // cut is what is kept of a dead-lettered event that its topic does not take as it is.
 func (e Event) cut() Event {
 	short := func(text string) string { return strings.ToValidUTF8(text[:min(len(text), maxReason)], "") }
-	reason := fmt.Sprintf("%s (the event does not fit on its dead-letter topic, and only the beginning of its %d bytes of data is kept)", e.Parked.Reason, len(e.Data))
+	reason := fmt.Sprintf("%s (the event does not fit on its dead-letter topic, and only the beginning of its %d bytes of data is kept)", e.DeadLetter.Reason, len(e.Data))
 	kept := Event{
 		ID: e.ID, Type: short(e.Type), Source: short(e.Source), Subject: short(e.Subject), Time: e.Time, DataVersion: short(e.DataVersion), Key: e.Key,
-		Parked: &Parked{By: e.Parked.By, Reason: reason, At: e.Parked.At, Cut: true}, traceParent: e.traceParent, traceState: e.traceState,
+		DeadLetter: &DeadLetter{By: e.DeadLetter.By, Reason: reason, At: e.DeadLetter.At, Cut: true}, traceParent: e.traceParent, traceState: e.traceState,
 	}
 	if len(kept.ID) > maxReason {
 		kept.ID = UnknownID([]byte(e.ID))
@@ -145,21 +145,21 @@ const (
 // cloudEvent is what is read of the structured JSON form. Extension names are lower case without separators, as the
 // specification asks.
 type cloudEvent struct {
-	SpecVersion     string          `json:"specversion"`
-	ID              string          `json:"id"`
-	Type            string          `json:"type"`
-	Source          string          `json:"source"`
-	Subject         string          `json:"subject"`
-	Time            string          `json:"time"`
-	DataContentType string          `json:"datacontenttype"`
-	DataVersion     string          `json:"dataversion"`
-	TraceParent     string          `json:"traceparent"`
-	TraceState      string          `json:"tracestate"`
-	ParkedBy        string          `json:"parkedby"`
-	ParkedReason    string          `json:"parkedreason"`
-	ParkedAt        string          `json:"parkedat"`
-	ParkedCut       string          `json:"parkedcut"`
-	Data            json.RawMessage `json:"data"`
+	SpecVersion      string          `json:"specversion"`
+	ID               string          `json:"id"`
+	Type             string          `json:"type"`
+	Source           string          `json:"source"`
+	Subject          string          `json:"subject"`
+	Time             string          `json:"time"`
+	DataContentType  string          `json:"datacontenttype"`
+	DataVersion      string          `json:"dataversion"`
+	TraceParent      string          `json:"traceparent"`
+	TraceState       string          `json:"tracestate"`
+	DeadLetterBy     string          `json:"parkedby"`
+	DeadLetterReason string          `json:"parkedreason"`
+	DeadLetterAt     string          `json:"parkedat"`
+	DeadLetterCut    string          `json:"parkedcut"`
+	Data             json.RawMessage `json:"data"`
 }
 
 // MarshalJSON writes the event as a CloudEvent in structured JSON.
@@ -200,11 +200,11 @@ func (e Event) appendTo(b []byte) []byte {
 	}
 	text("datacontenttype", jsonContentType, true)
 	text("dataversion", e.DataVersion, false)
-	if e.Parked != nil {
-		text("parkedby", e.Parked.By, false)
-		text("parkedreason", e.Parked.Reason, false)
-		instant("parkedat", e.Parked.At.UTC())
-		if e.Parked.Cut {
+	if e.DeadLetter != nil {
+		text("parkedby", e.DeadLetter.By, false)
+		text("parkedreason", e.DeadLetter.Reason, false)
+		instant("parkedat", e.DeadLetter.At.UTC())
+		if e.DeadLetter.Cut {
 			text("parkedcut", "true", true)
 		}
 	}
@@ -316,10 +316,10 @@ func (ce *cloudEvent) event() Event {
 	if at, err := time.Parse(time.RFC3339Nano, ce.Time); err == nil && instant.Writable(at) {
 		e.Time = at
 	}
-	if ce.ParkedReason != "" {
-		e.Parked = &Parked{By: ce.ParkedBy, Reason: ce.ParkedReason, Cut: ce.ParkedCut == "true"}
-		if at, err := time.Parse(time.RFC3339Nano, ce.ParkedAt); err == nil && instant.Writable(at) {
-			e.Parked.At = at
+	if ce.DeadLetterReason != "" {
+		e.DeadLetter = &DeadLetter{By: ce.DeadLetterBy, Reason: ce.DeadLetterReason, Cut: ce.DeadLetterCut == "true"}
+		if at, err := time.Parse(time.RFC3339Nano, ce.DeadLetterAt); err == nil && instant.Writable(at) {
+			e.DeadLetter.At = at
 		}
 	}
 	return e

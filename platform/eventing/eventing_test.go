@@ -269,7 +269,7 @@ func TestEventKeepsWhatItDoesNotKnow(t *testing.T) {
 	if err := e.Decode(new(placed)); !Rejected(err) {
 		t.Errorf("an event without JSON data is decoded: %v", err)
 	}
-	e.Parked = &Parked{By: "orders", Reason: "why", At: time.Date(2026, 3, 14, 9, 26, 53, 0, time.UTC)}
+	e.DeadLetter = &DeadLetter{By: "orders", Reason: "why", At: time.Date(2026, 3, 14, 9, 26, 53, 0, time.UTC)}
 	b, err := json.Marshal(e)
 	if err != nil {
 		t.Fatal(err)
@@ -285,7 +285,7 @@ func TestEventKeepsWhatItDoesNotKnow(t *testing.T) {
 	if err := json.Unmarshal(b, &again); err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(e.Parked, again.Parked); diff != "" {
+	if diff := cmp.Diff(e.DeadLetter, again.DeadLetter); diff != "" {
 		t.Errorf("read again the reason differs (-want +got):\n%s", diff)
 	}
 }
@@ -296,7 +296,7 @@ func TestTextsAreWrittenAsTheyAre(t *testing.T) {
 	for _, text := range []string{"plain", `a "b" \ c`, "line\nbreak\x00", "é ü ß 🙂", "<&>", strings.Repeat("long ", 200)} {
 		e := newEvent(t, text)
 		e.Type, e.Source, e.Subject, e.DataVersion = text+"1", text+"2", text+"3", text+"4"
-		e.Parked = &Parked{By: text, Reason: text + "5", At: e.Time.Add(time.Second)}
+		e.DeadLetter = &DeadLetter{By: text, Reason: text + "5", At: e.Time.Add(time.Second)}
 		b, err := json.Marshal(e)
 		if err != nil {
 			t.Fatal(err)

@@ -214,11 +214,11 @@ func TestWhatTheDeadLetterTopicRefusesIsCut(t *testing.T) {
 				t.Errorf("dead-lettered with %d bytes as %v by %v for %v", size, dead[0]["id"], dead[0]["parkedby"], dead[0]["parkedreason"])
 			}
 			var read Event
-			if err := json.Unmarshal(x.sidecar.Published()[0].Data, &read); err != nil || read.Parked == nil {
+			if err := json.Unmarshal(x.sidecar.Published()[0].Data, &read); err != nil || read.DeadLetter == nil {
 				t.Fatalf("%v: %v", read, err)
 			}
-			if wantCut := name != "larger than a delivery"; read.Parked.Cut != wantCut {
-				t.Errorf("it says that it is cut: %v, want %v", read.Parked.Cut, wantCut)
+			if wantCut := name != "larger than a delivery"; read.DeadLetter.Cut != wantCut {
+				t.Errorf("it says that it is cut: %v, want %v", read.DeadLetter.Cut, wantCut)
 			}
 		})
 	}
@@ -248,7 +248,7 @@ func TestALargeBatchIsRead(t *testing.T) {
 	}
 }
 
-// TestAPermanentFailureToAnnounceIsNotRetried checks that OnParked cannot block a partition.
+// TestAPermanentFailureToAnnounceIsNotRetried checks that OnDeadLetter cannot block a partition.
 func TestAPermanentFailureToAnnounceIsNotRetried(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {

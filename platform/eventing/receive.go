@@ -68,12 +68,12 @@ func Retryable(err error) bool {
 	return retryable.Is(err)
 }
 
-// Receiver takes deliveries from the sidecar, gives them to handlers, and parks what can never be processed.
+// Receiver takes deliveries from the sidecar, gives them to handlers, and dead-letters what can never be processed.
 type Receiver struct {
 	app           string
 	token         string
 	publisher     *Publisher
-	onParked      func(ctx context.Context, topic string, e Event) error
+	onDeadLetter  func(ctx context.Context, topic string, e Event) error
 	logger        *slog.Logger
 	subscriptions []Subscription
 	attempts      int
@@ -85,21 +85,21 @@ type Receiver struct {
 
 // ReceiverOptions is what a Receiver needs to know.
 type ReceiverOptions struct {
-	// App is this service's name, recorded with what it parks.
+	// App is this service's name, recorded with what it dead-letters.
 	App string
 	// Token is the app API token that the sidecar shows (APP_API_TOKEN). Without one, only this host is answered.
 	Token     string
 	Publisher *Publisher
-	// OnParked, when set, is called for every dead-lettered event before the event is acknowledged. A retryable error of it
+	// OnDeadLetter, when set, is called for every dead-lettered event before the event is acknowledged. A retryable error of it
 	// makes the event come again; any other is logged, because it must not keep the event from its dead-letter topic.
-	OnParked func(ctx context.Context, topic string, e Event) error
+	OnDeadLetter func(ctx context.Context, topic string, e Event) error
 	// BrokerRetries says that no policy makes the sidecar retry, and that the broker delivers again what comes back.
 	BrokerRetries bool
 	Logger        *slog.Logger
 }
 
 const (
-	// attemptsPerDelivery is how often a failing event is tried before it is parked, firstRetryDelay the pause after the
+	// attemptsPerDelivery is how often a failing event is tried before it is deadLettered, firstRetryDelay the pause after the
 	// first failure, doubled after each further one.
 	attemptsPerDelivery = 4
 	firstRetryDelay     = 50 * time.Millisecond
@@ -118,7 +118,7 @@ const (
 	maxCutData = 64 << 10
 )
 
-// NewReceiver returns a Receiver of the given subscriptions. It refuses a subscription that could neither park
+// NewReceiver returns a Receiver of the given subscriptions. It refuses a subscription that could neither dead-letter
 // an event nor take whatever comes.
 func NewReceiver(o ReceiverOptions, subscriptions ...Subscription) (*Receiver, error) {
 	topics := map[string]bool{}
@@ -132,12 +132,12 @@ func NewReceiver(o ReceiverOptions, subscriptions ...Subscription) (*Receiver, e
 		topics[s.Topic] = true
 	}
 	outcomes, err := otel.Meter("waybill/platform/eventing").Int64Counter("waybill.events.received",
-		metric.WithDescription("Events received, by type and outcome: done, parked, retry, ignored."))
+		metric.WithDescription("Events received, by type and outcome: done, deadLettered, retry, ignored."))
 	if err != nil {
 		return nil, fmt.Errorf("count received events: %w", err)
 	}
 	r := &Receiver{
-		app: o.App, token: o.Token, publisher: o.Publisher, onParked: o.OnParked, logger: o.Logger,
+		app: o.App, token: o.Token, publisher: o.Publisher, onDeadLetter: o.OnDeadLetter, logger: o.Logger,
 		subscriptions: subscriptions, attempts: attemptsPerDelivery, firstDelay: firstRetryDelay,
 		brokerRetries: o.BrokerRetries, outcomes: outcomes,
 	}
@@ -189,7 +189,7 @@ func (r *Receiver) fromSidecar(req *http.Request) bool {
 }
 
 // verdict is what the sidecar shall do with a delivery. DROP is not among them: in bulk it crashes the sidecar, and it
-// parks without a reason; a rejected event is parked here and acknowledged.
+// dead-letters without a reason; a rejected event is dead-lettered here and acknowledged.
 type verdict string
 
 const (
@@ -246,7 +246,7 @@ func identified(e Event) error {
 	return nil
 }
 
-// read decodes a delivery. What cannot be decoded never will be, so it is parked as it came.
+// read decodes a delivery. What cannot be decoded never will be, so it is dead-lettered as it came.
 func (r *Receiver) read(w http.ResponseWriter, req *http.Request, s Subscription) (Event, bool) {
 	body, ok, tooLarge := r.readBody(w, req)
 	if !ok {
@@ -421,7 +421,7 @@ func (r *Receiver) settle(ctx context.Context, s Subscription, e Event, err erro
 		outcome, v = "retry", retry
 		r.logger.WarnContext(ctx, "event will be retried", eventAttrs(s, e), slog.Any("error", err))
 	default:
-		outcome = "parked"
+		outcome = "dead_lettered"
 		if deadErr := r.deadLetter(ctx, s, e, r.final(err)); deadErr != nil {
 			outcome, v = "retry", retry
 			r.logger.ErrorContext(ctx, "event could not be dead-lettered and will be retried", eventAttrs(s, e), slog.Any("error", deadErr))
@@ -443,7 +443,7 @@ func eventAttrs(s Subscription, e Event) slog.Attr {
 	return slog.Group("event", slog.String("id", e.ID), slog.String("type", e.Type), slog.String("subject", e.Subject), slog.String("topic", s.Topic))
 }
 
-// Reason is what is kept of the error for which an event is parked.
+// Reason is what is kept of the error for which an event is dead-lettered.
 func Reason(err error) string {
 	text := err.Error()
 	return strings.ToValidUTF8(text[:min(len(text), maxReason)], "")
@@ -455,7 +455,7 @@ func UnknownID(message []byte) string { return fmt.Sprintf("parked-%x", sha256.S
 // deadLetter puts the event on the dead-letter topic together with the reason. An event that the topic does not take, because it
 // is too large or because of an attribute that no event may have, is cut to what it takes.
 func (r *Receiver) deadLetter(ctx context.Context, s Subscription, e Event, reason error) error {
-	e.Parked = &Parked{By: r.app, Reason: Reason(reason), At: time.Now()}
+	e.DeadLetter = &DeadLetter{By: r.app, Reason: Reason(reason), At: time.Now()}
 	if e.ID == "" {
 		e.ID = UnknownID(e.Data)
 	}
@@ -465,8 +465,8 @@ func (r *Receiver) deadLetter(ctx context.Context, s Subscription, e Event, reas
 	if e.Source == "" {
 		e.Source = "unknown"
 	}
-	if r.onParked != nil {
-		err := r.onParked(ctx, s.Topic, e)
+	if r.onDeadLetter != nil {
+		err := r.onDeadLetter(ctx, s.Topic, e)
 		switch {
 		case Retryable(err):
 			return fmt.Errorf("announce the dead letter: %w", err)
@@ -483,6 +483,6 @@ func (r *Receiver) deadLetter(ctx context.Context, s Subscription, e Event, reas
 	if err != nil {
 		return err
 	}
-	r.logger.ErrorContext(ctx, "event parked", eventAttrs(s, e), slog.String("dead_letter", s.DeadLetter), slog.Any("reason", reason))
+	r.logger.ErrorContext(ctx, "event dead-lettered", eventAttrs(s, e), slog.String("dead_letter", s.DeadLetter), slog.Any("reason", reason))
 	return nil
 }

@@ -34,14 +34,14 @@ const deadLetter = "orders.app.dead"
 
 // receiving is a Receiver behind its routes, with a sidecar that it publishes through.
 type receiving struct {
-	sidecar  fakedapr.Server
-	publish  *Publisher
-	receiver *Receiver
-	routes   *chi.Mux
-	log      bytes.Buffer
-	mu       sync.Mutex
-	parked   []Event
-	onPark   error
+	sidecar      fakedapr.Server
+	publish      *Publisher
+	receiver     *Receiver
+	routes       *chi.Mux
+	log          bytes.Buffer
+	mu           sync.Mutex
+	deadLettered []Event
+	onPark       error
 }
 
 func receive(t *testing.T, token string, s Subscription) *receiving {
@@ -51,13 +51,13 @@ func receive(t *testing.T, token string, s Subscription) *receiving {
 	s.Component, s.Topic, s.DeadLetter = "orderbus", "orders", deadLetter
 	r, err := NewReceiver(ReceiverOptions{
 		App: "app", Token: token, Publisher: x.publish, Logger: slog.New(slog.NewJSONHandler(&x.log, nil)),
-		OnParked: func(_ context.Context, topic string, e Event) error {
+		OnDeadLetter: func(_ context.Context, topic string, e Event) error {
 			x.mu.Lock()
 			defer x.mu.Unlock()
 			if topic != "orders" {
-				t.Errorf("the parked event is said to be of topic %s", topic)
+				t.Errorf("the dead-lettered event is said to be of topic %s", topic)
 			}
-			x.parked = append(x.parked, e)
+			x.deadLettered = append(x.deadLettered, e)
 			return x.onPark
 		},
 	}, s)
@@ -237,9 +237,9 @@ func TestTheBrokerIsNotHurried(t *testing.T) {
 		fails        error
 		held         bool
 	}{
-		"one event":          {handling(nil), placedPath, cloudEventOf("e1"), ErrUnavailable, true},
-		"one that is taken":  {handling(nil), placedPath, cloudEventOf("e1"), nil, false},
-		"one that is parked": {handling(nil), placedPath, cloudEventOf("e1"), Reject(ErrUnavailable), false},
+		"one event":                 {handling(nil), placedPath, cloudEventOf("e1"), ErrUnavailable, true},
+		"one that is taken":         {handling(nil), placedPath, cloudEventOf("e1"), nil, false},
+		"one that is dead-lettered": {handling(nil), placedPath, cloudEventOf("e1"), Reject(ErrUnavailable), false},
 		"a batch": {
 			Subscription{Bulk: &Bulk{MaxMessages: 10}}, "/events/orders/bulk",
 			`{"entries":[{"entryId":"1","event":` + cloudEventOf("e1") + `}]}`, ErrUnavailable, true,
@@ -289,7 +289,7 @@ func unseen(message string) string {
 	return `{"id":"random","type":"com.dapr.event.sent","data_base64":"` + base64.StdEncoding.EncodeToString([]byte(message)) + `"}`
 }
 
-// TestMessagesThatTheSidecarDidNotLookInto checks that the service itself parks what is no CloudEvent, with a reason, where the
+// TestMessagesThatTheSidecarDidNotLookInto checks that the service itself dead-letters what is no CloudEvent, with a reason, where the
 // sidecar passes on everything.
 func TestMessagesThatTheSidecarDidNotLookInto(t *testing.T) {
 	t.Parallel()
@@ -324,7 +324,7 @@ func TestMessagesThatTheSidecarDidNotLookInto(t *testing.T) {
 			}
 			dead := x.dead(t)
 			if len(dead) != 1 || dead[0]["data"] != "no JSON" || !strings.Contains(fmt.Sprint(dead[0]["parkedreason"]), "not a CloudEvent") {
-				t.Errorf("parked %v", dead)
+				t.Errorf("dead-lettered %v", dead)
 			}
 		})
 	}
@@ -414,7 +414,7 @@ func TestHandled(t *testing.T) {
 		t.Errorf("the handler got %+v", got)
 	}
 	if dead := x.dead(t); len(dead) != 0 {
-		t.Errorf("parked: %v", dead)
+		t.Errorf("dead-lettered: %v", dead)
 	}
 	span := spanOf(t, "handled")
 	if span.SpanKind() != trace.SpanKindConsumer || span.Name() != "process Order.Placed" ||
@@ -459,8 +459,8 @@ func TestErrorsThatPassAreRetried(t *testing.T) {
 			if n := calls.Load(); n != attemptsPerDelivery {
 				t.Errorf("tried %d times", n)
 			}
-			if dead := x.dead(t); len(dead) != 0 || len(x.parked) != 0 {
-				t.Errorf("parked: %v", dead)
+			if dead := x.dead(t); len(dead) != 0 || len(x.deadLettered) != 0 {
+				t.Errorf("dead-lettered: %v", dead)
 			}
 			// When it has passed the same event goes through.
 			calls.Store(0)
@@ -488,13 +488,13 @@ func TestHandledAtTheSecondAttempt(t *testing.T) {
 				return nil
 			}))
 			if got := x.deliver(t, placedPath, cloudEventOf("1")); got != "SUCCESS" || len(x.dead(t)) != 0 {
-				t.Errorf("answered %s, parked %v", got, x.dead(t))
+				t.Errorf("answered %s, dead-lettered %v", got, x.dead(t))
 			}
 		})
 	}
 }
 
-func TestParked(t *testing.T) {
+func TestDeadLettered(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		name, reason string
@@ -520,7 +520,7 @@ func TestParked(t *testing.T) {
 			}
 			dead := x.dead(t)
 			if len(dead) != 1 {
-				t.Fatalf("parked: %v", dead)
+				t.Fatalf("dead-lettered: %v", dead)
 			}
 			delete(dead[0], "parkedat")
 			want := map[string]any{
@@ -528,13 +528,13 @@ func TestParked(t *testing.T) {
 				"datacontenttype": "application/json", "data": map[string]any{"order_id": "ORD-1"}, "parkedby": "app", "parkedreason": c.reason,
 			}
 			if diff := cmp.Diff(want, dead[0]); diff != "" {
-				t.Errorf("the parked event differs (-want +got):\n%s", diff)
+				t.Errorf("the dead-lettered event differs (-want +got):\n%s", diff)
 			}
 			if got := x.sidecar.Published()[0].Metadata["partitionKey"]; got != "CUST-123" {
-				t.Errorf("it is parked with the key %q", got)
+				t.Errorf("it is dead-lettered with the key %q", got)
 			}
-			if len(x.parked) != 1 || x.parked[0].ID != "1" || x.parked[0].Parked.Reason != c.reason {
-				t.Errorf("OnParked was told %+v", x.parked)
+			if len(x.deadLettered) != 1 || x.deadLettered[0].ID != "1" || x.deadLettered[0].DeadLetter.Reason != c.reason {
+				t.Errorf("OnDeadLetter was told %+v", x.deadLettered)
 			}
 			if c.name == "panics" && !strings.Contains(x.log.String(), "receive_test.go") {
 				t.Errorf("the log does not say where the handler panicked: %s", x.log.String())
@@ -543,7 +543,7 @@ func TestParked(t *testing.T) {
 	}
 }
 
-func TestWhatCannotBeParkedIsRetried(t *testing.T) {
+func TestWhatCannotBeDeadLetteredIsRetried(t *testing.T) {
 	t.Parallel()
 	reject := handling(func(context.Context, Event) error { return Reject(errors.New("never")) })
 	t.Run("the broker is away", func(t *testing.T) {
@@ -557,20 +557,20 @@ func TestWhatCannotBeParkedIsRetried(t *testing.T) {
 		}
 		back()
 		if got := x.deliver(t, placedPath, cloudEventOf("1")); got != "SUCCESS" || len(x.dead(t)) != 1 {
-			t.Errorf("when it is back: answered %s, parked %v", got, x.dead(t))
+			t.Errorf("when it is back: answered %s, dead-lettered %v", got, x.dead(t))
 		}
 	})
-	t.Run("OnParked fails", func(t *testing.T) {
+	t.Run("OnDeadLetter fails", func(t *testing.T) {
 		t.Parallel()
 		x := receive(t, "", reject)
 		x.onPark = fmt.Errorf("not announced: %w", ErrUnavailable)
 		if got := x.deliver(t, placedPath, cloudEventOf("1")); got != "RETRY" || len(x.dead(t)) != 0 {
-			t.Errorf("answered %s, parked %v", got, x.dead(t))
+			t.Errorf("answered %s, dead-lettered %v", got, x.dead(t))
 		}
 	})
 }
 
-func TestUnreadableIsParked(t *testing.T) {
+func TestUnreadableIsDeadLettered(t *testing.T) {
 	t.Parallel()
 	for body, data := range map[string]any{
 		`not JSON`:                         "not JSON",
@@ -594,21 +594,21 @@ func TestUnreadableIsParked(t *testing.T) {
 				}
 				dead := x.dead(t)
 				if len(dead) != 2 {
-					t.Fatalf("parked: %v", dead)
+					t.Fatalf("dead-lettered: %v", dead)
 				}
 				for _, name := range []string{"id", "type", "source", "specversion", "parkedreason", "parkedby"} {
 					if dead[0][name] == nil || dead[0][name] == "" {
-						t.Errorf("the parked event has no %s: %v", name, dead[0])
+						t.Errorf("the dead-lettered event has no %s: %v", name, dead[0])
 					}
 				}
 				if diff := cmp.Diff(data, dead[0]["data"]); diff != "" {
-					t.Errorf("the parked data differs (-want +got):\n%s", diff)
+					t.Errorf("the dead-lettered data differs (-want +got):\n%s", diff)
 				}
 				if dead[0]["id"] != dead[1]["id"] {
-					t.Errorf("parked again its id changed from %v to %v", dead[0]["id"], dead[1]["id"])
+					t.Errorf("dead-lettered again its id changed from %v to %v", dead[0]["id"], dead[1]["id"])
 				}
-				if len(x.parked) != 2 {
-					t.Errorf("OnParked was told %d times", len(x.parked))
+				if len(x.deadLettered) != 2 {
+					t.Errorf("OnDeadLetter was told %d times", len(x.deadLettered))
 				}
 			}
 		})
@@ -619,11 +619,11 @@ func TestUninterestingTypesAreAcknowledged(t *testing.T) {
 	t.Parallel()
 	x := receive(t, "", handling(func(context.Context, Event) error { t.Error("the handler was called"); return nil }))
 	if got := x.deliver(t, "/events/orders", `{"id":"1","type":"Other","source":"s"}`); got != "SUCCESS" || len(x.dead(t)) != 0 {
-		t.Errorf("answered %s, parked %v", got, x.dead(t))
+		t.Errorf("answered %s, dead-lettered %v", got, x.dead(t))
 	}
 }
 
-func TestAnAbandonedDeliveryIsNotParked(t *testing.T) {
+func TestAnAbandonedDeliveryIsNotDeadLettered(t *testing.T) {
 	t.Parallel()
 	for name, bulk := range map[string]bool{"single": false, "bulk": true} {
 		t.Run(name, func(t *testing.T) {
@@ -635,8 +635,8 @@ func TestAnAbandonedDeliveryIsNotParked(t *testing.T) {
 			}
 			x := receive(t, "", s)
 			w := x.do(ctx, http.MethodPost, path, body, nil)
-			if !strings.Contains(w.Body.String(), "RETRY") || len(x.parked) != 0 || len(x.dead(t)) != 0 {
-				t.Errorf("answered %s, parked %v", w.Body, x.dead(t))
+			if !strings.Contains(w.Body.String(), "RETRY") || len(x.deadLettered) != 0 || len(x.dead(t)) != 0 {
+				t.Errorf("answered %s, dead-lettered %v", w.Body, x.dead(t))
 			}
 		})
 	}
@@ -737,7 +737,7 @@ func TestBulk(t *testing.T) {
 	}
 	if len(reasons) != 4 || reasons[hopeless] != "never" || reasons[odd] != "failed 4 times, the last time with: odd" ||
 		!strings.Contains(reasons["no type"], "no type") {
-		t.Errorf("parked: %q", reasons)
+		t.Errorf("dead-lettered: %q", reasons)
 	}
 }
 
@@ -747,7 +747,7 @@ func TestBulkHandlersThatMisbehave(t *testing.T) {
 		"panics":             func(context.Context, []Event) []error { panic("odd") },
 		"answers too little": func(context.Context, []Event) []error { return nil },
 		"answers much":       func(context.Context, []Event) []error { return make([]error, 3) },
-		"fails and parks all": func(_ context.Context, events []Event) []error {
+		"fails and dead-letters all": func(_ context.Context, events []Event) []error {
 			return slices.Repeat([]error{errors.New("odd")}, len(events))
 		},
 	} {
@@ -758,18 +758,18 @@ func TestBulkHandlersThatMisbehave(t *testing.T) {
 				t.Errorf("answered %q", got)
 			}
 			if dead := x.dead(t); len(dead) != 2 {
-				t.Errorf("parked: %v", dead)
+				t.Errorf("dead-lettered: %v", dead)
 			}
 			x.brokerAway()
 			if got := x.statuses(t, batchOf(cloudEventOf("1"), cloudEventOf("2"))); !slices.Equal(got, []string{"RETRY", "RETRY"}) {
-				t.Errorf("with no broker to park on it answered %q", got)
+				t.Errorf("with no broker to dead-letter on it answered %q", got)
 			}
 		})
 	}
 }
 
 // Events that arrive together and are taken one by one keep the order of their key: what is behind a failure waits for it,
-// what is behind one that was parked goes on, and other keys do not notice.
+// what is behind one that was dead-lettered goes on, and other keys do not notice.
 func TestTogetherAndOneByOne(t *testing.T) {
 	t.Parallel()
 	var took []string
@@ -807,12 +807,12 @@ func TestTogetherAndOneByOne(t *testing.T) {
 	if diff := cmp.Diff([]string{"a1", "b1", "b3", "f1"}, took); diff != "" {
 		t.Errorf("taken (-want +got):\n%s", diff)
 	}
-	parked := map[string]bool{}
+	deadLettered := map[string]bool{}
 	for _, e := range x.dead(t) {
-		parked[fmt.Sprint(e["id"])] = true
+		deadLettered[fmt.Sprint(e["id"])] = true
 	}
-	if diff := cmp.Diff(map[string]bool{"never": true, "odd": true, "panics": true}, parked); diff != "" {
-		t.Errorf("parked (-want +got):\n%s", diff)
+	if diff := cmp.Diff(map[string]bool{"never": true, "odd": true, "panics": true}, deadLettered); diff != "" {
+		t.Errorf("dead-lettered (-want +got):\n%s", diff)
 	}
 }
 

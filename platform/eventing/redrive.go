@@ -29,9 +29,9 @@ type redriven struct{}
 // Redriven reports whether a handler was called by Redrive.
 func Redriven(ctx context.Context) bool { return ctx.Value(redriven{}) != nil }
 
-// Redrive gives an event that was parked to its handler once more, as often and as long as a delivery would and in the
+// Redrive gives an event that was dead-lettered to its handler once more, as often and as long as a delivery would and in the
 // event's own trace, which links to that of ctx. It returns what kept the event from being processed; Retryable tells whether
-// that can pass by itself. Nothing is parked or published by Redrive, so the event stays with the caller.
+// that can pass by itself. Nothing is dead-lettered or published by Redrive, so the event stays with the caller.
 func (r *Receiver) Redrive(ctx context.Context, topic string, e Event) error {
 	s, ok := r.subscription(topic)
 	if !ok || !r.Takes(topic, e.Type) {
@@ -40,7 +40,7 @@ func (r *Receiver) Redrive(ctx context.Context, topic string, e Event) error {
 	if err := identified(e); err != nil {
 		return err
 	}
-	e.Parked = nil
+	e.DeadLetter = nil
 	ctx = context.WithValue(ctx, redriven{}, true)
 	asked := trace.LinkFromContext(ctx)
 	ctx, span := otel.Tracer("waybill/platform/eventing").Start(e.Trace(ctx), "process "+e.Type, processing(s, e, asked)...)
@@ -56,7 +56,7 @@ func (r *Receiver) Redrive(ctx context.Context, topic string, e Event) error {
 	case Retryable(err):
 		outcome = "retry"
 	default:
-		outcome, err = "parked", r.final(err)
+		outcome, err = "dead_lettered", r.final(err)
 	}
 	r.logger.InfoContext(ctx, "event redriven", eventAttrs(s, e), slog.String("outcome", outcome), slog.Any("error", err))
 	r.count(ctx, e.Type, outcome, 1)

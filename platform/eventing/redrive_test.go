@@ -18,7 +18,7 @@ import (
 	"waybill/platform/state"
 )
 
-// receiver has no publisher, so a test ends in a panic when something is parked.
+// receiver has no publisher, so a test ends in a panic when something is dead-lettered.
 func receiver(t *testing.T, subscriptions ...Subscription) *Receiver {
 	t.Helper()
 	r, err := NewReceiver(ReceiverOptions{App: "app", Logger: slog.New(slog.DiscardHandler)}, subscriptions...)
@@ -66,13 +66,13 @@ func TestRaw(t *testing.T) {
 	}
 }
 
-func parkedPlaced(t *testing.T) Event {
+func deadLetteredPlaced(t *testing.T) Event {
 	t.Helper()
 	var e Event
 	if err := json.Unmarshal([]byte(cloudEventOf("redriven")), &e); err != nil {
 		t.Fatal(err)
 	}
-	e.Key, e.Parked = "CUST-123", &Parked{Reason: "why"}
+	e.Key, e.DeadLetter = "CUST-123", &DeadLetter{Reason: "why"}
 	return e
 }
 
@@ -94,7 +94,7 @@ func TestRedrive(t *testing.T) {
 			var calls atomic.Int32
 			take := func(ctx context.Context, e Event) error {
 				calls.Add(1)
-				if e.Key != "CUST-123" || e.Parked != nil {
+				if e.Key != "CUST-123" || e.DeadLetter != nil {
 					t.Errorf("the handler got %+v", e)
 				}
 				return c.fail
@@ -110,7 +110,7 @@ func TestRedrive(t *testing.T) {
 			} {
 				calls.Store(0)
 				s.Component, s.Topic, s.DeadLetter = "orderbus", "orders", deadLetter
-				err := receiver(t, s).Redrive(t.Context(), "orders", parkedPlaced(t))
+				err := receiver(t, s).Redrive(t.Context(), "orders", deadLetteredPlaced(t))
 				if c.want == "" && err != nil || c.want != "" && (err == nil || err.Error() != c.want) {
 					t.Errorf("%s: got %v, want %q", kind, err, c.want)
 				}
@@ -127,7 +127,7 @@ func TestRedriveOfWhatNobodyTakes(t *testing.T) {
 	s := handling(func(context.Context, Event) error { t.Error("the handler was called"); return nil })
 	s.Component, s.Topic, s.DeadLetter = "orderbus", "orders", deadLetter
 	r := receiver(t, s)
-	e := parkedPlaced(t)
+	e := deadLetteredPlaced(t)
 	if err := r.Redrive(t.Context(), "inventory", e); !Rejected(err) || r.Takes("inventory", e.Type) {
 		t.Errorf("of another topic: %v", err)
 	}

@@ -86,13 +86,13 @@ func (ce *cloudEvent) attribute(name string) *string {
 	case "tracestate":
 		return &ce.TraceState
 	case "parkedby":
-		return &ce.ParkedBy
+		return &ce.DeadLetterBy
 	case "parkedreason":
-		return &ce.ParkedReason
+		return &ce.DeadLetterReason
 	case "parkedat":
-		return &ce.ParkedAt
+		return &ce.DeadLetterAt
 	case "parkedcut":
-		return &ce.ParkedCut
+		return &ce.DeadLetterCut
 	default:
 		return nil
 	}

@@ -30,7 +30,7 @@ func (s Subscription) fault() error {
 	case s.Component == "" || s.Topic == "":
 		return fmt.Errorf("subscription to %q on %q: both must be named", s.Topic, s.Component)
 	case s.Raw != nil && (s.DeadLetter != "" || s.Bulk != nil || s.Handlers != nil || s.Sessions):
-		return fmt.Errorf("raw subscription to %q: it parks nothing, has no other handlers and no sessions", s.Topic)
+		return fmt.Errorf("raw subscription to %q: it dead-letters nothing, has no other handlers and no sessions", s.Topic)
 	case s.Raw == nil && (s.DeadLetter == "" || s.DeadLetter == s.Topic):
 		return fmt.Errorf("subscription to %q with dead letters to %q: they must be named, and differ", s.Topic, s.DeadLetter)
 	case s.Bulk != nil && (s.Bulk.Handle == nil) == (len(s.Handlers) == 0):

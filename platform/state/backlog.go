@@ -166,7 +166,7 @@ func (b *Backlog) write(ctx context.Context, ids []string) error {
 func (b *Backlog) list(ctx context.Context, page string) error {
 	_, err := Update(ctx, b.store, b.directoryKey(), func(d *backlogDirectory, _ bool) error {
 		if slices.Contains(d.Pages, page) {
-			return Keep
+			return ErrUnchanged
 		}
 		d.Pages = append(d.Pages, page)
 		return nil
@@ -250,7 +250,7 @@ func (b *Backlog) forget(ctx context.Context, page string, seen backlogContent, 
 		before := len(p.Entries)
 		p.Entries = slices.DeleteFunc(p.Entries, func(e backlogEntry) bool { return forgotten[e.N] })
 		if len(p.Entries) == before {
-			return Keep
+			return ErrUnchanged
 		}
 		return nil
 	})
@@ -261,7 +261,7 @@ func (b *Backlog) forget(ctx context.Context, page string, seen backlogContent, 
 func (b *Backlog) retire(ctx context.Context, page string) error {
 	content, err := Update(ctx, b.store, page, func(p *backlogContent, _ bool) error {
 		if p.Retired || len(p.Entries) > 0 {
-			return Keep
+			return ErrUnchanged
 		}
 		p.Retired = true
 		return nil
@@ -272,7 +272,7 @@ func (b *Backlog) retire(ctx context.Context, page string) error {
 	_, err = Update(ctx, b.store, b.directoryKey(), func(d *backlogDirectory, _ bool) error {
 		before := len(d.Pages)
 		if d.Pages = slices.DeleteFunc(d.Pages, func(p string) bool { return p == page }); len(d.Pages) == before {
-			return Keep
+			return ErrUnchanged
 		}
 		return nil
 	})

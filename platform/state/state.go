@@ -1,5 +1,5 @@
 // Package state keeps JSON documents under keys, each write guarded by the ETag of what was read. It knows nothing of
-// what the documents mean. Dapr is the adapter for a Dapr state store, Memory the one for tests, and Patient makes either
+// what the documents mean. Dapr is the adapter for a Dapr state store, Memory the one for tests, and WithRetry makes either
 // ride out a short outage; one suite (statetest) holds all of them to the same behaviour.
 package state
 
@@ -100,15 +100,15 @@ func encode(verb, key string, doc any) ([]byte, error) {
 	return value, nil
 }
 
-// Keep is what an update function returns when it leaves the document as it is.
-var Keep = errors.New("keep the document as it is") //nolint:staticcheck // it is a verdict and no failure, and reads as one: return state.Keep
+// ErrUnchanged is what an update function returns when it leaves the document as it is.
+var ErrUnchanged = errors.New("keep the document as it is") //nolint:staticcheck // it is a verdict and no failure, and reads as one: return state.ErrUnchanged
 
 // maxConflicts bounds how often Update starts again. Each time somebody else made progress.
 const maxConflicts = 100
 
 // Update reads the document under key, lets change alter it, and writes it back; when another writer came in between it
 // starts again from the new version, so change may run several times and must not have effects outside doc. A missing
-// document reaches change as T's zero value with exists false, and is created. When change returns Keep nothing is
+// document reaches change as T's zero value with exists false, and is created. When change returns ErrUnchanged nothing is
 // written; any other error ends the update and is returned as it is. The options go with the write. Update returns the
 // document as it now stands.
 func Update[T any](ctx context.Context, s Store, key string, change func(doc *T, exists bool) error, options ...Option) (T, error) {
@@ -120,7 +120,7 @@ func Update[T any](ctx context.Context, s Store, key string, change func(doc *T,
 			return doc, err
 		}
 		if err := change(&doc, exists); err != nil {
-			if errors.Is(err, Keep) {
+			if errors.Is(err, ErrUnchanged) {
 				err = nil
 			}
 			return doc, err

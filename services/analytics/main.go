@@ -85,7 +85,7 @@ func run(ctx context.Context, environ []string, stdout io.Writer) (err error) {
 		LiveInterval: time.Duration(c.LiveInterval), LiveStreams: int(c.LiveStreams), Stopping: ctx.Done(), Logger: logger,
 	}
 	stateStore := state.NewDapr(dapr.Client, contracts.StateStore)
-	letters := deadletter.New(state.NewPatient(state.NewLimited(stateStore, int(c.StateCalls)), statePatience), logger).KeepFor(time.Duration(c.DeadLetterRetention))
+	letters := deadletter.New(state.WithRetry(state.WithConcurrencyLimit(stateStore, int(c.StateCalls)), statePatience), logger).KeepFor(time.Duration(c.DeadLetterRetention))
 	receiver, err := eventing.NewReceiver(eventing.ReceiverOptions{
 		App: contracts.AppAnalytics, Token: string(c.APIToken), Publisher: publisher, Logger: logger,
 		BrokerRetries: c.EventRetries == config.BrokerRetries,

@@ -61,7 +61,7 @@ func run(ctx context.Context, environ []string, stdout io.Writer) (err error) {
 	}
 
 	stateStore := state.NewDapr(dapr.Client, contracts.StateStore)
-	store := state.NewLimited(stateStore, int(c.StateCalls))
+	store := state.WithConcurrencyLimit(stateStore, int(c.StateCalls))
 	events := events{publisher}
 	books := state.NewExpiring(store, c.orderTTL(), ledger.OfOrder)
 	stock := ledger.NewInventory(store, events.announceStock(c.Warehouse), time.Now).KeepFor(c.orderTTL())
@@ -87,7 +87,7 @@ func run(ctx context.Context, environ []string, stdout io.Writer) (err error) {
 	})
 
 	edge := api.API{Auditor: ledger.NewAuditor(store), Inventory: stock, Sagas: control, Logger: logger}
-	letters := deadletter.New(state.NewPatient(store, letterPatience), logger, "payment_token").KeepFor(time.Duration(c.DeadLetterRetention))
+	letters := deadletter.New(state.WithRetry(store, letterPatience), logger, "payment_token").KeepFor(time.Duration(c.DeadLetterRetention))
 	receiver, err := eventing.NewReceiver(eventing.ReceiverOptions{
 		App: contracts.AppFulfillment, Token: string(c.APIToken), Publisher: publisher, Logger: logger,
 		BrokerRetries: c.EventRetries == config.BrokerRetries,

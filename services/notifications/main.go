@@ -65,7 +65,7 @@ func run(ctx context.Context, environ []string, stdout io.Writer) (err error) {
 	}
 
 	stateStore := state.NewDapr(dapr.Client, contracts.StateStore)
-	documents := state.NewPatient(state.NewLimited(stateStore, int(c.StateCalls)), statePatience)
+	documents := state.WithRetry(state.WithConcurrencyLimit(stateStore, int(c.StateCalls)), statePatience)
 	messages, contacts := store.NewMessages(documents).KeepFor(time.Duration(c.MessageRetention)), store.NewContacts(documents)
 	keys := vapid.NewRing(c.keys(documents, logger))
 	push := channel.NewPush(keys, c.VAPIDSubject, c.AllowLoopbackPush)

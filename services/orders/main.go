@@ -98,7 +98,7 @@ func run(ctx context.Context, environ []string, stdout io.Writer) (err error) {
 		return err
 	}
 	stateStore := state.NewDapr(dapr.Client, contracts.StateStore)
-	documents := state.NewPatient(state.NewLimited(stateStore, int(c.StateCalls)), statePatience)
+	documents := state.WithRetry(state.WithConcurrencyLimit(stateStore, int(c.StateCalls)), statePatience)
 	process := ulid.Make().String()
 	orders := store.New(documents, process, time.Duration(c.ReceivedTTL)).KeepFor(time.Duration(c.OrderRetention))
 	gate, err := admission.New(admission.Options{
@@ -117,7 +117,7 @@ func run(ctx context.Context, environ []string, stdout io.Writer) (err error) {
 	}
 	letters := deadletter.New(documents, logger, "payment_token").KeepFor(time.Duration(c.DeadLetterRetention))
 	receiver, err := eventing.NewReceiver(eventing.ReceiverOptions{
-		App: contracts.AppOrders, Token: string(c.APIToken), Publisher: publisher, OnParked: edge.Parked, Logger: logger,
+		App: contracts.AppOrders, Token: string(c.APIToken), Publisher: publisher, OnDeadLetter: edge.DeadLettered, Logger: logger,
 		BrokerRetries: c.EventRetries == config.BrokerRetries,
 	}, letters.Watch(edge.Subscriptions()...)...)
 	if err != nil {

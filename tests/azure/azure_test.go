@@ -78,7 +78,7 @@ func (a *app) deadLetters() []string {
 // TestNothingIsLostWithoutAPolicy: with EVENT_RETRIES=broker and no resiliency policy, as on managed Dapr, events that their
 // service cannot take stay on the bus, over a regular stop of the sidecar between two attempts too, and none becomes a dead
 // letter. Dapr's Event Hubs component would move its checkpoint past them at that stop (docs/adr/0015). What is no CloudEvent
-// is parked by the service, with a reason, and blocks nothing.
+// is dead-lettered by the service, with a reason, and blocks nothing.
 func TestNothingIsLostWithoutAPolicy(t *testing.T) {
 	t.Parallel()
 	broker := startBroker(t)

@@ -221,7 +221,7 @@ func TestFaultyAnalyticsEventsAreNamed(t *testing.T) {
 }
 
 // A faulty event from the bus goes to the dead-letter topic with its reason; the good ones in its batch count.
-func TestFaultyAnalyticsEventsFromTheBusAreParked(t *testing.T) {
+func TestFaultyAnalyticsEventsFromTheBusAreDeadLettered(t *testing.T) {
 	t.Parallel()
 	ctx := impatient(t)
 	bus := foreign(t, kgo.ProducerBatchMaxBytes(1<<20))
@@ -262,8 +262,8 @@ func TestFaultyAnalyticsEventsFromTheBusAreParked(t *testing.T) {
 		t.Error(err)
 	}
 	for id, reason := range reasons {
-		if l := awaitLetter(ctx, t, "analytics", "analytics-events", "open", ofEvent(id)); !strings.Contains(l.Reason, reason) || l.ParkedBy != "analytics" {
-			t.Errorf("%s is parked by %s because %q, want %q", id, l.ParkedBy, l.Reason, reason)
+		if l := awaitLetter(ctx, t, "analytics", "analytics-events", "open", ofEvent(id)); !strings.Contains(l.Reason, reason) || l.DeadLetterBy != "analytics" {
+			t.Errorf("%s is dead-lettered by %s because %q, want %q", id, l.DeadLetterBy, l.Reason, reason)
 		}
 	}
 	for _, text := range []string{unreadable, run + "-no number"} {

@@ -68,14 +68,14 @@ func created(t *testing.T, eventID string, data map[string]any) []byte {
 	return event
 }
 
-// parked reads a dead-letter topic from its start until wanted accepts an event.
-func parked(ctx context.Context, t *testing.T, topic string, wanted func(event map[string]any) bool) map[string]any {
+// deadLettered reads a dead-letter topic from its start until wanted accepts an event.
+func deadLettered(ctx context.Context, t *testing.T, topic string, wanted func(event map[string]any) bool) map[string]any {
 	t.Helper()
 	client := foreign(t, kgo.ConsumeTopics(topic), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
 	for {
 		fetches := client.PollFetches(ctx)
 		if err := ctx.Err(); err != nil {
-			t.Fatalf("nothing was parked on %s: %v", topic, err)
+			t.Fatalf("nothing was dead-lettered on %s: %v", topic, err)
 		}
 		for _, record := range fetches.Records() {
 			var event map[string]any
@@ -120,7 +120,7 @@ func TestAnOrderPublishedToTheBusIsFulfilledOnce(t *testing.T) {
 	}
 }
 
-// An event that can never be processed is parked with the reason, and the order behind it on the same key goes on.
+// An event that can never be processed is dead-lettered with the reason, and the order behind it on the same key goes on.
 func TestAnInvalidEventIsParkedAndBlocksNothing(t *testing.T) {
 	t.Parallel()
 	ctx := impatient(t)
@@ -151,9 +151,9 @@ func TestAnInvalidEventIsParkedAndBlocksNothing(t *testing.T) {
 	for id, reason := range map[string]string{
 		"poison-total": "total_amount", "poison-items": "items", "poison-negative": "quantity", "poison-data": "order_id", "poison-type": "type",
 	} {
-		event := parked(ctx, t, "orders.orders.dead", func(event map[string]any) bool { return event["id"] == id })
+		event := deadLettered(ctx, t, "orders.orders.dead", func(event map[string]any) bool { return event["id"] == id })
 		if got, _ := event["parkedreason"].(string); !strings.Contains(got, reason) {
-			t.Errorf("%s is parked because %q, want a reason that names %s", id, got, reason)
+			t.Errorf("%s is dead-lettered because %q, want a reason that names %s", id, got, reason)
 		}
 	}
 	for _, id := range []string{"POISON-TOTAL", "POISON-ITEMS", "POISON-NEGATIVE"} {
@@ -161,14 +161,14 @@ func TestAnInvalidEventIsParkedAndBlocksNothing(t *testing.T) {
 			t.Errorf("%s answers %d, %v; want 404", id, code, err)
 		}
 	}
-	parked(ctx, t, "orders", func(event map[string]any) bool {
+	deadLettered(ctx, t, "orders", func(event map[string]any) bool {
 		data, _ := event["data"].(map[string]any)
 		return event["type"] == "System.Error" && data["event_id"] == "poison-total"
 	})
 }
 
-// A second, different order with an id already taken is parked; the first stays what it was.
-func TestADifferentOrderWithATakenIDIsParked(t *testing.T) {
+// A second, different order with an id already taken is dead-lettered; the first stays what it was.
+func TestADifferentOrderWithATakenIDIsDeadLettered(t *testing.T) {
 	t.Parallel()
 	ctx := impatient(t)
 	setStock(t, waybill, "PROD-TAKEN", 5)
@@ -182,7 +182,7 @@ func TestADifferentOrderWithATakenIDIsParked(t *testing.T) {
 	other := orderBody("CUST-TAKEN", 20, line("PROD-TAKEN", 2, 10))
 	other["order_id"] = "TAKEN-1"
 	publish(t, client, "orders", "CUST-TAKEN", created(t, "taken-second", other))
-	parked(ctx, t, "orders.orders.dead", func(event map[string]any) bool { return event["id"] == "taken-second" })
+	deadLettered(ctx, t, "orders.orders.dead", func(event map[string]any) bool { return event["id"] == "taken-second" })
 	if code, _, answer, err := call(ctx, "POST", waybill.App("orders").URL+"/v1/orders", other); err != nil || code != 409 {
 		t.Errorf("the same over REST: %d %s %v, want 409", code, answer, err)
 	}

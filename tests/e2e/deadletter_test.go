@@ -16,18 +16,18 @@ import (
 
 // letter is what the tests read of a dead letter.
 type letter struct {
-	Topic    string
-	EventID  string `json:"event_id"`
-	Type     string
-	Subject  string
-	Key      string
-	State    string
-	Reason   string
-	ParkedAt time.Time `json:"parked_at"`
-	ParkedBy string    `json:"parked_by"`
-	Attempts []letterAttempt
-	Event    map[string]any
-	Raw      []byte
+	Topic        string
+	EventID      string `json:"event_id"`
+	Type         string
+	Subject      string
+	Key          string
+	State        string
+	Reason       string
+	DeadLetterAt time.Time `json:"parked_at"`
+	DeadLetterBy string    `json:"parked_by"`
+	Attempts     []letterAttempt
+	Event        map[string]any
+	Raw          []byte
 }
 
 type letterAttempt struct{ Actor, Reason, Outcome, Error string }
@@ -99,14 +99,14 @@ func TestDeadLettersAreListedWithTheirReason(t *testing.T) {
 	publish(t, client, "orders", "CUST-LETTER", []byte(`no JSON, says the letter test`))
 
 	listed := awaitLetter(ctx, t, "orders", "orders", "open", ofEvent("letter-poison"))
-	if !strings.Contains(listed.Reason, "total_amount") || listed.ParkedBy != "orders" || listed.ParkedAt.IsZero() || listed.Key != "CUST-LETTER" ||
+	if !strings.Contains(listed.Reason, "total_amount") || listed.DeadLetterBy != "orders" || listed.DeadLetterAt.IsZero() || listed.Key != "CUST-LETTER" ||
 		listed.Type != "Order.Created" || listed.Subject != "orders/LETTER-POISON" || listed.Event["id"] != "letter-poison" {
 		t.Errorf("listed %+v", listed)
 	}
 	unreadable := awaitLetter(ctx, t, "orders", "orders", "open", func(l letter) bool {
 		return string(l.Raw) == "no JSON, says the letter test"
 	})
-	if unreadable.Reason != "not a CloudEvent" || unreadable.ParkedBy != "sidecar" {
+	if unreadable.Reason != "not a CloudEvent" || unreadable.DeadLetterBy != "sidecar" {
 		t.Errorf("listed %+v", unreadable)
 	}
 	if outcome, _ := redrive(ctx, t, "orders", "orders", unreadable.EventID, false); outcome != "not_redrivable" {
@@ -138,7 +138,7 @@ func TestDeadLettersAreListedWithTheirReason(t *testing.T) {
 	}
 }
 
-// A step of a saga whose order is not known is parked; when the order is there, a redrive puts the step on its timeline.
+// A step of a saga whose order is not known is dead-lettered; when the order is there, a redrive puts the step on its timeline.
 func TestADeadLetterIsRedrivenOnceItsCauseIsRepaired(t *testing.T) {
 	t.Parallel()
 	ctx := impatient(t)
@@ -153,7 +153,7 @@ func TestADeadLetterIsRedrivenOnceItsCauseIsRepaired(t *testing.T) {
 		t.Fatal(err)
 	}
 	publish(t, foreign(t), "fulfillment", "CUST-LETTER", step)
-	if listed := awaitLetter(ctx, t, "orders", "fulfillment", "open", ofEvent(eventID)); listed.Reason == "" || listed.ParkedBy != "orders" {
+	if listed := awaitLetter(ctx, t, "orders", "fulfillment", "open", ofEvent(eventID)); listed.Reason == "" || listed.DeadLetterBy != "orders" {
 		t.Errorf("listed %+v", listed)
 	}
 	if outcome, _ := redrive(ctx, t, "orders", "fulfillment", eventID, false); outcome != "failed" {
@@ -232,7 +232,7 @@ func TestPoisonDoesNotBlockItsPartition(t *testing.T) {
 	} {
 		listed := awaitLetter(ctx, t, app, "orders", "open", ofEvent(c.eventID))
 		t.Logf("%s dead-lettered %s: %s", app, listed.EventID, listed.Reason)
-		if !strings.Contains(listed.Reason, c.reason) || listed.ParkedBy != app || listed.Key != customer {
+		if !strings.Contains(listed.Reason, c.reason) || listed.DeadLetterBy != app || listed.Key != customer {
 			t.Errorf("%s listed %+v", app, listed)
 		}
 		if outcome, _ := handleLetter(ctx, t, "dismiss", app, "orders", c.eventID, false, "A test of poison."); outcome != "dismissed" {

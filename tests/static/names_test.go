@@ -32,7 +32,7 @@ func (r rights) sorted() rights {
 	return r
 }
 
-// wantRights follow from contracts: an owner publishes to its topics, and whoever subscribes may read the topic, park on its
+// wantRights follow from contracts: an owner publishes to its topics, and whoever subscribes may read the topic, dead-letter on its
 // dead-letter topic and read that.
 func wantRights(bus string) (publish, subscribe rights) {
 	publish, subscribe = rights{}, rights{}

@@ -35,8 +35,8 @@ type World struct {
 	BatchTypes map[string][]string
 	// Needs are the dependencies by the names under which they call Fail.
 	Needs map[string]Failure
-	// OnParked is the Receiver's.
-	OnParked func(ctx context.Context, topic string, e eventing.Event) error
+	// OnDeadLetter is the Receiver's.
+	OnDeadLetter func(ctx context.Context, topic string, e eventing.Event) error
 }
 
 // Failure is how a dependency fails.
@@ -239,7 +239,7 @@ func newHandling(t *testing.T, w World, client *Client, topic, eventType string,
 		t.Fatal(err)
 	}
 	h.receiver, err = eventing.NewReceiver(eventing.ReceiverOptions{
-		App: "app", Publisher: publisher, OnParked: w.OnParked, BrokerRetries: broker, Logger: slog.New(slog.DiscardHandler),
+		App: "app", Publisher: publisher, OnDeadLetter: w.OnDeadLetter, BrokerRetries: broker, Logger: slog.New(slog.DiscardHandler),
 	}, subscriptions...)
 	if err != nil {
 		t.Fatal(err)
@@ -298,12 +298,12 @@ func (h *handling) permanent(t *testing.T, need string) int {
 	dead := h.client.on(h.dead)
 	if h.processed(events[1].ID) > 0 || poison.hits == 0 { // the handler can do without it
 		if len(dead) > 0 {
-			t.Errorf("%s: dead-lettered %s for %q", need, dead[0].ID, dead[0].Parked.Reason)
+			t.Errorf("%s: dead-lettered %s for %q", need, dead[0].ID, dead[0].DeadLetter.Reason)
 		}
 		h.setFault(events[1].ID, nil)
 		return 0
 	}
-	if len(dead) != 1 || dead[0].ID != events[1].ID || dead[0].Parked == nil || !strings.Contains(dead[0].Parked.Reason, cause(failure)) {
+	if len(dead) != 1 || dead[0].ID != events[1].ID || dead[0].DeadLetter == nil || !strings.Contains(dead[0].DeadLetter.Reason, cause(failure)) {
 		t.Errorf("%s: dead-lettered %+v, want the event that fails with %q", need, dead, cause(failure))
 		return 1
 	}
@@ -336,7 +336,7 @@ func (h *handling) transient(t *testing.T, need string) {
 		}
 	}
 	if dead := h.client.on(h.dead); len(dead) != before {
-		t.Errorf("%s: dead-lettered %q", need, dead[before].Parked.Reason)
+		t.Errorf("%s: dead-lettered %q", need, dead[before].DeadLetter.Reason)
 	}
 }
 

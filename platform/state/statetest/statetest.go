@@ -229,7 +229,7 @@ func updates(t *testing.T, s state.Store) {
 			return result
 		}
 	}
-	_, err := state.Update(t.Context(), s, key, set("kept", false, state.Keep))
+	_, err := state.Update(t.Context(), s, key, set("kept", false, state.ErrUnchanged))
 	wantError(t, "keeping a missing document", err, nil)
 	var d doc
 	_, err = s.Get(t.Context(), key, &d)

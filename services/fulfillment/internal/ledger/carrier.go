@@ -83,7 +83,7 @@ func (c *Carrier) Book(ctx context.Context, o contracts.Order, key string) (part
 		return state.Update(ctx, c.store, shipmentKey(o.OrderID), func(p *parcels, _ bool) error {
 			// Cancelled first: a parcel that was called back goes nowhere.
 			if p.Cancelled || len(p.Booked) > 0 && p.Booked[0].Key == key {
-				return state.Keep
+				return state.ErrUnchanged
 			}
 			p.OrderID, p.Booked = o.OrderID, append(p.Booked, booking)
 			return nil
@@ -145,7 +145,7 @@ func (c *Carrier) fail(ctx context.Context, o contracts.Order) error {
 func (c *Carrier) Cancel(ctx context.Context, o contracts.Order) (bool, error) {
 	p, err := state.Update(ctx, c.store, shipmentKey(o.OrderID), func(p *parcels, _ bool) error {
 		if p.Cancelled {
-			return state.Keep
+			return state.ErrUnchanged
 		}
 		p.OrderID, p.Cancelled = o.OrderID, true
 		return nil

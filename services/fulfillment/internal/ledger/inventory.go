@@ -256,7 +256,7 @@ func (i *Inventory) Release(ctx context.Context, o contracts.Order) (bool, error
 	}
 	r, err := state.Update(ctx, i.store, reservationKey(order), func(r *inventory.Reservation, exists bool) error {
 		if r.State.Ended() {
-			return state.Keep
+			return state.ErrUnchanged
 		}
 		r.Never = !exists || r.Never
 		r.OrderID, r.Lines = order, lines
@@ -330,7 +330,7 @@ func (i *Inventory) Unship(ctx context.Context, o contracts.Order) error {
 	// First, so that a Ship that is under way, or comes late, is not recorded.
 	r, err := state.Update(ctx, i.store, reservationKey(order), func(r *inventory.Reservation, exists bool) error {
 		if !exists || r.State.Ended() {
-			return state.Keep
+			return state.ErrUnchanged
 		}
 		r.Become(inventory.Unshipping)
 		r.Unships++
@@ -357,7 +357,7 @@ func (i *Inventory) Unship(ctx context.Context, o contracts.Order) error {
 	}
 	_, err = state.Update(ctx, i.store, reservationKey(order), func(now *inventory.Reservation, _ bool) error {
 		if !mine(now) {
-			return state.Keep
+			return state.ErrUnchanged
 		}
 		now.State, now.Was, now.Derives = inventory.Reserved, "", true
 		return nil

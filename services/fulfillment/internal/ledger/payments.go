@@ -90,7 +90,7 @@ func (p *Payments) Charge(ctx context.Context, o contracts.Order, key string) (t
 		return state.Update(ctx, p.store, paymentKey(o.OrderID), func(a *account, _ bool) error {
 			// Closed first: a charge that was given back pays for nothing.
 			if a.Closed || len(a.Charges) > 0 && a.Charges[0].Key == key {
-				return state.Keep
+				return state.ErrUnchanged
 			}
 			a.OrderID, a.Charges = o.OrderID, append(a.Charges, charge)
 			return nil
@@ -141,7 +141,7 @@ func (p *Payments) Refund(ctx context.Context, o contracts.Order, key string) (c
 	}
 	a, err := state.Update(ctx, p.store, paymentKey(o.OrderID), func(a *account, _ bool) error {
 		if a.Closed {
-			return state.Keep
+			return state.ErrUnchanged
 		}
 		a.OrderID, a.Closed = o.OrderID, true
 		for _, c := range a.Charges {

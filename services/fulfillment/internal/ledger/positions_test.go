@@ -78,12 +78,12 @@ func books(store *state.Memory, products, orders []string, pieces map[string]int
 type gate struct {
 	*state.Memory
 
-	mu     sync.Mutex
-	parked []*parked
-	open   bool
+	mu      sync.Mutex
+	blocked []*blocked
+	open    bool
 }
 
-type parked struct {
+type blocked struct {
 	what  string
 	write bool
 	fate  chan fate
@@ -104,8 +104,8 @@ func (g *gate) call(what string, write bool, effect func() error) error {
 		g.mu.Unlock()
 		return effect()
 	}
-	p := &parked{what: what, write: write, fate: make(chan fate)}
-	g.parked = append(g.parked, p)
+	p := &blocked{what: what, write: write, fate: make(chan fate)}
+	g.blocked = append(g.blocked, p)
 	g.mu.Unlock()
 	switch <-p.fate {
 	case failsBefore:
@@ -122,13 +122,13 @@ func (g *gate) call(what string, write bool, effect func() error) error {
 // let lets one of the waiting calls go on, and says what it did, if there was one.
 func (g *gate) let(which int, f fate) string {
 	g.mu.Lock()
-	if len(g.parked) == 0 {
+	if len(g.blocked) == 0 {
 		g.mu.Unlock()
 		return ""
 	}
-	which %= len(g.parked)
-	p := g.parked[which]
-	g.parked = slices.Delete(g.parked, which, which+1)
+	which %= len(g.blocked)
+	p := g.blocked[which]
+	g.blocked = slices.Delete(g.blocked, which, which+1)
 	g.mu.Unlock()
 	if !p.write && f != failsBefore || f == conflicts && strings.HasPrefix(p.what, "create reservation") {
 		f = succeeds // a create that conflicts without a reason would be a store that forgets

@@ -63,7 +63,7 @@ func (s *Sagas) Begin(ctx context.Context, order contracts.Order) (entry journal
 	}
 	entry, err = state.Update(ctx, s.store, sagaKey(order.OrderID), func(e *journal.Entry, _ bool) error {
 		if first = e.Begin(order, s.now()); !first {
-			return state.Keep
+			return state.ErrUnchanged
 		}
 		return nil
 	})
@@ -112,7 +112,7 @@ func (s *Sagas) change(orderID string, change func(e *journal.Entry) (bool, erro
 		e.Order.OrderID = orderID
 		changed, err := change(e)
 		if err == nil && !changed {
-			err = state.Keep
+			err = state.ErrUnchanged
 		}
 		if ttl = 0; e.Ended() {
 			ttl = s.retention

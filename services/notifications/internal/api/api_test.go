@@ -94,12 +94,12 @@ func (c *courier) Resend(ctx context.Context, id, actor, reason string, evenIfDe
 	return m, errors.Join(err, refusal)
 }
 
-// bus takes what is parked.
+// bus takes what is dead-lettered.
 type bus struct {
 	dapr.Client
 
-	topics []string
-	parked []eventing.Event
+	topics       []string
+	deadLettered []eventing.Event
 }
 
 func (b *bus) PublishEvent(_ context.Context, _, topic string, data any, _ ...dapr.PublishEventOption) error {
@@ -107,7 +107,7 @@ func (b *bus) PublishEvent(_ context.Context, _, topic string, data any, _ ...da
 	if err := json.Unmarshal(data.([]byte), &e); err != nil {
 		return err
 	}
-	b.topics, b.parked = append(b.topics, topic), append(b.parked, e)
+	b.topics, b.deadLettered = append(b.topics, topic), append(b.deadLettered, e)
 	return nil
 }
 
@@ -184,8 +184,8 @@ func (w *world) deliverEvent(topic string, e eventing.Event) string {
 
 func (w *world) taken(topic, id string, payload contracts.Payload) {
 	w.t.Helper()
-	if verdict := w.deliver(topic, id, payload); verdict != "SUCCESS" || len(w.bus.parked) != 0 {
-		w.t.Errorf("%s: %s, parked %v", id, verdict, w.bus.parked)
+	if verdict := w.deliver(topic, id, payload); verdict != "SUCCESS" || len(w.bus.deadLettered) != 0 {
+		w.t.Errorf("%s: %s, dead-lettered %v", id, verdict, w.bus.deadLettered)
 	}
 }
 
@@ -441,11 +441,11 @@ func TestEventsThatCanNeverBeProcessed(t *testing.T) {
 		"a forbidden place": {contracts.TopicNotifications, contracts.CustomerUpdated{CustomerID: "CUST-123", Contact: contracts.Contact{Push: &contracts.PushAddress{Endpoint: "http://127.0.0.1/private-text"}}, UpdatedAt: time.Now()}},
 	} {
 		w := newWorld(t)
-		if verdict := w.deliver(test.topic, "e", test.payload); verdict != "SUCCESS" || len(w.bus.parked) != 1 || w.bus.topics[0] != test.topic+".notifications.dead" {
-			t.Errorf("%s: %s, parked %v on %v", name, verdict, w.bus.parked, w.bus.topics)
+		if verdict := w.deliver(test.topic, "e", test.payload); verdict != "SUCCESS" || len(w.bus.deadLettered) != 1 || w.bus.topics[0] != test.topic+".notifications.dead" {
+			t.Errorf("%s: %s, dead-lettered %v on %v", name, verdict, w.bus.deadLettered, w.bus.topics)
 			continue
 		}
-		if reason := w.bus.parked[0].Parked.Reason; strings.Contains(reason, "private-text") {
+		if reason := w.bus.deadLettered[0].DeadLetter.Reason; strings.Contains(reason, "private-text") {
 			t.Errorf("%s: the reason repeats a customer's data: %s", name, reason)
 		}
 	}
@@ -455,8 +455,8 @@ func TestEventsWaitForTheStore(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.docs.setAway(true)
-	if verdict := w.deliver(contracts.TopicNotifications, "e", request(contracts.ChannelEmail)); verdict != "RETRY" || len(w.bus.parked) != 0 {
-		t.Errorf("%s, parked %v", verdict, w.bus.parked)
+	if verdict := w.deliver(contracts.TopicNotifications, "e", request(contracts.ChannelEmail)); verdict != "RETRY" || len(w.bus.deadLettered) != 0 {
+		t.Errorf("%s, dead-lettered %v", verdict, w.bus.deadLettered)
 	}
 	w.docs.setAway(false)
 	w.taken(contracts.TopicNotifications, "e", request(contracts.ChannelEmail))
@@ -553,8 +553,8 @@ func TestAddressesThatCannotBeSentTo(t *testing.T) {
 			contracts.CustomerUpdated{CustomerID: "CUST-123", Contact: said, UpdatedAt: time.Now()},
 		}
 		for i, payload := range events {
-			if verdict := w.deliver(contracts.TopicNotifications, fmt.Sprint("e", i), payload); verdict != "SUCCESS" || len(w.bus.parked) != i+1 {
-				t.Errorf("%s: %s, dead-lettered %v", body, verdict, w.bus.parked)
+			if verdict := w.deliver(contracts.TopicNotifications, fmt.Sprint("e", i), payload); verdict != "SUCCESS" || len(w.bus.deadLettered) != i+1 {
+				t.Errorf("%s: %s, dead-lettered %v", body, verdict, w.bus.deadLettered)
 			}
 		}
 		w.refused(w.request(http.MethodGet, customer, ""), http.StatusNotFound)
@@ -608,7 +608,7 @@ func TestContactsFromEvents(t *testing.T) {
 		t.Fatal(err)
 	}
 	e.Time = time.Time{}
-	if w.deliverEvent(contracts.TopicNotifications, e); len(w.bus.parked) != 1 {
+	if w.deliverEvent(contracts.TopicNotifications, e); len(w.bus.deadLettered) != 1 {
 		t.Error("an update of no time was taken")
 	}
 	known("fourth@example.com")
@@ -643,8 +643,8 @@ func TestAnOrderHasABoundedNumberOfMessages(t *testing.T) {
 	w.taken(contracts.TopicNotifications, "e", request(contracts.ChannelEmail))
 	named := request(contracts.ChannelEmail)
 	named.NotificationID = "a-name-of-its-own"
-	if verdict := w.deliver(contracts.TopicNotifications, "e", named); verdict != "SUCCESS" || len(w.bus.parked) != 1 {
-		t.Errorf("%s, parked %v", verdict, w.bus.parked)
+	if verdict := w.deliver(contracts.TopicNotifications, "e", named); verdict != "SUCCESS" || len(w.bus.deadLettered) != 1 {
+		t.Errorf("%s, dead-lettered %v", verdict, w.bus.deadLettered)
 	}
 }
 

@@ -78,7 +78,7 @@ func (s *Contacts) Update(ctx context.Context, customerID string, change func(c 
 	s.mu.Unlock()
 	c, err := state.Update(ctx, s.state, contactKey(customerID), func(c *contact.Contact, _ bool) error {
 		if !change(c) {
-			return state.Keep
+			return state.ErrUnchanged
 		}
 		return nil
 	})
@@ -108,7 +108,7 @@ const keysKey = "vapid-keys"
 func Keys(ctx context.Context, s state.Store, generate func() (vapid.Keys, error)) (vapid.Keys, error) {
 	return state.Update(ctx, s, keysKey, func(k *vapid.Keys, exists bool) (err error) {
 		if exists {
-			return state.Keep
+			return state.ErrUnchanged
 		}
 		*k, err = generate()
 		return err

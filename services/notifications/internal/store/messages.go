@@ -142,7 +142,7 @@ func (s *Messages) Create(ctx context.Context, ms ...message.Message) (stored []
 			}
 		}
 		if !slices.Contains(created, true) {
-			return state.Keep
+			return state.ErrUnchanged
 		}
 		return nil
 	})
@@ -156,7 +156,7 @@ func (s *Messages) list(ctx context.Context, orderID, id string) error {
 	return s.update(ctx, orderKey(orderID), func(d *document, _ bool) error {
 		switch {
 		case slices.Contains(d.Elsewhere, id):
-			return state.Keep
+			return state.ErrUnchanged
 		case len(d.Elsewhere) >= maxElsewhere:
 			return &message.Error{Kind: message.Invalid, Code: "too_many_notifications", Text: fmt.Sprintf("an order has at most %d notifications of other names than its own", maxElsewhere)}
 		}
@@ -188,7 +188,7 @@ func (s *Messages) Update(ctx context.Context, id string, change func(m *message
 		changed := change(m)
 		stored = *m
 		if !changed {
-			return state.Keep
+			return state.ErrUnchanged
 		}
 		return nil
 	})
@@ -215,7 +215,7 @@ func (s *Messages) UpdateAt(ctx context.Context, place string, change func(m *me
 			}
 		}
 		if len(changed) == 0 {
-			return state.Keep
+			return state.ErrUnchanged
 		}
 		return nil
 	})

@@ -289,8 +289,8 @@ func TestOrdersWaitOnTheBus(t *testing.T) {
 		if verdict := w.deliver(contracts.TopicOrders, external(t, "bus-7")); verdict != "RETRY" || time.Since(began) > time.Second {
 			t.Errorf("got %s after %s", verdict, time.Since(began))
 		}
-		if parked := w.bus.parked(); len(parked) > 0 {
-			t.Errorf("dead-lettered %v", parked)
+		if deadLettered := w.bus.deadLettered(); len(deadLettered) > 0 {
+			t.Errorf("dead-lettered %v", deadLettered)
 		}
 	})
 }

@@ -124,8 +124,8 @@ func TestCancelWhatIsReceived(t *testing.T) {
 		if diff := cmp.Diff([]string{id}, w.listed("CUST-123")); diff != "" {
 			t.Error(diff)
 		}
-		if len(w.bus.parked()) > 0 {
-			t.Errorf("parked %v", w.bus.parked())
+		if len(w.bus.deadLettered()) > 0 {
+			t.Errorf("dead-lettered %v", w.bus.deadLettered())
 		}
 	})
 }

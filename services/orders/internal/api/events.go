@@ -221,17 +221,17 @@ func (s *Service) follow(ctx context.Context, e eventing.Event, orderID string, 
 // fulfillment is the other source of the events that this service reads, besides its own.
 const fulfillment = "/waybill/fulfillment"
 
-// Parked announces, as System.Error, an event that this service set aside.
-func (s *Service) Parked(ctx context.Context, topic string, e eventing.Event) error {
+// DeadLettered announces, as System.Error, an event that this service dead-lettered.
+func (s *Service) DeadLettered(ctx context.Context, topic string, e eventing.Event) error {
 	id := topic + ":" + e.ID + ":" + contracts.TypeSystemError
 	if e.Source != order.Source && e.Source != fulfillment {
 		// Ids are unique for one source only.
 		sum := sha256.Sum256([]byte(e.Source))
 		id += ":" + hex.EncodeToString(sum[:8])
 	}
-	announced, err := eventing.New(id, order.Source, contracts.Version, e.Parked.At, contracts.SystemError{
+	announced, err := eventing.New(id, order.Source, contracts.Version, e.DeadLetter.At, contracts.SystemError{
 		Service: contracts.AppOrders, Topic: topic, EventID: e.ID, Type: e.Type, About: e.Subject,
-		Error: e.Parked.Reason, OccurredAt: e.Parked.At.UTC(),
+		Error: e.DeadLetter.Reason, OccurredAt: e.DeadLetter.At.UTC(),
 	})
 	if err != nil {
 		return err

@@ -183,9 +183,9 @@ func TestAnEventThatCanNeverBeAnOrder(t *testing.T) {
 		e := eventing.Event{ID: "bad-1", Type: contracts.TypeOrderCreated, Source: "/shop", Subject: "orders/x", Data: json.RawMessage(test.data)}
 		w.taken(contracts.TopicOrders, e)
 		w.taken(contracts.TopicOrders, e)
-		parked := w.bus.parked()
-		if len(parked) != 2 || parked[0].Topic != contracts.OrdersReadsOrders.DeadLetter() || parked[0].Parked == nil || parked[0].ID != "bad-1" {
-			t.Errorf("%s: parked %+v", name, parked)
+		deadLettered := w.bus.deadLettered()
+		if len(deadLettered) != 2 || deadLettered[0].Topic != contracts.OrdersReadsOrders.DeadLetter() || deadLettered[0].DeadLetter == nil || deadLettered[0].ID != "bad-1" {
+			t.Errorf("%s: dead-lettered %+v", name, deadLettered)
 			continue
 		}
 		errors := w.bus.of(contracts.TypeSystemError)
@@ -198,8 +198,8 @@ func TestAnEventThatCanNeverBeAnOrder(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, part := range test.names {
-			if !strings.Contains(parked[0].Parked.Reason, part) || announced.Error != parked[0].Parked.Reason {
-				t.Errorf("%s: %q and %q leave out %q", name, parked[0].Parked.Reason, announced.Error, part)
+			if !strings.Contains(deadLettered[0].DeadLetter.Reason, part) || announced.Error != deadLettered[0].DeadLetter.Reason {
+				t.Errorf("%s: %q and %q leave out %q", name, deadLettered[0].DeadLetter.Reason, announced.Error, part)
 			}
 		}
 		if strings.Contains(announced.Error, "tok_secret") || announced.Service != "orders" || announced.EventID != "bad-1" || announced.Topic != "orders" || announced.About != "orders/x" {
@@ -353,8 +353,8 @@ func TestEventsInAnyOrder(t *testing.T) {
 				}
 				ids[e.EventID] = true
 			}
-			if len(w.bus.parked()) > 0 {
-				t.Errorf("rotation %d: parked %v", rotation, w.bus.parked())
+			if len(w.bus.deadLettered()) > 0 {
+				t.Errorf("rotation %d: dead-lettered %v", rotation, w.bus.deadLettered())
 			}
 		}
 	}
@@ -367,8 +367,8 @@ func TestAnEventOfAnUnknownOrder(t *testing.T) {
 		for _, e := range sagaOf(t, id, true) {
 			w.taken(contracts.TopicFulfillment, e)
 		}
-		if parked := w.bus.parked(); len(parked) != 4 || parked[0].Topic != contracts.OrdersReadsFulfillment.DeadLetter() {
-			t.Errorf("%q: parked %v", id, parked)
+		if deadLettered := w.bus.deadLettered(); len(deadLettered) != 4 || deadLettered[0].Topic != contracts.OrdersReadsFulfillment.DeadLetter() {
+			t.Errorf("%q: dead-lettered %v", id, deadLettered)
 		}
 		if len(w.store.made) > 0 {
 			t.Errorf("%q: stored %v", id, w.store.made)
@@ -376,8 +376,8 @@ func TestAnEventOfAnUnknownOrder(t *testing.T) {
 	}
 	w := newWorld(t)
 	w.taken(contracts.TopicFulfillment, eventing.Event{ID: "x", Type: contracts.TypeStepCompleted, Data: json.RawMessage(`{"order_id":5}`)})
-	if len(w.bus.parked()) != 1 {
-		t.Error("an event that cannot be read is not parked")
+	if len(w.bus.deadLettered()) != 1 {
+		t.Error("an event that cannot be read is not dead-lettered")
 	}
 }
 
@@ -417,8 +417,8 @@ func TestEventsBrokenAtEveryStep(t *testing.T) {
 					if diff := cmp.Diff([]string{id}, w.listed("CUST-123")); diff != "" {
 						t.Error(diff)
 					}
-					if len(w.bus.parked()) > 0 {
-						t.Errorf("parked %v", w.bus.parked())
+					if len(w.bus.deadLettered()) > 0 {
+						t.Errorf("dead-lettered %v", w.bus.deadLettered())
 					}
 				})
 			})
@@ -445,8 +445,8 @@ func TestEventsWhenSomethingIsAway(t *testing.T) {
 				}
 				w.faults.reset(0, never)
 				w.taken(contracts.TopicOrders, e)
-				if w.order("TEST-1").Status != "confirmed" || len(w.bus.parked()) > 0 {
-					t.Errorf("the order is %+v, parked %v", w.order("TEST-1"), w.bus.parked())
+				if w.order("TEST-1").Status != "confirmed" || len(w.bus.deadLettered()) > 0 {
+					t.Errorf("the order is %+v, dead-lettered %v", w.order("TEST-1"), w.bus.deadLettered())
 				}
 			})
 		})

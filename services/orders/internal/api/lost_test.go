@@ -139,8 +139,8 @@ func TestEveryEventIsLostOnce(t *testing.T) {
 		if diff := cmp.Diff(want, statuses()); diff != "" {
 			t.Error(diff)
 		}
-		if len(w.bus.parked()) > 0 {
-			t.Errorf("parked %v", w.bus.parked())
+		if len(w.bus.deadLettered()) > 0 {
+			t.Errorf("dead-lettered %v", w.bus.deadLettered())
 		}
 		// What has ended is left in peace.
 		before := len(w.bus.published)

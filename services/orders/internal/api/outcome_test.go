@@ -33,7 +33,7 @@ func TestEveryHandlerTellsPermanentFromTransient(t *testing.T) {
 		}
 		subscriptions := service.Subscriptions()
 		return eventingtest.World{
-			Subscriptions: subscriptions, OnParked: service.Parked,
+			Subscriptions: subscriptions, OnDeadLetter: service.DeadLettered,
 			Needs: map[string]eventingtest.Failure{"store": eventingtest.Store, "bus": eventingtest.Bus},
 			Event: func(t *testing.T, eventType string, n int) eventing.Event {
 				t.Helper()

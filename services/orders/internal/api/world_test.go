@@ -86,7 +86,7 @@ func (w *world) restart() {
 	}
 	var documents state.Store = w.store
 	if w.patience > 0 {
-		documents = state.NewPatient(w.store, w.patience)
+		documents = state.WithRetry(w.store, w.patience)
 	}
 	process := fmt.Sprint("process ", w.process)
 	orders := store.New(documents, process, receivedTTL)
@@ -96,7 +96,7 @@ func (w *world) restart() {
 	}
 	w.sweeper = &sweep.Sweeper{Orders: orders, Remind: service.Remind, Interval: sweepInterval, Patience: sweepPatience, Counter: w.gate, Logger: logger}
 	receiver, err := eventing.NewReceiver(eventing.ReceiverOptions{
-		App: contracts.AppOrders, Token: appToken, Publisher: publisher, OnParked: service.Parked, Logger: logger,
+		App: contracts.AppOrders, Token: appToken, Publisher: publisher, OnDeadLetter: service.DeadLettered, Logger: logger,
 	}, service.Subscriptions()...)
 	if err != nil {
 		w.t.Fatal(err)
@@ -435,8 +435,8 @@ func (b *bus) of(eventType string) []published {
 	return found
 }
 
-// parked lists the events on dead-letter topics.
-func (b *bus) parked() []published {
+// deadLettered lists the events on dead-letter topics.
+func (b *bus) deadLettered() []published {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	var found []published

@@ -48,7 +48,7 @@ func (s *Store) Index(ctx context.Context, customerID string, id order.ID) error
 	ttl := s.indexTTL()
 	_, err := state.Update(ctx, s.state, headKey(customerID), func(h *head, _ bool) error {
 		if slices.Contains(h.IDs, id) {
-			return state.Keep
+			return state.ErrUnchanged
 		}
 		if len(h.IDs) == headSize {
 			// What is oldest in a full head becomes this page and nothing else, so a page that is there already holds the same ids.

@@ -142,7 +142,7 @@ func (s *Store) Update(ctx context.Context, id order.ID, change func(o *order.Or
 		case err != nil:
 			return err
 		case changed == nil:
-			return state.Keep
+			return state.ErrUnchanged
 		}
 		unlisted := !exists || d.Status == order.Received
 		*d = toDocument(changed)

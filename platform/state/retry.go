@@ -9,21 +9,21 @@ import (
 	"time"
 )
 
-// Patient is a Store on another one that it asks again while that is unavailable, with growing pauses, so that a caller
+// WithRetry is a Store on another one that it asks again while that is unavailable, with growing pauses, so that a caller
 // does not notice a sidecar that restarts. Each call lasts as long as its patience or the caller's context at most, also
 // when the other store took it and does not answer.
 //
-// A write that failed may have taken place, and its repetition then conflicts with itself. Patient looks: where the
+// A write that failed may have taken place, and its repetition then conflicts with itself. WithRetry looks: where the
 // document holds just what was to be written, the write is done. So of writers that race with one and the same document,
 // more than one may be told that it won; and a writer whose document was overtaken by another's hears of a conflict, which
 // makes Update apply its change once more, as its caller would after any lost reply.
-type Patient struct {
+type retrying struct {
 	store    Store
 	patience time.Duration
 }
 
-// NewPatient returns a Store that tries each call on s for so long.
-func NewPatient(s Store, patience time.Duration) *Patient { return &Patient{s, patience} }
+// WithRetry returns a Store that tries each call on s for so long.
+func WithRetry(s Store, patience time.Duration) *retrying { return &retrying{s, patience} }
 
 const (
 	firstPause = 50 * time.Millisecond
@@ -32,7 +32,7 @@ const (
 )
 
 // Get is the other store's Get, repeated.
-func (p *Patient) Get(ctx context.Context, key string, doc any) (etag ETag, err error) {
+func (p *retrying) Get(ctx context.Context, key string, doc any) (etag ETag, err error) {
 	err = p.repeat(ctx, func(ctx context.Context, _ bool) error {
 		etag, err = p.store.Get(ctx, key, doc)
 		return err
@@ -41,7 +41,7 @@ func (p *Patient) Get(ctx context.Context, key string, doc any) (etag ETag, err 
 }
 
 // GetMany is the other store's GetMany, repeated as a whole.
-func (p *Patient) GetMany(ctx context.Context, keys []string) (docs map[string][]byte, err error) {
+func (p *retrying) GetMany(ctx context.Context, keys []string) (docs map[string][]byte, err error) {
 	err = p.repeat(ctx, func(ctx context.Context, _ bool) error {
 		docs, err = p.store.GetMany(ctx, keys)
 		return err
@@ -50,16 +50,16 @@ func (p *Patient) GetMany(ctx context.Context, keys []string) (docs map[string][
 }
 
 // Create is the other store's Create, repeated; a conflict means that the document differs from doc.
-func (p *Patient) Create(ctx context.Context, key string, doc any, options ...Option) error {
+func (p *retrying) Create(ctx context.Context, key string, doc any, options ...Option) error {
 	return p.write(ctx, key, doc, func(ctx context.Context) error { return p.store.Create(ctx, key, doc, options...) })
 }
 
 // Replace is the other store's Replace, repeated; a conflict means that the document differs from doc.
-func (p *Patient) Replace(ctx context.Context, key string, doc any, etag ETag, options ...Option) error {
+func (p *retrying) Replace(ctx context.Context, key string, doc any, etag ETag, options ...Option) error {
 	return p.write(ctx, key, doc, func(ctx context.Context) error { return p.store.Replace(ctx, key, doc, etag, options...) })
 }
 
-func (p *Patient) write(ctx context.Context, key string, doc any, write func(context.Context) error) error {
+func (p *retrying) write(ctx context.Context, key string, doc any, write func(context.Context) error) error {
 	return p.repeat(ctx, func(ctx context.Context, again bool) error {
 		err := write(ctx)
 		if !again || !errors.Is(err, ErrConflict) {
@@ -81,7 +81,7 @@ func (p *Patient) write(ctx context.Context, key string, doc any, write func(con
 }
 
 // repeat calls until the store is there; again says that an earlier call may have had its effect.
-func (p *Patient) repeat(ctx context.Context, call func(ctx context.Context, again bool) error) error {
+func (p *retrying) repeat(ctx context.Context, call func(ctx context.Context, again bool) error) error {
 	ctx, cancel := context.WithTimeout(ctx, p.patience)
 	defer cancel()
 	for again, pause := false, firstPause; ; again, pause = true, min(2*pause, maxPause) {

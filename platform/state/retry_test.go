@@ -16,7 +16,7 @@ const patience = 4 * time.Second
 
 func TestPatient(t *testing.T) {
 	t.Parallel()
-	statetest.Run(t, func(*testing.T) state.Store { return state.NewPatient(state.NewMemory(), patience) })
+	statetest.Run(t, func(*testing.T) state.Store { return state.WithRetry(state.NewMemory(), patience) })
 }
 
 // shaky is a store whose next calls fail, after their effect if lost is set, before it otherwise.
@@ -73,7 +73,7 @@ func TestPatientRidesOutFailures(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			ctx := t.Context()
 			s := &shaky{Memory: state.NewMemory(), lost: lost}
-			p := state.NewPatient(s, patience)
+			p := state.WithRetry(s, patience)
 			s.failures = 3
 			if err := p.Create(ctx, "k", note{"first", 9.90}); err != nil {
 				t.Errorf("create, lost %v: %v", lost, err)
@@ -102,7 +102,7 @@ func TestPatientTellsAnothersDocument(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx := t.Context()
 		s := &shaky{Memory: state.NewMemory()}
-		p := state.NewPatient(s, patience)
+		p := state.WithRetry(s, patience)
 		s.failures, s.meanwhile = 1, func() {
 			if err := s.Memory.Create(ctx, "k", note{"another's", 1}); err != nil {
 				t.Error(err)
@@ -140,7 +140,7 @@ func TestPatientGivesUp(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := &shaky{Memory: state.NewMemory(), failures: 1_000_000}
-		p := state.NewPatient(s, patience)
+		p := state.WithRetry(s, patience)
 		for given, want := range map[time.Duration]time.Duration{time.Hour: patience, time.Second: time.Second} {
 			ctx, cancel := context.WithTimeout(t.Context(), given)
 			began := time.Now()
@@ -170,7 +170,7 @@ func TestPatientEndsACallThatHangs(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		began := time.Now()
-		_, err := state.NewPatient(silent{state.NewMemory()}, patience).Get(t.Context(), "k", new(int))
+		_, err := state.WithRetry(silent{state.NewMemory()}, patience).Get(t.Context(), "k", new(int))
 		if !errors.Is(err, state.ErrUnavailable) || time.Since(began) != patience {
 			t.Errorf("got %v after %s", err, time.Since(began))
 		}

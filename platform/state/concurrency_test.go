@@ -38,7 +38,7 @@ func TestNoMoreCallsAtATimeThanTheLimit(t *testing.T) {
 	t.Parallel()
 	const limit, calls = 2, 20
 	store := &busy{Store: state.NewMemory(), meet: make(chan struct{})} // two calls must meet for any to go on
-	limited := state.NewLimited(store, limit)
+	limited := state.WithConcurrencyLimit(store, limit)
 	var all sync.WaitGroup
 	for range calls {
 		all.Go(func() {
@@ -57,7 +57,7 @@ func TestNoMoreCallsAtATimeThanTheLimit(t *testing.T) {
 func TestWaitingForATurnEndsWithItsContext(t *testing.T) {
 	t.Parallel()
 	store := &busy{Store: state.NewMemory(), meet: make(chan struct{})}
-	limited := state.NewLimited(store, 1)
+	limited := state.WithConcurrencyLimit(store, 1)
 	first := make(chan error, 1)
 	go func() { // owned: the test waits for first
 		var doc any
@@ -85,7 +85,7 @@ func TestWaitingForATurnEndsWithItsContext(t *testing.T) {
 func TestNoLimitIsTheStoreItself(t *testing.T) {
 	t.Parallel()
 	memory := state.NewMemory()
-	if state.NewLimited(memory, 0) != state.Store(memory) {
+	if state.WithConcurrencyLimit(memory, 0) != state.Store(memory) {
 		t.Error("a limit of zero limits")
 	}
 }
@@ -96,7 +96,7 @@ func TestFirstPassesThoseWhoWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const limit = 2
 		store := &busy{Store: &slow{state.NewMemory(), make(chan struct{})}}
-		limited := state.NewLimited(store, limit)
+		limited := state.WithConcurrencyLimit(store, limit)
 		var all sync.WaitGroup
 		var before atomic.Int32
 		get := func(s state.Store) {
@@ -130,6 +130,6 @@ func TestFirstPassesThoseWhoWait(t *testing.T) {
 
 func TestLimitedIsAStore(t *testing.T) {
 	t.Parallel()
-	statetest.Run(t, func(*testing.T) state.Store { return state.NewLimited(state.NewMemory(), 2) })
-	statetest.Run(t, func(*testing.T) state.Store { return state.First(state.NewLimited(state.NewMemory(), 2)) })
+	statetest.Run(t, func(*testing.T) state.Store { return state.WithConcurrencyLimit(state.NewMemory(), 2) })
+	statetest.Run(t, func(*testing.T) state.Store { return state.First(state.WithConcurrencyLimit(state.NewMemory(), 2)) })
 }
