@@ -3,7 +3,6 @@ package eventing
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"log/slog"
 	"net/http"
 	"slices"
@@ -275,9 +274,7 @@ func (r *Receiver) callTogether(ctx context.Context, handle BulkHandler, batch [
 		}
 	}()
 	errs = handle(attempt, batch)
-	if len(errs) != len(batch) {
-		return slices.Repeat([]error{fmt.Errorf("the handler answered %d of %d events", len(errs), len(batch))}, len(batch))
-	}
+	errs = oneEach(errs, len(batch))
 	for i := range errs {
 		errs[i] = timedOut(ctx, attempt, errs[i])
 	}

@@ -1,0 +1,77 @@
+package eventing_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"waybill/platform/eventing"
+)
+
+// OrderPlaced is a payload: the data of an event, with what the event itself needs to know.
+type OrderPlaced struct {
+	OrderID  string `json:"order_id"`
+	Quantity int    `json:"quantity"`
+}
+
+func (OrderPlaced) EventType() string { return "Order.Placed" }
+func (o OrderPlaced) Subject() string { return o.OrderID }
+func (o OrderPlaced) Key() string     { return o.OrderID }
+
+// A handler gets the event and its decoded data. Reject sends an event that can never be processed to its dead-letter topic;
+// what a retry can help is retried.
+func ExampleOn() {
+	handle := eventing.On(func(_ context.Context, e eventing.Event, order OrderPlaced) error {
+		if order.Quantity < 1 {
+			return eventing.Reject(fmt.Errorf("quantity must be at least 1, got %d", order.Quantity))
+		}
+		fmt.Println(e.Type, order.OrderID, order.Quantity)
+		return nil
+	})
+
+	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	for _, order := range []OrderPlaced{{"ord-1", 2}, {"ord-2", 0}} {
+		// The id follows from the fact, so a retry of this code publishes the same event again.
+		e, err := eventing.New(order.OrderID+":placed", "/shop", "1.0", at, order)
+		if err != nil {
+			fmt.Println(err)
+			return
+		}
+		if err := handle(context.Background(), e); err != nil {
+			fmt.Printf("rejected: %v, %v\n", eventing.Rejected(err), err)
+		}
+	}
+	// Output:
+	// Order.Placed ord-1 2
+	// rejected: true, quantity must be at least 1, got 0
+}
+
+// A batch handler writes many events at once. It returns an outcome for each event, so that one that fails is retried alone.
+func ExampleOnBatch() {
+	handle := eventing.OnBatch(func(_ context.Context, orders []eventing.Typed[OrderPlaced]) []error {
+		fmt.Println("one write of", len(orders), "orders")
+		return make([]error, len(orders))
+	})
+
+	outcomes := handle(context.Background(), []eventing.Event{
+		{ID: "1", Type: "Order.Placed", Data: []byte(`{"order_id":"ord-1","quantity":2}`)},
+		{ID: "2", Type: "Order.Placed", Data: []byte(`not JSON`)},
+		{ID: "3", Type: "Order.Placed", Data: []byte(`{"order_id":"ord-3","quantity":1}`)},
+	})
+	for i, err := range outcomes {
+		fmt.Println(i+1, "rejected:", eventing.Rejected(err))
+	}
+	// Output:
+	// one write of 2 orders
+	// 1 rejected: false
+	// 2 rejected: true
+	// 3 rejected: false
+}
+
+// What a failed event needs is decided by its error: Reject and Retry decide it for the handler, else the error's own kind.
+func ExampleRetryable() {
+	err := errors.New("the payment provider answers 503")
+	fmt.Println(eventing.Retryable(eventing.Retry(err)), eventing.Retryable(eventing.Reject(err)), eventing.Retryable(err))
+	// Output: true false false
+}
