@@ -16,8 +16,8 @@ func (w *world) pass(d time.Duration) {
 	w.elapsed += d
 }
 
-func (w *world) sightings() *Sightings[string] {
-	s := NewSightings[string](func() time.Time { return w.wall })
+func (w *world) tracker() *Tracker[string] {
+	s := NewTracker[string](func() time.Time { return w.wall })
 	s.elapsed = func() time.Duration { return w.elapsed }
 	return s
 }
@@ -46,13 +46,13 @@ func TestAge(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			w := &world{wall: noon}
-			s, stored := w.sightings(), noon.Add(c.writer)
+			s, stored := w.tracker(), noon.Add(c.writer)
 			check(t, "at first sight", s.Age("ORD-1001", stored), c.want-time.Minute)
-			check(t, "seen", s.Seen("ORD-1001", stored), 0)
+			check(t, "seen", s.SinceFirstSeen("ORD-1001", stored), 0)
 			w.pass(time.Minute)
 			check(t, "after a minute", s.Age("ORD-1001", stored), c.want)
-			check(t, "seen after a minute", s.Seen("ORD-1001", stored), time.Minute)
-			check(t, "a changed record", s.Seen("ORD-1001", stored.Add(time.Second)), 0)
+			check(t, "seen after a minute", s.SinceFirstSeen("ORD-1001", stored), time.Minute)
+			check(t, "a changed record", s.SinceFirstSeen("ORD-1001", stored.Add(time.Second)), 0)
 		})
 	}
 }
@@ -62,13 +62,13 @@ func TestASetClock(t *testing.T) {
 	t.Parallel()
 	for _, step := range []time.Duration{5 * time.Hour, -5 * time.Hour} {
 		w := &world{wall: noon}
-		s, stored := w.sightings(), noon.Add(time.Minute)
-		check(t, "left at first sight", s.Left("ORD-1001", stored, time.Hour), time.Minute)
+		s, stored := w.tracker(), noon.Add(time.Minute)
+		check(t, "left at first sight", s.Remaining("ORD-1001", stored, time.Hour), time.Minute)
 		w.wall = w.wall.Add(step)
-		check(t, "left after the step", s.Left("ORD-1001", stored, time.Hour), time.Minute)
+		check(t, "left after the step", s.Remaining("ORD-1001", stored, time.Hour), time.Minute)
 		check(t, "age after the step", s.Age("ORD-1001", stored), 0)
 		w.pass(2 * time.Minute)
-		check(t, "left two minutes later", s.Left("ORD-1001", stored, time.Hour), -time.Minute)
+		check(t, "left two minutes later", s.Remaining("ORD-1001", stored, time.Hour), -time.Minute)
 		check(t, "age two minutes later", s.Age("ORD-1001", stored), 2*time.Minute)
 	}
 }
@@ -77,29 +77,29 @@ func TestASetClock(t *testing.T) {
 func TestLeftIsBounded(t *testing.T) {
 	t.Parallel()
 	w := &world{wall: noon}
-	s := w.sightings()
+	s := w.tracker()
 	w.pass(time.Hour)
-	check(t, "a time far ahead", s.Left("ORD-1001", w.wall.Add(5*time.Hour), time.Minute), time.Minute)
-	if left := s.Left("ORD-1003", time.Time{}, time.Minute); left >= 0 {
+	check(t, "a time far ahead", s.Remaining("ORD-1001", w.wall.Add(5*time.Hour), time.Minute), time.Minute)
+	if left := s.Remaining("ORD-1003", time.Time{}, time.Minute); left >= 0 {
 		t.Errorf("the zero time: %v left, want none", left)
 	}
-	check(t, "a time that has come", s.Left("ORD-1002", w.wall.Add(-time.Second), time.Minute), -time.Second)
+	check(t, "a time that has come", s.Remaining("ORD-1002", w.wall.Add(-time.Second), time.Minute), -time.Second)
 }
 
 func TestForgetting(t *testing.T) {
 	t.Parallel()
 	w := &world{wall: noon}
-	s := w.sightings()
+	s := w.tracker()
 	s.limit = 2
-	s.Seen("ORD-1001", noon)
-	s.Seen("ORD-1002", noon)
-	s.Tidy()
+	s.SinceFirstSeen("ORD-1001", noon)
+	s.SinceFirstSeen("ORD-1002", noon)
+	s.Prune()
 	w.pass(time.Minute)
-	s.Seen("ORD-1001", noon)
-	s.Tidy()
-	check(t, "asked about again", s.Seen("ORD-1001", noon), time.Minute)
-	check(t, "not asked about", s.Seen("ORD-1002", noon), 0)
-	s.Seen("ORD-1003", noon)
+	s.SinceFirstSeen("ORD-1001", noon)
+	s.Prune()
+	check(t, "asked about again", s.SinceFirstSeen("ORD-1001", noon), time.Minute)
+	check(t, "not asked about", s.SinceFirstSeen("ORD-1002", noon), 0)
+	s.SinceFirstSeen("ORD-1003", noon)
 	if len(s.seen) > s.limit {
 		t.Errorf("%d are remembered, want at most %d", len(s.seen), s.limit)
 	}

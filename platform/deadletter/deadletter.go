@@ -27,7 +27,7 @@ type Letters struct {
 	// retention is how long a closed entry is kept; 0 is for ever.
 	retention time.Duration
 	// leases are the redrives under way, as this process saw them.
-	leases *clock.Sightings[string]
+	leases *clock.Tracker[string]
 	// receiver is set by Register, before anything is served.
 	receiver *eventing.Receiver
 }
@@ -35,7 +35,7 @@ type Letters struct {
 // New returns the letters kept in s. The values of members named secret, wherever they stand in an event, are kept and never
 // shown.
 func New(s state.Store, logger *slog.Logger, secret ...string) *Letters {
-	return &Letters{store: s, logger: logger, secret: secret, leases: clock.NewSightings[string](time.Now)}
+	return &Letters{store: s, logger: logger, secret: secret, leases: clock.NewTracker[string](time.Now)}
 }
 
 // KeepFor has every entry vanish some time after it was redriven or dismissed, unless it was opened again; 0 keeps it. It returns
@@ -166,7 +166,7 @@ func (l *Letters) update(ctx context.Context, key string, change func(e *entry) 
 			ttl = l.retention
 		}
 		return err
-	}, state.TTLOf(func() time.Duration { return ttl }))
+	}, state.TTLFunc(func() time.Duration { return ttl }))
 }
 
 // get reads an entry, or returns errNoEntry.

@@ -151,7 +151,7 @@ func (l *Letters) set(ctx context.Context, topic string, n int, key string, chan
 			ttl = l.retention + pageGrace
 		}
 		return nil
-	}, state.TTLOf(func() time.Duration { return ttl }))
+	}, state.TTLFunc(func() time.Duration { return ttl }))
 	return err
 }
 

@@ -91,7 +91,7 @@ func (l *Letters) busy(e *entry) error {
 // leased reports whether a redrive of the entry is believed to be under way. A lease that a clock ahead of this one wrote ends a
 // leaseTime after this process first saw it. Where a lease ends early, two redrives may be under way: handlers are idempotent.
 func (l *Letters) leased(e *entry) bool {
-	return e.Lease != nil && l.leases.Left(e.Lease.Attempt, e.Lease.Until, leaseTime) > 0
+	return e.Lease != nil && l.leases.Remaining(e.Lease.Attempt, e.Lease.Until, leaseTime) > 0
 }
 
 // ready refuses an entry that cannot be redriven now.

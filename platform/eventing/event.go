@@ -14,8 +14,8 @@ import (
 
 	"go.opentelemetry.io/otel/propagation"
 
-	"waybill/platform/instant"
 	"waybill/platform/strictjson"
+	"waybill/platform/timestamp"
 )
 
 // Event is a CloudEvent 1.0 with JSON data.
@@ -129,7 +129,7 @@ func (e Event) Decode(v any) error {
 	if err := strictjson.Unmarshal(e.Data, v); err != nil {
 		return Reject(fmt.Errorf("the event's data cannot be read: %w", err))
 	}
-	if path := instant.Unwritable(v); path != "" {
+	if path := timestamp.FindUnwritable(v); path != "" {
 		return Reject(fmt.Errorf("%s must be a time in the years 0000 to 9999 in UTC", path))
 	}
 	return nil
@@ -313,12 +313,12 @@ func (ce *cloudEvent) event() Event {
 		ID: ce.ID, Type: ce.Type, Source: ce.Source, Subject: ce.Subject, DataVersion: ce.DataVersion,
 		Data: ce.Data, traceParent: ce.TraceParent, traceState: ce.TraceState,
 	}
-	if at, err := time.Parse(time.RFC3339Nano, ce.Time); err == nil && instant.Writable(at) {
+	if at, err := time.Parse(time.RFC3339Nano, ce.Time); err == nil && timestamp.Writable(at) {
 		e.Time = at
 	}
 	if ce.DeadLetterReason != "" {
 		e.DeadLetter = &DeadLetter{By: ce.DeadLetterBy, Reason: ce.DeadLetterReason, Cut: ce.DeadLetterCut == "true"}
-		if at, err := time.Parse(time.RFC3339Nano, ce.DeadLetterAt); err == nil && instant.Writable(at) {
+		if at, err := time.Parse(time.RFC3339Nano, ce.DeadLetterAt); err == nil && timestamp.Writable(at) {
 			e.DeadLetter.At = at
 		}
 	}

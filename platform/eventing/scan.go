@@ -5,7 +5,7 @@ import (
 	"encoding/json"
 	"strings"
 
-	"waybill/platform/jsontext"
+	"waybill/platform/jsonscan"
 )
 
 // What a sidecar delivers in bulk is read here in one pass: by a general decoder it is most of the time that a batch takes, and
@@ -21,12 +21,12 @@ type scan struct {
 // scanEvent reads a CloudEvent; body has the bytes of text, and the event keeps both. ok is false when the strict decoder has
 // to look at it.
 func scanEvent(text string, body []byte) (e Event, ok bool) {
-	s := scan{text, jsontext.Space(text, 0)}
+	s := scan{text, jsonscan.SkipSpace(text, 0)}
 	e, ok = s.event(body)
 	return e, ok && s.ended()
 }
 
-func (s *scan) ended() bool { return jsontext.Space(s.src, s.pos) == len(s.src) }
+func (s *scan) ended() bool { return jsonscan.SkipSpace(s.src, s.pos) == len(s.src) }
 
 // event reads the CloudEvent that comes next.
 func (s *scan) event(body []byte) (Event, bool) {
@@ -104,16 +104,16 @@ func (s *scan) eachMember(read func(name string) bool) bool {
 	if !s.take('{') {
 		return false
 	}
-	if s.pos = jsontext.Space(s.src, s.pos); s.take('}') {
+	if s.pos = jsonscan.SkipSpace(s.src, s.pos); s.take('}') {
 		return true
 	}
-	var names jsontext.Names
+	var names jsonscan.NameSet
 	for {
-		name, pos, marks, ok := jsontext.Name(s.src, s.pos)
-		if s.pos = pos; !ok || marks&jsontext.Escaped != 0 || !names.Add(name, marks) || !read(name) {
+		name, pos, marks, ok := jsonscan.MemberName(s.src, s.pos)
+		if s.pos = pos; !ok || marks&jsonscan.HasEscape != 0 || !names.Add(name, marks) || !read(name) {
 			return false
 		}
-		s.pos = jsontext.Space(s.src, s.pos)
+		s.pos = jsonscan.SkipSpace(s.src, s.pos)
 		if s.take('}') {
 			return true
 		}
@@ -124,25 +124,25 @@ func (s *scan) eachMember(read func(name string) bool) bool {
 }
 
 func (s *scan) take(c byte) (ok bool) {
-	s.pos, ok = jsontext.Take(s.src, s.pos, c)
+	s.pos, ok = jsonscan.SkipByte(s.src, s.pos, c)
 	return ok
 }
 
 // value is the text of the value that comes next.
 func (s *scan) value() (text string, ok bool) {
 	start := s.pos
-	s.pos, _, ok = jsontext.Value(s.src, start)
+	s.pos, _, ok = jsonscan.SkipValue(s.src, start)
 	return s.src[start:s.pos], ok
 }
 
 // quoted is the content of the string that comes next.
 func (s *scan) quoted() (string, bool) {
 	start := s.pos
-	end, marks, ok := jsontext.Quoted(s.src, start)
+	end, marks, ok := jsonscan.SkipString(s.src, start)
 	if s.pos = end; !ok {
 		return "", false
 	}
-	return jsontext.Unquote(s.src[start+1:end-1], marks), true
+	return jsonscan.Unquote(s.src[start+1:end-1], marks), true
 }
 
 // entry is one event of a bulk delivery, or why there is none in it.
@@ -201,7 +201,7 @@ const usualEvent = 1000
 // scanBatch reads a bulk delivery as sidecars write it; ok is false when it does not look so.
 func scanBatch(body []byte) (entries []entry, ok bool) {
 	text := string(body)
-	s := scan{text, jsontext.Space(text, 0)}
+	s := scan{text, jsonscan.SkipSpace(text, 0)}
 	ok = s.eachMember(func(name string) bool {
 		if name != "entries" {
 			_, ok := s.value()
@@ -212,14 +212,14 @@ func scanBatch(body []byte) (entries []entry, ok bool) {
 		}
 		entries = make([]entry, 0, len(body)/usualEvent+1)
 		for {
-			s.pos = jsontext.Space(text, s.pos)
+			s.pos = jsonscan.SkipSpace(text, s.pos)
 			if s.take(']') {
 				return true
 			}
 			if len(entries) > 0 && !s.take(',') {
 				return false
 			}
-			s.pos = jsontext.Space(text, s.pos)
+			s.pos = jsonscan.SkipSpace(text, s.pos)
 			one, ok := s.entry(body)
 			if !ok {
 				return false

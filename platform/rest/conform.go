@@ -10,7 +10,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humachi"
 
-	"waybill/platform/jsontext"
+	"waybill/platform/jsonscan"
 )
 
 // What an operation's description says and what the API does are the same. This file is about the places where huma alone
@@ -26,7 +26,7 @@ func exact(format huma.Format) huma.Format {
 			*document = markNull(*document)
 			return err
 		}
-		return format.Unmarshal(jsontext.PlainNumbers(data), v)
+		return format.Unmarshal(jsonscan.NormalizeNumbers(data), v)
 	}}
 }
 

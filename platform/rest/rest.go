@@ -74,7 +74,7 @@ var jsonFormat = huma.Format{
 	Unmarshal: func(data []byte, v any) error {
 		err := strictjson.Unmarshal(data, v)
 		if refused, ok := errors.AsType[*strictjson.Error](err); ok {
-			if refused.Mistyped {
+			if refused.WrongType {
 				_ = json.Unmarshal(data, v) // it goes on behind the error, so that the rest can be checked too; the request is refused
 			}
 			return placedError{refused}

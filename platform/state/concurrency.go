@@ -23,10 +23,10 @@ func WithConcurrencyLimit(s Store, n int) Store {
 	return &limited{store: s, turns: make(chan struct{}, n), lobby: make(chan struct{}, n)}
 }
 
-// First returns a Store with the same turns whose callers pass those who wait for one at s. They share the turns with at most as
+// WithPriority returns a Store with the same turns whose callers pass those who wait for one at s. They share the turns with at most as
 // many others as there are, so neither keeps the other out. It is for calls that many callers wait for together. A store without a
 // limit is returned as it is.
-func First(s Store) Store {
+func WithPriority(s Store) Store {
 	if l, ok := s.(*limited); ok {
 		return &limited{store: l.store, turns: l.turns}
 	}

@@ -110,7 +110,7 @@ func TestFirstPassesThoseWhoWait(t *testing.T) {
 		}
 		synctest.Wait()
 		passed := make(chan int32, 1)
-		all.Go(func() { get(state.First(limited)); passed <- before.Load() })
+		all.Go(func() { get(state.WithPriority(limited)); passed <- before.Load() })
 		synctest.Wait()
 		hold := store.Store.(*slow).hold
 		for range 50 + 1 {
@@ -122,7 +122,7 @@ func TestFirstPassesThoseWhoWait(t *testing.T) {
 			t.Errorf("%d calls came before it, and %d were under way at a time", n, store.most.Load())
 		}
 		memory := state.NewMemory()
-		if state.First(memory) != state.Store(memory) {
+		if state.WithPriority(memory) != state.Store(memory) {
 			t.Error("a store without a limit has no first")
 		}
 	})
@@ -131,5 +131,7 @@ func TestFirstPassesThoseWhoWait(t *testing.T) {
 func TestLimitedIsAStore(t *testing.T) {
 	t.Parallel()
 	statetest.Run(t, func(*testing.T) state.Store { return state.WithConcurrencyLimit(state.NewMemory(), 2) })
-	statetest.Run(t, func(*testing.T) state.Store { return state.First(state.WithConcurrencyLimit(state.NewMemory(), 2)) })
+	statetest.Run(t, func(*testing.T) state.Store {
+		return state.WithPriority(state.WithConcurrencyLimit(state.NewMemory(), 2))
+	})
 }

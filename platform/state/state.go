@@ -64,8 +64,8 @@ type write struct{ ttl time.Duration }
 // TTL makes the document vanish after d, rounded up to whole seconds; 0 keeps it. A later write without it keeps the document.
 func TTL(d time.Duration) Option { return func(w *write) { w.ttl = d } }
 
-// TTLOf is TTL with a time that is asked for with each write, so that a change in Update can decide it.
-func TTLOf(d func() time.Duration) Option { return func(w *write) { w.ttl = d() } }
+// TTLFunc is TTL with a time that is asked for with each write, so that a change in Update can decide it.
+func TTLFunc(d func() time.Duration) Option { return func(w *write) { w.ttl = d() } }
 
 func applied(options []Option) write {
 	var w write

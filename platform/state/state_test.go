@@ -218,7 +218,7 @@ func TestARetentionThatEachWriteDecides(t *testing.T) {
 					ttl = time.Minute
 				}
 				return nil
-			}, state.TTLOf(func() time.Duration { return ttl }))
+			}, state.TTLFunc(func() time.Duration { return ttl }))
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -26,8 +26,8 @@ type Error struct {
 	Offset int64
 	// Rule is what the text breaks, and what is expected instead.
 	Rule string
-	// Mistyped says that the text is JSON, and holds a value that does not fit.
-	Mistyped bool
+	// WrongType says that the text is JSON, and holds a value that does not fit.
+	WrongType bool
 }
 
 // Error is a sentence without a full stop.
@@ -111,7 +111,7 @@ func explain(data []byte, err error) error {
 		return e
 	}
 	if mistyped, ok := errors.AsType[*json.SemanticError](err); ok {
-		e := &Error{Path: path(mistyped.JSONPointer), Offset: mistyped.ByteOffset, Rule: "holds a value that cannot be read", Mistyped: true}
+		e := &Error{Path: path(mistyped.JSONPointer), Offset: mistyped.ByteOffset, Rule: "holds a value that cannot be read", WrongType: true}
 		switch {
 		case errors.Is(mistyped.Err, strconv.ErrRange):
 			e.Rule = "the number is out of range"

@@ -53,7 +53,7 @@ func TestUnmarshalRefusesAndNamesThePlace(t *testing.T) {
 			t.Errorf("%s: %v", c.name, err)
 			continue
 		}
-		if refused.Path != c.path || !strings.Contains(refused.Rule, c.rule) || refused.Mistyped != c.mistyped || !c.mistyped && refused.Offset != c.offset {
+		if refused.Path != c.path || !strings.Contains(refused.Rule, c.rule) || refused.WrongType != c.mistyped || !c.mistyped && refused.Offset != c.offset {
 			t.Errorf("%s: %+v", c.name, refused)
 		}
 		if strings.Contains(refused.Error(), "thing") || strings.Contains(refused.Error(), "Go ") {

@@ -10,8 +10,8 @@ import (
 	"time"
 
 	"waybill/contracts"
-	"waybill/platform/instant"
 	"waybill/platform/rest"
+	"waybill/platform/timestamp"
 	"waybill/services/analytics/internal/metric"
 	"waybill/services/analytics/internal/store"
 )
@@ -173,7 +173,7 @@ func rangeOf(fromText, toText string, now time.Time) (from, to time.Time, err er
 	to = now.UTC().Add(time.Second)
 	var faults []rest.Fault
 	read := func(into *time.Time, location, text string) {
-		at, err := instant.Parse(text)
+		at, err := timestamp.Parse(text)
 		if err != nil {
 			faults = append(faults, rest.Fault{Location: location, Message: err.Error(), Value: text})
 			return
@@ -261,7 +261,7 @@ func placeOf(cursor string) (place *store.Place, ok bool) {
 	at, id, ok := strings.Cut(string(text), " ")
 	micros, err := strconv.ParseInt(at, 10, 64)
 	last := time.UnixMicro(micros).UTC()
-	if !ok || err != nil || id == "" || instant.Check(last) != nil {
+	if !ok || err != nil || id == "" || timestamp.Check(last) != nil {
 		return nil, false
 	}
 	return &store.Place{Timestamp: last, ID: id}, true

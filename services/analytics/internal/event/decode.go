@@ -14,9 +14,9 @@ import (
 	"unicode/utf8"
 
 	"waybill/contracts"
-	"waybill/platform/instant"
-	"waybill/platform/jsontext"
+	"waybill/platform/jsonscan"
 	"waybill/platform/strictjson"
+	"waybill/platform/timestamp"
 )
 
 // What an event may hold at most, in bytes.
@@ -126,7 +126,7 @@ func fieldOf(name string) (field, bool) {
 // member is one of an event's members as it is written.
 type member struct {
 	text  string // empty where there is none or null
-	marks jsontext.Marks
+	marks jsonscan.Flags
 	null  bool
 }
 
@@ -233,12 +233,12 @@ func (d *decoding) need(f field) {
 
 // scan finds the members. It is false when the text is not one JSON object; then there is exactly one fault.
 func (d *decoding) scan(src string) bool {
-	pos, ok := jsontext.Take(src, jsontext.Space(src, 0), '{')
+	pos, ok := jsonscan.SkipByte(src, jsonscan.SkipSpace(src, 0), '{')
 	if ok {
-		if pos, ok = jsontext.Take(src, jsontext.Space(src, pos), '}'); !ok {
+		if pos, ok = jsonscan.SkipByte(src, jsonscan.SkipSpace(src, pos), '}'); !ok {
 			pos, ok = d.each(src, pos)
 		}
-		pos = jsontext.Space(src, pos)
+		pos = jsonscan.SkipSpace(src, pos)
 	}
 	if ok && pos == len(src) {
 		return true
@@ -265,17 +265,17 @@ func notStrict(src string, pos int) Fault {
 // each finds the members from the first on.
 func (d *decoding) each(src string, pos int) (end int, ok bool) {
 	var seen [fields]bool
-	var others jsontext.Names
+	var others jsonscan.NameSet
 	for more := true; more; {
-		name, at, marks, ok := jsontext.Name(src, pos)
+		name, at, marks, ok := jsonscan.MemberName(src, pos)
 		if !ok {
 			return at, false
 		}
-		f, known := fieldOf(jsontext.Unquote(name, marks))
+		f, known := fieldOf(jsonscan.Unquote(name, marks))
 		if !known && !d.other(&others, name, marks) {
 			return at, false
 		}
-		if pos, marks, ok = jsontext.Value(src, at); !ok {
+		if pos, marks, ok = jsonscan.SkipValue(src, at); !ok {
 			d.unreadable(src[at:], f, known)
 			return pos, false
 		}
@@ -291,7 +291,7 @@ func (d *decoding) each(src string, pos int) (end int, ok bool) {
 				d.members[f].text, d.members[f].marks = text, marks
 			}
 		}
-		if pos, more, ok = jsontext.More(src, pos, '}'); !ok {
+		if pos, more, ok = jsonscan.Next(src, pos, '}'); !ok {
 			return pos, false
 		}
 	}
@@ -299,9 +299,9 @@ func (d *decoding) each(src string, pos int) (end int, ok bool) {
 }
 
 // other notes a member that is not known; it is false when its name comes twice.
-func (d *decoding) other(others *jsontext.Names, written string, marks jsontext.Marks) bool {
+func (d *decoding) other(others *jsonscan.NameSet, written string, marks jsonscan.Flags) bool {
 	if d.exactNames {
-		name := jsontext.Unquote(written, marks)
+		name := jsonscan.Unquote(written, marks)
 		for f := range fields {
 			if strings.EqualFold(f.String(), name) {
 				d.faults = append(d.faults, Fault{name, "is unknown; write it " + f.String()})
@@ -330,7 +330,7 @@ func (d *decoding) text(f field) (content string, ok bool) {
 		d.fault(f, "must be text")
 		return "", false
 	}
-	return jsontext.Unquote(one.text[1:len(one.text)-1], one.marks), true
+	return jsonscan.Unquote(one.text[1:len(one.text)-1], one.marks), true
 }
 
 func (d *decoding) id(f field, required bool) string {
@@ -342,7 +342,7 @@ func (d *decoding) id(f field, required bool) string {
 		return ""
 	}
 	value, ok := d.text(f)
-	if ok && one.marks&jsontext.Unusual == 0 && value != "" && len(value) <= MaxID {
+	if ok && one.marks&jsonscan.NotVisibleASCII == 0 && value != "" && len(value) <= MaxID {
 		return value
 	}
 	if ok && (value != "" || required) {
@@ -408,7 +408,7 @@ func (d *decoding) time(rules Rules) time.Time {
 	if d.need(fieldTimestamp); !ok || d.members[fieldTimestamp].text == "" {
 		return time.Time{} // reported
 	}
-	at, err := instant.Parse(text)
+	at, err := timestamp.Parse(text)
 	if err != nil {
 		var otherwise error
 		if at, otherwise = time.Parse(time.RFC3339, text); otherwise != nil {
@@ -444,7 +444,7 @@ func (d *decoding) value() contracts.Amount {
 		d.fault(fieldValue, "must be a number")
 		return 0
 	}
-	value, err := contracts.ParseAmount(jsontext.Plain(raw))
+	value, err := contracts.ParseAmount(jsonscan.NormalizeNumber(raw))
 	switch {
 	case err != nil:
 		d.fault(fieldValue, contracts.ErrAmount.Error())
@@ -473,7 +473,7 @@ func (d *decoding) quantity() int {
 	if d.members[fieldQuantity].text == "" {
 		return 0
 	}
-	quantity, err := strconv.Atoi(jsontext.Plain(d.members[fieldQuantity].text))
+	quantity, err := strconv.Atoi(jsonscan.NormalizeNumber(d.members[fieldQuantity].text))
 	if err != nil || quantity < 1 || quantity > 1_000_000 {
 		d.fault(fieldQuantity, "must be a whole number from 1 to 1000000")
 	}
@@ -500,11 +500,11 @@ func (d *decoding) scores() []float64 {
 		d.fault(fieldScores, "must be a list of numbers")
 		return nil
 	}
-	pos, ended := jsontext.Take(src, jsontext.Space(src, 1), ']')
+	pos, ended := jsonscan.SkipByte(src, jsonscan.SkipSpace(src, 1), ']')
 	var scores []float64
 	for more := !ended; more; {
 		start := pos
-		pos, _, _ = jsontext.Value(src, start) // scan has been over it
+		pos, _, _ = jsonscan.SkipValue(src, start) // scan has been over it
 		score, err := strconv.ParseFloat(src[start:pos], 64)
 		if c := src[start]; err != nil || c != '-' && (c < '0' || c > '9') || score < 0 || score > 1 {
 			d.faults = append(d.faults, Fault{fmt.Sprintf("%s[%d]", fieldScores, len(scores)), "must be a number from 0 to 1"})
@@ -514,7 +514,7 @@ func (d *decoding) scores() []float64 {
 			d.fault(fieldScores, "must not have more than 1000 elements")
 			return nil
 		}
-		pos, more, _ = jsontext.More(src, pos, ']')
+		pos, more, _ = jsonscan.Next(src, pos, ']')
 	}
 	return scores
 }

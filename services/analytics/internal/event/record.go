@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"waybill/contracts"
-	"waybill/platform/jsontext"
+	"waybill/platform/jsonscan"
 )
 
 // Record is an event as the columns of the store's table have it.
@@ -133,27 +133,27 @@ func without(object, name string) (rest, value string) {
 	if !strings.Contains(object, name) && !strings.Contains(object, `\`) {
 		return object, ""
 	}
-	pos, ok := jsontext.Take(object, jsontext.Space(object, 0), '{')
+	pos, ok := jsonscan.SkipByte(object, jsonscan.SkipSpace(object, 0), '{')
 	if !ok {
 		return object, ""
 	}
 	var kept strings.Builder
 	for more := true; more; {
-		start := jsontext.Space(object, pos)
-		written, at, marks, ok := jsontext.Name(object, start)
+		start := jsonscan.SkipSpace(object, pos)
+		written, at, marks, ok := jsonscan.MemberName(object, start)
 		if !ok {
 			return object, "" // an empty object, or none
 		}
-		if pos, _, ok = jsontext.Value(object, at); !ok {
+		if pos, _, ok = jsonscan.SkipValue(object, at); !ok {
 			return object, ""
 		}
-		if jsontext.Unquote(written, marks) == name {
+		if jsonscan.Unquote(written, marks) == name {
 			value = object[at:pos]
 		} else {
 			kept.WriteString([]string{"{", ","}[min(kept.Len(), 1)])
 			kept.WriteString(object[start:pos])
 		}
-		if pos, more, ok = jsontext.More(object, pos, '}'); !ok {
+		if pos, more, ok = jsonscan.Next(object, pos, '}'); !ok {
 			return object, ""
 		}
 	}

@@ -30,7 +30,7 @@ type Inventory struct {
 
 // NewInventory returns an Inventory whose changes are announced through announce, several that were written together as one.
 func NewInventory(store state.Store, announce func(context.Context, inventory.Stock) error, now func() time.Time) *Inventory {
-	return &Inventory{store: store, now: now, queues: queues{store: state.First(store), announce: announce, now: now}}
+	return &Inventory{store: store, now: now, queues: queues{store: state.WithPriority(store), announce: announce, now: now}}
 }
 
 // KeepFor has every reservation vanish some time after it was shipped, released or refused; 0 keeps it. One that has not ended never

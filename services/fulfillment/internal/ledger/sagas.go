@@ -118,7 +118,7 @@ func (s *Sagas) change(orderID string, change func(e *journal.Entry) (bool, erro
 			ttl = s.retention
 		}
 		return err
-	}, state.TTLOf(func() time.Duration { return ttl }))
+	}, state.TTLFunc(func() time.Duration { return ttl }))
 	if err != nil {
 		if _, refused := errors.AsType[*journal.Error](err); refused {
 			return e, err

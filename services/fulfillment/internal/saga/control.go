@@ -32,7 +32,7 @@ type Control struct {
 	logger     *slog.Logger
 	now        func() time.Time
 	// moved has when each saga was last seen to have moved.
-	moved *clock.Sightings[string]
+	moved *clock.Tracker[string]
 }
 
 // Engine is the part of the workflow client that is needed to start sagas, to wake them, and to end what cannot go on.
@@ -72,7 +72,7 @@ type ControlOptions struct {
 func NewControl(o ControlOptions) *Control {
 	return &Control{
 		engine: o.Engine, journal: o.Journal, events: o.Events, limits: o.Limits, stuckAfter: o.StuckAfter, logger: o.Logger, now: o.Now,
-		moved: clock.NewSightings[string](o.Now),
+		moved: clock.NewTracker[string](o.Now),
 	}
 }
 

@@ -74,7 +74,7 @@ func (w *Watchdog) lost(ctx context.Context, instance string, began time.Time) (
 }
 
 func (w *Watchdog) missed(instance string, event int32, p promise) string {
-	if w.promises.Seen(promiseKey{instance, event}, p.at)-p.takes > w.lostAfter {
+	if w.promises.SinceFirstSeen(promiseKey{instance, event}, p.at)-p.takes > w.lostAfter {
 		return p.what
 	}
 	return ""

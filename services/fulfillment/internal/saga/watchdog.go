@@ -23,8 +23,8 @@ type Watchdog struct {
 	lostAfter time.Duration
 	// started, approvals and promises have what this process saw of each saga: its last start, the end of its approval, and what
 	// the engine promised it. All these times were written by other processes.
-	started, approvals *clock.Sightings[string]
-	promises           *clock.Sightings[promiseKey]
+	started, approvals *clock.Tracker[string]
+	promises           *clock.Tracker[promiseKey]
 	// woken has, for each saga whose approval is overdue, the age of that at which it is woken again.
 	woken map[string]time.Duration
 }
@@ -34,8 +34,8 @@ type Watchdog struct {
 func NewWatchdog(control *Control, grace, lostAfter time.Duration) *Watchdog {
 	return &Watchdog{
 		control: control, grace: grace, lostAfter: lostAfter,
-		started: clock.NewSightings[string](control.now), approvals: clock.NewSightings[string](control.now),
-		promises: clock.NewSightings[promiseKey](control.now), woken: map[string]time.Duration{},
+		started: clock.NewTracker[string](control.now), approvals: clock.NewTracker[string](control.now),
+		promises: clock.NewTracker[promiseKey](control.now), woken: map[string]time.Duration{},
 	}
 }
 
@@ -93,10 +93,10 @@ func (w *Watchdog) Look(ctx context.Context) error {
 		return ended, nil
 	})
 	if open == nil { // else it did not see every saga
-		w.started.Tidy()
-		w.approvals.Tidy()
-		w.promises.Tidy()
-		c.moved.Tidy()
+		w.started.Prune()
+		w.approvals.Prune()
+		w.promises.Prune()
+		c.moved.Prune()
 	}
 	return errors.Join(approvals, open)
 }
@@ -153,14 +153,14 @@ func (w *Watchdog) overdue(e *journal.Entry) bool {
 		return false
 	}
 	a := e.Approval
-	return -w.approvals.Left(e.Order.OrderID, a.ExpiresAt, a.ExpiresAt.Sub(a.RequestedAt)) > w.grace
+	return -w.approvals.Remaining(e.Order.OrderID, a.ExpiresAt, a.ExpiresAt.Sub(a.RequestedAt)) > w.grace
 }
 
 // wakeAgain reports whether a saga whose approval is overdue is to be woken now. It is woken less and less often: where this
 // clock is ahead of the engine's, the approval is not overdue for the engine, and each call makes the saga's history longer.
 func (w *Watchdog) wakeAgain(e *journal.Entry) bool {
 	a := e.Approval
-	late := -w.approvals.Left(e.Order.OrderID, a.ExpiresAt, a.ExpiresAt.Sub(a.RequestedAt))
+	late := -w.approvals.Remaining(e.Order.OrderID, a.ExpiresAt, a.ExpiresAt.Sub(a.RequestedAt))
 	if late < w.woken[e.Order.OrderID] {
 		return false
 	}

@@ -105,7 +105,7 @@ type Courier struct {
 	arrived chan struct{}
 
 	// seen has the times in messages, and entries those in backlogs, which other processes may have written.
-	seen, entries *clock.Sightings[string]
+	seen, entries *clock.Tracker[string]
 
 	mu sync.Mutex
 	// leftAlone are the messages that this process cannot bring further.
@@ -158,7 +158,7 @@ func New(o Options) (*Courier, error) {
 	c := &Courier{
 		Options: o, queues: map[string]*queue{}, attempts: attempts, outcomes: outcomes, waits: waits, resends: resends,
 		arrived: make(chan struct{}, 1), settled: map[round]bool{}, noted: map[string]time.Time{}, stalls: map[string]int{}, leftAlone: map[string]bool{},
-		seen: clock.NewSightings[string](time.Now), entries: clock.NewSightings[string](time.Now),
+		seen: clock.NewTracker[string](time.Now), entries: clock.NewTracker[string](time.Now),
 	}
 	for name, channel := range o.Channels {
 		c.queues[name] = newQueue(maxQueued, max(1, channel.Parallel()))
@@ -438,9 +438,9 @@ func (c *Courier) deliver(ctx context.Context, j job) (next job, err error) {
 func (c *Courier) left(m *message.Message) time.Duration {
 	switch m.State {
 	case message.Pending:
-		return c.seen.Left(m.ID, m.NextAttemptAt, m.Pause())
+		return c.seen.Remaining(m.ID, m.NextAttemptAt, m.Pause())
 	case message.Sending:
-		return c.lease() - c.seen.Seen(m.ID, m.ClaimedUntil)
+		return c.lease() - c.seen.SinceFirstSeen(m.ID, m.ClaimedUntil)
 	default:
 		return 0
 	}
@@ -748,7 +748,7 @@ func (c *Courier) sweepOnce(ctx context.Context, grace time.Duration) error {
 				done = append(done, e.text)
 			case m.Round < e.n:
 				// The entry comes before the round that it is for, which may never come.
-				if c.entries.Seen(e.text, e.at) > entryGrace {
+				if c.entries.SinceFirstSeen(e.text, e.at) > entryGrace {
 					done = append(done, e.text)
 				}
 			case q == nil:

@@ -217,7 +217,7 @@ func (c *Courier) lookAtArrivals(ctx context.Context, entries []string) (done []
 			continue
 		}
 		// The time is taken before the documents are read.
-		over := c.entries.Seen(e, at) >= arrivalGrace
+		over := c.entries.SinceFirstSeen(e, at) >= arrivalGrace
 		if !seen[customerID] {
 			if err := c.lookAtCustomer(ctx, customerID); errors.Is(err, state.ErrUnreadable) {
 				failed = err
@@ -314,7 +314,7 @@ func (c *Courier) lookAtExpiries(ctx context.Context, entries []string) (done []
 			continue
 		}
 		// The entry comes after the end of every wait that it is for.
-		if c.entries.Left(e, due, c.AddressWait+2*c.expiryWidth()) > 0 {
+		if c.entries.Remaining(e, due, c.AddressWait+2*c.expiryWidth()) > 0 {
 			continue
 		}
 		group.Go(func() error {

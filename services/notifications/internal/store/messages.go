@@ -114,7 +114,7 @@ func (s *Messages) update(ctx context.Context, key string, change func(d *docume
 			ttl = s.retention
 		}
 		return err
-	}, state.TTLOf(func() time.Duration { return ttl }))
+	}, state.TTLFunc(func() time.Duration { return ttl }))
 	return err
 }
 

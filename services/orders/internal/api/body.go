@@ -4,7 +4,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"waybill/contracts"
-	"waybill/platform/jsontext"
+	"waybill/platform/jsonscan"
 	"waybill/services/orders/internal/order"
 )
 
@@ -51,7 +51,7 @@ func written(b []byte) order.Number {
 	if string(b) == "null" {
 		return ""
 	}
-	return order.Number(jsontext.Plain(string(b)))
+	return order.Number(jsonscan.NormalizeNumber(string(b)))
 }
 
 // Schema describes an amount of money.

@@ -13,8 +13,8 @@ import (
 
 	"waybill/contracts"
 	"waybill/platform/eventing"
-	"waybill/platform/instant"
 	"waybill/platform/strictjson"
+	"waybill/platform/timestamp"
 	"waybill/services/orders/internal/admission"
 	"waybill/services/orders/internal/order"
 )
@@ -134,14 +134,14 @@ func decodeCreated(e eventing.Event) (*order.Order, error) {
 // refused for it.
 func createdAt(written json.RawMessage, e eventing.Event) time.Time {
 	var at time.Time
-	if err := json.Unmarshal(written, &at); err == nil && instant.Check(at) == nil {
+	if err := json.Unmarshal(written, &at); err == nil && timestamp.Check(at) == nil {
 		return at
 	}
 	return eventTime(e)
 }
 
 func eventTime(e eventing.Event) time.Time {
-	if instant.Check(e.Time) != nil {
+	if timestamp.Check(e.Time) != nil {
 		return now()
 	}
 	return e.Time

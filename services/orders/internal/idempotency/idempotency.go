@@ -66,7 +66,7 @@ type Keys struct {
 	// done holds the attempts of this process that did their work to its end.
 	done *recent.Set[attempt]
 	// leases are those of other processes, as this one saw them.
-	leases  *clock.Sightings[string]
+	leases  *clock.Tracker[string]
 	mu      sync.Mutex
 	running map[string]struct{}
 }
@@ -76,7 +76,7 @@ func New(store state.Store, process string, ttl time.Duration, logger *slog.Logg
 	return &Keys{
 		store: store, process: process, ttl: ttl, logger: logger,
 		seen: recent.NewSet[string](remembered), lookups: rate.NewLimiter(lookupsPerSecond, lookupsPerSecond),
-		done: recent.NewSet[attempt](remembered), leases: clock.NewSightings[string](time.Now), running: map[string]struct{}{},
+		done: recent.NewSet[attempt](remembered), leases: clock.NewTracker[string](time.Now), running: map[string]struct{}{},
 	}
 }
 
@@ -161,7 +161,7 @@ func (k *Keys) takeOver(ctx context.Context, key string, mine record, shown func
 	if done || err != nil {
 		return found.record, err == nil, err
 	}
-	if found.Process != k.process && k.leases.Left(key, found.Until, Lease) > 0 {
+	if found.Process != k.process && k.leases.Remaining(key, found.Until, Lease) > 0 {
 		return record{}, false, ErrRunning
 	}
 	k.leases.Forget(key)

@@ -164,7 +164,7 @@ func (s *Store) Update(ctx context.Context, id order.ID, change func(o *order.Or
 			}
 		}
 		return s.Index(ctx, changed.CustomerID(), id)
-	}, state.TTLOf(func() time.Duration { return ttl }))
+	}, state.TTLFunc(func() time.Duration { return ttl }))
 	return err
 }
 

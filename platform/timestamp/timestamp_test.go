@@ -1,4 +1,4 @@
-package instant_test
+package timestamp_test
 
 import (
 	"encoding/json"
@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"waybill/platform/instant"
+	"waybill/platform/timestamp"
 )
 
 func TestParse(t *testing.T) {
@@ -41,7 +41,7 @@ func TestParse(t *testing.T) {
 		"1773480413":                         "RFC 3339",
 		strings.Repeat("2026-03-14", 10_000): "RFC 3339",
 	} {
-		at, err := instant.Parse(text)
+		at, err := timestamp.Parse(text)
 		switch {
 		case err != nil && (!strings.Contains(err.Error(), want) || len(err.Error()) > 300):
 			t.Errorf("%.50s: %v, want %s", text, err, want)
@@ -60,12 +60,12 @@ func TestWhatIsAcceptedCanBeWritten(t *testing.T) {
 		for _, day := range []int{1, 365} {
 			for offset := -24*60 + 1; offset < 24*60; offset += 7 {
 				at := time.Date(year, 1, day, 23, 30, 0, 0, time.FixedZone("", offset*60))
-				got, err := instant.Parse(at.Format(time.RFC3339Nano))
+				got, err := timestamp.Parse(at.Format(time.RFC3339Nano))
 				if err != nil {
 					continue
 				}
 				accepted++
-				if _, err := json.Marshal(got); err != nil || !instant.Writable(got) || !time.Unix(0, got.UnixNano()).Equal(at) {
+				if _, err := json.Marshal(got); err != nil || !timestamp.Writable(got) || !time.Unix(0, got.UnixNano()).Equal(at) {
 					t.Fatalf("%s: %v", at, err)
 				}
 			}
@@ -100,7 +100,7 @@ func TestUnwritable(t *testing.T) {
 		"steps[1].at": {Steps: []step{{}, {beyond}}},
 		"Any":         {Any: beyond},
 	} {
-		if got := instant.Unwritable(&v); got != want {
+		if got := timestamp.FindUnwritable(&v); got != want {
 			t.Errorf("found %q, want %q", got, want)
 		}
 	}

@@ -1,6 +1,6 @@
-// Package instant says which times from outside are accepted, and reads them. Every service asks here, so that a time that one of
+// Package timestamp says which times from outside are accepted, and reads them. Every service asks here, so that a time that one of
 // them accepts can be compared, stored and written by all. It knows nothing of what the times mean.
-package instant
+package timestamp
 
 import (
 	"fmt"
@@ -67,9 +67,9 @@ func Writable(at time.Time) bool {
 	return year >= 0 && year <= 9999
 }
 
-// Unwritable finds the first time in a decoded value that JSON cannot write again in UTC, and names it by its JSON path; path is
+// FindUnwritable finds the first time in a decoded value that JSON cannot write again in UTC, and names it by its JSON path; path is
 // empty when there is none.
-func Unwritable(v any) (path string) { return unwritable(reflect.ValueOf(v), "") }
+func FindUnwritable(v any) (path string) { return unwritable(reflect.ValueOf(v), "") }
 
 func unwritable(v reflect.Value, path string) string {
 	switch v.Kind() {

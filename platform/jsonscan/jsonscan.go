@@ -1,6 +1,6 @@
-// Package jsontext passes over JSON text without making anything of it. It is for the few places where most of the work would
+// Package jsonscan passes over JSON text without making anything of it. It is for the few places where most of the work would
 // else be encoding/json's. It does no I/O and knows no format.
-package jsontext
+package jsonscan
 
 import (
 	"encoding/json"
@@ -18,19 +18,19 @@ const maxDepth = 32
 // takes, nested up to 32 deep: RFC 8259 in UTF-8, without duplicate names and without halves of surrogate pairs. They are
 // several times as fast as a decoder into a struct; a test holds the two against each other.
 
-// Marks say what is in strings.
-type Marks uint8
+// Flags say what is in strings.
+type Flags uint8
 
 // The marks.
 const (
-	// Escaped marks an escape.
-	Escaped Marks = 1 << iota
-	// Unusual marks anything but visible ASCII that stands for itself.
-	Unusual
+	// HasEscape marks an escape.
+	HasEscape Flags = 1 << iota
+	// NotVisibleASCII marks anything but visible ASCII that stands for itself.
+	NotVisibleASCII
 )
 
 // Space passes over white space. It is short for the usual case, that there is none, so that the compiler puts it in place.
-func Space(src string, pos int) int {
+func SkipSpace(src string, pos int) int {
 	if pos < len(src) && src[pos] <= ' ' {
 		return spaces(src, pos)
 	}
@@ -50,7 +50,7 @@ func spaces(src string, pos int) int {
 }
 
 // Take passes over one character if it is the next.
-func Take(src string, pos int, c byte) (end int, ok bool) {
+func SkipByte(src string, pos int, c byte) (end int, ok bool) {
 	if pos < len(src) && src[pos] == c {
 		return pos + 1, true
 	}
@@ -59,38 +59,38 @@ func Take(src string, pos int, c byte) (end int, ok bool) {
 
 // Name passes over the name of an object's member, the colon and the space around them. The name is as it is written, without
 // its quotation marks.
-func Name(src string, pos int) (name string, end int, m Marks, ok bool) {
-	start := Space(src, pos)
-	if end, m, ok = Quoted(src, start); !ok {
+func MemberName(src string, pos int) (name string, end int, m Flags, ok bool) {
+	start := SkipSpace(src, pos)
+	if end, m, ok = SkipString(src, start); !ok {
 		return "", end, 0, false
 	}
 	name = src[start+1 : end-1]
-	if end = Space(src, end); end == len(src) || src[end] != ':' {
+	if end = SkipSpace(src, end); end == len(src) || src[end] != ':' {
 		return "", end, 0, false
 	}
-	return name, Space(src, end+1), m, true
+	return name, SkipSpace(src, end+1), m, true
 }
 
 // More passes over the comma after a member or an element, or over the character that ends the object or the list, with the
 // space around it. more says that it was a comma; ok is false when it was neither.
-func More(src string, pos int, closing byte) (end int, more, ok bool) {
-	pos = Space(src, pos)
+func Next(src string, pos int, closing byte) (end int, more, ok bool) {
+	pos = SkipSpace(src, pos)
 	if pos == len(src) || src[pos] != ',' && src[pos] != closing {
 		return pos, false, false
 	}
-	return Space(src, pos+1), src[pos] == ',', true
+	return SkipSpace(src, pos+1), src[pos] == ',', true
 }
 
 // Value passes over one value.
-func Value(src string, pos int) (end int, m Marks, ok bool) { return value(src, pos, 0) }
+func SkipValue(src string, pos int) (end int, m Flags, ok bool) { return value(src, pos, 0) }
 
-func value(src string, pos, depth int) (end int, m Marks, ok bool) {
+func value(src string, pos, depth int) (end int, m Flags, ok bool) {
 	if pos == len(src) {
 		return pos, 0, false
 	}
 	switch c := src[pos]; {
 	case c == '"':
-		return Quoted(src, pos)
+		return SkipString(src, pos)
 	case c == '{' || c == '[':
 		return group(src, pos, depth)
 	case c == '-' || c >= '0' && c <= '9':
@@ -107,21 +107,21 @@ func value(src string, pos, depth int) (end int, m Marks, ok bool) {
 }
 
 // group passes over an object or a list.
-func group(src string, pos, depth int) (end int, m Marks, ok bool) {
+func group(src string, pos, depth int) (end int, m Flags, ok bool) {
 	object, closing := src[pos] == '{', src[pos]+('}'-'{')
 	if depth == maxDepth {
 		return pos, 0, false
 	}
-	if pos, ok = Take(src, Space(src, pos+1), closing); ok {
+	if pos, ok = SkipByte(src, SkipSpace(src, pos+1), closing); ok {
 		return pos, 0, true
 	}
-	var names Names
+	var names NameSet
 	for more := true; more; {
-		var seen Marks
+		var seen Flags
 		if object {
 			var name string
 			start := pos
-			if name, pos, seen, ok = Name(src, pos); !ok {
+			if name, pos, seen, ok = MemberName(src, pos); !ok {
 				return pos, 0, false
 			}
 			if !names.Add(name, seen) {
@@ -133,9 +133,9 @@ func group(src string, pos, depth int) (end int, m Marks, ok bool) {
 			return pos, 0, false
 		}
 		m |= seen
-		pos = Space(src, pos)
+		pos = SkipSpace(src, pos)
 		end = pos + 1 // the group ends with its last character, not with the space behind it
-		if pos, more, ok = More(src, pos, closing); !ok {
+		if pos, more, ok = Next(src, pos, closing); !ok {
 			return pos, 0, false
 		}
 	}
@@ -143,7 +143,7 @@ func group(src string, pos, depth int) (end int, m Marks, ok bool) {
 }
 
 // Quoted passes over a string.
-func Quoted(src string, pos int) (end int, m Marks, ok bool) {
+func SkipString(src string, pos int) (end int, m Flags, ok bool) {
 	if pos >= len(src) || src[pos] != '"' {
 		return pos, 0, false
 	}
@@ -167,14 +167,14 @@ func Quoted(src string, pos int) (end int, m Marks, ok bool) {
 }
 
 // rest passes over the rest of a string that begins at start and is usual up to pos, byte by byte.
-func rest(src string, start, pos int) (end int, m Marks, ok bool) {
+func rest(src string, start, pos int) (end int, m Flags, ok bool) {
 	ascii := true
 	for pos < len(src) {
 		switch c := src[pos]; {
 		case c == '"':
 			return pos + 1, m, ascii || utf8.ValidString(src[start:pos])
 		case c == '\\':
-			m |= Escaped | Unusual
+			m |= HasEscape | NotVisibleASCII
 			if pos, ok = escape(src, pos+1); !ok {
 				return pos, 0, false
 			}
@@ -183,7 +183,7 @@ func rest(src string, start, pos int) (end int, m Marks, ok bool) {
 		default:
 			ascii = ascii && c < utf8.RuneSelf
 			if c == ' ' || c > '~' {
-				m |= Unusual
+				m |= NotVisibleASCII
 			}
 			pos++
 		}
@@ -234,8 +234,8 @@ func hex(src string, pos int) (unit rune, end int, ok bool) {
 	return unit, end, true
 }
 
-// Names are those of an object's members so far. The zero value has none.
-type Names struct {
+// NameSet are those of an object's members so far. The zero value has none.
+type NameSet struct {
 	few   [fewNames]string
 	count int
 	kinds uint64
@@ -246,7 +246,7 @@ type Names struct {
 const fewNames = 16
 
 // Add adds a name as it is written; it is false when the object has it already.
-func (n *Names) Add(written string, m Marks) bool {
+func (n *NameSet) Add(written string, m Flags) bool {
 	name := Unquote(written, m)
 	if n.count < fewNames {
 		// Most names differ in what says little of them: then they need not be compared.
@@ -269,7 +269,7 @@ func (n *Names) Add(written string, m Marks) bool {
 	return n.addOneMore(name)
 }
 
-func (n *Names) addOneMore(name string) bool {
+func (n *NameSet) addOneMore(name string) bool {
 	if n.many == nil {
 		n.many = make(map[string]struct{}, 2*fewNames)
 		for _, known := range n.few {
@@ -316,8 +316,8 @@ func digits(src string, pos int) (end int, ok bool) {
 }
 
 // Unquote is the content of a string, which Quoted has passed over, as it is written between its quotation marks.
-func Unquote(written string, m Marks) string {
-	if m&Escaped == 0 {
+func Unquote(written string, m Flags) string {
+	if m&HasEscape == 0 {
 		return written
 	}
 	var content string

@@ -1,4 +1,4 @@
-package jsontext
+package jsonscan
 
 import (
 	"strconv"
@@ -11,7 +11,7 @@ const maxPlain = 64
 // Plain writes a JSON number without an exponent, and without zeros at the end of its fraction: 10.0 and 1e1 become 10, and
 // 1.25e1 becomes 12.5. The value stays exactly the same. What is no JSON number, or would have more than 64 digits, stays as
 // it is.
-func Plain(number string) string {
+func NormalizeNumber(number string) string {
 	if !strings.ContainsAny(number, ".eE") {
 		return number
 	}
@@ -70,9 +70,9 @@ func allDigits(s string) bool {
 	return s != ""
 }
 
-// PlainNumbers is the JSON text with every number as Plain writes it. It changes nothing else, and reads text that is not JSON
+// NormalizeNumbers is the JSON text with every number as Plain writes it. It changes nothing else, and reads text that is not JSON
 // without a fault. The result is text itself when there is nothing to change.
-func PlainNumbers(text []byte) []byte {
+func NormalizeNumbers(text []byte) []byte {
 	var out []byte
 	copied := 0
 	for i := 0; i < len(text); {
@@ -90,7 +90,7 @@ func PlainNumbers(text []byte) []byte {
 				end++
 			}
 			number := string(text[i:end])
-			if plain := Plain(number); plain != number {
+			if plain := NormalizeNumber(number); plain != number {
 				out = append(append(out, text[copied:i]...), plain...)
 				copied = end
 			}

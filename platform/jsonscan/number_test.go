@@ -1,4 +1,4 @@
-package jsontext_test
+package jsonscan_test
 
 import (
 	"encoding/json"
@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"waybill/platform/jsontext"
+	"waybill/platform/jsonscan"
 )
 
 func TestPlain(t *testing.T) {
@@ -19,7 +19,7 @@ func TestPlain(t *testing.T) {
 		"1e65": "1e65", "1e-65": "1e-65", "1e999": "1e999", "1e99999999999999999999": "1e99999999999999999999",
 		"": "", "1.": "1.", ".5": ".5", "01.0": "01.0", "1e": "1e", "1e+": "1e+", "1.2.3": "1.2.3", "1e1e1": "1e1e1", "e5": "e5", "--1.0": "--1.0", "1e--1": "1e--1",
 	} {
-		if got := jsontext.Plain(number); got != want {
+		if got := jsonscan.NormalizeNumber(number); got != want {
 			t.Errorf("Plain(%q) is %q, want %q", number, got, want)
 		}
 	}
@@ -31,7 +31,7 @@ func TestPlainNumbers(t *testing.T) {
 		`{"n":10.0,"s":"10.0 \" 1e1","l":[1e1,-2.50,true,null]}`: `{"n":10,"s":"10.0 \" 1e1","l":[10,-2.5,true,null]}`,
 		`{"n": 5}`: `{"n": 5}`, `1e2`: `100`, `"1e2`: `"1e2`, `"\`: `"\`, ``: ``, `[1.`: `[1.`,
 	} {
-		if got := string(jsontext.PlainNumbers([]byte(text))); got != want {
+		if got := string(jsonscan.NormalizeNumbers([]byte(text))); got != want {
 			t.Errorf("PlainNumbers(%s) is %s, want %s", text, got, want)
 		}
 	}
@@ -45,12 +45,12 @@ func FuzzPlain(f *testing.F) {
 	f.Fuzz(func(t *testing.T, number string) {
 		var n json.Number
 		if len(number) > 40 || json.Unmarshal([]byte(number), &n) != nil || strings.TrimSpace(number) != number || n == "" {
-			if plain := jsontext.Plain(number); json.Valid([]byte(plain)) != json.Valid([]byte(number)) {
+			if plain := jsonscan.NormalizeNumber(number); json.Valid([]byte(plain)) != json.Valid([]byte(number)) {
 				t.Fatalf("Plain(%q) is %q", number, plain)
 			}
 			return
 		}
-		plain := jsontext.Plain(number)
+		plain := jsonscan.NormalizeNumber(number)
 		if plain == number {
 			return
 		}

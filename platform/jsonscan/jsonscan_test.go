@@ -1,4 +1,4 @@
-package jsontext_test
+package jsonscan_test
 
 import (
 	"encoding/json"
@@ -8,14 +8,14 @@ import (
 	"testing"
 	"unicode/utf8"
 
-	"waybill/platform/jsontext"
+	"waybill/platform/jsonscan"
 	"waybill/platform/strictjson"
 )
 
 // value passes over a text that has to be one value.
 func value(text string) bool {
-	end, _, ok := jsontext.Value(text, jsontext.Space(text, 0))
-	return ok && jsontext.Space(text, end) == len(text)
+	end, _, ok := jsonscan.SkipValue(text, jsonscan.SkipSpace(text, 0))
+	return ok && jsonscan.SkipSpace(text, end) == len(text)
 }
 
 // The scanner takes what the strict decoder takes, but for what is nested more than 32 deep.
@@ -66,7 +66,7 @@ func TestEachByteAtEachPlace(t *testing.T) {
 				content := []byte(strings.Repeat("~", length))
 				content[place] = byte(c)
 				text := `"` + string(content) + `" `
-				end, marks, ok := jsontext.Quoted(text, 0)
+				end, marks, ok := jsonscan.SkipString(text, 0)
 				want, wantEnd := c >= ' ' && c < utf8.RuneSelf && c != '\\', length+2
 				if c == '"' {
 					wantEnd = place + 2
@@ -74,7 +74,7 @@ func TestEachByteAtEachPlace(t *testing.T) {
 				if ok != want || ok && end != wantEnd {
 					t.Fatalf("%q: %v, up to %d", text, ok, end)
 				}
-				if unusual := marks&jsontext.Unusual != 0; ok && unusual != (c == ' ' || c == 0x7f) {
+				if unusual := marks&jsonscan.NotVisibleASCII != 0; ok && unusual != (c == ' ' || c == 0x7f) {
 					t.Fatalf("%q: unusual is %v", text, unusual)
 				}
 			}
@@ -85,7 +85,7 @@ func TestEachByteAtEachPlace(t *testing.T) {
 func TestUnquote(t *testing.T) {
 	t.Parallel()
 	for _, text := range []string{`""`, `"plain"`, `"a \"b\" \\ \/ \b\f\n\r\t"`, `"\u00e9\ud83d\ude42"`, `"ü ß"`} {
-		end, marks, ok := jsontext.Quoted(text, 0)
+		end, marks, ok := jsonscan.SkipString(text, 0)
 		if !ok || end != len(text) {
 			t.Fatalf("%s is no string", text)
 		}
@@ -93,7 +93,7 @@ func TestUnquote(t *testing.T) {
 		if err := json.Unmarshal([]byte(text), &want); err != nil {
 			t.Fatal(err)
 		}
-		if got := jsontext.Unquote(text[1:len(text)-1], marks); got != want {
+		if got := jsonscan.Unquote(text[1:len(text)-1], marks); got != want {
 			t.Errorf("%s: %q, want %q", text, got, want)
 		}
 	}
