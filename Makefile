@@ -55,6 +55,10 @@ compose-down: $(DEVRUN) ## Stop the containers and remove them, their networks a
 compose-inbox: ## Show the mail and SMS that customers of the system in containers got (ARGS="--order <id>")
 	@docker exec "$$(docker ps -q --filter label=com.docker.compose.project=waybill --filter label=com.docker.compose.service=inbox)" /devrun inbox --data /data $(ARGS)
 
+.PHONY: build
+build: ## Compile every module
+	@for m in $(MODULES); do echo "== build $$m"; (cd $$m && go build ./...) || exit 1; done
+
 .PHONY: test
 test: test-unit test-e2e ## Run all tests: every module's own, then the whole system on real Dapr, on free ports
 
