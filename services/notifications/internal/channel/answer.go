@@ -11,14 +11,13 @@ import (
 	"waybill/services/notifications/internal/message"
 )
 
-// What the providers answer, as far as Dapr's bindings show it (docs/adr/0030).
+// The answers of the providers, as far as Dapr's bindings show them (docs/adr/0030).
 
-// mailAnswer finds the mail server's answer to MAIL, RCPT or DATA in the error of Dapr's SMTP binding, which wraps the error of
-// gopkg.in/gomail.v2. An error of the connection, the greeting or the sign-in has no such beginning: it says nothing about the
-// message.
+// mailAnswer matches the mail server's answer to MAIL, RCPT or DATA in the error of Dapr's SMTP binding, which wraps the error of
+// gopkg.in/gomail.v2. Errors of the connection, the greeting or the sign-in do not match: they say nothing about the message.
 var mailAnswer = regexp.MustCompile(`gomail: could not send email \d+: ([45]\d\d) (?:([45]\.\d{1,3}\.\d{1,3}) )?(.*)`)
 
-// SMTP reply codes and parts of enhanced ones (RFC 5321, 3463 and 4954) that need a rule of their own.
+// SMTP reply codes and parts of enhanced status codes with a rule of their own (RFC 5321, 3463 and 4954).
 const (
 	replyMailboxFull  = "552"
 	enhancedFull      = ".2.2"
@@ -28,12 +27,13 @@ const (
 	replyEncryption   = "538"
 	maxReply          = 200
 	defaultRetryAfter = 30 * time.Second
-	// maxRetryAfter is how long a provider can make messages wait.
+	// maxRetryAfter is the longest pause that a provider can ask for.
 	maxRetryAfter = time.Hour
 )
 
-// mailRefusal is the mail server's permanent refusal of the message, nil when err is none: a reply of 5xx, except a full mailbox,
-// which can be emptied, and a sign-in that is missing or wrong, which is the operators' to mend. The text repeats what the server said, and no address.
+// mailRefusal returns the mail server's permanent refusal of the message, or nil if err is not one. A permanent refusal is a 5xx
+// reply, except for a full mailbox, which can be emptied, and a missing or wrong sign-in, which the operators can fix. The text repeats
+// the answer of the server without addresses.
 func mailRefusal(err error) error {
 	if err == nil {
 		return nil
@@ -47,7 +47,7 @@ func mailRefusal(err error) error {
 	case reply[0] != '5', reply == replySignIn, reply == replyBadPassword, reply == replyEncryption:
 		return nil
 	case strings.HasSuffix(enhanced, enhancedTooLarge):
-		return &message.Refusal{Code: message.CodeTooLarge, Text: "The mail server takes no message of this size."}
+		return &message.Refusal{Code: message.CodeTooLarge, Text: "The message is too large for the mail server."}
 	case reply == replyMailboxFull, strings.HasSuffix(enhanced, enhancedFull):
 		return nil
 	}
@@ -55,18 +55,18 @@ func mailRefusal(err error) error {
 	return &message.Refusal{Code: message.CodeRejected, Text: "The mail server refused the message: " + clip(said) + "."}
 }
 
-// clip bounds what a server said, and makes one line of it.
+// clip makes one line of an answer and shortens it.
 func clip(said string) string {
 	line := []rune(strings.TrimRight(strings.Join(strings.Fields(said), " "), "."))
 	return string(line[:min(len(line), maxReply)])
 }
 
-// twilioAnswer finds the provider's status in the error of Dapr's Twilio binding.
+// twilioAnswer matches the provider's status in the error of Dapr's Twilio binding.
 var twilioAnswer = regexp.MustCompile(`error from Twilio \((\d{3})\)`)
 
-// textVerdict is what the answer of an SMS binding comes to: that of the HTTP binding, which has the status and the headers, or
-// the error of the Twilio binding, which has the status.
-func textVerdict(answer map[string]string, err error) error {
+// smsResult interprets the answer of an SMS binding. The HTTP binding returns status and headers; the Twilio binding returns an
+// error with the status.
+func smsResult(answer map[string]string, err error) error {
 	status := 0
 	if err != nil {
 		if found := twilioAnswer.FindStringSubmatch(err.Error()); found != nil {
@@ -82,13 +82,13 @@ func textVerdict(answer map[string]string, err error) error {
 		// Both are about the sender, so they hold for every message.
 		return &message.Later{
 			Text:  fmt.Sprintf("The SMS provider answered %d.", status),
-			After: wait(status, answer["Retry-After"], answer["Date"], time.Now()), Channel: true,
+			After: retryAfter(status, answer["Retry-After"], answer["Date"], time.Now()), Channel: true,
 		}
 	case status == http.StatusUnauthorized, status == http.StatusForbidden, status == http.StatusProxyAuthRequired, status == http.StatusRequestTimeout:
-		// Credentials are the operators' to mend, and a slow request may be faster.
+		// The operators can fix the credentials, and a slow request may be faster next time.
 		return &message.Later{Text: fmt.Sprintf("The SMS provider answered %d.", status)}
 	case status == http.StatusRequestEntityTooLarge:
-		return &message.Refusal{Code: message.CodeTooLarge, Text: "The SMS provider takes no message of this size."}
+		return &message.Refusal{Code: message.CodeTooLarge, Text: "The message is too large for the SMS provider."}
 	case status/100 == 4:
 		return &message.Refusal{Code: message.CodeRejected, Text: fmt.Sprintf("The SMS provider refused the message: it answered %d.", status)}
 	default:
@@ -96,10 +96,10 @@ func textVerdict(answer map[string]string, err error) error {
 	}
 }
 
-// wait is how long an answer of that status wants to be left alone: what its Retry-After says (RFC 9110, section 10.2.3), in seconds
-// or as a date, which is compared with the answer's own Date where there is one, for the provider's clock may differ from this one.
-// Without the header 429 counts as a default, and everything else as no time at all.
-func wait(status int, header, date string, now time.Time) time.Duration {
+// retryAfter returns the pause that an answer with this status asks for: its Retry-After header (RFC 9110, section 10.2.3) in seconds or
+// as a date. A date is compared with the Date of the answer, if any, because the provider's clock may differ from ours. Without the
+// header the pause is defaultRetryAfter for 429 and zero for other codes.
+func retryAfter(status int, header, date string, now time.Time) time.Duration {
 	header = strings.TrimSpace(header)
 	if seconds, err := strconv.ParseInt(header, 10, 64); err == nil {
 		return time.Duration(min(max(seconds, 0), int64(maxRetryAfter/time.Second))) * time.Second

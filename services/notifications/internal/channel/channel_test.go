@@ -41,7 +41,7 @@ var (
 	out = message.Outgoing{ID: "ORD-1001:order_shipped:email", OrderID: "ORD-1001", Text: message.Text{Subject: "Shipped", Body: "It is on its way."}}
 )
 
-// binding stands for the sidecar.
+// binding is a fake sidecar.
 type binding struct {
 	mu     sync.Mutex
 	calls  []*dapr.InvokeBindingRequest
@@ -73,7 +73,7 @@ func (b *binding) InvokeBinding(ctx context.Context, in *dapr.InvokeBindingReque
 	return b.answer, b.err
 }
 
-func TestWhatTheBindingsAreGiven(t *testing.T) {
+func TestRequestsToTheBindings(t *testing.T) {
 	t.Parallel()
 	b := &binding{}
 	if err := errors.Join(NewEmail(b, "email").Send(t.Context(), to, out), NewSMS(b, "sms").Send(t.Context(), to, out)); err != nil {
@@ -95,20 +95,20 @@ type sender interface {
 	Send(ctx context.Context, to contracts.Contact, m message.Outgoing) error
 }
 
-// A domain beyond ASCII is sent in its ASCII form: Dapr's SMTP binding would write the address as an encoded word.
-func TestMailGoesToTheASCIIFormOfADomain(t *testing.T) {
+// Mail goes to the ASCII form of a domain: Dapr's SMTP binding would write another form as an encoded word.
+func TestMailUsesTheASCIIFormOfADomain(t *testing.T) {
 	t.Parallel()
 	b := &binding{}
 	if err := NewEmail(b, "email").Send(t.Context(), contracts.Contact{Email: "name@b\u00fccher.example"}, out); err != nil {
 		t.Fatal(err)
 	}
 	if got := b.calls[0].Metadata["emailTo"]; got != "name@xn--bcher-kva.example" {
-		t.Errorf("it goes to %q", got)
+		t.Errorf("the mail goes to %q", got)
 	}
 }
 
-// Contacts that an earlier release stored may break rules that it did not have: their messages end with a reason, at once.
-func TestStoredAddressesThatBreakARule(t *testing.T) {
+// A contact that an earlier release stored may break a newer rule: its messages fail at once, with the reason.
+func TestStoredAddressesThatBreakARuleAreRefused(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		to   contracts.Contact
@@ -134,13 +134,13 @@ func TestStoredAddressesThatBreakARule(t *testing.T) {
 				t.Errorf("got %v after %d calls", err, len(b.calls))
 			}
 			if strings.Contains(err.Error(), "ller") || strings.Contains(err.Error(), "\u0660") {
-				t.Errorf("the error repeats a customer's data: %v", err)
+				t.Errorf("the error repeats personal data: %v", err)
 			}
 		})
 	}
 }
 
-func TestErrorsHoldNoAddress(t *testing.T) {
+func TestErrorsContainNoAddress(t *testing.T) {
 	t.Parallel()
 	b := &binding{err: status.Error(codes.Internal, `550 5.1.1 <cust-123@example.com>: no such user; tried +12065550123 at https://sms.example.com/secret`)}
 	for _, c := range []sender{NewEmail(b, "email"), NewSMS(b, "sms")} {
@@ -159,8 +159,8 @@ func TestErrorsHoldNoAddress(t *testing.T) {
 	}
 }
 
-// Of two mails at once one could go to the other's recipient, so there are never two.
-func TestMailsAreSentOneAfterTheOther(t *testing.T) {
+// Of two concurrent mails, one could go to the recipient of the other.
+func TestMailsAreSentOneAtATime(t *testing.T) {
 	t.Parallel()
 	b := &binding{hold: make(chan struct{})}
 	c := NewEmail(b, "email")
@@ -181,7 +181,7 @@ func TestMailsAreSentOneAfterTheOther(t *testing.T) {
 	}
 }
 
-func TestATimeoutSaysSo(t *testing.T) {
+func TestATimeoutIsReported(t *testing.T) {
 	t.Parallel()
 	c := NewEmail(&binding{hold: make(chan struct{})}, "email")
 	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
@@ -189,15 +189,15 @@ func TestATimeoutSaysSo(t *testing.T) {
 	if later, ok := errors.AsType[*message.Later](c.Send(ctx, to, out)); !ok || !later.Stalled || !strings.Contains(later.Text, "not known") {
 		t.Errorf("got %+v", later)
 	}
-	// The one that did not get its turn neither.
-	c.turn <- struct{}{}
+	// A call that times out before it gets the slot calls nothing.
+	c.slot <- struct{}{}
 	if err := c.Send(ctx, to, out); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("got %v", err)
 	}
 }
 
-// What Dapr's bindings give back, as its pinned sources write it, and what follows from it.
-func TestWhatTheProvidersAnswer(t *testing.T) {
+// Answers of Dapr's bindings, as the pinned sources write them, and their meaning.
+func TestAnswersOfTheProviders(t *testing.T) {
 	t.Parallel()
 	mail := func(text string) error {
 		return status.Error(codes.Internal, "error invoking output binding email: error from smtp binding, sending email failed: "+text)
@@ -218,7 +218,7 @@ func TestWhatTheProvidersAnswer(t *testing.T) {
 		channel string
 		answer  *dapr.BindingEvent
 		err     error
-		code    string // of a refusal, empty when it was taken, or retried
+		code    string // of a refusal, empty if the message was accepted, or retried
 		says    string
 		after   time.Duration // for the whole channel, except with Later.Channel false
 	}{
@@ -226,7 +226,7 @@ func TestWhatTheProvidersAnswer(t *testing.T) {
 		{channel: "email", err: sent("550 5.1.1 <cust-123@example.com>: no such user"), code: message.CodeRejected, says: "refused the message: 550 5.1.1 <***>"},
 		{channel: "email", err: sent("550 Mailbox unavailable\nTry another one."), code: message.CodeRejected, says: "refused the message: 550 Mailbox unavailable."},
 		{channel: "email", err: sent("554 5.7.1 Relay access denied"), code: message.CodeRejected, says: "554 5.7.1 Relay access denied."},
-		{channel: "email", err: sent("552 5.3.4 Message too big"), code: message.CodeTooLarge, says: "size"},
+		{channel: "email", err: sent("552 5.3.4 Message too big"), code: message.CodeTooLarge, says: "too large"},
 		{channel: "email", err: sent("552 Mailbox full"), code: retried},
 		{channel: "email", err: sent("550 5.2.2 Mailbox full"), code: retried},
 		{channel: "email", err: sent("450 4.2.1 Greylisted, try again later"), code: retried},
@@ -238,7 +238,7 @@ func TestWhatTheProvidersAnswer(t *testing.T) {
 		{channel: "email", err: mail("dial tcp 127.0.0.1:1025: connect: connection refused"), code: retried},
 
 		{channel: "sms", answer: text("statusCode", "201")},
-		{channel: "sms"}, // the Twilio binding answers nothing
+		{channel: "sms"}, // the Twilio binding returns nothing
 		{channel: "sms", answer: text("statusCode", "429", "Retry-After", "120"), code: retried, says: "429", after: 2 * time.Minute},
 		{channel: "sms", answer: text("statusCode", "429"), code: retried, after: defaultRetryAfter},
 		{channel: "sms", answer: text("statusCode", "503", "Retry-After", "1"), code: retried, after: time.Second},
@@ -278,7 +278,7 @@ func TestWhatTheProvidersAnswer(t *testing.T) {
 	}
 }
 
-// A push service that asked for a pause is not called before it is over, and the other push services are.
+// A push service that asked for a pause is not called until it is over. Other push services are called.
 func TestAPushServiceThatAsksForAPause(t *testing.T) {
 	t.Parallel()
 	busy, other := newPushService(t, http.StatusTooManyRequests), newPushService(t, http.StatusCreated)
@@ -294,7 +294,7 @@ func TestAPushServiceThatAsksForAPause(t *testing.T) {
 		t.Error(err)
 	}
 	if len(busy.got) != 1 || len(other.got) != 1 {
-		t.Errorf("%d calls of the one that asked, %d of the other, want one each", len(busy.got), len(other.got))
+		t.Errorf("%d calls of the paused service, %d of the other, want one each", len(busy.got), len(other.got))
 	}
 }
 
@@ -346,7 +346,7 @@ func (p *pushService) address() contracts.Contact {
 	}}
 }
 
-// decrypt is the receiving half of RFC 8291, written from that and not from the library.
+// decrypt implements the receiver of RFC 8291 without the library under test.
 func (p *pushService) decrypt(t *testing.T, body []byte) string {
 	t.Helper()
 	salt, keyLength := body[:16], int(body[20])
@@ -423,7 +423,7 @@ func TestPush(t *testing.T) {
 	if header.Get("TTL") == "" || header.Get("Content-Encoding") != "aes128gcm" || header.Get("Traceparent") != "" {
 		t.Errorf("%v", header)
 	}
-	// The signature is by the key that browsers subscribed with, for this push service, and says whom to ask.
+	// The token is signed with the key that browsers subscribed with, is valid for this push service, and names a contact.
 	token, key, _ := strings.Cut(strings.TrimPrefix(header.Get("Authorization"), "vapid t="), ", k=")
 	if key != keys.Public {
 		t.Errorf("the key is %s", key)
@@ -470,7 +470,7 @@ func TestPushRefusals(t *testing.T) {
 	}
 }
 
-func TestPushFaultsThatPass(t *testing.T) {
+func TestRetryablePushFaults(t *testing.T) {
 	t.Parallel()
 	for _, answer := range []int{http.StatusTooManyRequests, http.StatusInternalServerError, http.StatusForbidden, http.StatusFound} {
 		service := newPushService(t, answer)
@@ -485,7 +485,7 @@ func TestPushFaultsThatPass(t *testing.T) {
 	service.header = http.Header{"Retry-After": {"99999999999999999"}}
 	push, _ := newPush(t, true)
 	if later, ok := errors.AsType[*message.Later](push.Send(t.Context(), service.address(), out)); !ok || later.After != time.Hour {
-		t.Error("a push service can make a message wait for ever")
+		t.Error("a push service can ask for an endless pause")
 	}
 	service.Close()
 	err := push.Send(t.Context(), service.address(), out)
@@ -494,7 +494,7 @@ func TestPushFaultsThatPass(t *testing.T) {
 	}
 }
 
-func TestPushDoesNotCallItsOwnNeighbours(t *testing.T) {
+func TestPushDoesNotCallPrivateAddresses(t *testing.T) {
 	t.Parallel()
 	service := newPushService(t, http.StatusCreated)
 	push, _ := newPush(t, false)
@@ -510,7 +510,7 @@ func TestPushDoesNotCallItsOwnNeighbours(t *testing.T) {
 		}
 	}
 	if len(service.got) != 0 {
-		t.Error("it was called")
+		t.Error("a private address was called")
 	}
 }
 

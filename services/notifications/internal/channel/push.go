@@ -34,30 +34,30 @@ type Push struct {
 	client   *http.Client
 
 	mu sync.Mutex
-	// closed has, for each push service that asked for a pause, when that is over.
-	closed map[string]time.Time
+	// pausedUntil is when the pause of a push service ends, by its host.
+	pausedUntil map[string]time.Time
 }
 
 const (
 	dialTimeout = 5 * time.Second
-	// timeToLive is how long a push service keeps a message for a browser that is away, in seconds.
+	// timeToLive is how long a push service keeps a message for a browser that is offline, in seconds.
 	timeToLive = 2 * 24 * 60 * 60
-	// maxAnswer is how much of a push service's answer is read, in bytes, so that the connection can be used again.
+	// maxAnswer is how many bytes of an answer are read, so that the connection can be reused.
 	maxAnswer = 64 << 10
 )
 
-// NewPush returns the channel. Subject is how a push service's operators reach this service's: a mailto: or https: URL. With
-// loopback it also calls this machine, which is for tests and laptops.
+// NewPush returns the push channel. Subject is a mailto: or https: URL at which the operators of a push service can reach ours. With
+// loopback it also calls endpoints on this machine, for tests and laptops.
 func NewPush(keys *vapid.Ring, subject string, loopback bool) *Push {
 	dialer := net.Dialer{Timeout: dialTimeout, Control: func(_, address string, _ syscall.RawConn) error {
 		return checkAddress(address, loopback)
 	}}
 	return &Push{
-		keys: keys, loopback: loopback, closed: map[string]time.Time{},
+		keys: keys, loopback: loopback, pausedUntil: map[string]time.Time{},
 		// webpush-go adds the scheme itself.
 		subject: strings.TrimPrefix(subject, "mailto:"),
 		client: &http.Client{
-			// No proxy: it would choose whom to call, and the check of the address would see the proxy's.
+			// No proxy: checkAddress would check the address of the proxy instead of the push service.
 			Transport: &http.Transport{
 				DialContext: dialer.DialContext, ForceAttemptHTTP2: true, TLSHandshakeTimeout: dialTimeout,
 				MaxIdleConnsPerHost: 8, IdleConnTimeout: time.Minute, MaxResponseHeaderBytes: maxAnswer,
@@ -67,16 +67,16 @@ func NewPush(keys *vapid.Ring, subject string, loopback bool) *Push {
 	}
 }
 
-// Parallel is how many push services are called at a time.
+// Parallel is the number of concurrent calls.
 func (*Push) Parallel() int { return 8 }
 
-// Close ends idle connections.
+// Close closes idle connections.
 func (c *Push) Close() { c.client.CloseIdleConnections() }
 
 var errNotPublic = errors.New("the push service's address is not a public one")
 
-// notPublic are the ranges, beside those that netip knows, which do not belong to the internet, or which lead to IPv4
-// addresses that may not.
+// notPublic lists address ranges that are not public, or that lead to IPv4 addresses that may not be public, in addition to those
+// that netip knows.
 var notPublic = []netip.Prefix{
 	netip.MustParsePrefix("0.0.0.0/8"), netip.MustParsePrefix("100.64.0.0/10"), netip.MustParsePrefix("192.0.0.0/24"),
 	netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("198.18.0.0/15"), netip.MustParsePrefix("198.51.100.0/24"),
@@ -85,8 +85,8 @@ var notPublic = []netip.Prefix{
 	netip.MustParsePrefix("2001::/32"), netip.MustParsePrefix("2001:db8::/32"), netip.MustParsePrefix("2002::/16"),
 }
 
-// checkAddress refuses to connect to what is no machine on the internet: a customer's contact names the endpoint, and must
-// not make this service call its own neighbours. It sees the address after the name was resolved, so no name gets around it.
+// checkAddress refuses connections to addresses that are not public: a customer's contact names the endpoint and must not make this
+// service call machines of its own network. It checks the address after the name was resolved, so no name can avoid it.
 func checkAddress(address string, loopback bool) error {
 	parsed, err := netip.ParseAddrPort(address)
 	if err != nil {
@@ -102,7 +102,7 @@ func checkAddress(address string, loopback bool) error {
 	return nil
 }
 
-// pushed is what the browser's service worker is given.
+// pushed is the payload for the browser's service worker.
 type pushed struct {
 	NotificationID string `json:"notification_id"`
 	OrderID        string `json:"order_id,omitempty"`
@@ -110,14 +110,14 @@ type pushed struct {
 	Body           string `json:"body"`
 }
 
-// topic follows from the message's id, so that a push service keeps one copy of a message sent twice. RFC 8030 allows 32
-// characters of base64url.
+// topic derives the topic from the id of the message, so that a push service keeps one copy of a message that is sent twice. RFC 8030
+// allows 32 characters of base64url.
 func topic(id string) string {
 	sum := sha256.Sum256([]byte(id))
 	return base64.RawURLEncoding.EncodeToString(sum[:24])
 }
 
-// Send returns when the push service took the message. A subscription that it does not know any more is a Refusal.
+// Send returns nil when the push service has accepted the message. A subscription that it no longer knows is a Refusal.
 func (c *Push) Send(ctx context.Context, to contracts.Contact, m message.Outgoing) error {
 	if to.Push == nil || !contact.EndpointAllowed(to.Push.Endpoint, c.loopback) {
 		return notAllowed()
@@ -125,7 +125,7 @@ func (c *Push) Send(ctx context.Context, to contracts.Contact, m message.Outgoin
 	if !contact.ValidKeys(*to.Push) {
 		return &message.Refusal{Code: message.CodeInvalidAddress, Text: "The known push subscription cannot be used: its keys are not those of a browser."}
 	}
-	if left := c.closedFor(host(to.Push.Endpoint)); left > 0 {
+	if left := c.pauseOf(host(to.Push.Endpoint)); left > 0 {
 		return &message.Later{Text: "The push service asked for a pause.", After: left, Untried: true}
 	}
 	keys, err := c.keys.Keys(ctx)
@@ -154,16 +154,16 @@ func (c *Push) Send(ctx context.Context, to contracts.Contact, m message.Outgoin
 	}
 	_, readErr := io.Copy(io.Discard, io.LimitReader(resp.Body, maxAnswer))
 	closeErr := resp.Body.Close()
-	_, _ = readErr, closeErr // the status has come, and nothing else of the answer counts
-	err = verdict(resp)
-	about := resp.StatusCode == http.StatusTooManyRequests || resp.StatusCode == http.StatusServiceUnavailable
-	if later, ok := errors.AsType[*message.Later](err); ok && about && later.After > 0 {
-		c.close(host(to.Push.Endpoint), time.Now().Add(later.After))
+	_, _ = readErr, closeErr // only the status of the answer counts
+	err = pushResult(resp)
+	overloaded := resp.StatusCode == http.StatusTooManyRequests || resp.StatusCode == http.StatusServiceUnavailable
+	if later, ok := errors.AsType[*message.Later](err); ok && overloaded && later.After > 0 {
+		c.pause(host(to.Push.Endpoint), time.Now().Add(later.After))
 	}
 	return err
 }
 
-// A push service that named a time is not called before it, for none of its browsers. The others are.
+// A push service that asked for a pause is not called for any of its browsers until the pause is over.
 
 func host(endpoint string) string {
 	u, err := url.Parse(endpoint)
@@ -173,45 +173,45 @@ func host(endpoint string) string {
 	return u.Host
 }
 
-// maxClosed bounds how many push services are remembered.
-const maxClosed = 1000
+// maxPaused limits the number of remembered pauses.
+const maxPaused = 1000
 
-func (c *Push) close(service string, until time.Time) {
+func (c *Push) pause(service string, until time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if len(c.closed) >= maxClosed {
-		clear(c.closed)
+	if len(c.pausedUntil) >= maxPaused {
+		clear(c.pausedUntil)
 	}
-	c.closed[service] = until
+	c.pausedUntil[service] = until
 }
 
-// closedFor is how long the push service is not to be called.
-func (c *Push) closedFor(service string) time.Duration {
+// pauseOf returns the rest of the pause of the push service.
+func (c *Push) pauseOf(service string) time.Duration {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	left := time.Until(c.closed[service])
+	left := time.Until(c.pausedUntil[service])
 	if left <= 0 {
-		delete(c.closed, service)
+		delete(c.pausedUntil, service)
 	}
 	return left
 }
 
 func notAllowed() error {
-	return &message.Refusal{Code: message.CodeEndpointNotAllowed, Text: "The push endpoint is none that may be called."}
+	return &message.Refusal{Code: message.CodeEndpointNotAllowed, Text: "The push endpoint is not allowed."}
 }
 
-func verdict(resp *http.Response) error {
+func pushResult(resp *http.Response) error {
 	switch {
 	case resp.StatusCode >= 200 && resp.StatusCode < 300:
 		return nil
 	case resp.StatusCode == http.StatusNotFound, resp.StatusCode == http.StatusGone:
-		return &message.Refusal{Code: message.CodeSubscriptionGone, Text: "The push service does not know the subscription any more."}
+		return &message.Refusal{Code: message.CodeSubscriptionGone, Text: "The push service no longer knows the subscription."}
 	case resp.StatusCode == http.StatusRequestEntityTooLarge:
-		return &message.Refusal{Code: message.CodeTooLarge, Text: "The push service takes no message of this size."}
+		return &message.Refusal{Code: message.CodeTooLarge, Text: "The message is too large for the push service."}
 	default:
 		return &message.Later{
 			Text:  fmt.Sprintf("The push service answered %d.", resp.StatusCode),
-			After: wait(resp.StatusCode, resp.Header.Get("Retry-After"), resp.Header.Get("Date"), time.Now()),
+			After: retryAfter(resp.StatusCode, resp.Header.Get("Retry-After"), resp.Header.Get("Date"), time.Now()),
 		}
 	}
 }

@@ -1,5 +1,5 @@
-// Package contact holds the rules of how a customer can be reached: what an address looks like, which of two contacts is
-// the newer, and which channels a customer wants. It does no I/O.
+// Package contact holds the rules of contacts: which addresses are valid, which of two contacts is newer, and which channels a
+// customer wants. It does no I/O.
 package contact
 
 import (
@@ -19,35 +19,36 @@ import (
 	"waybill/services/notifications/internal/message"
 )
 
-// Contact is what is known of a customer. The zero value is that of a customer nobody told of.
+// Contact holds the addresses and preferences of a customer. The zero value is the contact of an unknown customer.
 type Contact struct {
 	contracts.Contact
 
-	// At is when the customer could be reached this way; an older contact changes nothing.
+	// At is the time of the contact. An older event does not change it.
 	At time.Time `json:"at"`
-	// Removed says that the contact was deleted. It stays as a mark, so that an older event does not bring it back.
+	// Removed says that the contact was deleted. The mark stays, so that an older event does not restore the contact.
 	Removed bool `json:"removed,omitempty"`
 
-	// Waiting says where messages may be that wait for an address of this customer. What is known of the customer changes
-	// together with it, in one document, so that no message can miss an address.
+	// Waiting lists the places of messages that may wait for an address of this customer. It is part of the same document, so
+	// that no message can miss a new address.
 	Waiting []Waiting `json:"waiting,omitempty"`
 }
 
-// Waiting is a place where messages may wait for an address, until a time at the latest. It stays in the list until then, also
-// when they wait no longer.
+// Waiting is a place where messages may wait for an address, until a time at the latest. It stays in the list until that time,
+// even if no message there waits any more.
 type Waiting struct {
 	Place string    `json:"place"`
 	Until time.Time `json:"until"`
 }
 
 const (
-	// maxWaiting bounds the list, and so the work that a new address causes: one place is one order.
+	// maxWaiting limits the list, and so the work that a new address causes. One place is one order.
 	maxWaiting = 200
-	// waitingGrace is how long a place stays in the list after its time, and by how much another message there may wait longer.
+	// waitingGrace is how long a place stays in the list after its time. Another message there may wait half of it longer without a
+	// new time in the list.
 	waitingGrace = time.Minute
 )
 
-// Await notes that a message waits at the place until then. Changed says whether that was news, ok is false when the list is
+// Await adds a place where a message waits until the given time. It reports whether the list changed; ok is false if the list is
 // full.
 func (c *Contact) Await(place string, until, now time.Time) (changed, ok bool) {
 	for i, w := range c.Waiting {
@@ -67,22 +68,22 @@ func (c *Contact) Await(place string, until, now time.Time) (changed, ok bool) {
 	return true, true
 }
 
-// Lacks reports whether the channel lacks nothing but an address, which may come. A contact that was deleted is not waited for:
-// its customer asked to be forgotten.
+// Lacks reports whether only an address is missing for the channel, so that a message can wait for one. For a deleted contact it is
+// false: the customer asked to be forgotten.
 func (c *Contact) Lacks(channel string) bool {
 	refusal := c.Refusal(channel)
 	return refusal != nil && refusal.Code == message.CodeNoAddress && !c.Removed
 }
 
-// Known reports whether there is a contact.
+// Known reports whether the customer has a contact.
 func (c *Contact) Known() bool { return !c.At.IsZero() && !c.Removed }
 
-// clockSlack is by how much the clocks of two replicas may differ so that their times can be compared.
+// clockSlack is the largest difference between the clocks of two replicas at which their times can be compared.
 const clockSlack = time.Minute
 
-// Learn takes what an event said at that time, unless something newer is known, and reports whether it did. A time to come
-// counts as now: else nothing true could follow. When what is known is from a time to come, a replica wrote it whose clock is
-// ahead, or was: then the event that comes last counts.
+// Learn sets the contact to what an event said at the given time, unless a newer one is known. It reports a change. A time in the
+// future counts as now, otherwise no later event could change the contact. A known contact from the future was written by a
+// replica whose clock was ahead; in that case the last event counts.
 func (c *Contact) Learn(said contracts.Contact, at, now time.Time) bool {
 	if at.After(now) {
 		at = now
@@ -94,17 +95,17 @@ func (c *Contact) Learn(said contracts.Contact, at, now time.Time) bool {
 	return true
 }
 
-// Set makes said the contact from now on, whatever was known.
+// Set replaces the contact.
 func (c *Contact) Set(said contracts.Contact, now time.Time) {
 	*c = Contact{Contact: said, At: c.later(now), Waiting: c.Waiting}
 }
 
-// Remove forgets every address.
+// Remove deletes the contact.
 func (c *Contact) Remove(now time.Time) {
 	*c = Contact{At: c.later(now), Removed: true, Waiting: c.Waiting}
 }
 
-// later is now, unless a clock elsewhere is ahead of this one.
+// later returns now, or the time of the contact if that is later because of the clock of another replica.
 func (c *Contact) later(now time.Time) time.Time {
 	if now.Before(c.At) {
 		return c.At
@@ -112,7 +113,7 @@ func (c *Contact) later(now time.Time) time.Time {
 	return now
 }
 
-// ForgetPush drops the push subscription if it is still the one with that endpoint, and reports whether it did.
+// ForgetPush removes the push subscription if it still has that endpoint. It reports a change.
 func (c *Contact) ForgetPush(endpoint string) bool {
 	if c.Push == nil || c.Push.Endpoint != endpoint {
 		return false
@@ -121,7 +122,7 @@ func (c *Contact) ForgetPush(endpoint string) bool {
 	return true
 }
 
-// Refusal says why the channel cannot be used for the customer, or nil when it can.
+// Refusal returns why the channel cannot be used for the customer, or nil if it can.
 func (c *Contact) Refusal(channel string) *message.Refusal {
 	if !c.Known() {
 		return &message.Refusal{Code: message.CodeNoAddress, Text: "No contact of the customer is known."}
@@ -150,11 +151,11 @@ func (c *Contact) Refusal(channel string) *message.Refusal {
 	}
 }
 
-// Fault is one faulty field: its JSON path within the contact, and what was expected there. It does not repeat the value,
-// which is a customer's.
+// Fault is an invalid field: its JSON path in the contact, and the expectation. It does not repeat the value, which is personal
+// data.
 type Fault struct{ Path, Expectation string }
 
-// Faults is everything wrong with a contact.
+// Faults lists all faults of a contact.
 type Faults []Fault
 
 func (f Faults) Error() string {
@@ -162,19 +163,19 @@ func (f Faults) Error() string {
 	for i, fault := range f {
 		all[i] = fault.Path + " " + fault.Expectation
 	}
-	return "the contact is faulty: " + strings.Join(all, "; ")
+	return "the contact is invalid: " + strings.Join(all, "; ")
 }
 
 const (
 	maxName     = 200
 	maxEndpoint = 2000
-	// authLength is the length, in bytes, of a subscription's authentication secret (RFC 8291, section 3.2).
+	// authLength is the length of a subscription's authentication secret in bytes (RFC 8291, section 3.2).
 	authLength = 16
 )
 
 var phoneForm = regexp.MustCompile(`^\+[1-9][0-9]{6,14}$`)
 
-// Check returns everything wrong with the contact. Push endpoints are https; with loopback also http on this machine.
+// Check returns all faults of the contact. Push endpoints must be https. With loopback, http on this machine is allowed, too.
 func Check(c contracts.Contact, loopback bool) Faults {
 	var faults Faults
 	add := func(path, expectation string) { faults = append(faults, Fault{path, expectation}) }
@@ -203,13 +204,13 @@ func Check(c contracts.Contact, loopback bool) Faults {
 	return faults
 }
 
-// breaksLine reports whether the character ends a line, or is not a character of a text at all.
+// breaksLine reports whether r ends a line or is a control character.
 func breaksLine(r rune) bool { return unicode.IsControl(r) || unicode.In(r, unicode.Zl, unicode.Zp) }
 
-// ValidPhone reports whether s is a number in E.164 form.
+// ValidPhone reports whether s is a phone number in E.164 form.
 func ValidPhone(s string) bool { return phoneForm.MatchString(s) }
 
-// ValidKeys reports whether a message can be encrypted for the subscription.
+// ValidKeys reports whether messages can be encrypted for the subscription.
 func ValidKeys(p contracts.PushAddress) bool { return validKey(p.P256DH) && validAuth(p.Auth) }
 
 func validKey(s string) bool {
@@ -222,15 +223,14 @@ func validAuth(s string) bool {
 	return err == nil && len(secret) == authLength
 }
 
-// EndpointAllowed reports whether a push service may be called there as far as the address itself tells: which machine a
-// name stands for is checked when it is called.
+// EndpointAllowed reports whether the URL is allowed as a push endpoint. It does not resolve the host name: the channel checks the IP
+// address when it connects.
 func EndpointAllowed(endpoint string, loopback bool) bool {
 	u, err := url.Parse(endpoint)
 	if err != nil || u.Hostname() == "" || u.User != nil || u.Fragment != "" || u.Opaque != "" || len(endpoint) > maxEndpoint {
 		return false
 	}
-	// A browser gives the ASCII form of a host. Of another form the name that is signed (RFC 8292) and the name that is called
-	// would differ.
+	// Browsers use the ASCII form of a host. With another form, the signed name (RFC 8292) and the called name would differ.
 	if strings.ContainsFunc(endpoint, func(r rune) bool { return r <= ' ' || r >= unicode.MaxASCII }) || !validPort(u.Port()) {
 		return false
 	}
@@ -247,7 +247,7 @@ func isLoopback(host string) bool {
 	return host == "localhost" || err == nil && ip.IsLoopback()
 }
 
-// decodeKey reads base64url with or without padding.
+// decodeKey decodes base64url with or without padding.
 func decodeKey(s string) ([]byte, error) {
 	return base64.RawURLEncoding.Strict().DecodeString(strings.TrimRight(s, "="))
 }

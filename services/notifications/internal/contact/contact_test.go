@@ -26,13 +26,13 @@ func whole() contracts.Contact {
 func TestCheckNamesEveryFault(t *testing.T) {
 	t.Parallel()
 	if faults := contact.Check(whole(), false); len(faults) != 0 {
-		t.Errorf("a good contact: %v", faults)
+		t.Errorf("a valid contact: %v", faults)
 	}
 	if faults := contact.Check(contracts.Contact{}, false); len(faults) != 0 {
 		t.Errorf("an empty contact: %v", faults)
 	}
 	bad := contracts.Contact{
-		Name: "a\nb", Email: "nobody", Phone: "0206", Push: &contracts.PushAddress{Endpoint: "ftp://push.example.com", P256DH: "AAAA", Auth: "***"},
+		Name: "a\nb", Email: "not-an-address", Phone: "0206", Push: &contracts.PushAddress{Endpoint: "ftp://push.example.com", P256DH: "AAAA", Auth: "***"},
 	}
 	faults := contact.Check(bad, true)
 	paths := make([]string, 0, len(faults))
@@ -42,8 +42,8 @@ func TestCheckNamesEveryFault(t *testing.T) {
 	if want := []string{"name", "email", "phone", "push.endpoint", "push.p256dh", "push.auth"}; !slices.Equal(paths, want) {
 		t.Errorf("got %v, want %v", paths, want)
 	}
-	if text := faults.Error(); strings.Contains(text, "nobody") || strings.Contains(text, "0206") {
-		t.Errorf("the error repeats a customer's data: %s", text)
+	if text := faults.Error(); strings.Contains(text, "not-an-address") || strings.Contains(text, "0206") {
+		t.Errorf("the error repeats personal data: %s", text)
 	}
 }
 
@@ -94,7 +94,7 @@ func TestEndpoint(t *testing.T) {
 	}
 }
 
-// A replica whose clock was hours ahead wrote the contact: what is said after that is not ignored until the time has come.
+// A replica whose clock is hours ahead wrote the contact: later events still change it.
 func TestAContactFromTheFuture(t *testing.T) {
 	t.Parallel()
 	first, second := contracts.Contact{Email: "first@example.com"}, contracts.Contact{Email: "second@example.com"}
@@ -103,14 +103,14 @@ func TestAContactFromTheFuture(t *testing.T) {
 	if !c.Learn(second, at, at.Add(time.Second)) || c.Email != second.Email || !c.At.Equal(at) {
 		t.Errorf("%+v", c)
 	}
-	// Seconds are no such difference.
+	// A difference of seconds is within the slack.
 	c.Set(first, at.Add(10*time.Second))
 	if c.Learn(second, at.Add(time.Second), at.Add(2*time.Second)) {
 		t.Error("an older event changed the contact")
 	}
 }
 
-func TestTheNewerContactStands(t *testing.T) {
+func TestAnOlderEventDoesNotChangeAContact(t *testing.T) {
 	t.Parallel()
 	now := at.Add(time.Hour)
 	var c contact.Contact
@@ -118,19 +118,19 @@ func TestTheNewerContactStands(t *testing.T) {
 	if !c.Learn(second, at.Add(time.Minute), now) || c.Learn(first, at, now) || c.Learn(second, at.Add(time.Minute), now) || c.Email != second.Email {
 		t.Errorf("%+v", c)
 	}
-	// What the API says stands against every older event, and against one from the future only until that has come.
+	// A contact set by the API is kept: older events do not change it, and an event from the future counts as now.
 	c.Set(first, now)
 	if c.Learn(second, at.Add(2*time.Minute), now) || c.Learn(second, now.Add(time.Hour), now) || c.Email != first.Email {
 		t.Errorf("%+v", c)
 	}
 	if !c.Learn(second, now.Add(time.Second), now.Add(time.Minute)) {
-		t.Error("a newer event changes nothing")
+		t.Error("a newer event did not change the contact")
 	}
 	c.Remove(now.Add(2 * time.Minute))
 	if c.Known() || c.Email != "" || c.Learn(second, now.Add(time.Second), now.Add(time.Hour)) {
-		t.Errorf("an old event brought the contact back: %+v", c)
+		t.Errorf("an old event restored the contact: %+v", c)
 	}
-	// A clock elsewhere was ahead: the API wins all the same.
+	// The API replaces a contact even if the clock of another replica was ahead.
 	c.Set(first, at)
 	if !c.Known() || c.Email != first.Email || c.At.Before(now) {
 		t.Errorf("%+v", c)
@@ -141,7 +141,7 @@ func TestForgetPush(t *testing.T) {
 	t.Parallel()
 	c := contact.Contact{Contact: whole(), At: at}
 	if c.ForgetPush("https://push.example.com/older") || c.Push == nil {
-		t.Error("a newer subscription was forgotten")
+		t.Error("another subscription was removed")
 	}
 	if !c.ForgetPush(c.Push.Endpoint) || c.Push != nil || c.ForgetPush("") {
 		t.Errorf("%+v", c)
@@ -162,7 +162,7 @@ func TestRefusal(t *testing.T) {
 			t.Errorf("%s without an address: %v", channel, r)
 		}
 		if r := new(contact.Contact).Refusal(channel); r == nil || r.Code != message.CodeNoAddress {
-			t.Errorf("%s of nobody: %v", channel, r)
+			t.Errorf("%s of an unknown customer: %v", channel, r)
 		}
 		r := onlyEmail.Refusal(channel)
 		if off := r != nil && r.Code == message.CodeOptedOut; off != (channel != contracts.ChannelEmail) {

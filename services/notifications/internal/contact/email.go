@@ -10,15 +10,15 @@ import (
 )
 
 const (
-	// Limits of RFC 5321, sections 4.5.3.1.1 and 4.5.3.1.3, and of RFC 1035, in bytes. An address in angle brackets has at
-	// most 256.
+	// Limits in bytes, from RFC 5321, sections 4.5.3.1.1 and 4.5.3.1.3, and RFC 1035. With angle brackets an address has at most
+	// 256 bytes.
 	maxEmail  = 254
 	maxLocal  = 64
 	maxDomain = 253
 	maxLabel  = 63
 )
 
-// What is wrong with an email address. The texts do not repeat the address, which is a customer's.
+// Faults of an email address. The texts do not repeat the address, which is personal data.
 var (
 	errEmailForm = errors.New("must be an email address, such as name@example.com")
 	// Dapr's SMTP binding cannot send to such an address: it has no SMTPUTF8 (docs/adr/0024).
@@ -30,10 +30,10 @@ var (
 	errEmailDomainNumber = errors.New("must have after the @ a domain name, such as example.com; IP addresses are not accepted")
 )
 
-// MailAddress returns the form in which mail servers accept the address: the domain in its ASCII form (A-labels, RFC 5891),
-// everything else as it is. An error says what the rule is, and does not repeat the address.
+// MailAddress returns the address in the form that mail servers accept: with the domain in its ASCII form (A-labels, RFC 5891).
+// An error names the rule and does not repeat the address.
 //
-// The result is one dot-atom address of RFC 5321: it can neither end a header nor be read as two addresses.
+// The result is one dot-atom address of RFC 5321. It cannot break a mail header, and cannot be read as two addresses.
 func MailAddress(s string) (string, error) {
 	at := strings.LastIndexByte(s, '@')
 	if at < 0 || !utf8.ValidString(s) {
@@ -53,7 +53,7 @@ func MailAddress(s string) (string, error) {
 	return local + "@" + ascii, nil
 }
 
-// checkLocal accepts a dot-atom (RFC 5322, section 3.2.3) and no quoted string.
+// checkLocal accepts a dot-atom (RFC 5322, section 3.2.3) but no quoted string.
 func checkLocal(local string) error {
 	switch {
 	case local == "":
@@ -75,15 +75,15 @@ func isAtext(r rune) bool {
 	return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("!#$%&'*+-/=?^_`{|}~", r)
 }
 
-// asciiDomain returns the name as mail servers and the DNS know it.
+// asciiDomain returns the domain as mail servers and the DNS know it.
 func asciiDomain(domain string) (string, error) {
 	if strings.HasPrefix(domain, "[") {
 		return "", errEmailDomainNumber
 	}
 	ascii := domain
-	// A name in ASCII stays as it is, so that nothing which the DNS has is refused; only its A-labels are checked.
+	// A name in ASCII is not changed, so that no name of the DNS is refused. Only A-labels are checked.
 	if strings.ContainsFunc(domain, func(r rune) bool { return r > unicode.MaxASCII }) || strings.Contains(strings.ToLower(domain), "xn--") {
-		// A character that cannot be seen is a mistake, although the profile would drop some of them.
+		// Invisible characters are refused, although the IDNA profile would drop some of them.
 		if strings.ContainsFunc(domain, func(r rune) bool { return unicode.Is(unicode.Cf, r) && r != '\u200c' && r != '\u200d' }) {
 			return "", errEmailDomain
 		}

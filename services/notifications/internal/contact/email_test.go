@@ -28,7 +28,7 @@ func TestMailAddress(t *testing.T) {
 		"name@1and1.example":               "name@1and1.example",
 		local64 + "@example.com":           local64 + "@example.com",
 		local64 + "@" + domain + "example": local64 + "@" + domain + "example",
-		// An encoded word is a name like any other, if nobody decodes it.
+		// An encoded word is a valid name: mail servers do not decode it.
 		"=?utf-8?q?a?=@example.com": "=?utf-8?q?a?=@example.com",
 	} {
 		if got, err := contact.MailAddress(address); err != nil || got != want {
@@ -42,7 +42,7 @@ func TestMailAddressesThatAreRefused(t *testing.T) {
 	const form, domain, number, local = "must be an email address", "domain name", "IP addresses", "before the @ only"
 	label63 := strings.Repeat("a", 63)
 	for address, rule := range map[string]string{
-		"": form, "nobody": form, "@example.com": form, "Test Customer <name@example.com>": local, "name@example.com, b@example.com": local,
+		"": form, "not-an-address": form, "@example.com": form, "Test Customer <name@example.com>": local, "name@example.com, b@example.com": local,
 		"name@example.com;b@example.com": local, `"a b"@example.com`: local, `"name"@example.com`: local, "name(comment)@example.com": local,
 		"name@example.com(comment)": domain, ".name@example.com": local, "name.@example.com": local, "na..me@example.com": local,
 		"na me@example.com": local, "name@example.com\r\nBcc: b@example.com": local, "name@example.com\r\nBcc:": domain, "name\r\n@example.com": local, "na\x00me@example.com": local,
@@ -52,7 +52,7 @@ func TestMailAddressesThatAreRefused(t *testing.T) {
 		"name@exam\u202eple.com": domain, "name@ex\u200bample.com": domain, "name@b\u00fccher.example\u3002": domain, "name@\xffexample.com": form, "name@" + label63 + "a.example": domain,
 		"jürgen@example.com": "only ASCII characters before the @", "\u540d\u524d@\u4f8bえ.テスト": "only ASCII characters before the @", "na\u00a0me@example.com": "only ASCII",
 		strings.Repeat("a", 65) + "@example.com": "at most 64 bytes", strings.Repeat("a", 64) + "@" + strings.Repeat(label63+".", 2) + strings.Repeat("a", 62): "at most 254 bytes",
-		// In characters it is short enough; its A-labels are not.
+		// The address is short enough in characters, but not in bytes of its A-labels.
 		"name@" + strings.Repeat(strings.Repeat("ü", 40)+".", 6) + "example": domain,
 	} {
 		got, err := contact.MailAddress(address)
@@ -70,7 +70,7 @@ func TestMailAddressesThatAreRefused(t *testing.T) {
 	}
 }
 
-// Whatever is accepted is one line of ASCII, no longer than a server accepts, and stays itself.
+// Every accepted address becomes one line of ASCII that mail servers accept, and accepting it again does not change it.
 func TestMailAddressesAreSafeToSend(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
@@ -87,7 +87,7 @@ func TestMailAddressesAreSafeToSend(t *testing.T) {
 			t.Fatalf("%q is sent as %q", address, got)
 		}
 		if again, err := contact.MailAddress(got); err != nil || again != got {
-			t.Fatalf("%q is %q, and then %q, %v", address, got, again, err)
+			t.Fatalf("%q becomes %q and then %q, %v", address, got, again, err)
 		}
 	})
 }

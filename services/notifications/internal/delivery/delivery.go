@@ -611,7 +611,7 @@ func (c *Courier) record(ctx context.Context, m message.Message, by string, to c
 		c.Logger.WarnContext(ctx, "a channel did not take a notification", attrs, slog.Any("error", sendErr))
 		text, notBefore := "The channel could not be reached or did not take the message.", now
 		if errors.Is(sendErr, context.DeadlineExceeded) {
-			text = "The channel did not answer in time; whether it took the message is not known."
+			text = "The channel did not answer in time; it is not known whether it accepted the message."
 		}
 		if asked {
 			text, notBefore = later.Text, now.Add(later.After)

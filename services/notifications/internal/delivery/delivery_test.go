@@ -403,7 +403,7 @@ func TestGiveUpAndBlockNobody(t *testing.T) {
 			w.settled("ORD-1:order_shipped:sms", message.Delivered, 1)
 		})
 		m := w.settled(broken.ID, message.Failed, policy.Attempts)
-		if m.Code != message.CodeUnavailable || m.Error != "The channel did not answer in time; whether it took the message is not known." {
+		if m.Code != message.CodeUnavailable || m.Error != "The channel did not answer in time; it is not known whether it accepted the message." {
 			t.Errorf("%+v", m)
 		}
 		w.settled("ORD-1:order_shipped:push", message.Failed, policy.Attempts)

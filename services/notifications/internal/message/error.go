@@ -2,62 +2,62 @@ package message
 
 import "time"
 
-// Codes of the reasons for which a message is given up. They are API.
+// Codes of the reasons why a message is given up. They are part of the API.
 const (
-	// CodeNoAddress says that the recipient has no address for the channel, or is not known at all.
+	// CodeNoAddress: the recipient is unknown or has no address for the channel.
 	CodeNoAddress = "no_address"
-	// CodeInvalidAddress says that the address that is known for the channel breaks a rule, so no message can be sent there.
+	// CodeInvalidAddress: the known address for the channel breaks a rule, so nothing can be sent to it.
 	CodeInvalidAddress = "invalid_address"
-	// CodeOptedOut says that the customer does not want messages over the channel.
+	// CodeOptedOut: the customer does not want messages over the channel.
 	CodeOptedOut = "opted_out"
-	// CodeSubscriptionGone says that the push service does not know the browser any more.
+	// CodeSubscriptionGone: the push service no longer knows the subscription.
 	CodeSubscriptionGone = "subscription_gone"
-	// CodeEndpointNotAllowed says that the push endpoint is none that this service may call.
+	// CodeEndpointNotAllowed: this service must not call the push endpoint.
 	CodeEndpointNotAllowed = "endpoint_not_allowed"
-	// CodeTooLarge says that the channel takes no message of this size.
+	// CodeTooLarge: the message is too large for the channel.
 	CodeTooLarge = "too_large"
-	// CodeRejected says that the provider, or the recipient's mail server, refused the message for good.
+	// CodeRejected: the provider or the mail server rejected the message permanently.
 	CodeRejected = "rejected"
-	// CodeNoTemplate says that the message cannot be written.
+	// CodeNoTemplate: the message cannot be rendered.
 	CodeNoTemplate = "no_template"
-	// CodeUnavailable says that the channel failed at every attempt.
+	// CodeUnavailable: every attempt failed.
 	CodeUnavailable = "channel_unavailable"
-	// CodeOutcomeUnknown says that the last attempt never came to its end: the channel may have taken the message.
+	// CodeOutcomeUnknown: the last attempt did not record its result. The channel may have accepted the message.
 	CodeOutcomeUnknown = "outcome_unknown"
 )
 
-// Refusal is a reason for which no further attempt can succeed. Its text is a sentence without an address in it.
+// Refusal is the reason why no further attempt can succeed. Its text is a sentence without an address.
 type Refusal struct{ Code, Text string }
 
 func (r *Refusal) Error() string { return r.Code + ": " + r.Text }
 
-// Later is a fault that will pass, and for which the channel named a time before which nobody should try.
+// Later is a retryable fault. After is the minimum pause before the next attempt.
 type Later struct {
 	Text  string
 	After time.Duration
-	// Channel says that the time is meant for every message of the channel, and not for this one alone.
+	// Channel says that the pause holds for every message of the channel, not only for this one.
 	Channel bool
-	// Stalled says that the channel did not answer: another call would be one more that waits.
+	// Stalled says that the channel did not answer in time.
 	Stalled bool
-	// Untried says that nothing was called, so that there was no attempt.
+	// Untried says that nothing was called, so the attempt does not count.
 	Untried bool
 }
 
 func (l *Later) Error() string { return l.Text }
 
-// Kind says what sort of thing went wrong, so that an edge can answer accordingly.
+// Kind classifies an Error for the edges of the service.
 type Kind int
 
 const (
-	// Invalid says that what was asked for can never be a message.
+	// Invalid: the request can never become a message.
 	Invalid Kind = iota + 1
-	// NotFound says that there is no such message.
+	// NotFound: there is no such message.
 	NotFound
-	// Conflict says that the message is in no state for what was asked.
+	// Conflict: the state of the message does not allow the request.
 	Conflict
 )
 
-// Error is what this package refuses with. Its code is stable, its text safe to show.
+// Error is the error of this package. Its code is stable and its text is safe to show.
 type Error struct {
 	Kind Kind
 	Code string
@@ -66,12 +66,12 @@ type Error struct {
 
 func (e *Error) Error() string { return e.Text }
 
-// ErrNotFound is the refusal for a message that does not exist.
+// ErrNotFound is the error for a message that does not exist.
 func ErrNotFound() error {
-	return &Error{Kind: NotFound, Code: "notification_not_found", Text: "There is no notification of that id."}
+	return &Error{Kind: NotFound, Code: "notification_not_found", Text: "There is no notification with this id."}
 }
 
-// ErrPending is the refusal to send a message again that has not come to its outcome.
+// ErrPending refuses to resend a message that has no outcome yet.
 func ErrPending(s State) error {
-	return &Error{Kind: Conflict, Code: "notification_pending", Text: "The notification was not given up: its state is " + string(s) + "."}
+	return &Error{Kind: Conflict, Code: "notification_pending", Text: "The notification has no outcome yet: its state is " + string(s) + "."}
 }

@@ -1,5 +1,5 @@
-// Package message holds the rules of one message over one channel: what it tells, when it may be tried, and how it comes to
-// its one outcome. It does no I/O and knows neither addresses nor channels' ways.
+// Package message holds the rules of one message over one channel: its content, when an attempt may begin, and how it
+// reaches its one outcome. It does no I/O and knows neither addresses nor how channels work.
 package message
 
 import (
@@ -11,19 +11,19 @@ import (
 	"waybill/contracts"
 )
 
-// State is where a message stands.
+// State is the state of a message.
 type State string
 
 const (
-	// Pending says that the message waits for its next attempt.
+	// Pending messages wait for their next attempt.
 	Pending State = "pending"
-	// Sending says that somebody hands the message to its channel, or died doing so.
+	// Sending messages are claimed by a process that calls the channel, or that ended during the call.
 	Sending State = "sending"
-	// Waiting says that the customer has no address for the channel, and that the message is sent once there is one.
+	// Waiting messages have no address: the customer has none for the channel. They are sent when there is one.
 	Waiting State = "waiting_for_address"
-	// Delivered says that the channel took the message.
+	// Delivered messages were accepted by their channel.
 	Delivered State = "delivered"
-	// Failed says that the message was given up.
+	// Failed messages were given up.
 	Failed State = "failed"
 )
 
@@ -35,45 +35,45 @@ type Message struct {
 	Channel    string `json:"channel"`
 	Template   string `json:"template"`
 	Facts      Facts  `json:"facts"`
-	// RequestedAt is when whoever asked for the message did.
+	// RequestedAt is the time of the request, by the clock of the requester.
 	RequestedAt time.Time `json:"requested_at"`
-	// TraceParent is the W3C trace context of the request, so that sending belongs to its trace.
+	// TraceParent is the W3C trace context of the request. The attempts belong to its trace.
 	TraceParent string `json:"trace_parent,omitempty"`
 
 	State State `json:"state"`
-	// Attempts counts the calls of the channel, one that is under way included.
+	// Attempts counts the calls of the channel, including one in progress.
 	Attempts      int       `json:"attempts"`
 	LastAttemptAt time.Time `json:"last_attempt_at,omitzero"`
 	NextAttemptAt time.Time `json:"next_attempt_at,omitzero"`
-	// LastError is a sentence about the latest attempt that did not succeed.
+	// LastError is a sentence about the last attempt that failed.
 	LastError string `json:"last_error,omitempty"`
-	// ClaimedBy names the attempt under way, unlike any other one; until ClaimedUntil nobody else may begin one.
+	// ClaimedBy is the unique name of the attempt in progress. Until ClaimedUntil no other attempt may begin.
 	ClaimedBy    string    `json:"claimed_by,omitempty"`
 	ClaimedUntil time.Time `json:"claimed_until,omitzero"`
 
-	// FinishedAt is when the message came to its outcome; Code and Error say why when that is Failed.
+	// FinishedAt is the time of the outcome. Code and Error say why a message is Failed.
 	FinishedAt time.Time `json:"finished_at,omitzero"`
 	Code       string    `json:"code,omitempty"`
 	Error      string    `json:"error,omitempty"`
 
-	// WaitsUntil is when a message that waits for an address is given up. It stays when the message is released, so that it
-	// does not wait longer the second time.
+	// WaitsUntil is when a message that waits for an address is given up. It stays when the wait ends, so that a second wait
+	// ends at the same time.
 	WaitsUntil time.Time `json:"waits_until,omitzero"`
-	// Round counts how often the message began again: after it waited, and with every resend. Earlier entries of the backlog say
-	// nothing about it.
+	// Round counts how often the message started again: after each wait and with each resend. Each round has its own pending
+	// entry.
 	Round int `json:"round,omitempty"`
-	// EarlierAttempts is how many of the Attempts were made before the last resend.
+	// EarlierAttempts is the number of Attempts before the last resend.
 	EarlierAttempts int `json:"earlier_attempts,omitempty"`
-	// Resends are the operators' orders to send the message again, oldest first.
+	// Resends are the operators' requests to send the message again, oldest first.
 	Resends []Resend `json:"resends,omitempty"`
 }
 
-// Resend is an operator's order to send a message again.
+// Resend is an operator's request to send a message again.
 type Resend struct {
 	Actor  string    `json:"actor"`
 	Reason string    `json:"reason"`
 	At     time.Time `json:"at"`
-	// Earlier is the outcome that the message had.
+	// Earlier is the outcome that the message had before.
 	Earlier Earlier `json:"earlier"`
 }
 
@@ -85,10 +85,10 @@ type Earlier struct {
 	Error string    `json:"error,omitempty"`
 }
 
-// MaxResends is how often a message can be sent again.
+// MaxResends limits how often a message can be sent again.
 const MaxResends = 20
 
-// Facts are what a template may tell.
+// Facts are the values that templates can show.
 type Facts struct {
 	TotalAmount       contracts.Amount `json:"total_amount,omitempty"`
 	Currency          string           `json:"currency,omitempty"`
@@ -104,13 +104,13 @@ type Facts struct {
 	Warehouse         string           `json:"warehouse,omitempty"`
 }
 
-// Policy is how often a message is tried, and how long the pauses between are: First, doubled each time, at most Last.
+// Policy limits the attempts of a message. The pause after the first attempt is First; it doubles with each attempt up to Last.
 type Policy struct {
 	Attempts    int
 	First, Last time.Duration
 }
 
-// Pause is how long to wait after the attempt of that number.
+// Pause is the pause after the attempt with this number, counted from 1.
 func (p Policy) Pause(attempt int) time.Duration {
 	pause := p.First
 	for ; attempt > 1 && pause < p.Last; attempt-- {
@@ -119,13 +119,14 @@ func (p Policy) Pause(attempt int) time.Duration {
 	return min(pause, p.Last)
 }
 
-// ToOperators reports whether the message is for the operators and no customer.
+// ToOperators reports whether the message is for the operators and not for a customer.
 func (m *Message) ToOperators() bool { return m.CustomerID == "" }
 
 // Final reports whether the message has its outcome.
 func (m *Message) Final() bool { return m.State == Delivered || m.State == Failed }
 
-// Due is when the next attempt may begin, or, of a message that waits for an address, until when it does, or, of a message that has its outcome, when it came to it.
+// Due is when the state of the message may change next: when the next attempt may begin, or when the wait for an address ends. For
+// a message with an outcome it is the time of the outcome.
 func (m *Message) Due() time.Time {
 	switch m.State {
 	case Pending:
@@ -139,13 +140,13 @@ func (m *Message) Due() time.Time {
 	}
 }
 
-// Ready reports whether an attempt may begin: the message has no outcome and an address, its pause is over and nobody is
-// sending it. Now is the time on the clock that wrote Due.
+// Ready reports whether an attempt may begin: the message has no outcome and does not wait for an address, and its pause or the
+// claim of another attempt is over. Now is the time on the clock that wrote Due.
 func (m *Message) Ready(now time.Time) bool {
 	return (m.State == Pending || m.State == Sending) && !now.Before(m.Due())
 }
 
-// Pause is how long the pause before the next attempt was when it was planned, by the clock that planned it; zero without one.
+// Pause is the length of the planned pause before the next attempt, by the clock that planned it. It is zero without one.
 func (m *Message) Pause() time.Duration {
 	if m.NextAttemptAt.IsZero() || m.LastAttemptAt.IsZero() {
 		return 0
@@ -153,14 +154,14 @@ func (m *Message) Pause() time.Duration {
 	return max(0, m.NextAttemptAt.Sub(m.LastAttemptAt))
 }
 
-// SameContent reports whether both messages tell the same to the same recipient over the same channel.
+// SameContent reports whether both messages have the same content, recipient and channel.
 func (m *Message) SameContent(other *Message) bool {
 	a, b := m.Facts, other.Facts
 	return m.ID == other.ID && m.OrderID == other.OrderID && m.CustomerID == other.CustomerID && m.Channel == other.Channel &&
 		m.Template == other.Template && slices.Equal(a.NotUndone, b.NotUndone) && a.comparable() == b.comparable()
 }
 
-// comparable is the facts without their slice, and with their times in one zone.
+// comparable returns the facts as a value for ==: without the slice, and with all times in UTC.
 func (f Facts) comparable() any {
 	type plain struct {
 		amount                                                        contracts.Amount
@@ -174,15 +175,15 @@ func (f Facts) comparable() any {
 	}
 }
 
-// tried is how many attempts count: those since the last resend.
+// tried is the number of attempts since the last resend.
 func (m *Message) tried() int { return m.Attempts - m.EarlierAttempts }
 
-// Begin starts an attempt, named by, when the message is Ready. Of an earlier attempt without an end the outcome is not
-// known: it is tried again, and given up when it was the last. Begin reports whether the message may be sent.
+// Begin claims a Ready message for the attempt with the name by. If an earlier attempt did not record its result, that result is
+// unknown: the message is tried again, or given up after the last attempt. Begin reports whether the message may be sent.
 func (m *Message) Begin(by string, now, until time.Time, p Policy) bool {
 	unknown := m.State == Sending
 	if unknown {
-		m.LastError = "An attempt did not come to its end; whether the channel took the message is not known."
+		m.LastError = "An attempt did not end; it is not known whether the channel accepted the message."
 	}
 	if m.tried() >= p.Attempts {
 		code := CodeUnavailable
@@ -198,7 +199,7 @@ func (m *Message) Begin(by string, now, until time.Time, p Policy) bool {
 	return true
 }
 
-// Renew prolongs the attempt of that name, and reports whether it is the one under way.
+// Renew extends the claim of the attempt with the name by. It reports whether that attempt is in progress.
 func (m *Message) Renew(by string, until time.Time) bool {
 	if m.State != Sending || m.ClaimedBy != by {
 		return false
@@ -207,7 +208,7 @@ func (m *Message) Renew(by string, until time.Time) bool {
 	return true
 }
 
-// Accept records that the channel took the message. It reports whether that changed anything: the first outcome stands.
+// Accept records that the channel accepted the message. It reports a change: the first outcome of a message is final.
 func (m *Message) Accept(now time.Time) bool {
 	if m.Final() {
 		return false
@@ -217,7 +218,7 @@ func (m *Message) Accept(now time.Time) bool {
 	return true
 }
 
-// Refuse gives the message up, and reports whether that changed anything: the first outcome stands.
+// Refuse gives the message up. It reports a change: the first outcome of a message is final.
 func (m *Message) Refuse(r *Refusal, now time.Time) bool {
 	if m.Final() {
 		return false
@@ -229,8 +230,8 @@ func (m *Message) Refuse(r *Refusal, now time.Time) bool {
 	return true
 }
 
-// Wait has the message wait until then for an address, for the lack that r names, and reports whether that changed anything.
-// A message that has waited before waits until the time of then, and is given up when that is over.
+// Wait makes the message wait for an address; r says which address is missing. It reports a change. A message that has waited
+// before keeps the end of its first wait instead of until, and is given up if that time is over.
 func (m *Message) Wait(r *Refusal, now, until time.Time) bool {
 	if m.Final() || m.State == Waiting {
 		return false
@@ -247,7 +248,7 @@ func (m *Message) Wait(r *Refusal, now, until time.Time) bool {
 	return true
 }
 
-// Release ends the wait, for there is an address, and reports whether the message waited.
+// Release ends the wait because there is an address. It reports whether the message waited.
 func (m *Message) Release() bool {
 	if m.State != Waiting {
 		return false
@@ -257,9 +258,8 @@ func (m *Message) Release() bool {
 	return true
 }
 
-// Resend has a message that has its outcome sent again, and reports whether that changed anything: the same order again is no
-// other one, while the message is on its way and when it was delivered. A message that was delivered is sent again only if the
-// order says so.
+// Resend starts a new round for a message with an outcome. It reports a change: the same request (actor and reason) again changes
+// nothing unless the message has failed since. A delivered message is sent again only with evenIfDelivered.
 func (m *Message) Resend(actor, reason string, evenIfDelivered bool, now time.Time) (bool, error) {
 	n := len(m.Resends)
 	same := n > 0 && m.Resends[n-1].Actor == actor && m.Resends[n-1].Reason == reason
@@ -269,9 +269,9 @@ func (m *Message) Resend(actor, reason string, evenIfDelivered bool, now time.Ti
 	case !m.Final():
 		return false, ErrPending(m.State)
 	case m.State == Delivered && !evenIfDelivered:
-		return false, &Error{Kind: Conflict, Code: "notification_delivered", Text: "The notification was delivered; even_if_delivered must be true to send it a second time."}
+		return false, &Error{Kind: Conflict, Code: "notification_delivered", Text: "The notification was delivered. To send it again, even_if_delivered must be true."}
 	case n >= MaxResends:
-		return false, &Error{Kind: Conflict, Code: "too_many_resends", Text: fmt.Sprintf("A notification can be sent again at most %d times.", MaxResends)}
+		return false, &Error{Kind: Conflict, Code: "too_many_resends", Text: fmt.Sprintf("A notification can be resent at most %d times.", MaxResends)}
 	}
 	m.Resends = append(slices.Clone(m.Resends), Resend{Actor: actor, Reason: reason, At: now.UTC(), Earlier: Earlier{m.State, m.FinishedAt.UTC(), m.Code, m.Error}})
 	m.State, m.EarlierAttempts = Pending, m.Attempts
@@ -280,9 +280,9 @@ func (m *Message) Resend(actor, reason string, evenIfDelivered bool, now time.Ti
 	return true, nil
 }
 
-// Retry records that the attempt of that name did not succeed, for the reason in text, and plans the next one, not before
-// notBefore; after the last attempt it gives the message up. It reports whether that changed anything: when another attempt
-// has begun since, that one decides. An attempt that was untried, because nothing was called, does not count.
+// Retry records that the attempt with the name by failed, for the reason in text. It plans the next attempt, not before
+// notBefore, or gives the message up after the last one. It reports a change: if another attempt has begun since, the result of
+// that one counts. An untried attempt called nothing and does not count.
 func (m *Message) Retry(by, text string, untried bool, now, notBefore time.Time, p Policy) bool {
 	if m.State != Sending || m.ClaimedBy != by {
 		return false
@@ -312,7 +312,7 @@ func (m *Message) finish(s State, now time.Time) {
 	m.ClaimedBy, m.ClaimedUntil, m.NextAttemptAt = "", time.Time{}, time.Time{}
 }
 
-// Outcome is the event that tells of a Final message's outcome, and its id. Each resend has an outcome of its own.
+// Outcome returns the event that announces the outcome of a Final message, and the event's id. Each resend has its own outcome.
 func (m *Message) Outcome() (id string, payload contracts.Payload) {
 	if m.State == Delivered {
 		payload = contracts.NotificationDelivered{

@@ -31,7 +31,7 @@ func request() contracts.NotificationRequested {
 	}
 }
 
-func TestAMessageComesToItsOutcome(t *testing.T) {
+func TestAMessageIsDelivered(t *testing.T) {
 	t.Parallel()
 	m := requested(t)
 	if m.State != message.Pending || !m.Ready(at) {
@@ -41,7 +41,7 @@ func TestAMessageComesToItsOutcome(t *testing.T) {
 		t.Fatalf("begun: %+v", m)
 	}
 	if !m.Accept(at.Add(time.Second)) || m.Accept(at.Add(time.Hour)) || m.Refuse(&message.Refusal{Code: "x"}, at) || m.Retry("a", "", false, at, at, policy) {
-		t.Error("the first outcome does not stand")
+		t.Error("a later call changed the first outcome")
 	}
 	id, payload := m.Outcome()
 	want := contracts.NotificationDelivered{
@@ -55,20 +55,20 @@ func TestAMessageComesToItsOutcome(t *testing.T) {
 	}
 }
 
-func TestPausesGrowAndEnd(t *testing.T) {
+func TestPausesDoubleUntilTheLastAttempt(t *testing.T) {
 	t.Parallel()
 	m, now := requested(t), at
 	var pauses []time.Duration
 	for m.Ready(now) && m.Begin("a", now, now.Add(lease), policy) {
 		if !m.Retry("a", "The channel is down.", false, now, now, policy) {
-			t.Fatal("not planned")
+			t.Fatal("no next attempt is planned")
 		}
 		if m.Final() {
 			break
 		}
 		pauses = append(pauses, m.Due().Sub(now))
 		if m.Ready(m.Due().Add(-1)) {
-			t.Error("ready before its time")
+			t.Error("ready before the pause is over")
 		}
 		now = m.Due()
 	}
@@ -83,7 +83,7 @@ func TestPausesGrowAndEnd(t *testing.T) {
 	}
 }
 
-func TestTheChannelsOwnPauseCounts(t *testing.T) {
+func TestALongerPauseOfTheChannelIsUsed(t *testing.T) {
 	t.Parallel()
 	m := requested(t)
 	m.Begin("a", at, at.Add(lease), policy)
@@ -93,8 +93,8 @@ func TestTheChannelsOwnPauseCounts(t *testing.T) {
 	}
 }
 
-// An attempt without an end: the process died while it sent, or is so slow that it seems so.
-func TestALostAttempt(t *testing.T) {
+// An attempt that records no result: its process was killed, or is slow.
+func TestAnAttemptWithoutAResult(t *testing.T) {
 	t.Parallel()
 	m := requested(t)
 	m.Begin("dead", at, at.Add(lease), policy)
@@ -105,11 +105,11 @@ func TestALostAttempt(t *testing.T) {
 	if !m.Ready(later) || !m.Begin("next", later, later.Add(lease), policy) || m.Attempts != 2 || !strings.Contains(m.LastError, "not known") {
 		t.Fatalf("%+v", m)
 	}
-	// The slow one comes back with a failure: the other one decides.
+	// The slow attempt fails later: the new attempt decides.
 	if m.Retry("dead", "down", false, later, later, policy) || m.State != message.Sending {
 		t.Errorf("%+v", m)
 	}
-	// Or with success: then the message is delivered, and the other one's failure is of no matter.
+	// The slow attempt succeeds later: the message is delivered, even if the new attempt fails.
 	if !m.Accept(later) || m.Retry("next", "down", false, later, later, policy) || m.State != message.Delivered {
 		t.Errorf("%+v", m)
 	}
@@ -117,11 +117,11 @@ func TestALostAttempt(t *testing.T) {
 	m = requested(t)
 	m.Attempts, m.State, m.ClaimedBy, m.ClaimedUntil = policy.Attempts, message.Sending, "dead", at
 	if m.Begin("next", later, later.Add(lease), policy) || m.Code != message.CodeOutcomeUnknown {
-		t.Errorf("the last attempt was lost: %+v", m)
+		t.Errorf("the last attempt had no result: %+v", m)
 	}
 }
 
-func TestWhatIsNoRequest(t *testing.T) {
+func TestInvalidRequestsAreRefused(t *testing.T) {
 	t.Parallel()
 	for name, change := range map[string]func(*contracts.NotificationRequested){
 		"notification_id": func(r *contracts.NotificationRequested) { r.NotificationID = "a||b" },
@@ -138,7 +138,7 @@ func TestWhatIsNoRequest(t *testing.T) {
 	}
 }
 
-func TestTextOfOthersBecomesOneShortLine(t *testing.T) {
+func TestTextsFromOutsideBecomeOneShortLine(t *testing.T) {
 	t.Parallel()
 	r := request()
 	r.Reason, r.Carrier, r.Currency, r.RequestedAt = "a\r\nBcc: b\x00 "+strings.Repeat("x", 1000), "Fed\nEx", "", time.Time{}
@@ -155,11 +155,11 @@ func TestSameContent(t *testing.T) {
 	b.Facts.EstimatedDelivery = b.Facts.EstimatedDelivery.In(time.FixedZone("", 3600))
 	b.State, b.Attempts, b.RequestedAt = message.Delivered, 3, at.Add(time.Hour)
 	if !a.SameContent(&b) {
-		t.Error("the same message in another state is another one")
+		t.Error("the same content in another state counts as different")
 	}
 	b.Facts.TrackingNumber = "TRK-1002"
 	if a.SameContent(&b) {
-		t.Error("another tracking number is no difference")
+		t.Error("another tracking number counts as the same content")
 	}
 }
 
@@ -189,7 +189,7 @@ func TestAlertsOfStock(t *testing.T) {
 		}
 	}
 	if _, _, err := message.Stock("e", contracts.StockChanged{PreviousStock: 1}, at); err == nil {
-		t.Error("an alert about no product")
+		t.Error("an event without a product caused an alert")
 	}
 }
 
@@ -201,14 +201,14 @@ func TestAlertsOfOrders(t *testing.T) {
 		t.Errorf("%+v %v %v", m, ok, err)
 	}
 	if _, ok, _ := message.ApprovalRequested("e1", waits, waits.ExpiresAt.Add(5*time.Hour)); !ok {
-		t.Error("a clock that is five hours ahead keeps an approval from the operators")
+		t.Error("with a clock that is five hours ahead the operators are not alerted")
 	}
 	if _, ok, _ := message.ApprovalRequested("e1", waits, waits.ExpiresAt.Add(25*time.Hour)); ok {
-		t.Error("the operators are told of what has long been over")
+		t.Error("the operators are alerted about an approval that ended long ago")
 	}
 	failed := contracts.FulfillmentFailed{OrderID: "ORD-1001", Error: "The carrier is down.", FailedAt: at}
 	if _, ok, err := message.NeedsAttention("e2", failed, at); ok || err != nil {
-		t.Errorf("the operators are told of an order that needs nothing: %v", err)
+		t.Errorf("the operators are alerted about an order that is not blocked: %v", err)
 	}
 	failed.NotUndone = []string{contracts.StepRefundPayment}
 	if m, ok, err := message.NeedsAttention("e 2||", failed, at); !ok || err != nil || message.CheckID(m.ID) != nil {
@@ -216,7 +216,7 @@ func TestAlertsOfOrders(t *testing.T) {
 	}
 }
 
-func TestAMessageWaitsOnce(t *testing.T) {
+func TestASecondWaitEndsWithTheFirst(t *testing.T) {
 	t.Parallel()
 	lack := &message.Refusal{Code: message.CodeNoAddress, Text: "The customer has no phone number."}
 	m := requested(t)
@@ -227,7 +227,7 @@ func TestAMessageWaitsOnce(t *testing.T) {
 	if !m.Release() || m.Release() || m.State != message.Pending || m.Round != 1 || !m.Ready(at) {
 		t.Errorf("%+v", m)
 	}
-	// The second wait ends with the first one's time.
+	// The second wait keeps the end of the first.
 	if !m.Begin("a", at, at.Add(lease), policy) || !m.Wait(lack, at.Add(time.Minute), at.Add(2*time.Hour)) || !m.WaitsUntil.Equal(until) || m.ClaimedBy != "" {
 		t.Errorf("%+v", m)
 	}
@@ -236,12 +236,11 @@ func TestAMessageWaitsOnce(t *testing.T) {
 		t.Errorf("%+v", m)
 	}
 	if m.Wait(lack, at, until) || m.Release() {
-		t.Errorf("a message that has its outcome waits: %+v", m)
+		t.Errorf("a message with an outcome waits: %+v", m)
 	}
 }
 
-// TestNoRequestTakesTheIDOfAnAlert asks for messages under ids of messages to the operators.
-func TestNoRequestTakesTheIDOfAnAlert(t *testing.T) {
+func TestRequestsCannotUseTheIDsOfAlerts(t *testing.T) {
 	t.Parallel()
 	for id, ok := range map[string]bool{
 		"alert:R5:Approval.Requested:email": false, "alert:PROD-001:stock:7:email": false, "alert:email": false,

@@ -13,27 +13,27 @@ import (
 	"waybill/contracts"
 )
 
-// Text is a message as its recipient reads it.
+// Text is the content of a message as its recipient reads it.
 type Text struct {
-	// Subject is a mail's subject or a push message's title; text messages have none.
+	// Subject is the subject of a mail or the title of a push message. SMS messages have none.
 	Subject string
-	// Body is HTML in a mail, else plain text.
+	// Body is HTML in a mail and plain text elsewhere.
 	Body string
 }
 
-// Outgoing is what a channel is given. The id is the same on every attempt.
+// Outgoing is a message as a channel sends it. The id is the same for every attempt.
 type Outgoing struct {
 	ID, OrderID string
 	Text
 }
 
-// OperatorTemplates lists the templates of messages to the operators, which come by email only.
+// OperatorTemplates lists the templates of messages to the operators. They are sent by email only.
 func OperatorTemplates() []string {
 	return []string{TemplateApprovalRequested, TemplateNeedsAttention, TemplateLowStock, TemplateDepleted}
 }
 
-// Each file is named <template>.<channel>.tmpl. Its first line is the subject, which follows the word Subject: and is empty
-// for text messages; after an empty line comes the body.
+// Each file is named <template>.<channel>.tmpl. Its first line is "Subject:" and the subject, which is empty for SMS. The body
+// follows after an empty line.
 //
 //go:embed templates/*.tmpl
 var files embed.FS
@@ -44,7 +44,7 @@ type template struct {
 	}
 }
 
-// facts is what a template sees.
+// facts is the data of a template.
 type facts struct {
 	Facts
 
@@ -105,7 +105,7 @@ func parse(name, content, layout string) (template, error) {
 	return template{subject, mail}, err
 }
 
-// Render writes the message for its channel; name is the recipient's, if it is known.
+// Render returns the content of the message for its channel. Name is the name of the recipient, or empty.
 func (m *Message) Render(name string) (Outgoing, error) {
 	all, err := templates()
 	if err != nil {

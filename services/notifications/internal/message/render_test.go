@@ -16,11 +16,11 @@ import (
 	"waybill/services/notifications/internal/message"
 )
 
-var update = flag.Bool("update", false, "write the golden files anew")
+var update = flag.Bool("update", false, "update the golden files")
 
 var at = time.Date(2026, time.March, 14, 9, 26, 53, 0, time.UTC)
 
-// full is a message whose facts are all set, and hostile where somebody else writes them.
+// full returns a message with all facts set. Texts from outside are hostile.
 func full(template, channel string) message.Message {
 	return message.Message{
 		ID: "ORD-1001:" + template + ":" + channel, OrderID: "ORD-1001", CustomerID: "CUST-123", Channel: channel, Template: template,
@@ -33,7 +33,7 @@ func full(template, channel string) message.Message {
 	}
 }
 
-// every calls test for each message that there can be, once with everything known and once with as little as possible.
+// every calls test for each template and channel, once with all facts and once with as few as possible.
 func every(t *testing.T, test func(t *testing.T, file, name string, m message.Message)) {
 	t.Helper()
 	run := func(template, channel string) {
@@ -84,15 +84,15 @@ func TestEveryTemplateForEveryChannel(t *testing.T) {
 			t.Error("the subject has several lines")
 		}
 		if mail := m.Channel == contracts.ChannelEmail; mail != strings.Contains(out.Body, m.ID) {
-			t.Error("a mail names its reference, and nothing else does")
+			t.Error("mails must name their reference, other messages must not")
 		}
 		if strings.Contains(out.Body, "<Customer>") || m.Channel == contracts.ChannelEmail && strings.Contains(out.Body, "<b>") {
-			t.Error("what somebody else wrote is not escaped")
+			t.Error("a text from outside is not escaped")
 		}
 	})
 }
 
-func TestNoGoldenFileIsLeftOver(t *testing.T) {
+func TestEveryGoldenFileIsUsed(t *testing.T) {
 	t.Parallel()
 	files, err := filepath.Glob("testdata/*.golden")
 	if err != nil {
@@ -103,7 +103,7 @@ func TestNoGoldenFileIsLeftOver(t *testing.T) {
 	}
 }
 
-func TestATemplateThatIsNotThere(t *testing.T) {
+func TestAMissingTemplate(t *testing.T) {
 	t.Parallel()
 	m := full(message.TemplateLowStock, contracts.ChannelSMS)
 	_, err := m.Render("")
@@ -113,7 +113,7 @@ func TestATemplateThatIsNotThere(t *testing.T) {
 	}
 }
 
-func TestALongReasonIsShortenedForTextMessages(t *testing.T) {
+func TestALongReasonIsShortenedInSMS(t *testing.T) {
 	t.Parallel()
 	m := full(contracts.TemplateOrderFailed, contracts.ChannelSMS)
 	m.Facts.Reason = strings.Repeat("long words ", 100)
@@ -122,11 +122,11 @@ func TestALongReasonIsShortenedForTextMessages(t *testing.T) {
 		t.Errorf("%d characters, %v", len([]rune(out.Body)), err)
 	}
 	if !slices.Contains([]rune(out.Body), '…') {
-		t.Error("nothing shows that it was shortened")
+		t.Error("the text does not show that it was shortened")
 	}
 }
 
-func TestMoneyIsWrittenAsItsCurrencyIs(t *testing.T) {
+func TestAmountsHaveTheDecimalsOfTheirCurrency(t *testing.T) {
 	t.Parallel()
 	for want, facts := range map[string]message.Facts{
 		"705 JPY": {TotalAmount: 705_0000, Currency: "JPY"}, "1.234 KWD": {TotalAmount: 1_2340, Currency: "KWD"},

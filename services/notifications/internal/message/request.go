@@ -20,11 +20,11 @@ const (
 	TemplateDepleted          = "depleted"
 )
 
-// Patterns of ids, for every edge that takes one.
+// Patterns of ids.
 const (
-	// IDPattern is what a notification's id looks like.
+	// IDPattern matches the id of a notification.
 	IDPattern = `^[A-Za-z0-9][A-Za-z0-9._:-]{0,199}$`
-	// PartyPattern is what an order's, a customer's and a product's id looks like.
+	// PartyPattern matches the id of an order, a customer or a product.
 	PartyPattern = `^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`
 )
 
@@ -33,7 +33,7 @@ var (
 	partyForm = regexp.MustCompile(PartyPattern)
 )
 
-// CheckID refuses what is no notification's id.
+// CheckID returns an error if id is not a valid id of a notification.
 func CheckID(id string) error {
 	if !idForm.MatchString(id) {
 		return invalid("notification_id must be 1 to 200 letters, digits, dots, underscores, colons and hyphens, the first a letter or digit")
@@ -41,7 +41,7 @@ func CheckID(id string) error {
 	return nil
 }
 
-// CheckParty refuses what is no id of an order, a customer or a product; name says which.
+// CheckParty returns an error if id is not a valid id of an order, a customer or a product. The error names the field.
 func CheckParty(name, id string) error {
 	if !partyForm.MatchString(id) {
 		return invalid(name + " must be 1 to 64 letters, digits, dots, underscores and hyphens, the first a letter or digit")
@@ -54,12 +54,12 @@ func invalid(text string) error {
 }
 
 const (
-	// maxReason and maxName bound, in characters, what somebody else wrote and a message repeats.
+	// maxReason and maxName limit, in characters, texts from outside that a message repeats.
 	maxReason = 500
 	maxName   = 100
 )
 
-// Requested is the message that the event asks for; at is when, if the event itself does not say.
+// Requested returns the message that the event requests. If the event has no time of its own, the request was made at the time at.
 func Requested(e contracts.NotificationRequested, at time.Time) (Message, error) {
 	var wrong []string
 	for _, err := range []error{
@@ -70,8 +70,8 @@ func Requested(e contracts.NotificationRequested, at time.Time) (Message, error)
 			wrong = append(wrong, err.Error())
 		}
 	}
-	if takesAlert(e.NotificationID) {
-		wrong = append(wrong, "notification_id must not begin with alert:, which begins the ids of messages to the operators")
+	if reservedForAlerts(e.NotificationID) {
+		wrong = append(wrong, "notification_id must not begin with alert:, which is reserved for messages to the operators")
 	}
 	if len(wrong) > 0 {
 		return Message{}, invalid(strings.Join(wrong, "; "))
@@ -104,7 +104,7 @@ func currency(code string) string {
 	return contracts.DefaultCurrency
 }
 
-// clip shortens a text that somebody else wrote and makes one line of it.
+// clip makes one line of a text from outside and shortens it.
 func clip(s string, limit int) string {
 	s = strings.Join(strings.FieldsFunc(s, func(r rune) bool { return unicode.IsControl(r) || unicode.IsSpace(r) }), " ")
 	if runes := []rune(s); len(runes) > limit {
@@ -116,15 +116,15 @@ func clip(s string, limit int) string {
 // alertPrefix begins the ids of messages to the operators.
 const alertPrefix = "alert:"
 
-// takesAlert reports whether the id is in the form of a message to the operators. An order can be named alert: the ids of its
-// messages have a template where no alert has one.
-func takesAlert(id string) bool {
+// reservedForAlerts reports whether the id has the form of a message to the operators. An order may have the id alert: the ids of
+// its messages have a template in second place, which no id of an alert has.
+func reservedForAlerts(id string) bool {
 	rest, ok := strings.CutPrefix(id, alertPrefix)
 	template, channel, _ := strings.Cut(rest, ":")
 	return ok && (!slices.Contains(contracts.Templates(), template) || !slices.Contains(contracts.Channels(), channel))
 }
 
-// alert is a message to the operators. Its id follows from that of the event which it tells of.
+// alert returns a message to the operators about an event. Its id is derived from the id of the event.
 func alert(eventID, template, orderID string, at time.Time, facts Facts) Message {
 	id := alertPrefix + eventID + ":" + contracts.ChannelEmail
 	if !idForm.MatchString(id) {
@@ -136,11 +136,11 @@ func alert(eventID, template, orderID string, at time.Time, facts Facts) Message
 	}
 }
 
-// staleAfter is how long after its end an approval is still told of. Its end is another process's time, whose clock may differ by
-// hours: an alert too many harms less than one that is missing.
+// staleAfter is how long after its end the operators are still alerted about an approval. Another process set the end, and its
+// clock may differ by hours: an unnecessary alert does less harm than a missing one.
 const staleAfter = 24 * time.Hour
 
-// ApprovalRequested tells the operators that an order waits for one of them; ok is false when it has long waited no longer.
+// ApprovalRequested alerts the operators about an order that waits for approval. It returns ok false if the wait ended long ago.
 func ApprovalRequested(eventID string, e contracts.ApprovalRequested, now time.Time) (m Message, ok bool, err error) {
 	if err := CheckParty("order_id", e.OrderID); err != nil {
 		return m, false, err
@@ -153,8 +153,8 @@ func ApprovalRequested(eventID string, e contracts.ApprovalRequested, now time.T
 	}), true, nil
 }
 
-// NeedsAttention tells the operators that an order stands still until one of them has it repaired; ok is false when it does
-// not.
+// NeedsAttention alerts the operators about an order that is blocked until one of them repairs it. It returns ok false if the
+// order is not blocked.
 func NeedsAttention(eventID string, e contracts.FulfillmentFailed, now time.Time) (m Message, ok bool, err error) {
 	if err := CheckParty("order_id", e.OrderID); err != nil || len(e.NotUndone) == 0 {
 		return m, false, err
@@ -168,7 +168,7 @@ func NeedsAttention(eventID string, e contracts.FulfillmentFailed, now time.Time
 	}), true, nil
 }
 
-// Stock tells the operators that a product runs out; ok is false when they know already, for its stock was as low before.
+// Stock alerts the operators when the stock of a product becomes low or runs out. It returns ok false if it was as low before.
 func Stock(eventID string, e contracts.StockChanged, now time.Time) (m Message, ok bool, err error) {
 	if err := CheckParty("product_id", e.ProductID); err != nil {
 		return m, false, err

@@ -11,13 +11,13 @@ import (
 	"waybill/services/notifications/internal/vapid"
 )
 
-// Contacts keeps one document per customer.
+// Contacts stores one document per customer.
 type Contacts struct {
 	state state.Store
 
 	mu sync.Mutex
-	// recent is what was read a moment ago. What this process writes leaves it at once, also what is being read meanwhile:
-	// a reader keeps nothing when writes has grown.
+	// recent caches contacts for a moment. A write of this process removes its contact at once. A read that was in progress during
+	// a write is not cached: writes has grown.
 	recent map[string]reading
 	writes int
 }
@@ -28,9 +28,9 @@ type reading struct {
 }
 
 const (
-	// recently is how old an answer of Recent can be.
+	// recently is the maximum age of an answer of Recent.
 	recently = time.Second
-	// maxRecent bounds how many contacts are in memory.
+	// maxRecent limits the number of cached contacts.
 	maxRecent = 1000
 )
 
@@ -39,7 +39,7 @@ func NewContacts(s state.Store) *Contacts { return &Contacts{state: s, recent: m
 
 func contactKey(customerID string) string { return "contact:" + customerID }
 
-// Get reads a customer's contact, the zero Contact when nothing is known.
+// Get reads the contact of a customer. It returns the zero Contact for an unknown customer.
 func (s *Contacts) Get(ctx context.Context, customerID string) (contact.Contact, error) {
 	var c contact.Contact
 	_, err := s.state.Get(ctx, contactKey(customerID), &c)
@@ -49,8 +49,8 @@ func (s *Contacts) Get(ctx context.Context, customerID string) (contact.Contact,
 	return c, err
 }
 
-// Recent is Get with an answer that may be a second old. It is never older than what this process last wrote. The messages
-// of one order come together, and so one read serves them all.
+// Recent is like Get, but its answer may be a second old. It is never older than the last write of this process. The messages of an
+// order are requested together, so one read serves them all.
 func (s *Contacts) Recent(ctx context.Context, customerID string) (contact.Contact, error) {
 	now := time.Now()
 	s.mu.Lock()
@@ -69,8 +69,8 @@ func (s *Contacts) Recent(ctx context.Context, customerID string) (contact.Conta
 	return c, err
 }
 
-// Update lets change alter the contact, the zero Contact when nothing is known, and stores it unless change reports that
-// nothing changed. Change may run several times.
+// Update lets change modify the contact (the zero Contact for an unknown customer), stores it if change reports a change, and
+// returns it. It may call change several times.
 func (s *Contacts) Update(ctx context.Context, customerID string, change func(c *contact.Contact) bool) (contact.Contact, error) {
 	started := time.Now()
 	s.mu.Lock()
@@ -85,7 +85,7 @@ func (s *Contacts) Update(ctx context.Context, customerID string, change func(c 
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.writes++
-	// After an error the write may have had its effect, and of two writes at once the later one is not known.
+	// After an error the write may still have had its effect. Of two concurrent writes it is not known which was the last.
 	delete(s.recent, customerID)
 	if err == nil && s.writes == writes+1 {
 		s.remember(customerID, c, started)
@@ -93,18 +93,18 @@ func (s *Contacts) Update(ctx context.Context, customerID string, change func(c 
 	return c, err
 }
 
-// remember keeps what was read, or written, at that time. The caller holds mu.
+// remember caches a contact that was read or written at the given time. The caller holds mu.
 func (s *Contacts) remember(customerID string, c contact.Contact, at time.Time) {
 	if len(s.recent) >= maxRecent {
 		clear(s.recent)
 	}
-	c.Waiting = nil // it can be long, and a list that is old says nothing
+	c.Waiting = nil // the list can be long, and an old list is useless
 	s.recent[customerID] = reading{c, at}
 }
 
 const keysKey = "vapid-keys"
 
-// Keys returns the key pair that is kept, and keeps the one that generate makes when there is none.
+// Keys returns the stored key pair. If there is none, it stores the pair that generate returns.
 func Keys(ctx context.Context, s state.Store, generate func() (vapid.Keys, error)) (vapid.Keys, error) {
 	return state.Update(ctx, s, keysKey, func(k *vapid.Keys, exists bool) (err error) {
 		if exists {

@@ -1,5 +1,5 @@
-// Package store keeps messages, contacts and keys as documents in a state store. It maps them to the domain and decides
-// nothing.
+// Package store keeps messages, contacts and keys as documents in a state store. It maps them to the domain and holds no business
+// rules.
 package store
 
 import (
@@ -17,27 +17,27 @@ import (
 	"waybill/services/notifications/internal/message"
 )
 
-// Messages keeps an order's messages in one document, and every other message in one of its own. Where a message is
-// follows from its id alone, so an id names one message.
+// Messages stores the messages of an order in one document, and every other message in its own document. The key follows from the id
+// of the message alone, so an id is unique.
 type Messages struct {
 	state state.Store
 	locks keyLocks
-	// retention is how long messages are kept that all have their outcome; 0 is for ever.
+	// retention is how long a document is kept after its last write, once all its messages have an outcome; 0 keeps it forever.
 	retention time.Duration
 }
 
-// NewMessages returns the messages in s.
+// NewMessages returns the messages that are stored in s.
 func NewMessages(s state.Store) *Messages { return &Messages{state: s, locks: newKeyLocks()} }
 
-// KeepFor has messages vanish some time after their document was last written, once all in it have their outcome; 0 keeps them. It
-// returns s, and is called before anything is read or written.
+// KeepFor sets how long a document is kept after its last write, once all its messages have an outcome; 0 keeps it forever. Call it
+// before the first read or write. It returns s.
 func (s *Messages) KeepFor(retention time.Duration) *Messages {
 	s.retention = retention
 	return s
 }
 
-// document holds the messages whose home it is. An order's also lists the order's messages that are at home elsewhere, as
-// alerts are.
+// document holds messages. The document of an order also lists the ids of the order's messages that have their own document, such as
+// alerts.
 type document struct {
 	Messages  []message.Message `json:"messages,omitempty"`
 	Elsewhere []string          `json:"elsewhere,omitempty"`
@@ -52,16 +52,16 @@ func (d *document) find(id string) *message.Message {
 }
 
 const (
-	// maxElsewhere bounds an order's list of messages that are at home elsewhere. A saga causes a dozen at most.
+	// maxElsewhere limits the number of messages of an order that have their own document. A saga causes at most a dozen.
 	maxElsewhere = 500
-	// maxBatch is how many documents are read at once: the largest have some 30 KB.
+	// maxBatch limits the number of documents in one read. The largest documents have about 30 KB.
 	maxBatch = 100
 )
 
 func orderKey(id string) string { return "order-messages:" + id }
 
-// home is the key of the document that holds the message: the order's for an id of the form <order>:<template>:<channel>,
-// which bounds how many an order's document can hold. A template that is new must not have been part of ids before.
+// home is the key of the document that holds the message. An id of the form <order>:<template>:<channel> belongs to the document of
+// the order, which limits the number of messages there. The name of a new template must not have been part of ids before.
 func home(id string) string {
 	order, rest, _ := strings.Cut(id, ":")
 	template, channel, _ := strings.Cut(rest, ":")
@@ -71,11 +71,11 @@ func home(id string) string {
 	return "message:" + id
 }
 
-// Place names the document in which the message is. A customer's messages about one order mostly share one.
+// Place names the document of the message. Most messages of one order share a document.
 func (*Messages) Place(id string) string { return home(id) }
 
-// keyLocks spares writers of one document in this process the conflicts that ETags would make them repeat. It is no
-// guard: other replicas do not know of it.
+// keyLocks avoids ETag conflicts between writers in this process. Correctness does not depend on it: other replicas do not share
+// it.
 type keyLocks []chan struct{}
 
 const lockCount = 64
@@ -88,7 +88,7 @@ func newKeyLocks() keyLocks {
 	return l
 }
 
-// lock waits for the key's lock until ctx ends, and returns what unlocks it.
+// lock waits for the lock of the key until ctx ends. The caller calls unlock.
 func (l keyLocks) lock(ctx context.Context, key string) (unlock func(), err error) {
 	h := fnv.New32a()
 	h.Write([]byte(key)) // never fails
@@ -118,9 +118,8 @@ func (s *Messages) update(ctx context.Context, key string, change func(d *docume
 	return err
 }
 
-// Create stores new messages whose place is the same, in one write; created is false for one that was there already. It returns
-// the messages as they stand in the store. A message that is at home elsewhere is listed under its order first, so that none is
-// missing there.
+// Create stores new messages of one place in one write. It returns all of them as they are in the store; created is false for a
+// message that existed before. A message with its own document is listed under its order first, so that the list misses none.
 func (s *Messages) Create(ctx context.Context, ms ...message.Message) (stored []message.Message, created []bool, err error) {
 	key := home(ms[0].ID)
 	for _, m := range ms {
@@ -158,14 +157,14 @@ func (s *Messages) list(ctx context.Context, orderID, id string) error {
 		case slices.Contains(d.Elsewhere, id):
 			return state.ErrUnchanged
 		case len(d.Elsewhere) >= maxElsewhere:
-			return &message.Error{Kind: message.Invalid, Code: "too_many_notifications", Text: fmt.Sprintf("an order has at most %d notifications of other names than its own", maxElsewhere)}
+			return &message.Error{Kind: message.Invalid, Code: "too_many_notifications", Text: fmt.Sprintf("an order can have at most %d notifications whose notification_id is not <order_id>:<template>:<channel>", maxElsewhere)}
 		}
 		d.Elsewhere = append(d.Elsewhere, id)
 		return nil
 	})
 }
 
-// Get reads a message; without one the error is message.ErrNotFound's.
+// Get reads a message. If it does not exist, the error is that of message.ErrNotFound.
 func (s *Messages) Get(ctx context.Context, id string) (message.Message, error) {
 	var d document
 	if _, err := s.state.Get(ctx, home(id), &d); err != nil && !errors.Is(err, state.ErrNotFound) {
@@ -177,8 +176,7 @@ func (s *Messages) Get(ctx context.Context, id string) (message.Message, error) 
 	return message.Message{}, message.ErrNotFound()
 }
 
-// Update lets change alter the message that is there, and stores it unless change reports that nothing changed. Change may
-// run several times. It returns the message as it then stands.
+// Update lets change modify the message, stores it if change reports a change, and returns it. It may call change several times.
 func (s *Messages) Update(ctx context.Context, id string, change func(m *message.Message) bool) (stored message.Message, err error) {
 	err = s.update(ctx, home(id), func(d *document, _ bool) error {
 		m := d.find(id)
@@ -195,7 +193,7 @@ func (s *Messages) Update(ctx context.Context, id string, change func(m *message
 	return stored, err
 }
 
-// At reads the messages at the place.
+// At reads the messages of the place.
 func (s *Messages) At(ctx context.Context, place string) ([]message.Message, error) {
 	var d document
 	if _, err := s.state.Get(ctx, place, &d); err != nil && !errors.Is(err, state.ErrNotFound) {
@@ -204,8 +202,8 @@ func (s *Messages) At(ctx context.Context, place string) ([]message.Message, err
 	return d.Messages, nil
 }
 
-// UpdateAt lets change alter each message at the place, stores them in one write, and returns those for which change reported
-// that something changed. Change may run several times.
+// UpdateAt lets change modify each message of the place, stores them in one write, and returns those for which change reported a
+// change. It may call change several times.
 func (s *Messages) UpdateAt(ctx context.Context, place string, change func(m *message.Message) bool) (changed []message.Message, err error) {
 	err = s.update(ctx, place, func(d *document, _ bool) error {
 		changed = nil
@@ -222,8 +220,8 @@ func (s *Messages) UpdateAt(ctx context.Context, place string, change func(m *me
 	return changed, err
 }
 
-// Many reads messages by their ids; a missing one is missing from the answer. A message whose document cannot be decoded is in
-// unreadable instead, with the error.
+// Many reads messages by their ids. A message that does not exist is in neither result. A message whose document cannot be decoded
+// is in unreadable, with the error.
 func (s *Messages) Many(ctx context.Context, ids []string) (messages map[string]message.Message, unreadable map[string]error, err error) {
 	wanted := make(map[string][]string, len(ids)) // ids by the key of their document
 	for _, id := range ids {
@@ -253,7 +251,7 @@ func (s *Messages) Many(ctx context.Context, ids []string) (messages map[string]
 	return messages, unreadable, nil
 }
 
-// OfOrder reads the order's messages in the order in which they were asked for.
+// OfOrder reads the messages of an order, sorted by the time of their request.
 func (s *Messages) OfOrder(ctx context.Context, orderID string) ([]message.Message, error) {
 	var d document
 	if _, err := s.state.Get(ctx, orderKey(orderID), &d); err != nil && !errors.Is(err, state.ErrNotFound) {
@@ -268,12 +266,12 @@ func (s *Messages) OfOrder(ctx context.Context, orderID string) ([]message.Messa
 	}
 	messages := d.Messages
 	for _, id := range d.Elsewhere {
-		// A message that is listed and not there is being created, or was never: its event is not acknowledged yet.
+		// A listed message that does not exist is being created: its event is not acknowledged yet.
 		if m, ok := elsewhere[id]; ok {
 			messages = append(messages, m)
 		}
 	}
-	// Whoever names a message after one order and asks for it for another one has it listed there only.
+	// A message of another order can have an id that belongs to the document of this one. It is listed under its own order only.
 	messages = slices.DeleteFunc(messages, func(m message.Message) bool { return m.OrderID != orderID })
 	slices.SortStableFunc(messages, func(a, b message.Message) int { return a.RequestedAt.Compare(b.RequestedAt) })
 	return messages, nil

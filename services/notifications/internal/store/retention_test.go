@@ -10,7 +10,7 @@ import (
 	"waybill/services/notifications/internal/store"
 )
 
-func TestMessagesGoAfterTheirOutcomes(t *testing.T) {
+func TestMessagesExpireAfterTheirOutcomes(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := store.NewMessages(state.NewMemory()).KeepFor(24 * time.Hour)
@@ -36,7 +36,7 @@ func TestMessagesGoAfterTheirOutcomes(t *testing.T) {
 		change(email, deliver)
 		change(alert, deliver)
 		time.Sleep(24 * time.Hour)
-		there(email, true) // beside one that has no outcome yet
+		there(email, true) // another message of the document has no outcome yet
 		there(alert, false)
 		change(sms, deliver)
 		time.Sleep(23 * time.Hour)

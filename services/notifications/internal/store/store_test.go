@@ -15,7 +15,7 @@ import (
 	"waybill/services/notifications/internal/store"
 )
 
-// Whatever a message is called and whichever order it is for, its id names one message, and its order lists it.
+// An id names one message in every form of ids, and the order lists the message.
 func TestMessagesByTheirIDsAndOrders(t *testing.T) {
 	t.Parallel()
 	s := store.NewMessages(state.NewMemory())
@@ -78,7 +78,7 @@ func TestMessagesByTheirIDsAndOrders(t *testing.T) {
 	}
 }
 
-// slow holds a read back until it is let go.
+// slow blocks a read until the test continues it.
 type slow struct {
 	state.Store
 
@@ -123,7 +123,7 @@ func TestARecentContact(t *testing.T) {
 		set(here, "third@example.com")
 		known("third@example.com")
 
-		// What is being read while this process writes is not kept.
+		// A read that is in progress during a write is not cached.
 		time.Sleep(time.Second)
 		reading, goOn, ended := make(chan struct{}), make(chan struct{}), make(chan struct{})
 		docs.reading, docs.goOn = reading, goOn
@@ -139,7 +139,7 @@ func TestARecentContact(t *testing.T) {
 	})
 }
 
-// hung is a store whose first read hangs until a test ends it.
+// hung is a store whose reads hang until the test ends them.
 type hung struct {
 	*state.Memory
 
@@ -151,8 +151,8 @@ func (h *hung) Get(ctx context.Context, key string, doc any) (state.ETag, error)
 	return h.Memory.Get(ctx, key, doc)
 }
 
-// Whoever waits for another writer of the document leaves when its time is up, and changes nothing afterwards.
-func TestAWriterThatWaitsHeedsItsContext(t *testing.T) {
+// A writer that waits for another writer of the document stops waiting when its context ends, and writes nothing later.
+func TestAWaitingWriterStopsWithItsContext(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		held := &hung{state.NewMemory(), make(chan struct{})}

@@ -1,5 +1,5 @@
-// Package vapid keeps the key pair by which push services know this service (RFC 8292). Browsers subscribe with its public
-// key, so a new pair makes every subscription useless.
+// Package vapid holds the key pair by which push services identify this service (RFC 8292). Browsers subscribe with the public
+// key, so a new pair invalidates every subscription.
 package vapid
 
 import (
@@ -13,7 +13,7 @@ import (
 	"sync"
 )
 
-// Keys is a key pair on the curve P-256, both in base64url: the public key as an uncompressed point.
+// Keys is a key pair on the curve P-256 in base64url. The public key is an uncompressed point.
 type Keys struct {
 	Public  string `json:"public"`
 	Private string `json:"private"`
@@ -22,10 +22,10 @@ type Keys struct {
 // String hides the private key.
 func (k Keys) String() string { return "VAPID keys " + k.Public }
 
-// GoString covers %#v, which does not ask String.
+// GoString hides the private key from %#v, which does not call String.
 func (k Keys) GoString() string { return k.String() }
 
-// Generate makes a new pair.
+// Generate returns a new pair.
 func Generate() (Keys, error) {
 	private, err := ecdh.P256().GenerateKey(rand.Reader)
 	if err != nil {
@@ -36,7 +36,7 @@ func Generate() (Keys, error) {
 
 var errPair = errors.New("the VAPID keys must be a pair on the curve P-256 in base64url")
 
-// Parse checks that the two keys are a pair.
+// Parse returns the keys if they are a pair.
 func Parse(public, private string) (Keys, error) {
 	secret, err := decode(private)
 	if err != nil {
@@ -59,17 +59,17 @@ func decode(s string) ([]byte, error) {
 	return base64.RawURLEncoding.DecodeString(strings.TrimRight(s, "="))
 }
 
-// Ring gives the keys to those who use them. It may be used by many goroutines.
+// Ring loads the keys once and keeps them. It is safe for concurrent use.
 type Ring struct {
 	load func(ctx context.Context) (Keys, error)
 	mu   sync.Mutex
 	keys Keys
 }
 
-// NewRing returns a Ring of the keys that load returns. Load is asked until it succeeds once.
+// NewRing returns a Ring with the keys that load returns. It calls load until the first success.
 func NewRing(load func(ctx context.Context) (Keys, error)) *Ring { return &Ring{load: load} }
 
-// Keys returns the keys, or load's error.
+// Keys returns the keys, or the error of load.
 func (r *Ring) Keys(ctx context.Context) (Keys, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -27,7 +27,7 @@ func TestKeys(t *testing.T) {
 		"two pairs": {other.Public, k.Private}, "no private key": {k.Public, ""}, "no public key": {"", k.Private}, "text": {k.Public, "not base64!"},
 	} {
 		if _, err := vapid.Parse(pair[0], pair[1]); err == nil {
-			t.Errorf("%s are keys", name)
+			t.Errorf("%s: accepted as a pair", name)
 		}
 	}
 	if text := fmt.Sprintf("%v %+v %#v %s", k, k, k, k); strings.Contains(text, k.Private) {
