@@ -7,106 +7,113 @@ import (
 	"fmt"
 	"reflect"
 	"time"
+
+	"github.com/cenkalti/backoff/v5"
 )
 
-// WithRetry is a Store on another one that it asks again while that is unavailable, with growing pauses, so that a caller
-// does not notice a sidecar that restarts. Each call lasts as long as its patience or the caller's context at most, also
-// when the other store took it and does not answer.
-//
-// A write that failed may have taken place, and its repetition then conflicts with itself. WithRetry looks: where the
-// document holds just what was to be written, the write is done. So of writers that race with one and the same document,
-// more than one may be told that it won; and a writer whose document was overtaken by another's hears of a conflict, which
-// makes Update apply its change once more, as its caller would after any lost reply.
+// retrying is a Store that retries each call on another Store. WithRetry describes it.
 type retrying struct {
-	store    Store
-	patience time.Duration
+	store   Store
+	timeout time.Duration
 }
 
-// WithRetry returns a Store that tries each call on s for so long.
-func WithRetry(s Store, patience time.Duration) *retrying { return &retrying{s, patience} }
+// WithRetry returns a Store that calls s and retries with backoff while the error is ErrUnavailable, so that callers do not
+// notice a sidecar that restarts. A call ends after timeout or with the caller's context, even if s does not answer.
+//
+// A write that failed may have succeeded in the store; its retry then gets ErrConflict. WithRetry reads the document: if it
+// equals what was to be written, the write succeeded. This has two effects. When several writers write the same document at
+// the same time, more than one may succeed. And when another writer changed the document in between, the caller gets
+// ErrConflict, so Update applies its change again, as a caller would after any lost reply.
+func WithRetry(s Store, timeout time.Duration) *retrying { return &retrying{s, timeout} }
 
 const (
-	firstPause = 50 * time.Millisecond
-	// maxPause bounds how much later than the store itself a call is back.
-	maxPause = 500 * time.Millisecond
+	firstDelay = 50 * time.Millisecond
+	// maxDelay bounds how long a call goes on waiting after the store is available again.
+	maxDelay = 500 * time.Millisecond
+	// jitter spreads callers that failed together: each delay is up to a fifth shorter or longer.
+	jitter = 0.2
 )
 
-// Get is the other store's Get, repeated.
-func (p *retrying) Get(ctx context.Context, key string, doc any) (etag ETag, err error) {
-	err = p.repeat(ctx, func(ctx context.Context, _ bool) error {
-		etag, err = p.store.Get(ctx, key, doc)
+// Get retries the other store's Get.
+func (r *retrying) Get(ctx context.Context, key string, doc any) (etag ETag, err error) {
+	err = r.retry(ctx, func(ctx context.Context, _ bool) error {
+		etag, err = r.store.Get(ctx, key, doc)
 		return err
 	})
 	return etag, err
 }
 
-// GetMany is the other store's GetMany, repeated as a whole.
-func (p *retrying) GetMany(ctx context.Context, keys []string) (docs map[string][]byte, err error) {
-	err = p.repeat(ctx, func(ctx context.Context, _ bool) error {
-		docs, err = p.store.GetMany(ctx, keys)
+// GetMany retries the other store's GetMany as a whole.
+func (r *retrying) GetMany(ctx context.Context, keys []string) (docs map[string][]byte, err error) {
+	err = r.retry(ctx, func(ctx context.Context, _ bool) error {
+		docs, err = r.store.GetMany(ctx, keys)
 		return err
 	})
 	return docs, err
 }
 
-// Create is the other store's Create, repeated; a conflict means that the document differs from doc.
-func (p *retrying) Create(ctx context.Context, key string, doc any, options ...Option) error {
-	return p.write(ctx, key, doc, func(ctx context.Context) error { return p.store.Create(ctx, key, doc, options...) })
+// Create retries the other store's Create. After a retry, ErrConflict means that the stored document differs from doc.
+func (r *retrying) Create(ctx context.Context, key string, doc any, options ...Option) error {
+	return r.write(ctx, key, doc, func(ctx context.Context) error { return r.store.Create(ctx, key, doc, options...) })
 }
 
-// Replace is the other store's Replace, repeated; a conflict means that the document differs from doc.
-func (p *retrying) Replace(ctx context.Context, key string, doc any, etag ETag, options ...Option) error {
-	return p.write(ctx, key, doc, func(ctx context.Context) error { return p.store.Replace(ctx, key, doc, etag, options...) })
+// Replace retries the other store's Replace. After a retry, ErrConflict means that the stored document differs from doc.
+func (r *retrying) Replace(ctx context.Context, key string, doc any, etag ETag, options ...Option) error {
+	return r.write(ctx, key, doc, func(ctx context.Context) error { return r.store.Replace(ctx, key, doc, etag, options...) })
 }
 
-func (p *retrying) write(ctx context.Context, key string, doc any, write func(context.Context) error) error {
-	return p.repeat(ctx, func(ctx context.Context, again bool) error {
+func (r *retrying) write(ctx context.Context, key string, doc any, write func(context.Context) error) error {
+	return r.retry(ctx, func(ctx context.Context, isRetry bool) error {
 		err := write(ctx)
-		if !again || !errors.Is(err, ErrConflict) {
+		if !isRetry || !errors.Is(err, ErrConflict) {
 			return err
 		}
-		var found json.RawMessage
-		_, readErr := p.store.Get(ctx, key, &found)
+		var stored json.RawMessage
+		_, readErr := r.store.Get(ctx, key, &stored)
 		switch {
 		case errors.Is(readErr, ErrNotFound):
 			return err
 		case readErr != nil:
 			return readErr
 		}
-		if done, compareErr := holds(found, doc); compareErr != nil || !done {
+		if same, compareErr := equal(stored, doc); compareErr != nil || !same {
 			return errors.Join(err, compareErr)
 		}
 		return nil
 	})
 }
 
-// repeat calls until the store is there; again says that an earlier call may have had its effect.
-func (p *retrying) repeat(ctx context.Context, call func(ctx context.Context, again bool) error) error {
-	ctx, cancel := context.WithTimeout(ctx, p.patience)
+// retry calls until the result is not ErrUnavailable, and returns the last call's error. If isRetry is true, an earlier call
+// may have had its effect.
+func (r *retrying) retry(ctx context.Context, call func(ctx context.Context, isRetry bool) error) error {
+	ctx, cancel := context.WithTimeout(ctx, r.timeout)
 	defer cancel()
-	for again, pause := false, firstPause; ; again, pause = true, min(2*pause, maxPause) {
-		err := call(ctx, again)
-		if !errors.Is(err, ErrUnavailable) {
-			return err
+	delays := &backoff.ExponentialBackOff{InitialInterval: firstDelay, Multiplier: 2, MaxInterval: maxDelay, RandomizationFactor: jitter}
+	var last error
+	isRetry := false
+	// The context alone limits the time: backoff's own limit would end before the last delay. When the context ends, Retry
+	// returns the context's error; the store's last error says more.
+	_, _ = backoff.Retry(ctx, func() (struct{}, error) {
+		last = call(ctx, isRetry)
+		isRetry = true
+		if last != nil && !errors.Is(last, ErrUnavailable) {
+			return struct{}{}, backoff.Permanent(last)
 		}
-		select {
-		case <-ctx.Done():
-			return err
-		case <-time.After(pause):
-		}
-	}
+		return struct{}{}, last
+	}, backoff.WithBackOff(delays), backoff.WithMaxElapsedTime(0))
+	return last
 }
 
-// holds reports whether the stored JSON says what doc does. A store may have changed the order of its members and the
-// writing of its numbers.
-func holds(stored json.RawMessage, doc any) (bool, error) {
+// equal reports whether the stored JSON has the same content as doc. A store may change the order of members and the form of
+// numbers.
+func equal(stored json.RawMessage, doc any) (bool, error) {
 	written, err := json.Marshal(doc)
 	if err != nil {
-		return false, fmt.Errorf("compare: %w", err)
+		return false, fmt.Errorf("compare the stored document: %w", err)
 	}
 	var a, b any
 	if err := errors.Join(json.Unmarshal(stored, &a), json.Unmarshal(written, &b)); err != nil {
-		return false, fmt.Errorf("compare: %w", err)
+		return false, fmt.Errorf("compare the stored document: %w", err)
 	}
 	return reflect.DeepEqual(a, b), nil
 }

@@ -8,9 +8,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"strings"
 	"time"
+
+	"github.com/cenkalti/backoff/v5"
 
 	"waybill/platform/retryable"
 )
@@ -103,42 +104,52 @@ func encode(verb, key string, doc any) ([]byte, error) {
 // ErrUnchanged is what an update function returns when it leaves the document as it is.
 var ErrUnchanged = errors.New("keep the document as it is") //nolint:staticcheck // it is a verdict and no failure, and reads as one: return state.ErrUnchanged
 
-// maxConflicts bounds how often Update starts again. Each time somebody else made progress.
+// maxConflicts bounds how often Update retries after a conflict. With each conflict, another writer succeeded.
 const maxConflicts = 100
 
-// Update reads the document under key, lets change alter it, and writes it back; when another writer came in between it
-// starts again from the new version, so change may run several times and must not have effects outside doc. A missing
-// document reaches change as T's zero value with exists false, and is created. When change returns ErrUnchanged nothing is
-// written; any other error ends the update and is returned as it is. The options go with the write. Update returns the
-// document as it now stands.
+// Update reads the document under key, lets change modify it, and writes it back. If another writer was faster, Update
+// retries from the new version, so change may run several times and must have no effects outside doc. For a missing document,
+// change gets T's zero value with exists false, and Update creates the document. If change returns ErrUnchanged, Update writes
+// nothing. Any other error ends the update and is returned as it is. The options apply to the write. Update returns the
+// document as it is now.
 func Update[T any](ctx context.Context, s Store, key string, change func(doc *T, exists bool) error, options ...Option) (T, error) {
-	for attempt := 0; ; attempt++ {
-		var doc T
-		etag, err := s.Get(ctx, key, &doc)
-		exists := !errors.Is(err, ErrNotFound)
-		if err != nil && exists {
-			return doc, err
+	// Each delay is between zero and twice the interval, so writers that compete spread out.
+	delays := &backoff.ExponentialBackOff{InitialInterval: time.Millisecond / 2, RandomizationFactor: 1, Multiplier: 1.25, MaxInterval: 10 * time.Millisecond}
+	var conflict error
+	doc, err := backoff.Retry(ctx, func() (T, error) {
+		doc, err := updateOnce(ctx, s, key, change, options)
+		if conflict = nil; errors.Is(err, ErrConflict) {
+			conflict = err
 		}
-		if err := change(&doc, exists); err != nil {
-			if errors.Is(err, ErrUnchanged) {
-				err = nil
-			}
-			return doc, err
-		}
-		if exists {
-			err = s.Replace(ctx, key, doc, etag, options...)
-		} else {
-			err = s.Create(ctx, key, doc, options...)
-		}
-		if err == nil || !errors.Is(err, ErrConflict) || attempt == maxConflicts {
-			return doc, err
-		}
-		select {
-		case <-ctx.Done():
-			return doc, fmt.Errorf("update %s: %w: %w", key, ErrConflict, ctx.Err())
-		case <-time.After(rand.N(time.Millisecond * time.Duration(1+min(attempt, 20)))): //nolint:gosec // racing writers are spread; nobody gains by guessing how
-		}
+		return doc, err
+	}, backoff.WithBackOff(delays), backoff.WithMaxTries(maxConflicts+1), backoff.WithMaxElapsedTime(0))
+	if conflict != nil && !errors.Is(err, ErrConflict) {
+		err = fmt.Errorf("%w: %w", conflict, err) // the context ended while Update waited
 	}
+	return doc, err
+}
+
+// updateOnce is one attempt of Update. Every error but a conflict of the write is a backoff.PermanentError.
+func updateOnce[T any](ctx context.Context, s Store, key string, change func(doc *T, exists bool) error, options []Option) (doc T, err error) {
+	etag, err := s.Get(ctx, key, &doc)
+	exists := !errors.Is(err, ErrNotFound)
+	if err != nil && exists {
+		return doc, backoff.Permanent(err)
+	}
+	if err := change(&doc, exists); errors.Is(err, ErrUnchanged) {
+		return doc, nil
+	} else if err != nil {
+		return doc, backoff.Permanent(err)
+	}
+	if exists {
+		err = s.Replace(ctx, key, doc, etag, options...)
+	} else {
+		err = s.Create(ctx, key, doc, options...)
+	}
+	if err != nil && !errors.Is(err, ErrConflict) {
+		err = backoff.Permanent(err)
+	}
+	return doc, err
 }
 
 // Known is a document as it was read.
