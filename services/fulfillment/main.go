@@ -25,7 +25,7 @@ import (
 	"waybill/platform/service"
 	"waybill/platform/state"
 	"waybill/services/fulfillment/internal/api"
-	"waybill/services/fulfillment/internal/ledger"
+	"waybill/services/fulfillment/internal/store"
 	"waybill/services/fulfillment/internal/saga"
 	"waybill/services/fulfillment/internal/worker"
 )
@@ -63,16 +63,16 @@ func run(ctx context.Context, environ []string, stdout io.Writer) (err error) {
 	stateStore := state.NewDapr(dapr.Client, contracts.StateStore)
 	store := state.WithConcurrencyLimit(stateStore, int(c.StateCalls))
 	events := events{publisher}
-	books := state.NewExpiring(store, c.orderTTL(), ledger.OfOrder)
-	stock := ledger.NewInventory(store, events.announceStock(c.Warehouse), time.Now).KeepFor(c.orderTTL())
+	books := state.NewExpiring(store, c.orderTTL(), simulator.OfOrder)
+	stock := store.NewInventory(store, events.announceStock(c.Warehouse), time.Now).KeepFor(c.orderTTL())
 	defer stock.Wait() // before the sidecar's connection closes
 	if err := stock.Measure(); err != nil {
 		return err
 	}
-	sagas := ledger.NewSagas(store, ulid.Make().String(), time.Now).KeepFor(time.Duration(c.SagaRetention))
+	sagas := store.NewSagas(store, ulid.Make().String(), time.Now).KeepFor(time.Duration(c.SagaRetention))
 	engine := workflow.NewClientWithLogger(dapr.Conn, engineLog{logger})
 	registry := workflow.NewRegistry()
-	payments, carrier, err := behindBulkheads(ledger.NewPayments(books, time.Now), ledger.NewCarrier(books, time.Now), int(c.PartnerCalls))
+	payments, carrier, err := behindBulkheads(simulator.NewPayments(books, time.Now), simulator.NewCarrier(books, time.Now), int(c.PartnerCalls))
 	if err != nil {
 		return err
 	}
@@ -86,7 +86,7 @@ func run(ctx context.Context, environ []string, stdout io.Writer) (err error) {
 		Engine: engine, Journal: sagas, Events: events, Limits: c.limits(), StuckAfter: time.Duration(c.StuckAfter), Logger: logger, Now: time.Now,
 	})
 
-	edge := api.API{Auditor: ledger.NewAuditor(store), Inventory: stock, Sagas: control, Logger: logger}
+	edge := api.API{Auditor: store.NewAuditor(store), Inventory: stock, Sagas: control, Logger: logger}
 	letters := deadletter.New(state.WithRetry(store, letterPatience), logger, "payment_token").KeepFor(time.Duration(c.DeadLetterRetention))
 	receiver, err := eventing.NewReceiver(eventing.ReceiverOptions{
 		App: contracts.AppFulfillment, Token: string(c.APIToken), Publisher: publisher, Logger: logger,

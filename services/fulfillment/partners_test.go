@@ -10,7 +10,7 @@ import (
 
 	"waybill/contracts"
 	"waybill/platform/state"
-	"waybill/services/fulfillment/internal/ledger"
+	"waybill/services/fulfillment/internal/store"
 	"waybill/services/fulfillment/internal/partner"
 )
 
@@ -19,7 +19,7 @@ func TestASlowPartnerFillsOnlyItsOwnBulkhead(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		store := state.NewMemory()
-		payments, carrier, err := behindBulkheads(ledger.NewPayments(store, time.Now), hanging{ledger.NewCarrier(store, time.Now)}, 1)
+		payments, carrier, err := behindBulkheads(simulator.NewPayments(store, time.Now), hanging{simulator.NewCarrier(store, time.Now)}, 1)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -54,7 +54,7 @@ func TestASlowPartnerFillsOnlyItsOwnBulkhead(t *testing.T) {
 }
 
 // hanging is a carrier that never answers about one order.
-type hanging struct{ *ledger.Carrier }
+type hanging struct{ *simulator.Carrier }
 
 func (h hanging) Book(ctx context.Context, o contracts.Order, key string) (partner.Shipment, *partner.Reason, error) {
 	if o.OrderID != "quick" {

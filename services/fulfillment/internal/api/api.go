@@ -13,7 +13,7 @@ import (
 	"waybill/contracts"
 	"waybill/platform/eventing"
 	"waybill/services/fulfillment/internal/inventory"
-	"waybill/services/fulfillment/internal/journal"
+	"waybill/services/fulfillment/internal/record"
 	"waybill/services/fulfillment/internal/partner"
 )
 
@@ -24,20 +24,20 @@ type Inventory interface {
 	Adjust(ctx context.Context, product, key string, delta int, reason string) (inventory.Adjustment, error)
 }
 
-// Sagas starts sagas, shows them, and takes people's decisions on them. Refusals are a *journal.Error; every other error
+// Sagas starts sagas, shows them, and takes people's decisions on them. Refusals are a *record.Error; every other error
 // will pass.
 type Sagas interface {
 	Start(ctx context.Context, order contracts.Order) error
 	Cancel(ctx context.Context, request contracts.OrderCancellationRequested) error
-	Decide(ctx context.Context, orderID string, approved bool, approver, reason string) (journal.Entry, error)
-	Repair(ctx context.Context, orderID, actor, reason string) (journal.Entry, error)
-	Show(ctx context.Context, orderID string) (journal.Entry, []journal.Step, error)
-	List(ctx context.Context, state journal.State, limit int) (entries []journal.Entry, more bool, err error)
-	Approvals(ctx context.Context, keep func(e *journal.Entry) bool, limit int) (entries []journal.Entry, more bool, err error)
-	Wait(e *journal.Entry) (journal.State, *journal.Wait)
+	Decide(ctx context.Context, orderID string, approved bool, approver, reason string) (record.Saga, error)
+	Repair(ctx context.Context, orderID, actor, reason string) (record.Saga, error)
+	Show(ctx context.Context, orderID string) (record.Saga, []record.Step, error)
+	List(ctx context.Context, state record.State, limit int) (entries []record.Saga, more bool, err error)
+	Approvals(ctx context.Context, keep func(e *record.Saga) bool, limit int) (entries []record.Saga, more bool, err error)
+	Wait(e *record.Saga) (record.State, *record.Wait)
 }
 
-// Auditor reads what the partners hold of an order. A *journal.Error says that they hold nothing.
+// Auditor reads what the partners hold of an order. A *record.Error says that they hold nothing.
 type Auditor interface {
 	Books(ctx context.Context, orderID string) (partner.Books, error)
 }

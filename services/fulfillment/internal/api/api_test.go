@@ -20,15 +20,15 @@ import (
 	"waybill/platform/state"
 	"waybill/services/fulfillment/internal/api"
 	"waybill/services/fulfillment/internal/inventory"
-	"waybill/services/fulfillment/internal/journal"
-	"waybill/services/fulfillment/internal/ledger"
+	"waybill/services/fulfillment/internal/record"
+	"waybill/services/fulfillment/internal/store"
 )
 
 // sagas is a journal of one order, and records what was started and cancelled.
 type sagas struct {
 	started   []contracts.Order
 	cancelled []contracts.OrderCancellationRequested
-	entry     journal.Entry
+	entry     record.Saga
 	err       error
 }
 
@@ -44,12 +44,12 @@ func (s *sagas) Cancel(_ context.Context, r contracts.OrderCancellationRequested
 
 func (s *sagas) known(id string) error {
 	if s.err == nil && id != s.entry.Order.OrderID {
-		return journal.ErrUnknown(id)
+		return record.ErrUnknown(id)
 	}
 	return s.err
 }
 
-func (s *sagas) Decide(_ context.Context, id string, approved bool, approver, reason string) (journal.Entry, error) {
+func (s *sagas) Decide(_ context.Context, id string, approved bool, approver, reason string) (record.Saga, error) {
 	if err := s.known(id); err != nil {
 		return s.entry, err
 	}
@@ -57,7 +57,7 @@ func (s *sagas) Decide(_ context.Context, id string, approved bool, approver, re
 	return s.entry, err
 }
 
-func (s *sagas) Repair(_ context.Context, id, actor, reason string) (journal.Entry, error) {
+func (s *sagas) Repair(_ context.Context, id, actor, reason string) (record.Saga, error) {
 	if err := s.known(id); err != nil {
 		return s.entry, err
 	}
@@ -65,29 +65,29 @@ func (s *sagas) Repair(_ context.Context, id, actor, reason string) (journal.Ent
 	return s.entry, err
 }
 
-func (s *sagas) Show(_ context.Context, id string) (journal.Entry, []journal.Step, error) {
-	return s.entry, []journal.Step{
+func (s *sagas) Show(_ context.Context, id string) (record.Saga, []record.Step, error) {
+	return s.entry, []record.Step{
 		{Name: "ValidatePayment", StartedAt: now, EndedAt: now.Add(time.Second), Attempts: 2, Done: true},
 		{Name: "ReserveInventory", StartedAt: now, EndedAt: now.Add(time.Second), Attempts: 1, Error: "no answer"},
 		{Name: "RequestApproval", StartedAt: now, Attempts: 1},
 	}, s.known(id)
 }
 
-func (s *sagas) List(_ context.Context, state journal.State, _ int) ([]journal.Entry, bool, error) {
+func (s *sagas) List(_ context.Context, state record.State, _ int) ([]record.Saga, bool, error) {
 	if now, _ := s.Wait(&s.entry); state != "" && now != state {
 		return nil, false, s.err
 	}
-	return []journal.Entry{s.entry}, true, s.err
+	return []record.Saga{s.entry}, true, s.err
 }
 
-func (s *sagas) Approvals(_ context.Context, keep func(*journal.Entry) bool, _ int) ([]journal.Entry, bool, error) {
+func (s *sagas) Approvals(_ context.Context, keep func(*record.Saga) bool, _ int) ([]record.Saga, bool, error) {
 	if !keep(&s.entry) {
 		return nil, false, s.err
 	}
-	return []journal.Entry{s.entry}, false, s.err
+	return []record.Saga{s.entry}, false, s.err
 }
 
-func (s *sagas) Wait(e *journal.Entry) (journal.State, *journal.Wait) {
+func (s *sagas) Wait(e *record.Saga) (record.State, *record.Wait) {
 	idle := now.Sub(e.LastMoved())
 	return e.State(idle, time.Hour), e.Wait(idle, time.Hour)
 }
@@ -98,7 +98,7 @@ var now = time.Date(2026, time.March, 14, 9, 26, 53, 0, time.UTC)
 type service struct {
 	api   api.API
 	store state.Store
-	stock *ledger.Inventory
+	stock *store.Inventory
 	sagas *sagas
 	http  http.Handler
 }
@@ -107,9 +107,9 @@ func newService(t *testing.T) service {
 	t.Helper()
 	logger := slog.New(slog.DiscardHandler)
 	store := state.NewMemory()
-	stock := ledger.NewInventory(store, func(context.Context, inventory.Stock) error { return nil }, time.Now)
+	stock := store.NewInventory(store, func(context.Context, inventory.Stock) error { return nil }, time.Now)
 	started := &sagas{}
-	a := api.API{Auditor: ledger.NewAuditor(store), Inventory: stock, Sagas: started, Logger: logger}
+	a := api.API{Auditor: store.NewAuditor(store), Inventory: stock, Sagas: started, Logger: logger}
 	router, surface := rest.New(rest.Info{Title: "test", Version: "1"}, logger)
 	a.Mount(surface)
 	return service{a, store, stock, started, router}
@@ -342,7 +342,7 @@ func TestARepairIsOrderedOnce(t *testing.T) {
 	if code, answer := call(t, s.http, http.MethodPost, "/v1/fulfillments/ORDER-1/repair", repair); code != 409 || answer["code"] != "nothing_to_repair" {
 		t.Errorf("a repair of what is whole: %d %v", code, answer)
 	}
-	s.sagas.entry.Stop(journal.Halt{Round: 1, Since: now, NotUndone: []string{"RefundPayment"}})
+	s.sagas.entry.Stop(record.Halt{Round: 1, Since: now, NotUndone: []string{"RefundPayment"}})
 	if _, answer := call(t, s.http, http.MethodGet, "/v1/fulfillments/ORDER-1", ""); answer["state"] != "needs_attention" || fmt.Sprint(answer["not_undone"]) != "[RefundPayment]" {
 		t.Errorf("a saga that needs attention: %v", answer)
 	}
@@ -479,7 +479,7 @@ func TestTheBooksOfAnOrderAreShown(t *testing.T) {
 	if code, answer := call(t, s.http, http.MethodGet, "/v1/fulfillments/ORDER-9/books", ""); code != 404 || answer["code"] != "unknown_order" {
 		t.Errorf("before anybody knows of it: %d %v", code, answer)
 	}
-	payments, carrier := ledger.NewPayments(s.store, time.Now), ledger.NewCarrier(s.store, time.Now)
+	payments, carrier := simulator.NewPayments(s.store, time.Now), simulator.NewCarrier(s.store, time.Now)
 	if _, _, err := payments.Charge(t.Context(), order, "key"); err != nil {
 		t.Fatal(err)
 	}

@@ -5,7 +5,7 @@ import (
 	"time"
 
 	"waybill/contracts"
-	"waybill/services/fulfillment/internal/journal"
+	"waybill/services/fulfillment/internal/record"
 )
 
 type approvalOutput struct{ Body approvalBody }
@@ -36,30 +36,30 @@ const (
 	approvalCancelled = "cancelled"
 )
 
-func approvalState(e *journal.Entry) string {
+func approvalState(e *record.Saga) string {
 	d := e.Approval.Decision
 	switch {
 	case d == nil:
 		return approvalPending
 	case d.Approved:
 		return approvalApproved
-	case d.Code == journal.CodeTimedOut:
+	case d.Code == record.CodeTimedOut:
 		return approvalExpired
-	case d.Code == journal.CodeCancelled:
+	case d.Code == record.CodeCancelled:
 		return approvalCancelled
 	default:
 		return approvalRefused
 	}
 }
 
-func shownDecision(d *journal.Decision) *decisionBody {
+func shownDecision(d *record.Decision) *decisionBody {
 	if d == nil {
 		return nil
 	}
 	return &decisionBody{Approved: d.Approved, Approver: d.Approver, Reason: d.Reason, At: d.At}
 }
 
-func shownApproval(e *journal.Entry) approvalBody {
+func shownApproval(e *record.Saga) approvalBody {
 	return approvalBody{
 		OrderID: e.Order.OrderID, CustomerID: e.Order.CustomerID, Total: e.Order.TotalAmount, Currency: e.Order.Currency,
 		State: approvalState(e), RequestedAt: e.Approval.RequestedAt, ExpiresAt: e.Approval.ExpiresAt, Decision: shownDecision(e.Approval.Decision),
@@ -79,7 +79,7 @@ type listApprovalsOutput struct {
 }
 
 func (a API) listApprovals(ctx context.Context, in *listApprovalsInput) (*listApprovalsOutput, error) {
-	entries, more, err := a.Sagas.Approvals(ctx, func(e *journal.Entry) bool {
+	entries, more, err := a.Sagas.Approvals(ctx, func(e *record.Saga) bool {
 		return e.Approval != nil && (in.State == "all" || approvalState(e) == in.State)
 	}, in.Limit)
 	if err != nil {

@@ -5,7 +5,7 @@ import (
 	"time"
 
 	"waybill/contracts"
-	"waybill/services/fulfillment/internal/journal"
+	"waybill/services/fulfillment/internal/record"
 )
 
 // OrderPath is exported because huma reads embedded parameters only from exported types.
@@ -20,10 +20,10 @@ type fulfillmentBody struct {
 	CustomerID string           `json:"customer_id"`
 	Total      contracts.Amount `json:"total_amount"`
 	Currency   string           `json:"currency"`
-	State      journal.State    `json:"state" enum:"running,waiting,stuck,needs_attention,ended" doc:"needs_attention: an undo could not be done; stuck: it should have ended and waits for nobody."`
+	State      record.State    `json:"state" enum:"running,waiting,stuck,needs_attention,ended" doc:"needs_attention: an undo could not be done; stuck: it should have ended and waits for nobody."`
 	StartedAt  time.Time        `json:"started_at"`
 	EndedAt    time.Time        `json:"ended_at,omitzero"`
-	Outcome    journal.Outcome  `json:"outcome,omitempty" enum:"completed,failed,cancelled"`
+	Outcome    record.Outcome  `json:"outcome,omitempty" enum:"completed,failed,cancelled"`
 	Waits      *waitBody        `json:"waits,omitempty" doc:"What it waits for; absent when it has ended."`
 
 	Cancellation *cancellationBody `json:"cancellation,omitempty"`
@@ -61,7 +61,7 @@ type stepBody struct {
 	Error     string    `json:"error,omitempty"`
 }
 
-func (a API) shownSaga(e *journal.Entry, steps []journal.Step) fulfillmentBody {
+func (a API) shownSaga(e *record.Saga, steps []record.Step) fulfillmentBody {
 	state, wait := a.Sagas.Wait(e)
 	body := fulfillmentBody{
 		OrderID: e.Order.OrderID, CustomerID: e.Order.CustomerID, Total: e.Order.TotalAmount, Currency: e.Order.Currency,
@@ -118,7 +118,7 @@ type listOutput struct {
 }
 
 func (a API) listFulfillments(ctx context.Context, in *listInput) (*listOutput, error) {
-	entries, more, err := a.Sagas.List(ctx, journal.State(in.State), in.Limit)
+	entries, more, err := a.Sagas.List(ctx, record.State(in.State), in.Limit)
 	if err != nil {
 		return nil, a.problem(ctx, err)
 	}

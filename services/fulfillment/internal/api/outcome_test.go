@@ -16,7 +16,7 @@ import (
 	"waybill/platform/eventing"
 	"waybill/platform/eventing/eventingtest"
 	edge "waybill/services/fulfillment/internal/api"
-	"waybill/services/fulfillment/internal/ledger"
+	"waybill/services/fulfillment/internal/store"
 	"waybill/services/fulfillment/internal/saga"
 )
 
@@ -69,7 +69,7 @@ func TestEveryHandlerTellsPermanentFromTransient(t *testing.T) {
 			t.Fatal(err)
 		}
 		control := saga.NewControl(saga.ControlOptions{
-			Engine: engine{}, Journal: ledger.NewSagas(eventingtest.NewDocuments(), "writer", time.Now),
+			Engine: engine{}, Journal: store.NewSagas(eventingtest.NewDocuments(), "writer", time.Now),
 			Events: announcer{publisher}, StuckAfter: time.Hour, Logger: logger, Now: time.Now,
 		})
 		a := edge.API{Sagas: starter{&sagas{}, control}, Logger: logger}

@@ -7,7 +7,7 @@ import (
 
 	"waybill/platform/rest"
 	"waybill/services/fulfillment/internal/inventory"
-	"waybill/services/fulfillment/internal/journal"
+	"waybill/services/fulfillment/internal/record"
 	"waybill/services/fulfillment/internal/partner"
 )
 
@@ -26,9 +26,9 @@ func (a API) problem(ctx context.Context, err error) error {
 		}
 		return p
 	}
-	if refused, ok := errors.AsType[*journal.Error](err); ok {
+	if refused, ok := errors.AsType[*record.Error](err); ok {
 		p := &rest.Problem{Status: http.StatusConflict, Code: refused.Code, Detail: refused.Text}
-		if refused.Kind == journal.NotFound {
+		if refused.Kind == record.NotFound {
 			p.Status = http.StatusNotFound
 		}
 		if refused.Decision != nil {

@@ -1,4 +1,4 @@
-// Package partner holds what the saga's partners (payment provider, warehouse, carrier) answer with.
+// Package partner holds what the saga's partners (payment provider, warehouse, carrier) answer.
 package partner
 
 import (
@@ -7,23 +7,23 @@ import (
 	"waybill/contracts"
 )
 
-// ErrBusy says that a call waited for its turn in this service's own queue, in vain, and that the partner was not asked. That is
+// ErrBusy says that a call waited too long for a free slot in one of this service's own limits. The partner was not called, so this is
 // no failure of the partner.
 var ErrBusy error = busy{}
 
 type busy struct{}
 
-func (busy) Error() string { return "too many calls wait for their turn" }
+func (busy) Error() string { return "too many calls wait for a free slot" }
 
 // Retryable says that the same call can succeed later (platform/retryable asks for it).
 func (busy) Retryable() bool { return true }
 
-// Reason is why a partner, for business reasons, does not do what it was asked. Code is stable and meant for programs,
-// Message is a sentence for people that is safe to show.
+// Reason is why a partner refuses a request for a business reason. Code is stable and meant for programs, Message is a sentence for
+// people that is safe to show.
 type Reason struct {
 	Code    string `json:"code"`
 	Message string `json:"message"`
-	// Undone says that the refusal follows from an undo: what was asked for was given back, or called off, before.
+	// Undone says that a compensation caused the refusal: what was requested had been released or cancelled before.
 	Undone bool `json:"undone,omitempty"`
 }
 

@@ -15,7 +15,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"waybill/contracts"
-	"waybill/services/fulfillment/internal/journal"
+	"waybill/services/fulfillment/internal/record"
 	"waybill/services/fulfillment/internal/partner"
 )
 
@@ -59,13 +59,13 @@ type Carrier interface {
 	Cancel(ctx context.Context, order contracts.Order) (bool, error)
 }
 
-// Journal is what is kept of every saga outside the engine. Its refusals are a *journal.Error.
+// Journal is what is kept of every saga outside the engine. Its refusals are a *record.Error.
 type Journal interface {
-	Get(ctx context.Context, orderID string) (journal.Entry, error)
+	Get(ctx context.Context, orderID string) (record.Saga, error)
 	// Read is Get, with a Change of the entry that need not read it again.
-	Read(ctx context.Context, orderID string) (journal.Entry, journal.Change, error)
+	Read(ctx context.Context, orderID string) (record.Saga, record.Change, error)
 	// Change alters an order's entry, which may be new, unless change reports that nothing changed. It may call change again.
-	Change(ctx context.Context, orderID string, change func(e *journal.Entry) (bool, error)) (journal.Entry, error)
+	Change(ctx context.Context, orderID string, change func(e *record.Saga) (bool, error)) (record.Saga, error)
 	// ListApproval puts the order among those that asked for an approval.
 	ListApproval(ctx context.Context, orderID string) error
 }
@@ -110,7 +110,7 @@ type Decisions struct {
 // Reported is the outcome that UpdateOrderStatus recorded. It is cancelled instead of failed when a cancellation was recorded
 // before the saga's end; Failure is then the cancellation.
 type Reported struct {
-	Outcome journal.Outcome `json:"outcome,omitempty"`
+	Outcome record.Outcome `json:"outcome,omitempty"`
 	Failure *partner.Reason `json:"failure,omitempty"`
 	// Notified says that the customer's messages were requested as well.
 	Notified bool `json:"notified,omitempty"`
@@ -151,7 +151,7 @@ type HaltInput struct {
 // Report is what UpdateOrderStatus announces: a shipment, or a failure and what was undone.
 type Report struct {
 	Order    contracts.Order  `json:"order"`
-	Outcome  journal.Outcome  `json:"outcome"`
+	Outcome  record.Outcome  `json:"outcome"`
 	Shipment partner.Shipment `json:"shipment,omitzero"`
 	Failure  *partner.Reason  `json:"failure,omitempty"`
 	Undone   []string         `json:"undone,omitempty"`
@@ -162,7 +162,7 @@ type Report struct {
 
 // recorded is the report with the outcome that was recorded, which differs when a cancellation arrived before the outcome.
 func (r Report) recorded(as Reported) Report {
-	if r.Outcome != journal.Completed && as.Outcome == journal.Cancelled && as.Failure != nil {
+	if r.Outcome != record.Completed && as.Outcome == record.Cancelled && as.Failure != nil {
 		r.Outcome, r.Failure = as.Outcome, as.Failure
 	}
 	return r
@@ -171,9 +171,9 @@ func (r Report) recorded(as Reported) Report {
 // message is what the customer is told about the outcome.
 func (r Report) message(refunded bool) Message {
 	switch r.Outcome {
-	case journal.Completed:
+	case record.Completed:
 		return Message{Order: r.Order, Template: contracts.TemplateOrderShipped, Shipment: r.Shipment}
-	case journal.Cancelled:
+	case record.Cancelled:
 		return Message{Order: r.Order, Template: contracts.TemplateOrderCancelled, Reason: r.Failure.Message, Refunded: refunded}
 	default:
 		return Message{Order: r.Order, Template: contracts.TemplateOrderFailed, Reason: r.Failure.Message, Refunded: refunded}
@@ -268,10 +268,10 @@ func (a activities) stopped(ctx context.Context, orderID string) (*partner.Reaso
 }
 
 // readStopped is stopped, with a Change of the entry that was read.
-func (a activities) readStopped(ctx context.Context, orderID string) (*partner.Reason, journal.Change, error) {
+func (a activities) readStopped(ctx context.Context, orderID string) (*partner.Reason, record.Change, error) {
 	e, change, err := a.Journal.Read(ctx, orderID)
-	if refused, ok := errors.AsType[*journal.Error](err); ok && refused.Kind == journal.NotFound {
-		return nil, func(alter func(e *journal.Entry) (bool, error)) (journal.Entry, error) {
+	if refused, ok := errors.AsType[*record.Error](err); ok && refused.Kind == record.NotFound {
+		return nil, func(alter func(e *record.Saga) (bool, error)) (record.Saga, error) {
 			return a.Journal.Change(ctx, orderID, alter)
 		}, nil
 	}
@@ -367,7 +367,7 @@ func (a activities) processShipment(ctx context.Context, in StepInput) (result S
 			return fmt.Errorf("book the carrier: %w", err)
 		}
 		if refused == nil {
-			e, err := change(func(e *journal.Entry) (bool, error) {
+			e, err := change(func(e *record.Saga) (bool, error) {
 				begun := e.Begin(in.Order, a.Now()) // false, unless the entry was lost
 				return e.Book(a.Now()) || begun, nil
 			})
@@ -483,7 +483,7 @@ func (a activities) updateOrderStatus(ctx context.Context, report Report) (repor
 	order := report.Order
 	err = traced(ctx, activityUpdateOrderStatus, order.OrderID, func(ctx context.Context) error {
 		now := a.Now().UTC()
-		e, err := a.Journal.Change(ctx, order.OrderID, func(e *journal.Entry) (bool, error) {
+		e, err := a.Journal.Change(ctx, order.OrderID, func(e *record.Saga) (bool, error) {
 			e.Begin(order, now) // an entry that was lost is no reason to repeat the saga
 			ended := report
 			if ended.Outcome = e.Conclude(report.Outcome); ended.Outcome != report.Outcome {
@@ -494,13 +494,13 @@ func (a activities) updateOrderStatus(ctx context.Context, report Report) (repor
 			if err != nil {
 				return false, fmt.Errorf("record the outcome: %w", err)
 			}
-			announcement := journal.Announcement{ID: key(order, payload.EventType()), Type: payload.EventType(), At: now, Data: data}
+			announcement := record.Announcement{ID: key(order, payload.EventType()), Type: payload.EventType(), At: now, Data: data}
 			return e.End(ended.Outcome, announcement, now), nil
 		})
 		if err != nil {
 			return err
 		}
-		if reported.Outcome = e.Outcome; e.Outcome == journal.Cancelled && e.Cancellation != nil {
+		if reported.Outcome = e.Outcome; e.Outcome == record.Cancelled && e.Cancellation != nil {
 			reported.Failure = cancelled(e.Cancellation)
 		}
 		payload, err := announced(&e)
@@ -522,13 +522,13 @@ func (a activities) updateOrderStatus(ctx context.Context, report Report) (repor
 func (r Report) payload(now time.Time) contracts.Payload {
 	order := r.Order
 	switch r.Outcome {
-	case journal.Completed:
+	case record.Completed:
 		return contracts.FulfillmentCompleted{
 			OrderID: order.OrderID, CustomerID: order.CustomerID, TrackingNumber: r.Shipment.TrackingNumber,
 			Carrier: r.Shipment.Carrier, ShipmentCost: r.Shipment.Cost, Currency: order.Currency,
 			EstimatedDelivery: r.Shipment.EstimatedDelivery, CompletedAt: now,
 		}
-	case journal.Cancelled:
+	case record.Cancelled:
 		return contracts.FulfillmentCancelled{
 			OrderID: order.OrderID, CustomerID: order.CustomerID, Reason: r.Failure.Message, Undone: r.Undone, CancelledAt: now,
 		}

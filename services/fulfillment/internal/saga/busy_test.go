@@ -8,7 +8,7 @@ import (
 
 	"waybill/contracts"
 	"waybill/services/fulfillment/internal/inventory"
-	"waybill/services/fulfillment/internal/journal"
+	"waybill/services/fulfillment/internal/record"
 	"waybill/services/fulfillment/internal/saga"
 )
 
@@ -42,7 +42,7 @@ func TestBusyIsNoAttempt(t *testing.T) {
 			w := newWorld(t, limits)
 			w.faults.busy(call, 6) // more often than a step may be tried
 			order := anOrder("ORDER-1")
-			if result := w.fulfill(order); result.Outcome != journal.Completed {
+			if result := w.fulfill(order); result.Outcome != record.Completed {
 				t.Errorf("result %+v, want it completed", result)
 			}
 			w.wantBooks(order, books{charges: 1, parcels: 1, reservation: inventory.Shipped})
@@ -62,7 +62,7 @@ func TestTheTimeForAReservationBeginsWithAFailure(t *testing.T) {
 	w := newWorld(t, limits)
 	w.faults.set("Reserve", 1, false)
 	order := anOrder("ORDER-1")
-	if result := w.fulfill(order); result.Outcome != journal.Completed {
+	if result := w.fulfill(order); result.Outcome != record.Completed {
 		t.Errorf("result %+v, want it completed", result)
 	}
 	w.faults.set("Reserve", -1, false)
@@ -84,7 +84,7 @@ func TestACancellationEndsAStepThatIsBusy(t *testing.T) {
 	if err := w.cancel(order); err != nil {
 		t.Fatal(err)
 	}
-	if result := w.end(order); result.Outcome != journal.Cancelled {
+	if result := w.end(order); result.Outcome != record.Cancelled {
 		t.Errorf("result %+v, want it cancelled", result)
 	}
 	w.wantBooks(order, books{charges: 1, refunds: 1, reservation: inventory.Released})
@@ -110,7 +110,7 @@ func TestBusyIsAnErrorForASagaOfAnEarlierRelease(t *testing.T) {
 			if _, err := w.client.ScheduleWorkflow(t.Context(), "FulfillOrder", workflow.WithInstanceID(in.OrderID), workflow.WithInput(in)); err != nil {
 				t.Fatal(err)
 			}
-			if result := w.end(in.Order); result.Outcome != journal.Completed {
+			if result := w.end(in.Order); result.Outcome != record.Completed {
 				t.Errorf("result %+v, want it completed", result)
 			}
 			w.wantBooks(in.Order, books{charges: 1, parcels: 1, reservation: inventory.Shipped})

@@ -10,7 +10,7 @@ import (
 
 	"waybill/contracts"
 	"waybill/services/fulfillment/internal/inventory"
-	"waybill/services/fulfillment/internal/journal"
+	"waybill/services/fulfillment/internal/record"
 	"waybill/services/fulfillment/internal/saga"
 )
 
@@ -59,7 +59,7 @@ func TestACancellationEndsAStepThatRetries(t *testing.T) {
 			if err := w.cancel(order); err != nil {
 				t.Fatal(err)
 			}
-			if result := w.end(order); result.Outcome != journal.Cancelled || result.Error != "Ordered twice." {
+			if result := w.end(order); result.Outcome != record.Cancelled || result.Error != "Ordered twice." {
 				t.Errorf("result %+v, want it cancelled", result)
 			}
 			w.wantBooks(order, c.want)
@@ -82,12 +82,12 @@ func TestEveryAttemptLooksForACancellation(t *testing.T) {
 			w := newWorld(t, quick)
 			order := anOrder("ORDER-1")
 			w.faults.hook(call, func() error { // the first attempt fails; meanwhile the wish is recorded, and the signal is lost
-				_, err := w.sagas.Change(t.Context(), order.OrderID, func(e *journal.Entry) (bool, error) {
+				_, err := w.sagas.Change(t.Context(), order.OrderID, func(e *record.Saga) (bool, error) {
 					return e.Cancel("Ordered twice.", time.Now()), nil
 				})
 				return errors.Join(err, planned(call))
 			})
-			if result := w.fulfill(order); result.Outcome != journal.Cancelled {
+			if result := w.fulfill(order); result.Outcome != record.Cancelled {
 				t.Errorf("result %+v, want it cancelled", result)
 			}
 			w.wantBooks(order, want)
@@ -102,12 +102,12 @@ func TestACancellationDuringTheUndoing(t *testing.T) {
 	order := anOrder("ORDER-1")
 	order.ShipTo.Zip = "X-REFUSED"
 	w.faults.hook("Refund", func() error { return w.cancel(order) })
-	if result := w.fulfill(order); result.Outcome != journal.Cancelled || result.Error != "Ordered twice." {
+	if result := w.fulfill(order); result.Outcome != record.Cancelled || result.Error != "Ordered twice." {
 		t.Errorf("result %+v, want it cancelled", result)
 	}
 	w.wantMessages(order, contracts.TemplateOrderCancelled)
 	w.wantBooks(order, books{charges: 1, refunds: 1, reservation: inventory.Released})
-	w.until(order, "an end", (*journal.Entry).Ended)
+	w.until(order, "an end", (*record.Saga).Ended)
 	want := []string{"ValidatePayment done", "ReserveInventory done", "ProcessShipment refused", "ReleaseInventory done", "Cancel done", "RefundPayment done", "Fulfillment.Cancelled"}
 	if diff := cmp.Diff(want, w.told()); diff != "" {
 		t.Errorf("story (-want +got):\n%s", diff)
@@ -122,12 +122,12 @@ func TestACancelledOrderIsRepaired(t *testing.T) {
 	w.faults.set("Release", -1, false)
 	w.faults.hook("Book", func() error { return w.cancel(order) })
 	w.start(order)
-	w.until(order, "a halt", (*journal.Entry).Halted)
+	w.until(order, "a halt", (*record.Saga).Halted)
 	w.faults.set("Release", 0, false)
 	if _, err := w.starts.Repair(t.Context(), order.OrderID, "operator@example.com", "The warehouse answers again."); err != nil {
 		t.Fatal(err)
 	}
-	if result := w.end(order); result.Outcome != journal.Cancelled {
+	if result := w.end(order); result.Outcome != record.Cancelled {
 		t.Errorf("result %+v, want it cancelled", result)
 	}
 	w.wantBooks(order, books{charges: 1, refunds: 1, parcels: 1, cancelled: true, reservation: inventory.Released})
@@ -142,7 +142,7 @@ func TestACancellationBeatsAnApproval(t *testing.T) {
 			w := newWorld(t, quick)
 			order := aLargeOrder("ORDER-1")
 			w.start(order)
-			w.until(order, "an approval", (*journal.Entry).AwaitsApproval)
+			w.until(order, "an approval", (*record.Saga).AwaitsApproval)
 			if approved == "before it" {
 				w.faults.hook("Book", func() error { return w.cancel(order) })
 				if err := w.decide(order, true, "approver@example.com"); err != nil {
@@ -152,12 +152,12 @@ func TestACancellationBeatsAnApproval(t *testing.T) {
 				if err := w.cancel(order); err != nil {
 					t.Fatal(err)
 				}
-				refused, ok := errors.AsType[*journal.Error](w.decide(order, true, "approver@example.com"))
-				if !ok || refused.Kind != journal.Conflict || refused.Decision == nil || refused.Decision.Code != journal.CodeCancelled || refused.Decision.Reason != "Ordered twice." {
+				refused, ok := errors.AsType[*record.Error](w.decide(order, true, "approver@example.com"))
+				if !ok || refused.Kind != record.Conflict || refused.Decision == nil || refused.Decision.Code != record.CodeCancelled || refused.Decision.Reason != "Ordered twice." {
 					t.Errorf("an approval after the cancellation: %+v", refused)
 				}
 			}
-			if result := w.end(order); result.Outcome != journal.Cancelled {
+			if result := w.end(order); result.Outcome != record.Cancelled {
 				t.Errorf("result %+v, want it cancelled", result)
 			}
 			got := w.books(order.OrderID)
@@ -186,7 +186,7 @@ func TestACancellationIsAnswered(t *testing.T) {
 	if err := w.cancel(order); err != nil || w.payload(order.OrderID+":Cancel:done") == nil {
 		t.Errorf("a repeated cancellation was not answered: %v", err)
 	}
-	if result := w.fulfill(order); result.Outcome != journal.Cancelled {
+	if result := w.fulfill(order); result.Outcome != record.Cancelled {
 		t.Errorf("result %+v, want it cancelled", result)
 	}
 	w.wantBooks(order, books{})
@@ -197,14 +197,14 @@ func TestAFreeOrder(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		zip      string
-		outcome  journal.Outcome
+		outcome  record.Outcome
 		template string
 		want     books
 		story    []string
 	}{
-		{"12345", journal.Completed, contracts.TemplateOrderShipped, books{parcels: 1, reservation: inventory.Shipped},
+		{"12345", record.Completed, contracts.TemplateOrderShipped, books{parcels: 1, reservation: inventory.Shipped},
 			[]string{"ReserveInventory done", "ProcessShipment done", "Fulfillment.Completed"}},
-		{"X-REFUSED", journal.Failed, contracts.TemplateOrderFailed, books{reservation: inventory.Released},
+		{"X-REFUSED", record.Failed, contracts.TemplateOrderFailed, books{reservation: inventory.Released},
 			[]string{"ReserveInventory done", "ProcessShipment refused", "ReleaseInventory done", "Fulfillment.Failed"}},
 	} {
 		for _, lost := range []bool{false, true} {
@@ -230,7 +230,7 @@ func TestAFreeOrder(t *testing.T) {
 				if result := w.end(order); result.Outcome != c.outcome {
 					t.Errorf("result %+v, want %s", result, c.outcome)
 				}
-				w.until(order, "an end", (*journal.Entry).Ended)
+				w.until(order, "an end", (*record.Saga).Ended)
 				w.wantMessages(order, c.template)
 				w.mu.Lock()
 				defer w.mu.Unlock()

@@ -13,7 +13,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
-	"waybill/services/fulfillment/internal/journal"
+	"waybill/services/fulfillment/internal/record"
 	"waybill/services/fulfillment/internal/saga"
 )
 
@@ -40,7 +40,7 @@ func TestASagaOfAServiceWithAWrongClock(t *testing.T) {
 			w := newWorldAt(t, quick, ahead(skew).now)
 			order := aLargeOrder("ORDER-1")
 			w.start(order)
-			w.until(order, "an approval", (*journal.Entry).AwaitsApproval)
+			w.until(order, "an approval", (*record.Saga).AwaitsApproval)
 			// The watchdog may wake the saga when this clock says that the time is up. The engine's clock does not say so.
 			watchdog := saga.NewWatchdog(w.starts, 0, time.Minute)
 			for range 3 {
@@ -51,10 +51,10 @@ func TestASagaOfAServiceWithAWrongClock(t *testing.T) {
 			if _, err := w.starts.Decide(t.Context(), order.OrderID, true, "approver@example.com", "Known customer."); err != nil {
 				t.Fatal(err)
 			}
-			if result := w.end(order); result.Outcome != journal.Completed {
-				t.Errorf("result %+v, want %s", result, journal.Completed)
+			if result := w.end(order); result.Outcome != record.Completed {
+				t.Errorf("result %+v, want %s", result, record.Completed)
 			}
-			if e := w.until(order, "an end", (*journal.Entry).Ended); e.Restarts != 0 {
+			if e := w.until(order, "an end", (*record.Saga).Ended); e.Restarts != 0 {
 				t.Errorf("it was started again %d times", e.Restarts)
 			}
 		})
@@ -71,8 +71,8 @@ func TestAnApprovalRunsOutByTheEnginesClock(t *testing.T) {
 			limits.Approval = time.Millisecond
 			w := newWorldAt(t, limits, ahead(skew).now)
 			order := aLargeOrder("ORDER-1")
-			if result := w.fulfill(order); result.Code != journal.CodeTimedOut {
-				t.Errorf("result %+v, want %s", result, journal.CodeTimedOut)
+			if result := w.fulfill(order); result.Code != record.CodeTimedOut {
+				t.Errorf("result %+v, want %s", result, record.CodeTimedOut)
 			}
 		})
 	}
@@ -85,7 +85,7 @@ func TestTheWatchdogSeesASagaThatStartedInTheFuture(t *testing.T) {
 	w := newWorldAt(t, quick, clock.now)
 	order := aLargeOrder("ORDER-1")
 	w.start(order)
-	w.until(order, "an approval", (*journal.Entry).AwaitsApproval)
+	w.until(order, "an approval", (*record.Saga).AwaitsApproval)
 	if err := w.lose(order); err != nil {
 		t.Fatal(err)
 	}
@@ -105,14 +105,14 @@ func TestTheWatchdogSeesASagaThatStartedInTheFuture(t *testing.T) {
 	look(0, 0)
 	look(grace+time.Second, 1)
 	// It is stuck, or not, by the time since this process saw it.
-	if _, err := w.sagas.Change(t.Context(), order.OrderID, func(e *journal.Entry) (bool, error) {
+	if _, err := w.sagas.Change(t.Context(), order.OrderID, func(e *record.Saga) (bool, error) {
 		e.Approval = nil
 		e.StartedAt, e.RestartedAt = time.Now().Add(9*time.Hour), time.Now().Add(9*time.Hour)
 		return true, nil
 	}); err != nil {
 		t.Fatal(err)
 	}
-	for after, want := range map[time.Duration]journal.State{0: journal.Running, 2 * time.Minute: journal.Stuck} {
+	for after, want := range map[time.Duration]record.State{0: record.Running, 2 * time.Minute: record.Stuck} {
 		clock.ahead.Store(0)
 		e, err := w.sagas.Get(t.Context(), order.OrderID)
 		if err != nil {

@@ -17,7 +17,7 @@ import (
 	"waybill/contracts"
 	"waybill/platform/clock"
 	"waybill/platform/retryable"
-	"waybill/services/fulfillment/internal/journal"
+	"waybill/services/fulfillment/internal/record"
 )
 
 // Control starts sagas, and takes what people decide about those that run. A decision counts once it stands in the journal;
@@ -48,11 +48,11 @@ type Engine interface {
 type Records interface {
 	Journal
 	// Begin records that a saga is to run. Of many at once exactly one is the first.
-	Begin(ctx context.Context, order contracts.Order) (e journal.Entry, first bool, err error)
+	Begin(ctx context.Context, order contracts.Order) (e record.Saga, first bool, err error)
 	// Open and Approvals show visit the sagas that are not known to have ended, or that asked for an approval, in batches, and
 	// forget those whose order ids visit returns.
-	Open(ctx context.Context, visit func(context.Context, []journal.Entry) (forget []string, err error)) error
-	Approvals(ctx context.Context, visit func(context.Context, []journal.Entry) (forget []string, err error)) error
+	Open(ctx context.Context, visit func(context.Context, []record.Saga) (forget []string, err error)) error
+	Approvals(ctx context.Context, visit func(context.Context, []record.Saga) (forget []string, err error)) error
 }
 
 // ControlOptions is what a Control stands on.
@@ -95,7 +95,7 @@ func engineFailed(err error) error {
 // whoever calls it again has missed something, so what the saga last had to say is announced again. The journal comes first
 // because the engine runs a finished workflow again when it is asked to.
 func (c *Control) Start(ctx context.Context, order contracts.Order) error {
-	e, first, err := c.journal.Begin(ctx, order)
+	e, first, err := c.record.Begin(ctx, order)
 	if err != nil {
 		return fmt.Errorf("start the saga of %s: %w", order.OrderID, err)
 	}
@@ -117,7 +117,7 @@ func (c *Control) Start(ctx context.Context, order contracts.Order) error {
 }
 
 // repeat announces what the saga last had to say.
-func (c *Control) repeat(ctx context.Context, e *journal.Entry) error {
+func (c *Control) repeat(ctx context.Context, e *record.Saga) error {
 	switch {
 	case e.Ended():
 		payload, err := announced(e)
@@ -138,7 +138,7 @@ func (c *Control) repeat(ctx context.Context, e *journal.Entry) error {
 }
 
 // announced is the event that told the saga's outcome.
-func announced(e *journal.Entry) (contracts.Payload, error) {
+func announced(e *record.Saga) (contracts.Payload, error) {
 	var payload contracts.Payload
 	var err error
 	switch e.Announced.Type {
@@ -167,7 +167,7 @@ func decoded[T contracts.Payload](data []byte) (payload T, err error) {
 var atOnce = time.Date(2000, time.January, 1, 0, 0, 0, 0, time.UTC)
 
 // schedule has the engine run the saga, and reports whether it ran already.
-func (c *Control) schedule(ctx context.Context, e *journal.Entry) (runs bool, err error) {
+func (c *Control) schedule(ctx context.Context, e *record.Saga) (runs bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, engineTimeout)
 	defer cancel()
 	in := Input{
@@ -192,12 +192,12 @@ func (c *Control) schedule(ctx context.Context, e *journal.Entry) (runs bool, er
 // revive runs a saga anew that the engine does not know, because the process that began it died before it got there or because
 // the engine's own state is gone, and one that ended without an outcome; every step finds what it did before. It reports
 // whether there was something to do.
-func (c *Control) revive(ctx context.Context, e *journal.Entry) (bool, error) {
+func (c *Control) revive(ctx context.Context, e *record.Saga) (bool, error) {
 	if runs, err := c.runs(ctx, e.Order.OrderID); err != nil || runs {
 		return false, err
 	}
 	restarted := false
-	now, err := c.journal.Change(ctx, e.Order.OrderID, func(e *journal.Entry) (bool, error) {
+	now, err := c.record.Change(ctx, e.Order.OrderID, func(e *record.Saga) (bool, error) {
 		restarted = e.Restart(c.now()) // false when it has ended properly since the entry was read
 		return restarted, nil
 	})
@@ -241,7 +241,7 @@ func (c *Control) wake(ctx context.Context, orderID string) error {
 // too late. The wish may arrive before the order, and any number of times. The saga follows it as soon as it can; if it cannot
 // be woken now, the error has the event come again.
 func (c *Control) Cancel(ctx context.Context, request contracts.OrderCancellationRequested) error {
-	e, err := c.journal.Change(ctx, request.OrderID, func(e *journal.Entry) (bool, error) {
+	e, err := c.record.Change(ctx, request.OrderID, func(e *record.Saga) (bool, error) {
 		return e.Cancel(request.Reason, request.RequestedAt), nil
 	})
 	if err != nil {
@@ -261,21 +261,21 @@ func (c *Control) Cancel(ctx context.Context, request contracts.OrderCancellatio
 	return err
 }
 
-// Decide takes a person's decision on an order that waits for approval. A *journal.Error is the refusal of a second, other
+// Decide takes a person's decision on an order that waits for approval. A *record.Error is the refusal of a second, other
 // decision, and of one that nobody asked for.
-func (c *Control) Decide(ctx context.Context, orderID string, approved bool, approver, reason string) (journal.Entry, error) {
-	return c.decide(ctx, orderID, func(e *journal.Entry) (bool, error) { return e.Decide(approved, approver, reason, c.now()) })
+func (c *Control) Decide(ctx context.Context, orderID string, approved bool, approver, reason string) (record.Saga, error) {
+	return c.decide(ctx, orderID, func(e *record.Saga) (bool, error) { return e.Decide(approved, approver, reason, c.now()) })
 }
 
-// Repair has a saga that stands still try again what could not be undone. A *journal.Error is a refusal.
-func (c *Control) Repair(ctx context.Context, orderID, actor, reason string) (journal.Entry, error) {
-	return c.decide(ctx, orderID, func(e *journal.Entry) (bool, error) { return e.Repair(actor, reason, c.now()) })
+// Repair has a saga that stands still try again what could not be undone. A *record.Error is a refusal.
+func (c *Control) Repair(ctx context.Context, orderID, actor, reason string) (record.Saga, error) {
+	return c.decide(ctx, orderID, func(e *record.Saga) (bool, error) { return e.Repair(actor, reason, c.now()) })
 }
 
-func (c *Control) decide(ctx context.Context, orderID string, decide func(e *journal.Entry) (bool, error)) (journal.Entry, error) {
-	e, err := c.journal.Change(ctx, orderID, func(e *journal.Entry) (bool, error) {
+func (c *Control) decide(ctx context.Context, orderID string, decide func(e *record.Saga) (bool, error)) (record.Saga, error) {
+	e, err := c.record.Change(ctx, orderID, func(e *record.Saga) (bool, error) {
 		if !e.Started() {
-			return false, journal.ErrUnknown(orderID)
+			return false, record.ErrUnknown(orderID)
 		}
 		return decide(e)
 	})

@@ -9,18 +9,18 @@ import (
 	"time"
 
 	"waybill/contracts"
-	"waybill/services/fulfillment/internal/journal"
+	"waybill/services/fulfillment/internal/record"
 	"waybill/services/fulfillment/internal/partner"
 )
 
 // The activities by which a saga asks people, and reads what they decided.
 
-func cancelled(c *journal.Cancellation) *partner.Reason {
+func cancelled(c *record.Cancellation) *partner.Reason {
 	message := c.Reason
 	if message == "" {
 		message = "The customer cancelled the order."
 	}
-	return &partner.Reason{Code: journal.CodeCancelled, Message: message}
+	return &partner.Reason{Code: record.CodeCancelled, Message: message}
 }
 
 // readDecisions says whether the customer cancelled the order in time.
@@ -36,7 +36,7 @@ func (a activities) requestApproval(ctx context.Context, in ApprovalInput) (aske
 		if err := a.Journal.ListApproval(ctx, order.OrderID); err != nil {
 			return err
 		}
-		e, err := a.Journal.Change(ctx, order.OrderID, func(e *journal.Entry) (bool, error) {
+		e, err := a.Journal.Change(ctx, order.OrderID, func(e *record.Saga) (bool, error) {
 			return e.RequestApproval(in.RequestedAt, in.ExpiresAt), nil
 		})
 		if err != nil {
@@ -51,7 +51,7 @@ func (a activities) requestApproval(ctx context.Context, in ApprovalInput) (aske
 	return asked, err
 }
 
-func askForApproval(ctx context.Context, events Events, order contracts.Order, approval *journal.Approval) error {
+func askForApproval(ctx context.Context, events Events, order contracts.Order, approval *record.Approval) error {
 	err := events.Publish(ctx, key(order, contracts.TypeApprovalRequested), contracts.ApprovalRequested{
 		OrderID: order.OrderID, CustomerID: order.CustomerID, TotalAmount: order.TotalAmount, Currency: order.Currency,
 		RequestedAt: approval.RequestedAt, ExpiresAt: approval.ExpiresAt,
@@ -66,7 +66,7 @@ func askForApproval(ctx context.Context, events Events, order contracts.Order, a
 func (a activities) settleApproval(ctx context.Context, in ApprovalInput) (d Decisions, err error) {
 	order := in.Order
 	err = traced(ctx, activitySettleApproval, order.OrderID, func(ctx context.Context) error {
-		e, err := a.Journal.Change(ctx, order.OrderID, func(e *journal.Entry) (bool, error) {
+		e, err := a.Journal.Change(ctx, order.OrderID, func(e *record.Saga) (bool, error) {
 			if e.Approval == nil {
 				return false, errApprovalLost
 			}
@@ -101,13 +101,13 @@ var errApprovalLost = errors.New("the journal does not hold the approval that wa
 const restoredApproval = 24 * time.Hour
 
 // restoreApproval asks again for an approval that the journal lost with its store, and ends it if it can be ended.
-func (a activities) restoreApproval(ctx context.Context, in ApprovalInput) (journal.Entry, error) {
+func (a activities) restoreApproval(ctx context.Context, in ApprovalInput) (record.Saga, error) {
 	order := in.Order
 	a.Logger.WarnContext(ctx, "the journal lost the approval that a saga waits for; it is asked for again", slog.String("order_id", order.OrderID))
 	if err := a.Journal.ListApproval(ctx, order.OrderID); err != nil {
-		return journal.Entry{}, err
+		return record.Saga{}, err
 	}
-	e, err := a.Journal.Change(ctx, order.OrderID, func(e *journal.Entry) (bool, error) {
+	e, err := a.Journal.Change(ctx, order.OrderID, func(e *record.Saga) (bool, error) {
 		now := a.Now()
 		e.Begin(order, now)
 		e.RequestApproval(now, now.Add(restoredApproval))
@@ -121,14 +121,14 @@ func (a activities) restoreApproval(ctx context.Context, in ApprovalInput) (jour
 }
 
 // refusal is why a decided approval does not approve; nil when it does.
-func refusal(e *journal.Entry) *partner.Reason {
+func refusal(e *record.Saga) *partner.Reason {
 	d := e.Approval.Decision
 	switch {
 	case d.Approved:
 		return nil
-	case d.Code == journal.CodeCancelled:
+	case d.Code == record.CodeCancelled:
 		return cancelled(e.Cancellation)
-	case d.Code == journal.CodeTimedOut:
+	case d.Code == record.CodeTimedOut:
 		return &partner.Reason{Code: d.Code, Message: "Nobody approved the order in time."}
 	default:
 		return &partner.Reason{Code: d.Code, Message: "The order was not approved: " + d.Reason}
@@ -139,8 +139,8 @@ func refusal(e *journal.Entry) *partner.Reason {
 func (a activities) askForRepair(ctx context.Context, in HaltInput) (result StepResult, err error) {
 	order := in.Order
 	err = traced(ctx, activityAskForRepair, order.OrderID, func(ctx context.Context) error {
-		e, err := a.Journal.Change(ctx, order.OrderID, func(e *journal.Entry) (bool, error) {
-			return e.Stop(journal.Halt{
+		e, err := a.Journal.Change(ctx, order.OrderID, func(e *record.Saga) (bool, error) {
+			return e.Stop(record.Halt{
 				Round: in.Round, Since: a.Now().UTC(), Failure: in.Failure, Undone: in.Undone, NotUndone: in.NotUndone,
 			}), nil
 		})
@@ -152,7 +152,7 @@ func (a activities) askForRepair(ctx context.Context, in HaltInput) (result Step
 	return result, err
 }
 
-func tellOfHalt(ctx context.Context, events Events, e *journal.Entry) error {
+func tellOfHalt(ctx context.Context, events Events, e *record.Saga) error {
 	halt := e.Halt
 	err := events.Publish(ctx, key(e.Order, contracts.TypeFulfillmentFailed)+":attention:"+strconv.Itoa(halt.Round), contracts.FulfillmentFailed{
 		OrderID: e.Order.OrderID, CustomerID: e.Order.CustomerID, Code: halt.Failure.Code, Error: halt.Failure.Message,
@@ -169,9 +169,9 @@ func (a activities) takeRepair(ctx context.Context, in HaltInput) (repaired bool
 	order := in.Order
 	err = traced(ctx, activityTakeRepair, order.OrderID, func(ctx context.Context) error {
 		lost := false
-		e, err := a.Journal.Change(ctx, order.OrderID, func(e *journal.Entry) (bool, error) {
+		e, err := a.Journal.Change(ctx, order.OrderID, func(e *record.Saga) (bool, error) {
 			begun := e.Begin(order, a.Now()) // false, unless the entry was lost
-			lost = !e.Ended() && e.Repaired(in.Round) == nil && e.Stop(journal.Halt{
+			lost = !e.Ended() && e.Repaired(in.Round) == nil && e.Stop(record.Halt{
 				Round: in.Round, Since: a.Now().UTC(), Failure: in.Failure, Undone: in.Undone, NotUndone: in.NotUndone,
 			})
 			return begun || lost, nil
@@ -199,8 +199,8 @@ const codeAlreadyShipped = "already_shipped"
 
 // answerCancellation announces, if the customer wanted to cancel the order, what became of that: that it was recorded, after
 // which nothing is shipped, or that it was too late. Of a cancelled order the outcome says it.
-func answerCancellation(ctx context.Context, events Events, e *journal.Entry, now time.Time) error {
-	late := e.Cancellation != nil && (e.Cancellation.Late || e.Outcome == journal.Completed)
+func answerCancellation(ctx context.Context, events Events, e *record.Saga, now time.Time) error {
+	late := e.Cancellation != nil && (e.Cancellation.Late || e.Outcome == record.Completed)
 	if e.Cancellation == nil || e.Ended() && !late {
 		return nil
 	}

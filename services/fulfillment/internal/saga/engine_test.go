@@ -20,8 +20,8 @@ import (
 	"waybill/contracts"
 	"waybill/platform/state"
 	"waybill/services/fulfillment/internal/inventory"
-	"waybill/services/fulfillment/internal/journal"
-	"waybill/services/fulfillment/internal/ledger"
+	"waybill/services/fulfillment/internal/record"
+	"waybill/services/fulfillment/internal/store"
 	"waybill/services/fulfillment/internal/partner"
 	"waybill/services/fulfillment/internal/saga"
 )
@@ -90,9 +90,9 @@ func (quietLog) Errorf(string, ...any) {}
 type world struct {
 	t      *testing.T
 	store  *state.Memory
-	stock  *ledger.Inventory
+	stock  *store.Inventory
 	client *workflow.Client
-	sagas  *ledger.Sagas
+	sagas  *store.Sagas
 	starts *saga.Control
 	faults faults
 	mu     sync.Mutex
@@ -121,18 +121,18 @@ func newWorld(t *testing.T, limits saga.Limits) *world {
 func newWorldAt(t *testing.T, limits saga.Limits, now func() time.Time) *world {
 	t.Helper()
 	w := &world{t: t, store: state.NewMemory(), faults: faults{plan: map[string]*fault{}}}
-	w.stock = ledger.NewInventory(w.store, func(context.Context, inventory.Stock) error { return nil }, now)
+	w.stock = store.NewInventory(w.store, func(context.Context, inventory.Stock) error { return nil }, now)
 	for _, product := range []string{"PROD-001", "PROD-002"} {
 		if _, err := w.stock.Set(t.Context(), product, initialStock); err != nil {
 			t.Fatal(err)
 		}
 	}
-	w.sagas = ledger.NewSagas(w.store, rand.Text(), now)
+	w.sagas = store.NewSagas(w.store, rand.Text(), now)
 	logger := slog.New(slog.DiscardHandler)
 	w.client = startEngine(t, saga.Partners{
-		Payments:  faultyPayments{ledger.NewPayments(w.store, now), &w.faults},
+		Payments:  faultyPayments{simulator.NewPayments(w.store, now), &w.faults},
 		Inventory: faultyInventory{w.stock, &w.faults},
-		Carrier:   faultyCarrier{ledger.NewCarrier(w.store, now), &w.faults},
+		Carrier:   faultyCarrier{simulator.NewCarrier(w.store, now), &w.faults},
 		Journal:   faultyJournal{w.sagas, &w.faults}, Events: w, Logger: logger, Now: now,
 	})
 	w.starts = saga.NewControl(saga.ControlOptions{
@@ -219,7 +219,7 @@ func (w *world) fulfill(order contracts.Order) saga.Result {
 }
 
 // until waits for a condition of the order's journal entry.
-func (w *world) until(order contracts.Order, what string, condition func(e *journal.Entry) bool) journal.Entry {
+func (w *world) until(order contracts.Order, what string, condition func(e *record.Saga) bool) record.Saga {
 	w.t.Helper()
 	for {
 		e, err := w.sagas.Get(w.t.Context(), order.OrderID)
@@ -329,14 +329,14 @@ type faultyJournal struct {
 	faults *faults
 }
 
-func (j faultyJournal) Change(ctx context.Context, id string, change func(*journal.Entry) (bool, error)) (e journal.Entry, err error) {
+func (j faultyJournal) Change(ctx context.Context, id string, change func(*record.Saga) (bool, error)) (e record.Saga, err error) {
 	err = j.faults.around(id, "Change", func() error { e, err = j.Journal.Change(ctx, id, change); return err })
 	return e, err
 }
 
-func (j faultyJournal) Read(ctx context.Context, id string) (journal.Entry, journal.Change, error) {
+func (j faultyJournal) Read(ctx context.Context, id string) (record.Saga, record.Change, error) {
 	e, change, err := j.Journal.Read(ctx, id)
-	return e, func(alter func(*journal.Entry) (bool, error)) (e journal.Entry, err error) {
+	return e, func(alter func(*record.Saga) (bool, error)) (e record.Saga, err error) {
 		err = j.faults.around(id, "Change", func() error { e, err = change(alter); return err })
 		return e, err
 	}, err

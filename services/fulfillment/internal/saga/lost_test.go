@@ -10,7 +10,7 @@ import (
 	"waybill/contracts"
 	"waybill/platform/state"
 	"waybill/services/fulfillment/internal/inventory"
-	"waybill/services/fulfillment/internal/journal"
+	"waybill/services/fulfillment/internal/record"
 	"waybill/services/fulfillment/internal/saga"
 )
 
@@ -35,21 +35,21 @@ func TestAnApprovalThatTheJournalLostIsAskedForAgain(t *testing.T) {
 	w := newWorld(t, quick)
 	order := aLargeOrder("ORDER-1")
 	w.start(order)
-	w.until(order, "an approval", (*journal.Entry).AwaitsApproval)
+	w.until(order, "an approval", (*record.Saga).AwaitsApproval)
 	w.forget("saga:" + order.OrderID)
 	if err := w.decide(order, true, "approver@example.com"); err == nil {
 		t.Error("an approval was decided that the journal does not hold")
 	}
 	w.start(order) // orders announces the confirmation again
-	w.until(order, "the approval", (*journal.Entry).AwaitsApproval)
-	listed, _, err := w.starts.Approvals(t.Context(), (*journal.Entry).AwaitsApproval, 10)
+	w.until(order, "the approval", (*record.Saga).AwaitsApproval)
+	listed, _, err := w.starts.Approvals(t.Context(), (*record.Saga).AwaitsApproval, 10)
 	if err != nil || len(listed) != 1 {
 		t.Errorf("listed: %v, %v", listed, err)
 	}
 	if err := w.decide(order, true, "approver@example.com"); err != nil {
 		t.Fatal(err)
 	}
-	if result := w.end(order); result.Outcome != journal.Completed {
+	if result := w.end(order); result.Outcome != record.Completed {
 		t.Errorf("result %+v", result)
 	}
 	w.wantBooks(order, books{charges: 1, parcels: 1, reservation: inventory.Shipped})
@@ -63,12 +63,12 @@ func TestAnApprovalThatTheJournalLostRunsOut(t *testing.T) {
 	w := newWorld(t, limits)
 	order := aLargeOrder("ORDER-1")
 	w.start(order)
-	w.until(order, "an approval", (*journal.Entry).AwaitsApproval)
+	w.until(order, "an approval", (*record.Saga).AwaitsApproval)
 	w.forget("saga:" + order.OrderID)
-	if result := w.end(order); result.Code != journal.CodeTimedOut {
-		t.Errorf("result %+v, want %s", result, journal.CodeTimedOut)
+	if result := w.end(order); result.Code != record.CodeTimedOut {
+		t.Errorf("result %+v, want %s", result, record.CodeTimedOut)
 	}
-	if e := w.until(order, "an end", (*journal.Entry).Ended); e.Outcome != journal.Failed || e.Order.CustomerID != order.CustomerID {
+	if e := w.until(order, "an end", (*record.Saga).Ended); e.Outcome != record.Failed || e.Order.CustomerID != order.CustomerID {
 		t.Errorf("the journal holds %+v", e)
 	}
 }
@@ -81,18 +81,18 @@ func TestAHaltThatTheJournalLostIsRecordedAgain(t *testing.T) {
 	order.ShipTo.Zip = "X-REFUSED"
 	w.faults.set("Refund", 1000, false)
 	w.start(order)
-	first := w.until(order, "a halt", (*journal.Entry).Halted)
+	first := w.until(order, "a halt", (*record.Saga).Halted)
 	w.forget("saga:" + order.OrderID)
 	w.faults.set("Refund", 0, false)
 	w.start(order)
-	again := w.until(order, "the halt", (*journal.Entry).Halted)
+	again := w.until(order, "the halt", (*record.Saga).Halted)
 	if diff := cmp.Diff(first.Halt.NotUndone, again.Halt.NotUndone); diff != "" {
 		t.Error(diff)
 	}
 	if _, err := w.starts.Repair(t.Context(), order.OrderID, "operator@example.com", "The provider answers again."); err != nil {
 		t.Fatal(err)
 	}
-	if result := w.end(order); result.Outcome != journal.Failed {
+	if result := w.end(order); result.Outcome != record.Failed {
 		t.Errorf("result %+v", result)
 	}
 }
@@ -104,7 +104,7 @@ func TestAnEntryThatCannotBeDecodedHidesNoOther(t *testing.T) {
 	orders := []contracts.Order{aLargeOrder("ORDER-1"), aLargeOrder("ORDER-2"), aLargeOrder("ORDER-3")}
 	for _, order := range orders {
 		w.start(order)
-		w.until(order, "an approval", (*journal.Entry).AwaitsApproval)
+		w.until(order, "an approval", (*record.Saga).AwaitsApproval)
 	}
 	if _, err := state.Update(t.Context(), w.store, "saga:ORDER-2", func(doc *any, _ bool) error { *doc = "spoiled"; return nil }); err != nil {
 		t.Fatal(err)
@@ -114,17 +114,17 @@ func TestAnEntryThatCannotBeDecodedHidesNoOther(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := saga.NewWatchdog(w.starts, 0, time.Minute).Look(t.Context()); !errors.Is(err, journal.ErrUnreadable) {
+	if err := saga.NewWatchdog(w.starts, 0, time.Minute).Look(t.Context()); !errors.Is(err, record.ErrUnreadable) {
 		t.Errorf("the watchdog says %v", err)
 	}
 	for _, order := range []contracts.Order{orders[0], orders[2]} {
-		w.until(order, "a restart", func(e *journal.Entry) bool { return e.Restarts == 1 })
+		w.until(order, "a restart", func(e *record.Saga) bool { return e.Restarts == 1 })
 	}
 	open, _, err := w.starts.List(t.Context(), "", 10)
 	if err != nil || len(open) != 2 {
 		t.Errorf("open: %v, %v", open, err)
 	}
-	waiting, _, err := w.starts.Approvals(t.Context(), (*journal.Entry).AwaitsApproval, 10)
+	waiting, _, err := w.starts.Approvals(t.Context(), (*record.Saga).AwaitsApproval, 10)
 	if err != nil || len(waiting) != 2 {
 		t.Errorf("waiting: %v, %v", waiting, err)
 	}

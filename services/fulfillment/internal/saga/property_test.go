@@ -11,7 +11,7 @@ import (
 
 	"waybill/contracts"
 	"waybill/services/fulfillment/internal/inventory"
-	"waybill/services/fulfillment/internal/journal"
+	"waybill/services/fulfillment/internal/record"
 	"waybill/services/fulfillment/internal/saga"
 )
 
@@ -121,7 +121,7 @@ func (w *world) decideAsDrawn(order contracts.Order, decision string) {
 }
 
 func refusedDecision(err error) bool {
-	_, refused := errors.AsType[*journal.Error](err)
+	_, refused := errors.AsType[*record.Error](err)
 	return refused
 }
 
@@ -164,11 +164,11 @@ func (w *world) balances(r *rapid.T, order contracts.Order) {
 	if order.TotalAmount == 0 {
 		charges = 0
 	}
-	if e.Cancelled() != (e.Outcome == journal.Cancelled) {
+	if e.Cancelled() != (e.Outcome == record.Cancelled) {
 		r.Errorf("the cancellation is %+v and the order %s", e.Cancellation, e.Outcome)
 	}
 	accepted, tooLate := w.payload(order.OrderID+":Cancel:done") != nil, w.payload(order.OrderID+":Cancel") != nil
-	if accepted && e.Outcome != journal.Cancelled || tooLate && e.Outcome == journal.Cancelled || accepted && tooLate {
+	if accepted && e.Outcome != record.Cancelled || tooLate && e.Outcome == record.Cancelled || accepted && tooLate {
 		r.Errorf("the customer heard that the cancellation was recorded: %v, too late: %v, and the order is %s", accepted, tooLate, e.Outcome)
 	}
 	if tooLate && got.parcels == 0 {
@@ -176,12 +176,12 @@ func (w *world) balances(r *rapid.T, order contracts.Order) {
 	}
 	shipped, template := 0, contracts.TemplateOrderFailed
 	switch e.Outcome {
-	case journal.Completed:
+	case record.Completed:
 		shipped, template = order.Items[0].Quantity, contracts.TemplateOrderShipped
 		if diff := cmp.Diff(books{charges: charges, parcels: 1, reservation: inventory.Shipped}, got, cmp.AllowUnexported(books{})); diff != "" {
 			r.Errorf("books of a shipped order (-want +got):\n%s", diff)
 		}
-	case journal.Cancelled:
+	case record.Cancelled:
 		template = contracts.TemplateOrderCancelled
 		fallthrough
 	default:

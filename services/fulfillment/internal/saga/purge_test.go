@@ -9,7 +9,7 @@ import (
 	"github.com/dapr/durabletask-go/api"
 	"github.com/dapr/durabletask-go/workflow"
 
-	"waybill/services/fulfillment/internal/journal"
+	"waybill/services/fulfillment/internal/record"
 	"waybill/services/fulfillment/internal/saga"
 )
 
@@ -24,8 +24,8 @@ func TestWorkflowsThatTheEngineKeepsAreRemoved(t *testing.T) {
 	w.fulfill(refused)
 	w.start(waiting)
 	w.start(terminated)
-	w.until(waiting, "an approval", (*journal.Entry).AwaitsApproval)
-	w.until(terminated, "an approval", (*journal.Entry).AwaitsApproval)
+	w.until(waiting, "an approval", (*record.Saga).AwaitsApproval)
+	w.until(terminated, "an approval", (*record.Saga).AwaitsApproval)
 	if err := w.client.TerminateWorkflow(t.Context(), terminated.OrderID); err != nil {
 		t.Fatal(err)
 	}

@@ -26,7 +26,7 @@ import (
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	"waybill/contracts"
-	"waybill/services/fulfillment/internal/journal"
+	"waybill/services/fulfillment/internal/record"
 	"waybill/services/fulfillment/internal/saga"
 )
 
@@ -57,7 +57,7 @@ func scenarios() map[string]scenario {
 	end := func(w *world, o contracts.Order) { w.fulfill(o) }
 	waiting := func(w *world, o contracts.Order) {
 		w.start(o)
-		w.until(o, "an approval", (*journal.Entry).AwaitsApproval)
+		w.until(o, "an approval", (*record.Saga).AwaitsApproval)
 	}
 	must := func(w *world, err error) {
 		if err != nil {
@@ -65,7 +65,7 @@ func scenarios() map[string]scenario {
 		}
 	}
 	// The engine loses the saga, something is decided meanwhile, and the saga is run anew.
-	lost := func(w *world, o contracts.Order, decide func(e *journal.Entry) (bool, error)) {
+	lost := func(w *world, o contracts.Order, decide func(e *record.Saga) (bool, error)) {
 		must(w, w.lose(o))
 		_, err := w.sagas.Change(w.t.Context(), o.OrderID, decide)
 		must(w, err)
@@ -173,13 +173,13 @@ func scenarios() map[string]scenario {
 			w.faults.set("Ship", -1, false)
 			w.faults.set("Release", -1, false)
 			w.start(o)
-			w.until(o, "a halt", (*journal.Entry).Halted)
+			w.until(o, "a halt", (*record.Saga).Halted)
 		}},
 		"repaired": {quick, small, func(w *world, o contracts.Order) {
 			w.faults.set("Ship", -1, false)
 			w.faults.set("Release", -1, false)
 			w.start(o)
-			w.until(o, "a halt", (*journal.Entry).Halted)
+			w.until(o, "a halt", (*record.Saga).Halted)
 			w.faults.set("Release", 0, false)
 			_, err := w.starts.Repair(w.t.Context(), o.OrderID, "operator@example.com", "The warehouse answers again.")
 			must(w, err)
@@ -187,22 +187,22 @@ func scenarios() map[string]scenario {
 		}},
 		"lost-and-approved": {quick, large, func(w *world, o contracts.Order) {
 			waiting(w, o)
-			lost(w, o, func(e *journal.Entry) (bool, error) {
+			lost(w, o, func(e *record.Saga) (bool, error) {
 				return e.Decide(true, "approver@example.com", "Known customer.", time.Now())
 			})
 			w.end(o)
 		}},
 		"lost-and-cancelled": {quick, large, func(w *world, o contracts.Order) {
 			waiting(w, o)
-			lost(w, o, func(e *journal.Entry) (bool, error) { return e.Cancel("Ordered twice.", time.Now()), nil })
+			lost(w, o, func(e *record.Saga) (bool, error) { return e.Cancel("Ordered twice.", time.Now()), nil })
 			w.end(o)
 		}},
 		"lost-and-repaired": {quick, small, func(w *world, o contracts.Order) {
 			w.faults.set("Ship", -1, false)
 			w.faults.set("Release", -1, false)
 			w.start(o)
-			w.until(o, "a halt", (*journal.Entry).Halted)
-			lost(w, o, func(e *journal.Entry) (bool, error) {
+			w.until(o, "a halt", (*record.Saga).Halted)
+			lost(w, o, func(e *record.Saga) (bool, error) {
 				w.faults.set("Release", 8, false) // as often as it is tried once more
 				return e.Repair("operator@example.com", "The warehouse answers again.", time.Now())
 			})

@@ -16,7 +16,7 @@ import (
 	"waybill/contracts"
 	"waybill/platform/state"
 	"waybill/services/fulfillment/internal/inventory"
-	"waybill/services/fulfillment/internal/journal"
+	"waybill/services/fulfillment/internal/record"
 	"waybill/services/fulfillment/internal/saga"
 )
 
@@ -142,7 +142,7 @@ func (w *world) wantMessages(order contracts.Order, template string) {
 func (w *world) wantFulfilled(order contracts.Order, result saga.Result) {
 	w.t.Helper()
 	w.wantMessages(order, contracts.TemplateOrderShipped)
-	if result.Outcome != journal.Completed || result.TrackingNumber == "" {
+	if result.Outcome != record.Completed || result.TrackingNumber == "" {
 		w.t.Errorf("result %+v, want success with a tracking number", result)
 	}
 	if diff := cmp.Diff(books{charges: 1, parcels: 1, reservation: inventory.Shipped}, w.books(order.OrderID), cmp.AllowUnexported(books{})); diff != "" {
@@ -216,7 +216,7 @@ func TestFaultsThatStayAreUndone(t *testing.T) {
 			if c.call == "Reserve" {
 				code = "reservation_timeout"
 			}
-			if result.Outcome != journal.Failed || result.Code != code {
+			if result.Outcome != record.Failed || result.Code != code {
 				t.Errorf("result %+v, want it to have failed with %s", result, code)
 			}
 			w.wantMessages(order, contracts.TemplateOrderFailed)
@@ -266,7 +266,7 @@ func TestRefusalsAreResultsAndAreUndone(t *testing.T) {
 			order := anOrder("ORDER-1")
 			c.order(&order)
 			result := w.fulfill(order)
-			if result.Outcome != journal.Failed || result.Code != c.code || result.Error == "" {
+			if result.Outcome != record.Failed || result.Code != c.code || result.Error == "" {
 				t.Errorf("result %+v, want it to have failed with %s", result, c.code)
 			}
 			w.wantMessages(order, contracts.TemplateOrderFailed)
@@ -299,7 +299,7 @@ func TestAnUndoThatFailsIsRepaired(t *testing.T) {
 	w.faults.set("Release", -1, false)
 	order := anOrder("ORDER-1")
 	w.start(order)
-	e := w.until(order, "a halt", (*journal.Entry).Halted)
+	e := w.until(order, "a halt", (*record.Saga).Halted)
 	if diff := cmp.Diff([]string{"ReleaseInventory", "RefundPayment"}, e.Halt.NotUndone); diff != "" {
 		t.Errorf("not undone (-want +got):\n%s", diff)
 	}
@@ -315,15 +315,15 @@ func TestAnUndoThatFailsIsRepaired(t *testing.T) {
 	if err := repair("operator-1@example.com"); err != nil {
 		t.Fatal(err)
 	}
-	w.until(order, "a second halt", func(e *journal.Entry) bool { return e.Halted() && e.Halt.Round == 2 })
+	w.until(order, "a second halt", func(e *record.Saga) bool { return e.Halted() && e.Halt.Round == 2 })
 	w.faults.set("Release", 0, false)
 	if err := errors.Join(repair("operator-2@example.com"), repair("operator-2@example.com")); err != nil {
 		t.Fatal(err)
 	}
-	if result := w.end(order); result.Outcome != journal.Failed {
+	if result := w.end(order); result.Outcome != record.Failed {
 		t.Errorf("result %+v, want a failure", result)
 	}
-	refused, ok := errors.AsType[*journal.Error](repair("operator-3@example.com"))
+	refused, ok := errors.AsType[*record.Error](repair("operator-3@example.com"))
 	if !ok || refused.Code != "nothing_to_repair" {
 		t.Errorf("a repair after the end: %v", refused)
 	}
@@ -379,7 +379,7 @@ func TestStockIsNotOversold(t *testing.T) {
 			result := w.fulfill(anOrder(fmt.Sprintf("ORDER-%d", i), contracts.Line{ProductID: "PROD-001", Quantity: 1, Price: 1_0000}))
 			mu.Lock()
 			defer mu.Unlock()
-			if result.Outcome == journal.Completed {
+			if result.Outcome == record.Completed {
 				shipped++
 			} else if result.Code == inventory.CodeOutOfStock {
 				refused++
@@ -406,16 +406,16 @@ func TestALargeOrderWaitsForApproval(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, quick)
 	order := aLargeOrder("ORDER-1")
-	if refused, ok := errors.AsType[*journal.Error](w.decide(order, true, "early@example.com")); !ok || refused.Kind != journal.NotFound {
+	if refused, ok := errors.AsType[*record.Error](w.decide(order, true, "early@example.com")); !ok || refused.Kind != record.NotFound {
 		t.Errorf("a decision before the order: %v", refused)
 	}
 	w.start(order)
-	w.until(order, "an approval", (*journal.Entry).AwaitsApproval)
+	w.until(order, "an approval", (*record.Saga).AwaitsApproval)
 	for range 3 {
 		w.wake(order) // an event says nothing, whatever its payload claims
 	}
-	w.wantState(order, journal.Waiting)
-	pending, _, err := w.starts.Approvals(t.Context(), (*journal.Entry).AwaitsApproval, 10)
+	w.wantState(order, record.Waiting)
+	pending, _, err := w.starts.Approvals(t.Context(), (*record.Saga).AwaitsApproval, 10)
 	if err != nil || len(pending) != 1 || pending[0].Order.OrderID != order.OrderID {
 		t.Errorf("pending: %v, %v", pending, err)
 	}
@@ -425,11 +425,11 @@ func TestALargeOrderWaitsForApproval(t *testing.T) {
 	if err := errors.Join(w.decide(order, true, "approver@example.com"), w.decide(order, true, "approver@example.com")); err != nil {
 		t.Fatal(err)
 	}
-	second, ok := errors.AsType[*journal.Error](w.decide(order, false, "other@example.com"))
-	if !ok || second.Kind != journal.Conflict || second.Decision == nil || second.Decision.Approver != "approver@example.com" {
+	second, ok := errors.AsType[*record.Error](w.decide(order, false, "other@example.com"))
+	if !ok || second.Kind != record.Conflict || second.Decision == nil || second.Decision.Approver != "approver@example.com" {
 		t.Errorf("a second decision: %+v", second)
 	}
-	if result := w.end(order); result.Outcome != journal.Completed {
+	if result := w.end(order); result.Outcome != record.Completed {
 		t.Errorf("result %+v", result)
 	}
 	want := []string{"ValidatePayment done", "ReserveInventory done", "Fulfillment.ApprovalRequested", "Approval done", "ProcessShipment done", "Fulfillment.Completed"}
@@ -441,7 +441,7 @@ func TestALargeOrderWaitsForApproval(t *testing.T) {
 	}
 }
 
-func (w *world) wantState(order contracts.Order, want journal.State) {
+func (w *world) wantState(order contracts.Order, want record.State) {
 	w.t.Helper()
 	e, _, err := w.starts.Show(w.t.Context(), order.OrderID)
 	if err != nil {
@@ -456,7 +456,7 @@ func TestATotalAtTheThresholdNeedsNoApproval(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, quick)
 	order := anOrder("ORDER-1", contracts.Line{ProductID: "PROD-001", Quantity: 2, Price: 2500_0000})
-	if result := w.fulfill(order); result.Outcome != journal.Completed {
+	if result := w.fulfill(order); result.Outcome != record.Completed {
 		t.Errorf("result %+v", result)
 	}
 }
@@ -486,8 +486,8 @@ func TestTheThresholdIsThatOfTheCurrency(t *testing.T) {
 			o.Currency = c.currency
 			if c.waits {
 				w.start(o)
-				w.until(o, "a request for approval", func(e *journal.Entry) bool { return e.Approval != nil })
-			} else if result := w.fulfill(o); result.Outcome != journal.Completed {
+				w.until(o, "a request for approval", func(e *record.Saga) bool { return e.Approval != nil })
+			} else if result := w.fulfill(o); result.Outcome != record.Completed {
 				t.Errorf("result %+v", result)
 			}
 		})
@@ -504,23 +504,23 @@ func TestAnApprovalThatIsNotGiven(t *testing.T) {
 		name    string
 		limits  saga.Limits
 		act     func(w *world, order contracts.Order) error
-		outcome journal.Outcome
+		outcome record.Outcome
 		code    string
 		last    string
 	}{
 		{"refused", quick, func(w *world, o contracts.Order) error { return w.decide(o, false, "approver@example.com") },
-			journal.Failed, journal.CodeDenied, "Fulfillment.Failed"},
+			record.Failed, record.CodeDenied, "Fulfillment.Failed"},
 		{"timed out", short, func(*world, contracts.Order) error { return nil },
-			journal.Failed, journal.CodeTimedOut, "Fulfillment.Failed"},
+			record.Failed, record.CodeTimedOut, "Fulfillment.Failed"},
 		{"cancelled", quick, func(w *world, o contracts.Order) error { return w.cancel(o) },
-			journal.Cancelled, journal.CodeCancelled, "Fulfillment.Cancelled"},
+			record.Cancelled, record.CodeCancelled, "Fulfillment.Cancelled"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, c.limits)
 			order := aLargeOrder("ORDER-1")
 			w.start(order)
-			w.until(order, "an approval", func(e *journal.Entry) bool { return e.Approval != nil })
+			w.until(order, "an approval", func(e *record.Saga) bool { return e.Approval != nil })
 			if err := c.act(w, order); err != nil {
 				t.Fatal(err)
 			}
@@ -529,7 +529,7 @@ func TestAnApprovalThatIsNotGiven(t *testing.T) {
 			}
 			want := []string{"ValidatePayment done", "ReserveInventory done", "Fulfillment.ApprovalRequested", "Approval refused",
 				"ReleaseInventory done", "RefundPayment done", c.last}
-			if c.outcome == journal.Cancelled {
+			if c.outcome == record.Cancelled {
 				want = slices.Insert(want, 3, "Cancel done")
 			}
 			if diff := cmp.Diff(want, w.told()); diff != "" {
@@ -537,7 +537,7 @@ func TestAnApprovalThatIsNotGiven(t *testing.T) {
 			}
 			w.wantBooks(order, books{charges: 1, refunds: 1, reservation: inventory.Released})
 			w.wantStock("PROD-001", 0)
-			if _, ok := errors.AsType[*journal.Error](w.decide(order, true, "late@example.com")); !ok {
+			if _, ok := errors.AsType[*record.Error](w.decide(order, true, "late@example.com")); !ok {
 				t.Error("a decision was taken after the end")
 			}
 		})
@@ -554,10 +554,10 @@ func (w *world) cancel(order contracts.Order) error {
 // when the carrier has answered is refused.
 func TestCancellingAtEveryBoundary(t *testing.T) {
 	t.Parallel()
-	undone := journal.Cancelled
+	undone := record.Cancelled
 	for _, c := range []struct {
 		during  string // the call during which it arrives
-		outcome journal.Outcome
+		outcome record.Outcome
 		want    books
 		story   []string
 	}{
@@ -567,7 +567,7 @@ func TestCancellingAtEveryBoundary(t *testing.T) {
 			[]string{"ValidatePayment done", "Cancel done", "ReserveInventory done", "ReleaseInventory done", "RefundPayment done", "Fulfillment.Cancelled"}},
 		{"Book", undone, books{charges: 1, refunds: 1, parcels: 1, cancelled: true, reservation: inventory.Released},
 			[]string{"ValidatePayment done", "ReserveInventory done", "Cancel done", "CancelShipment done", "ReleaseInventory done", "RefundPayment done", "Fulfillment.Cancelled"}},
-		{"Ship", journal.Completed, books{charges: 1, parcels: 1, reservation: inventory.Shipped},
+		{"Ship", record.Completed, books{charges: 1, parcels: 1, reservation: inventory.Shipped},
 			[]string{"ValidatePayment done", "ReserveInventory done", "Cancel refused", "ProcessShipment done", "Fulfillment.Completed"}},
 	} {
 		t.Run("during "+c.during, func(t *testing.T) {
@@ -644,7 +644,7 @@ func TestTheWatchdogRestartsWhatEndedWithoutAnOutcome(t *testing.T) {
 			}
 			result := w.end(order)
 			if invalid {
-				if result.Outcome != journal.Failed {
+				if result.Outcome != record.Failed {
 					t.Errorf("result %+v, want a failure", result)
 				}
 				w.wantBooks(order, books{charges: 1, refunds: 1, cancelled: true, reservation: inventory.Released})
@@ -652,7 +652,7 @@ func TestTheWatchdogRestartsWhatEndedWithoutAnOutcome(t *testing.T) {
 			} else {
 				w.wantFulfilled(order, result)
 			}
-			w.until(order, "an end", (*journal.Entry).Ended)
+			w.until(order, "an end", (*record.Saga).Ended)
 			if err := watchdog.Look(t.Context()); err != nil {
 				t.Fatal(err)
 			}
@@ -676,18 +676,18 @@ func TestTheWatchdogRunsAnewWhatTheEngineLost(t *testing.T) {
 		zip    string
 		cancel bool // the customer cancels then
 		want   books
-		result journal.Outcome
+		result record.Outcome
 	}{
-		{during: "Charge", want: shipped, result: journal.Completed},
-		{during: "Reserve", want: shipped, result: journal.Completed},
-		{during: "Book", want: shipped, result: journal.Completed},
-		{during: "Ship", want: shipped, result: journal.Completed},
-		{during: "Release", zip: "X-REFUSED", want: undone, result: journal.Failed},
-		{during: "Refund", zip: "X-REFUSED", want: undone, result: journal.Failed},
-		{during: "Charge", cancel: true, want: books{cancelled: true, reservation: inventory.Released}, result: journal.Cancelled},
-		{during: "Reserve", cancel: true, want: undone, result: journal.Cancelled},
+		{during: "Charge", want: shipped, result: record.Completed},
+		{during: "Reserve", want: shipped, result: record.Completed},
+		{during: "Book", want: shipped, result: record.Completed},
+		{during: "Ship", want: shipped, result: record.Completed},
+		{during: "Release", zip: "X-REFUSED", want: undone, result: record.Failed},
+		{during: "Refund", zip: "X-REFUSED", want: undone, result: record.Failed},
+		{during: "Charge", cancel: true, want: books{cancelled: true, reservation: inventory.Released}, result: record.Cancelled},
+		{during: "Reserve", cancel: true, want: undone, result: record.Cancelled},
 		// The parcel was under way before the customer cancelled.
-		{during: "Ship", cancel: true, want: shipped, result: journal.Completed},
+		{during: "Ship", cancel: true, want: shipped, result: record.Completed},
 	} {
 		t.Run(fmt.Sprintf("%s %s cancel=%v", c.during, c.zip, c.cancel), func(t *testing.T) {
 			t.Parallel()
@@ -726,7 +726,7 @@ func TestTheWatchdogRunsAnewWhatTheEngineLost(t *testing.T) {
 			if result := w.end(order); result.Outcome != c.result {
 				t.Errorf("result %+v, want %s", result, c.result)
 			}
-			if e := w.until(order, "an end", (*journal.Entry).Ended); e.Restarts != 1 {
+			if e := w.until(order, "an end", (*record.Saga).Ended); e.Restarts != 1 {
 				t.Errorf("started again %d times, want once", e.Restarts)
 			}
 			w.wantBooks(order, c.want)
@@ -746,11 +746,11 @@ func TestAnApprovalOutlastsALostSaga(t *testing.T) {
 			w := newWorld(t, quick)
 			order := aLargeOrder("ORDER-1")
 			w.start(order)
-			first := w.until(order, "an approval", (*journal.Entry).AwaitsApproval)
+			first := w.until(order, "an approval", (*record.Saga).AwaitsApproval)
 			if err := w.lose(order); err != nil {
 				t.Fatal(err)
 			}
-			_, err := w.sagas.Change(t.Context(), order.OrderID, func(e *journal.Entry) (bool, error) {
+			_, err := w.sagas.Change(t.Context(), order.OrderID, func(e *record.Saga) (bool, error) {
 				if decided {
 					return e.Decide(true, "approver@example.com", "Known customer.", time.Now())
 				}
@@ -764,10 +764,10 @@ func TestAnApprovalOutlastsALostSaga(t *testing.T) {
 				t.Fatal(err)
 			}
 			result := w.end(order)
-			if want := map[bool]journal.Outcome{true: journal.Completed, false: journal.Failed}[decided]; result.Outcome != want {
+			if want := map[bool]record.Outcome{true: record.Completed, false: record.Failed}[decided]; result.Outcome != want {
 				t.Errorf("result %+v, want %s", result, want)
 			}
-			e := w.until(order, "an end", (*journal.Entry).Ended)
+			e := w.until(order, "an end", (*record.Saga).Ended)
 			if !e.Approval.RequestedAt.Equal(first.Approval.RequestedAt) {
 				t.Errorf("the approval was asked for anew at %v, first at %v", e.Approval.RequestedAt, first.Approval.RequestedAt)
 			}
@@ -783,7 +783,7 @@ func TestAHaltOutlastsALostSaga(t *testing.T) {
 	order := anOrder("ORDER-1")
 	order.ShipTo.Zip = "X-REFUSED"
 	w.start(order)
-	w.until(order, "a halt", (*journal.Entry).Halted)
+	w.until(order, "a halt", (*record.Saga).Halted)
 	if err := w.lose(order); err != nil {
 		t.Fatal(err)
 	}
@@ -795,7 +795,7 @@ func TestAHaltOutlastsALostSaga(t *testing.T) {
 	if _, err := w.starts.Repair(t.Context(), order.OrderID, "operator@example.com", "The warehouse answers again."); err != nil {
 		t.Fatal(err)
 	}
-	if result := w.end(order); result.Outcome != journal.Failed || result.Code != "undeliverable" {
+	if result := w.end(order); result.Outcome != record.Failed || result.Code != "undeliverable" {
 		t.Errorf("result %+v, want the failure for which it was undone", result)
 	}
 	w.wantBooks(order, books{charges: 1, refunds: 1, cancelled: true, reservation: inventory.Released})
@@ -807,8 +807,8 @@ func TestTheWatchdogWakesASagaThatWasDecidedAbout(t *testing.T) {
 	w := newWorld(t, quick)
 	order := aLargeOrder("ORDER-1")
 	w.start(order)
-	w.until(order, "an approval", (*journal.Entry).AwaitsApproval)
-	_, err := w.sagas.Change(t.Context(), order.OrderID, func(e *journal.Entry) (bool, error) {
+	w.until(order, "an approval", (*record.Saga).AwaitsApproval)
+	_, err := w.sagas.Change(t.Context(), order.OrderID, func(e *record.Saga) (bool, error) {
 		return e.Decide(true, "approver@example.com", "Known customer.", time.Now())
 	})
 	if err != nil {
@@ -817,7 +817,7 @@ func TestTheWatchdogWakesASagaThatWasDecidedAbout(t *testing.T) {
 	if err := saga.NewWatchdog(w.starts, 0, time.Minute).Look(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if result := w.end(order); result.Outcome != journal.Completed {
+	if result := w.end(order); result.Outcome != record.Completed {
 		t.Errorf("result %+v", result)
 	}
 }
@@ -842,7 +842,7 @@ func TestMessagesAreRequestedWithTheOutcome(t *testing.T) {
 			t.Parallel()
 			w, order := newWorld(t, quick), anOrder("ORDER-1")
 			w.faults.set("Publish sms", c.fails, false)
-			if result := w.fulfill(order); result.Outcome != journal.Completed {
+			if result := w.fulfill(order); result.Outcome != record.Completed {
 				t.Errorf("result %+v", result)
 			}
 			history, err := w.client.GetInstanceHistory(t.Context(), order.OrderID)

@@ -9,16 +9,16 @@ import (
 	"slices"
 	"time"
 
-	"waybill/services/fulfillment/internal/journal"
+	"waybill/services/fulfillment/internal/record"
 )
 
-// Show returns an order's saga: its journal entry, and the steps as far as the engine remembers them. A *journal.Error says
+// Show returns an order's saga: its journal entry, and the steps as far as the engine remembers them. A *record.Error says
 // that there is no such saga.
-func (c *Control) Show(ctx context.Context, orderID string) (journal.Entry, []journal.Step, error) {
-	e, err := c.journal.Get(ctx, orderID)
+func (c *Control) Show(ctx context.Context, orderID string) (record.Saga, []record.Step, error) {
+	e, err := c.record.Get(ctx, orderID)
 	if err != nil || !e.Started() {
 		if err == nil {
-			err = journal.ErrUnknown(orderID)
+			err = record.ErrUnknown(orderID)
 		}
 		return e, nil, err
 	}
@@ -35,24 +35,24 @@ var errEnough = errors.New("enough")
 
 // List returns at most limit sagas that have not ended, oldest first, of one state or of all when state is empty, and whether
 // there are more.
-func (c *Control) List(ctx context.Context, state journal.State, limit int) (entries []journal.Entry, more bool, err error) {
-	return c.list(ctx, c.journal.Open, limit, func(e *journal.Entry) bool {
+func (c *Control) List(ctx context.Context, state record.State, limit int) (entries []record.Saga, more bool, err error) {
+	return c.list(ctx, c.record.Open, limit, func(e *record.Saga) bool {
 		now := e.State(c.idle(e), c.stuckAfter)
-		return e.Started() && now != journal.Ended && (state == "" || now == state)
+		return e.Started() && now != record.Ended && (state == "" || now == state)
 	})
 }
 
 // Approvals returns at most limit sagas that asked for an approval, oldest first, those of which keep says so, and whether
 // there are more.
-func (c *Control) Approvals(ctx context.Context, keep func(e *journal.Entry) bool, limit int) (entries []journal.Entry, more bool, err error) {
-	return c.list(ctx, c.journal.Approvals, limit, keep)
+func (c *Control) Approvals(ctx context.Context, keep func(e *record.Saga) bool, limit int) (entries []record.Saga, more bool, err error) {
+	return c.list(ctx, c.record.Approvals, limit, keep)
 }
 
-type visitor = func(context.Context, []journal.Entry) (forget []string, err error)
+type visitor = func(context.Context, []record.Saga) (forget []string, err error)
 
-func (c *Control) list(ctx context.Context, each func(context.Context, visitor) error, limit int, keep func(e *journal.Entry) bool) (kept []journal.Entry, more bool, err error) {
+func (c *Control) list(ctx context.Context, each func(context.Context, visitor) error, limit int, keep func(e *record.Saga) bool) (kept []record.Saga, more bool, err error) {
 	seen := map[string]bool{} // a list can name an order twice
-	err = each(ctx, func(_ context.Context, entries []journal.Entry) ([]string, error) {
+	err = each(ctx, func(_ context.Context, entries []record.Saga) ([]string, error) {
 		for i := range entries {
 			id := entries[i].Order.OrderID
 			if seen[id] || !keep(&entries[i]) {
@@ -68,7 +68,7 @@ func (c *Control) list(ctx context.Context, each func(context.Context, visitor) 
 	switch {
 	case errors.Is(err, errEnough):
 		return kept, true, nil
-	case errors.Is(err, journal.ErrUnreadable):
+	case errors.Is(err, record.ErrUnreadable):
 		c.logger.ErrorContext(ctx, "saga cannot be read and is missing from the list", slog.Any("error", err))
 		return kept, false, nil
 	default:
@@ -77,18 +77,18 @@ func (c *Control) list(ctx context.Context, each func(context.Context, visitor) 
 }
 
 // Wait says what a saga waits for now, and State what it is about.
-func (c *Control) Wait(e *journal.Entry) (journal.State, *journal.Wait) {
+func (c *Control) Wait(e *record.Saga) (record.State, *record.Wait) {
 	idle := c.idle(e)
 	return e.State(idle, c.stuckAfter), e.Wait(idle, c.stuckAfter)
 }
 
 // idle is for how long nothing has happened about a saga.
-func (c *Control) idle(e *journal.Entry) time.Duration {
+func (c *Control) idle(e *record.Saga) time.Duration {
 	return c.moved.Age(e.Order.OrderID, e.LastMoved())
 }
 
 // steps reads a workflow's steps from its history, those of the workflows that it called in their place.
-func (c *Control) steps(ctx context.Context, instance string) ([]journal.Step, error) {
+func (c *Control) steps(ctx context.Context, instance string) ([]record.Step, error) {
 	bounded, cancel := context.WithTimeout(ctx, engineTimeout)
 	defer cancel()
 	history, err := c.engine.GetInstanceHistory(bounded, instance)
@@ -98,15 +98,15 @@ func (c *Control) steps(ctx context.Context, instance string) ([]journal.Step, e
 		}
 		return nil, fmt.Errorf("read the history of %s: %w", instance, engineFailed(err))
 	}
-	var steps []journal.Step
+	var steps []record.Step
 	running := map[int32]int{} // the step that a scheduled attempt belongs to
 	for _, e := range history.Events {
 		at := e.GetTimestamp().AsTime()
 		if scheduled := e.GetTaskScheduled(); scheduled != nil {
-			i := slices.IndexFunc(steps, func(s journal.Step) bool { return s.Name == scheduled.GetName() && !s.Done })
+			i := slices.IndexFunc(steps, func(s record.Step) bool { return s.Name == scheduled.GetName() && !s.Done })
 			if i < 0 {
 				i = len(steps)
-				steps = append(steps, journal.Step{Name: scheduled.GetName(), StartedAt: at})
+				steps = append(steps, record.Step{Name: scheduled.GetName(), StartedAt: at})
 			}
 			steps[i].Attempts++
 			steps[i].EndedAt = time.Time{}
@@ -140,14 +140,14 @@ func (c *Control) steps(ctx context.Context, instance string) ([]journal.Step, e
 
 // included are the steps that an activity took besides its own, by its result: UpdateOrderStatus requests the customer's messages
 // as well, which were activities of their own in earlier releases and are when that fails.
-func included(step journal.Step, result string) []journal.Step {
+func included(step record.Step, result string) []record.Step {
 	var reported Reported
 	if step.Name != activityUpdateOrderStatus || json.Unmarshal([]byte(result), &reported) != nil || !reported.Notified {
 		return nil
 	}
-	steps := make([]journal.Step, len(messages))
+	steps := make([]record.Step, len(messages))
 	for i := range messages {
-		steps[i] = journal.Step{Name: messages[i].activity, Attempts: 1, StartedAt: step.StartedAt, EndedAt: step.EndedAt, Done: true}
+		steps[i] = record.Step{Name: messages[i].activity, Attempts: 1, StartedAt: step.StartedAt, EndedAt: step.EndedAt, Done: true}
 	}
 	return steps
 }

@@ -9,7 +9,7 @@ import (
 
 	"waybill/platform/clock"
 	"waybill/platform/retryable"
-	"waybill/services/fulfillment/internal/journal"
+	"waybill/services/fulfillment/internal/record"
 )
 
 // Watchdog finds sagas that the engine has lost, or that ended without an outcome, and runs them anew; wakes those that
@@ -61,7 +61,7 @@ const approvalsKept = 30 * 24 * time.Hour
 // Look looks at every open saga once, and takes old approvals off their list.
 func (w *Watchdog) Look(ctx context.Context) error {
 	c := w.control
-	approvals := c.journal.Approvals(ctx, func(_ context.Context, entries []journal.Entry) (old []string, err error) {
+	approvals := c.record.Approvals(ctx, func(_ context.Context, entries []record.Saga) (old []string, err error) {
 		for i := range entries {
 			if e := &entries[i]; e.Ended() && c.now().Sub(e.EndedAt) > approvalsKept {
 				old = append(old, e.Order.OrderID)
@@ -73,7 +73,7 @@ func (w *Watchdog) Look(ctx context.Context) error {
 		approvals = fmt.Errorf("tidy the approvals: %w", approvals)
 	}
 	ending := 0
-	open := c.journal.Open(ctx, func(ctx context.Context, entries []journal.Entry) (ended []string, err error) {
+	open := c.record.Open(ctx, func(ctx context.Context, entries []record.Saga) (ended []string, err error) {
 		for i := range entries {
 			e := &entries[i]
 			if e.Ended() {
@@ -105,7 +105,7 @@ func (w *Watchdog) Look(ctx context.Context) error {
 // its load.
 const maxEnding = 100
 
-func (w *Watchdog) see(ctx context.Context, e *journal.Entry, ending *int) error {
+func (w *Watchdog) see(ctx context.Context, e *record.Saga, ending *int) error {
 	c := w.control
 	idle, age := c.idle(e), w.started.Age(e.Order.OrderID, e.LastStarted())
 	if !e.Started() || age < w.grace {
@@ -135,7 +135,7 @@ func (w *Watchdog) see(ctx context.Context, e *journal.Entry, ending *int) error
 			return c.end(ctx, e.Order.OrderID)
 		}
 	}
-	stuck := e.State(idle, c.stuckAfter) == journal.Stuck
+	stuck := e.State(idle, c.stuckAfter) == record.Stuck
 	if stuck {
 		c.logger.ErrorContext(ctx, "a saga should have ended by now", id, slog.Time("since", e.LastMoved()))
 	}
@@ -147,7 +147,7 @@ func (w *Watchdog) see(ctx context.Context, e *journal.Entry, ending *int) error
 
 // overdue reports whether an approval should have run out by now. Both its times are the engine's, so it lasts no longer than
 // their difference from when it was first seen.
-func (w *Watchdog) overdue(e *journal.Entry) bool {
+func (w *Watchdog) overdue(e *record.Saga) bool {
 	if !e.AwaitsApproval() {
 		delete(w.woken, e.Order.OrderID)
 		return false
@@ -158,7 +158,7 @@ func (w *Watchdog) overdue(e *journal.Entry) bool {
 
 // wakeAgain reports whether a saga whose approval is overdue is to be woken now. It is woken less and less often: where this
 // clock is ahead of the engine's, the approval is not overdue for the engine, and each call makes the saga's history longer.
-func (w *Watchdog) wakeAgain(e *journal.Entry) bool {
+func (w *Watchdog) wakeAgain(e *record.Saga) bool {
 	a := e.Approval
 	late := -w.approvals.Remaining(e.Order.OrderID, a.ExpiresAt, a.ExpiresAt.Sub(a.RequestedAt))
 	if late < w.woken[e.Order.OrderID] {
@@ -169,6 +169,6 @@ func (w *Watchdog) wakeAgain(e *journal.Entry) bool {
 }
 
 // decided reports whether the journal holds a decision that the saga may not have heard of.
-func decided(e *journal.Entry) bool {
+func decided(e *record.Saga) bool {
 	return e.Cancelled() || e.Approval != nil && e.Approval.Decision != nil || e.Halt != nil && len(e.Repairs) >= e.Halt.Round
 }

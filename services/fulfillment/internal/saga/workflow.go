@@ -10,7 +10,7 @@ import (
 	"github.com/dapr/durabletask-go/workflow"
 
 	"waybill/contracts"
-	"waybill/services/fulfillment/internal/journal"
+	"waybill/services/fulfillment/internal/record"
 	"waybill/services/fulfillment/internal/partner"
 )
 
@@ -45,7 +45,7 @@ type Input struct {
 
 // Result is what FulfillOrder ends with.
 type Result struct {
-	Outcome        journal.Outcome `json:"outcome"`
+	Outcome        record.Outcome `json:"outcome"`
 	OrderID        string          `json:"order_id"`
 	TrackingNumber string          `json:"tracking_number,omitempty"`
 	Code           string          `json:"code,omitempty"`
@@ -131,7 +131,7 @@ func (r *run) step(activity, undo string, policy *workflow.RetryPolicy) StepResu
 		r.technical(activity)
 	case result.Refused != nil && result.Refused.Undone:
 		r.failure = &partner.Reason{Code: codeInterrupted, Message: "The order could not be fulfilled; undoing it was interrupted, and is now completed."}
-	case result.Refused != nil && result.Refused.Code == journal.CodeCancelled:
+	case result.Refused != nil && result.Refused.Code == record.CodeCancelled:
 		r.failure = result.Refused
 	case result.Refused != nil:
 		r.failure = result.Refused
@@ -255,12 +255,12 @@ func (r *run) wait(timeout time.Duration) (expired bool) {
 }
 
 func (r *run) complete(shipment partner.Shipment) (any, error) {
-	report := Report{Order: r.order, Outcome: journal.Completed, Shipment: shipment}
+	report := Report{Order: r.order, Outcome: record.Completed, Shipment: shipment}
 	if err := r.report(&report, false); err != nil {
 		return nil, err
 	}
 	return Result{
-		Outcome: journal.Completed, OrderID: r.order.OrderID, TrackingNumber: shipment.TrackingNumber, CompletedAt: r.ctx.CurrentTimeUTC(),
+		Outcome: record.Completed, OrderID: r.order.OrderID, TrackingNumber: shipment.TrackingNumber, CompletedAt: r.ctx.CurrentTimeUTC(),
 	}, nil
 }
 
@@ -270,9 +270,9 @@ func (r *run) fail() (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	report := Report{Order: r.order, Outcome: journal.Failed, Failure: r.failure, Undone: undone}
-	if r.failure.Code == journal.CodeCancelled {
-		report.Outcome = journal.Cancelled
+	report := Report{Order: r.order, Outcome: record.Failed, Failure: r.failure, Undone: undone}
+	if r.failure.Code == record.CodeCancelled {
+		report.Outcome = record.Cancelled
 	}
 	if err := r.report(&report, refunded); err != nil {
 		return nil, err

@@ -1,4 +1,4 @@
-package journal_test
+package record_test
 
 import (
 	"testing"
@@ -7,7 +7,7 @@ import (
 	"pgregory.net/rapid"
 
 	"waybill/contracts"
-	"waybill/services/fulfillment/internal/journal"
+	"waybill/services/fulfillment/internal/record"
 )
 
 // The rule: once a cancellation is recorded and the parcel was not booked before it, the order is cancelled. It holds for every
@@ -15,7 +15,7 @@ import (
 func TestACancellationThatIsRecordedBeforeTheBookingWins(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(r *rapid.T) {
-		var e journal.Entry
+		var e record.Saga
 		now := start
 		won, booked, approvedAfter := false, false, false
 		tick := func() time.Time { now = now.Add(time.Minute); return now }
@@ -56,11 +56,11 @@ func TestACancellationThatIsRecordedBeforeTheBookingWins(t *testing.T) {
 				if !e.Started() || e.Ended() {
 					return
 				}
-				outcome := journal.Failed
+				outcome := record.Failed
 				if e.Booked() && rapid.Bool().Draw(r, "shipped") {
-					outcome = journal.Completed
+					outcome = record.Completed
 				}
-				e.End(e.Conclude(outcome), journal.Announcement{}, tick())
+				e.End(e.Conclude(outcome), record.Announcement{}, tick())
 			},
 			"": func(r *rapid.T) {
 				if won != e.Cancelled() {
@@ -72,10 +72,10 @@ func TestACancellationThatIsRecordedBeforeTheBookingWins(t *testing.T) {
 				if won && e.AwaitsApproval() {
 					r.Fatal("a cancelled order waits for an approval")
 				}
-				if won && e.Ended() && e.Outcome != journal.Cancelled {
+				if won && e.Ended() && e.Outcome != record.Cancelled {
 					r.Fatalf("the order is cancelled, and its saga ended %s", e.Outcome)
 				}
-				if !won && e.Outcome == journal.Cancelled {
+				if !won && e.Outcome == record.Cancelled {
 					r.Fatal("an order that its customer did not cancel in time ended cancelled")
 				}
 			},

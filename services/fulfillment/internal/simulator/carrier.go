@@ -1,4 +1,4 @@
-package ledger
+package simulator
 
 import (
 	"context"
@@ -12,23 +12,23 @@ import (
 	"waybill/services/fulfillment/internal/partner"
 )
 
-// Carrier is a simulated carrier. Like a real one it books a parcel once per idempotency key and remembers it. The zip
-// of the address tells it how to behave:
+// Carrier simulates a carrier. Like a real one it books a parcel once per idempotency key. The zip of the address selects its
+// behaviour:
 //
 //	X-REFUSED   refuses: it does not deliver there
 //	X-SLOW      books after two seconds
 //	X-SLOW-<n>  books after n seconds
 //	X-FAIL-<n>  fails n times, then books
-//	X-DOWN      fails always
-//	X-LOST      books, and then never answers that it did
+//	X-DOWN      always fails
+//	X-LOST      books, but never confirms it
 //
-// Any other zip is booked at once.
+// It books any other zip at once.
 type Carrier struct {
 	store state.Store
 	now   func() time.Time
 }
 
-// NewCarrier returns a carrier that keeps its books in store.
+// NewCarrier returns a carrier that stores its bookings in store.
 func NewCarrier(store state.Store, now func() time.Time) *Carrier {
 	return &Carrier{store: store, now: now}
 }
@@ -45,22 +45,22 @@ type parcels struct {
 	OrderID  string   `json:"order_id"`
 	Attempts int      `json:"attempts,omitempty"`
 	Booked   []parcel `json:"booked,omitempty"`
-	// Cancelled says that the parcel was taken back and that nothing may be booked any more.
+	// Cancelled says that the parcel was cancelled and that nothing may be booked any more.
 	Cancelled bool `json:"cancelled,omitempty"`
 }
 
 const (
 	zipRefused   = "X-REFUSED"
 	zipSlow      = "X-SLOW"
-	zipSlows     = "X-SLOW-"
+	zipSlowFor   = "X-SLOW-"
 	zipDown      = "X-DOWN"
 	zipLost      = "X-LOST"
 	zipFails     = "X-FAIL-"
 	deliveryDays = 3
 )
 
-// Book books the parcel or refuses it. Repeating a key books nothing more and gives the same shipment. An error leaves
-// open whether a parcel was booked.
+// Book books the parcel or refuses it. A repeated key books nothing more and returns the same shipment. After an error it is unknown
+// whether a parcel was booked.
 func (c *Carrier) Book(ctx context.Context, o contracts.Order, key string) (partner.Shipment, *partner.Reason, error) {
 	switch o.ShipTo.Zip {
 	case zipRefused:
@@ -68,8 +68,8 @@ func (c *Carrier) Book(ctx context.Context, o contracts.Order, key string) (part
 	case zipDown:
 		return partner.Shipment{}, nil, errors.New("the carrier is down")
 	}
-	if takes := slownessOf(o.ShipTo.Zip); takes > 0 {
-		if err := pause(ctx, takes); err != nil {
+	if d := delay(o.ShipTo.Zip); d > 0 {
+		if err := sleep(ctx, d); err != nil {
 			return partner.Shipment{}, nil, err
 		}
 	}
@@ -79,21 +79,19 @@ func (c *Carrier) Book(ctx context.Context, o contracts.Order, key string) (part
 	now := c.now()
 	booking := parcel{Key: key, Shipment: shipment(o, now), BookedAt: now}
 	first := parcels{OrderID: o.OrderID, Booked: []parcel{booking}}
-	p, err := createOr(ctx, c.store, shipmentKey(o.OrderID), first, func() (parcels, error) {
-		return state.Update(ctx, c.store, shipmentKey(o.OrderID), func(p *parcels, _ bool) error {
-			// Cancelled first: a parcel that was called back goes nowhere.
-			if p.Cancelled || len(p.Booked) > 0 && p.Booked[0].Key == key {
-				return state.ErrUnchanged
-			}
-			p.OrderID, p.Booked = o.OrderID, append(p.Booked, booking)
-			return nil
-		})
+	p, err := createOrUpdate(ctx, c.store, shipmentKey(o.OrderID), first, func(p *parcels, _ bool) error {
+		// Cancelled comes first: a cancelled parcel is not delivered.
+		if p.Cancelled || len(p.Booked) > 0 && p.Booked[0].Key == key {
+			return state.ErrUnchanged
+		}
+		p.OrderID, p.Booked = o.OrderID, append(p.Booked, booking)
+		return nil
 	})
 	if err != nil {
 		return partner.Shipment{}, nil, fmt.Errorf("book: %w", err)
 	}
 	if p.Cancelled {
-		return partner.Shipment{}, &partner.Reason{Code: "shipment_cancelled", Message: "The shipment was cancelled already, so nothing is booked any more.", Undone: true}, nil
+		return partner.Shipment{}, &partner.Reason{Code: "shipment_cancelled", Message: "The shipment was cancelled before, so nothing is booked any more.", Undone: true}, nil
 	}
 	if o.ShipTo.Zip == zipLost {
 		return partner.Shipment{}, nil, errors.New("the carrier did not answer")
@@ -101,15 +99,15 @@ func (c *Carrier) Book(ctx context.Context, o contracts.Order, key string) (part
 	return p.Booked[len(p.Booked)-1].Shipment, nil, nil
 }
 
-// slownessOf is how long the carrier takes for an address, 0 for most.
-func slownessOf(zip string) time.Duration {
+// delay is how long the carrier takes for an address, 0 for most.
+func delay(zip string) time.Duration {
 	if zip == zipSlow {
-		return slowness
+		return slow
 	}
-	return time.Duration(countAfter(zipSlows, zip)) * time.Second
+	return time.Duration(countAfter(zipSlowFor, zip)) * time.Second
 }
 
-// shipment makes up carrier, number and cost from the order's id, the same whenever asked. The cost is in the order's
+// shipment derives carrier, number and cost from the order's id, so they are the same on every call. The cost is in the order's
 // currency: 5.99 to 29.99 USD, 599 to 2999 JPY.
 func shipment(o contracts.Order, now time.Time) partner.Shipment {
 	h := fnv.New32a()
@@ -122,6 +120,7 @@ func shipment(o contracts.Order, now time.Time) partner.Shipment {
 	}
 }
 
+// fail fails as often as the order's zip says.
 func (c *Carrier) fail(ctx context.Context, o contracts.Order) error {
 	times := countAfter(zipFails, o.ShipTo.Zip)
 	if times == 0 {
@@ -141,7 +140,7 @@ func (c *Carrier) fail(ctx context.Context, o contracts.Order) error {
 	return nil
 }
 
-// Cancel takes the order's parcel back and lets nothing more be booked. It reports whether there was a parcel.
+// Cancel cancels the order's parcel; after it nothing more can be booked. It reports whether there was a parcel.
 func (c *Carrier) Cancel(ctx context.Context, o contracts.Order) (bool, error) {
 	p, err := state.Update(ctx, c.store, shipmentKey(o.OrderID), func(p *parcels, _ bool) error {
 		if p.Cancelled {
@@ -154,4 +153,17 @@ func (c *Carrier) Cancel(ctx context.Context, o contracts.Order) (bool, error) {
 		return false, fmt.Errorf("cancel shipment: %w", err)
 	}
 	return len(p.Booked) > 0, nil
+}
+
+// Audit adds the order's parcels to a, and reports whether the carrier knows the order.
+func (c *Carrier) Audit(ctx context.Context, orderID string, a *partner.Audit) (known bool, err error) {
+	var of parcels
+	if known, err = read(ctx, c.store, shipmentKey(orderID), &of); err != nil {
+		return false, fmt.Errorf("read parcels of %s: %w", orderID, err)
+	}
+	for _, p := range of.Booked {
+		a.Parcels = append(a.Parcels, p.Shipment.TrackingNumber)
+	}
+	a.Cancelled = of.Cancelled
+	return known, nil
 }

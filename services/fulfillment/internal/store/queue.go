@@ -1,4 +1,4 @@
-package ledger
+package store
 
 import (
 	"context"
@@ -17,21 +17,22 @@ import (
 	"waybill/services/fulfillment/internal/partner"
 )
 
-// Changes of one product's stock are written in groups (ADR 28). A group is what queued while the group before was written, so
-// no change waits for a timer. It costs one read of the stock, one of reservations, and one guarded write, however many changes it
-// holds. The changes are applied one after the other, each to what the one before left, and each has its own answer.
+// Changes of one product's stock are written in groups (ADR 28). A group is what was queued while the previous group was written, so
+// no change waits for a timer. However many changes it holds, a group costs one read of the stock, one read of reservations, and one
+// conditional write. The changes are applied one after the other, each to the result of the one before, and each has its own answer.
 const (
-	// maxGroup is how many changes one write takes.
+	// maxGroup is how many changes one write contains at most.
 	maxGroup = 80
-	// startsInGroup is how many places of a group are left to reservations, where many changes finish or undo orders.
+	// startsInGroup is how many places of a group are kept for reservations when many changes finish or compensate orders.
 	startsInGroup = 20
-	// maxStarts is how many reservations wait for one product. What finishes or undoes an order is never turned away.
+	// maxStarts is how many reservations may wait for one product. A change that finishes or compensates an order is never rejected.
 	maxStarts = 2000
-	// turnPatience is how long a step waits for its turns, all its products together. An activity has half a minute.
-	turnPatience = 15 * time.Second
-	// groupTimeout bounds reading and writing a group, and announcing it, whatever the callers' deadlines are.
+	// queueTimeout is how long a step waits in queues, for all its products together. An activity has 30 seconds.
+	queueTimeout = 15 * time.Second
+	// groupTimeout bounds reading and writing a group, and announcing it. The callers' deadlines do not count.
 	groupTimeout = 10 * time.Second
-	// maxGroupConflicts is how often a group is begun again because another replica wrote the stock. It made progress each time.
+	// maxGroupConflicts is how often a group is started again because another replica wrote the stock. The other replica makes progress
+	// each time.
 	maxGroupConflicts = 100
 	// minMarks is how many marks a group compares with their reservations at least. It compares twice as many as it can add.
 	minMarks = 64
@@ -39,22 +40,21 @@ const (
 
 // effect is what a change did to the stock.
 type effect struct {
-	// fence says that the stock must be written also if nothing changed: a replica that read it before cannot write it any more.
+	// fence says that the stock must be written even if nothing changed: the write of a replica that read it before then fails.
 	fence bool
-	// announce says that the answer waits for the announcement of the stock's latest change, also if this is none: an earlier run
-	// may have ended between its write and its announcement. Consumers tell repetitions by the event's id, which follows from the
-	// revision.
+	// announce says that the answer waits until the stock's latest change is announced, even if another change made it: an earlier run
+	// may have ended between its write and its announcement. Consumers deduplicate by the event's id, which contains the revision.
 	announce bool
 }
 
-// change is one change of a product's stock that waits for its turn.
+// change is one queued change of a product's stock.
 type change struct {
-	// order is whose reservation apply needs, empty if none.
+	// order is the order whose reservation apply needs; empty if it needs none.
 	order string
-	// starts says that the change starts an order's fulfilment, and waits behind those that finish or undo one.
+	// starts says that the change starts an order's fulfilment. It waits behind changes that finish or compensate one.
 	starts bool
-	// apply changes s. It may run several times, each time on a stock and a reservation that were just read in this order.
-	// An error leaves s as it was, and is the answer. r is nil if the order has no reservation.
+	// apply changes s. It may run several times, each time with a stock and a reservation that were just read in this order.
+	// An error leaves s unchanged, and is the answer. r is nil if the order has no reservation.
 	apply func(s *inventory.Stock, r *inventory.Reservation) (effect, error)
 
 	span   trace.SpanContext // the caller's
@@ -69,12 +69,12 @@ type stage int
 const (
 	waiting stage = iota // its caller may leave
 	writing              // the write decides
-	left                 // its caller has gone
+	left                 // its caller left
 )
 
 // queues is a queue for each product whose stock is being changed.
 type queues struct {
-	// store serves groups before single calls: a whole group waits for each.
+	// store gives groups priority over single calls, because a whole group waits for each of its calls.
 	store    state.Store
 	announce func(context.Context, inventory.Stock) error
 	now      func() time.Time
@@ -84,16 +84,16 @@ type queues struct {
 	running sync.WaitGroup
 }
 
-// queue is the changes that wait for the next group, the oldest first.
+// queue holds the changes that wait for the next group, oldest first.
 type queue struct{ finishing, starting []*change }
 
-// do applies the change to the product's stock in its turn. It returns partner.ErrBusy, and the stock is not changed, if ctx ended
-// before the group was written or too many wait. After that it waits for what came of the write. Any other error of the store leaves
-// that open.
+// do queues the change and returns when it was applied. It returns partner.ErrBusy, and the stock is unchanged, if ctx ends before the
+// write starts or too many changes wait. Once the write has started, it waits for the result. After any other error of the store it is
+// unknown whether the stock was changed.
 func (q *queues) do(ctx context.Context, product string, c *change) error {
 	c.done, c.span = make(chan struct{}), trace.SpanContextFromContext(ctx)
 	if !q.enter(ctx, product, c) {
-		return fmt.Errorf("change stock of %s: %d reservations wait: %w", product, maxStarts, partner.ErrBusy)
+		return fmt.Errorf("change stock of %s: %d reservations are queued: %w", product, maxStarts, partner.ErrBusy)
 	}
 	select {
 	case <-c.done:
@@ -101,7 +101,7 @@ func (q *queues) do(ctx context.Context, product string, c *change) error {
 	case <-ctx.Done():
 	}
 	if q.leave(product, c) {
-		return fmt.Errorf("change stock of %s: wait for a turn: %w: %w", product, partner.ErrBusy, ctx.Err())
+		return fmt.Errorf("change stock of %s: wait in the queue: %w: %w", product, partner.ErrBusy, ctx.Err())
 	}
 	<-c.done
 	return c.err
@@ -113,24 +113,24 @@ func (q *queues) enter(ctx context.Context, product string, c *change) bool {
 	if q.queue == nil {
 		q.queue = map[string]*queue{}
 	}
-	waits, busy := q.queue[product]
+	queued, busy := q.queue[product]
 	if !busy {
-		waits = &queue{}
-		q.queue[product] = waits
+		queued = &queue{}
+		q.queue[product] = queued
 		q.running.Go(func() { q.work(context.WithoutCancel(ctx), product) })
 	}
 	switch {
 	case !c.starts:
-		waits.finishing = append(waits.finishing, c)
-	case len(waits.starting) < maxStarts:
-		waits.starting = append(waits.starting, c)
+		queued.finishing = append(queued.finishing, c)
+	case len(queued.starting) < maxStarts:
+		queued.starting = append(queued.starting, c)
 	default:
 		return false
 	}
 	return true
 }
 
-// leave reports whether the change left before its write.
+// leave takes the change off the queue, and reports whether that was before its write.
 func (q *queues) leave(product string, c *change) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -138,39 +138,39 @@ func (q *queues) leave(product string, c *change) bool {
 		return false
 	}
 	c.stage = left
-	if waits := q.queue[product]; waits != nil {
+	if queued := q.queue[product]; queued != nil {
 		is := func(other *change) bool { return other == c }
-		waits.finishing, waits.starting = slices.DeleteFunc(waits.finishing, is), slices.DeleteFunc(waits.starting, is)
+		queued.finishing, queued.starting = slices.DeleteFunc(queued.finishing, is), slices.DeleteFunc(queued.starting, is)
 	}
 	return true
 }
 
-// next takes the next group off the queue. Without one the queue is forgotten.
+// next takes the next group off the queue, and deletes the queue if it is empty.
 func (q *queues) next(product string) []*change {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	waits := q.queue[product]
-	finishing := min(len(waits.finishing), max(maxGroup-startsInGroup, maxGroup-len(waits.starting)))
-	starting := min(len(waits.starting), maxGroup-finishing)
-	group := slices.Concat(waits.finishing[:finishing], waits.starting[:starting])
-	waits.finishing, waits.starting = slices.Delete(waits.finishing, 0, finishing), slices.Delete(waits.starting, 0, starting)
+	queued := q.queue[product]
+	finishing := min(len(queued.finishing), max(maxGroup-startsInGroup, maxGroup-len(queued.starting)))
+	starting := min(len(queued.starting), maxGroup-finishing)
+	group := slices.Concat(queued.finishing[:finishing], queued.starting[:starting])
+	queued.finishing, queued.starting = slices.Delete(queued.finishing, 0, finishing), slices.Delete(queued.starting, 0, starting)
 	if len(group) == 0 {
 		delete(q.queue, product)
 	}
 	return group
 }
 
-// waiting counts the changes that are in no group yet.
-func (q *queues) waiting() (starting, finishing int) {
+// lengths counts the changes that are in no group yet.
+func (q *queues) lengths() (starting, finishing int) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	for _, waits := range q.queue {
-		starting, finishing = starting+len(waits.starting), finishing+len(waits.finishing)
+	for _, queued := range q.queue {
+		starting, finishing = starting+len(queued.starting), finishing+len(queued.finishing)
 	}
 	return starting, finishing
 }
 
-// begin returns the changes that the write takes: those whose callers have not left.
+// begin marks the changes of a group as being written, and returns those whose callers have not left.
 func (q *queues) begin(group []*change) []*change {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -184,8 +184,8 @@ func (q *queues) begin(group []*change) []*change {
 	return still
 }
 
-// again lets the members of a group leave that was not written.
-func (q *queues) again(group []*change) {
+// unbegin lets the callers of a group leave again, because the group was not written.
+func (q *queues) unbegin(group []*change) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for _, c := range group {
@@ -193,18 +193,18 @@ func (q *queues) again(group []*change) {
 	}
 }
 
-// written is what became of a group.
+// written is the result of writing a group.
 type written struct {
 	stock inventory.Stock
-	// group is who was in it to the end, each with its effect and its own error.
+	// group is the changes whose callers did not leave, each with its effect and its own error.
 	group []*change
-	// announce says that the stock's latest change is to be announced.
+	// announce says that the stock's latest change must be announced.
 	announce bool
 	// err says that it is unknown what was written.
 	err error
 }
 
-// answer ends the wait of those in the group who wait for the announcement, or of those who do not.
+// answer answers the changes that wait for the announcement, or those that do not.
 func (w written) answer(announced bool, err error) {
 	for _, c := range w.group {
 		if c.effect.announce != announced {
@@ -217,8 +217,8 @@ func (w written) answer(announced bool, err error) {
 	}
 }
 
-// work writes group after group. While one is written, the one before is announced, so that announcements keep their order and
-// groups grow instead of announcements piling up.
+// work writes group after group. While one group is written, the previous one is announced. So announcements keep their order, and a
+// slow bus makes groups larger instead of queueing announcements.
 func (q *queues) work(ctx context.Context, product string) {
 	announced := make(chan struct{})
 	close(announced)
@@ -262,7 +262,7 @@ func (q *queues) write(ctx context.Context, product string, group []*change) wri
 			return w
 		}
 		group = w.group
-		q.again(group)
+		q.unbegin(group)
 		select {
 		case <-ctx.Done():
 		case <-time.After(rand.N(time.Millisecond * time.Duration(1+min(attempt, 20)))): //nolint:gosec // jitter; it protects nothing
@@ -277,7 +277,7 @@ func (q *queues) try(ctx context.Context, product string, group []*change) writt
 	if err != nil && exists {
 		return written{group: q.begin(group), err: err}
 	}
-	// After the stock: what a reservation says then holds for this version of the stock.
+	// Reservations are read after the stock, so they are true for this version of the stock.
 	marks := window(s.Marks(), max(minMarks, 2*len(group)))
 	reservations, err := q.reservations(ctx, group, marks)
 	w := written{group: q.begin(group), err: err}
@@ -302,7 +302,7 @@ func (q *queues) try(ctx context.Context, product string, group []*change) writt
 		w.announce = w.announce || c.effect.announce
 	}
 	if s.Last.Revision > last+1 {
-		s.Last.Previous = available // several changes become one
+		s.Last.Previous = available // several changes are announced as one
 	}
 	w.stock, w.announce = s, w.announce || s.Last.Revision != last
 	switch {
@@ -315,7 +315,7 @@ func (q *queues) try(ctx context.Context, product string, group []*change) writt
 	return w
 }
 
-// window is at most n of the marks. Which ones is chance, so that all of them have their turn.
+// window returns at most n of the marks. It starts at a random one, so that each is compared sooner or later.
 func window(marks []string, n int) []string {
 	if len(marks) <= n {
 		return marks
@@ -324,7 +324,7 @@ func window(marks []string, n int) []string {
 	return slices.Concat(marks, marks)[from : from+n]
 }
 
-// found is what was read of an order's reservation.
+// found is an order's reservation as it was read; doc is nil if there is none.
 type found struct {
 	doc *inventory.Reservation
 	err error

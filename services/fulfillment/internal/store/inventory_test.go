@@ -1,4 +1,4 @@
-package ledger_test
+package store_test
 
 import (
 	"context"
@@ -14,8 +14,8 @@ import (
 	"waybill/contracts"
 	"waybill/platform/state"
 	"waybill/services/fulfillment/internal/inventory"
-	"waybill/services/fulfillment/internal/journal"
-	"waybill/services/fulfillment/internal/ledger"
+	"waybill/services/fulfillment/internal/record"
+	"waybill/services/fulfillment/internal/store"
 	"waybill/services/fulfillment/internal/partner"
 )
 
@@ -27,12 +27,12 @@ func pieces(product string, quantity int) contracts.Line {
 	return contracts.Line{ProductID: product, Quantity: quantity}
 }
 
-func warehouse(t *testing.T, announce func(context.Context, inventory.Stock) error) *ledger.Inventory {
+func warehouse(t *testing.T, announce func(context.Context, inventory.Stock) error) *store.Inventory {
 	t.Helper()
 	if announce == nil {
 		announce = func(context.Context, inventory.Stock) error { return nil }
 	}
-	w := ledger.NewInventory(state.NewMemory(), announce, time.Now)
+	w := store.NewInventory(state.NewMemory(), announce, time.Now)
 	for _, product := range []string{"PROD-001", "PROD-002"} {
 		if _, err := w.Set(t.Context(), product, 10); err != nil {
 			t.Fatal(err)
@@ -41,7 +41,7 @@ func warehouse(t *testing.T, announce func(context.Context, inventory.Stock) err
 	return w
 }
 
-func wantStock(t *testing.T, w *ledger.Inventory, product string, onHand, reserved, shipped int) {
+func wantStock(t *testing.T, w *store.Inventory, product string, onHand, reserved, shipped int) {
 	t.Helper()
 	s, err := w.Get(t.Context(), product)
 	if err != nil {
@@ -193,7 +193,7 @@ func TestAnAnnouncementIsNotLost(t *testing.T) {
 
 func TestPaymentsAreTakenAndGivenBackOnce(t *testing.T) {
 	t.Parallel()
-	p := ledger.NewPayments(state.NewMemory(), time.Now)
+	p := simulator.NewPayments(state.NewMemory(), time.Now)
 	o := order("ORDER-1")
 	for range 2 {
 		id, refused, err := p.Charge(t.Context(), o, "key")
@@ -212,7 +212,7 @@ func TestPaymentsAreTakenAndGivenBackOnce(t *testing.T) {
 // A refund closes the account: a charge that comes late takes nothing.
 func TestARefundFencesALateCharge(t *testing.T) {
 	t.Parallel()
-	p := ledger.NewPayments(state.NewMemory(), time.Now)
+	p := simulator.NewPayments(state.NewMemory(), time.Now)
 	if amount, id, err := p.Refund(t.Context(), order("ORDER-1"), "refund"); err != nil || amount != 0 || id != "" {
 		t.Fatalf("refund of nothing: %v %q %v", amount, id, err)
 	}
@@ -223,7 +223,7 @@ func TestARefundFencesALateCharge(t *testing.T) {
 
 func TestACancelledShipmentFencesALateBooking(t *testing.T) {
 	t.Parallel()
-	c := ledger.NewCarrier(state.NewMemory(), time.Now)
+	c := simulator.NewCarrier(state.NewMemory(), time.Now)
 	if cancelled, err := c.Cancel(t.Context(), order("ORDER-1")); err != nil || cancelled {
 		t.Fatalf("cancel nothing: %v %v", cancelled, err)
 	}
@@ -235,7 +235,7 @@ func TestACancelledShipmentFencesALateBooking(t *testing.T) {
 // The documented triggers of the simulated partners.
 func TestTriggers(t *testing.T) {
 	t.Parallel()
-	p := ledger.NewPayments(state.NewMemory(), time.Now)
+	p := simulator.NewPayments(state.NewMemory(), time.Now)
 	for token, code := range map[string]string{"tok_declined": "card_declined", "tok_insufficient_funds": "insufficient_funds"} {
 		o := order("ORDER-" + code)
 		o.PaymentToken = token
@@ -255,7 +255,7 @@ func TestTriggers(t *testing.T) {
 	if _, _, err := p.Charge(t.Context(), down, "key"); err == nil {
 		t.Error("tok_down charged")
 	}
-	c := ledger.NewCarrier(state.NewMemory(), time.Now)
+	c := simulator.NewCarrier(state.NewMemory(), time.Now)
 	refused := order("ORDER-REFUSED")
 	refused.ShipTo.Zip = "X-REFUSED"
 	if _, reason, err := c.Book(t.Context(), refused, "key"); err != nil || reason == nil || reason.Code != "undeliverable" {
@@ -284,9 +284,9 @@ func TestTriggers(t *testing.T) {
 
 func TestOneBeginningOfASagaIsTheFirst(t *testing.T) {
 	t.Parallel()
-	s := ledger.NewSagas(state.NewMemory(), "writer", time.Now)
+	s := store.NewSagas(state.NewMemory(), "writer", time.Now)
 	// The customer's cancellation may be there before the order.
-	if _, err := s.Change(t.Context(), "ORDER-2", func(e *journal.Entry) (bool, error) { return e.Cancel("Ordered twice.", time.Now()), nil }); err != nil {
+	if _, err := s.Change(t.Context(), "ORDER-2", func(e *record.Saga) (bool, error) { return e.Cancel("Ordered twice.", time.Now()), nil }); err != nil {
 		t.Fatal(err)
 	}
 	for _, id := range []string{"ORDER-1", "ORDER-2"} {
@@ -313,16 +313,16 @@ func TestOneBeginningOfASagaIsTheFirst(t *testing.T) {
 // A change that begins with an entry that was read before writes nothing over what came in between.
 func TestAChangeOfWhatWasRead(t *testing.T) {
 	t.Parallel()
-	s := ledger.NewSagas(state.NewMemory(), "writer", time.Now)
+	s := store.NewSagas(state.NewMemory(), "writer", time.Now)
 	if _, _, err := s.Begin(t.Context(), order("ORDER-1")); err != nil {
 		t.Fatal(err)
 	}
-	book := func(e *journal.Entry) (bool, error) { return e.Book(time.Now()), nil }
+	book := func(e *record.Saga) (bool, error) { return e.Book(time.Now()), nil }
 	_, before, err := s.Read(t.Context(), "ORDER-1")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Change(t.Context(), "ORDER-1", func(e *journal.Entry) (bool, error) { return e.Cancel("Ordered twice.", time.Now()), nil }); err != nil {
+	if _, err := s.Change(t.Context(), "ORDER-1", func(e *record.Saga) (bool, error) { return e.Cancel("Ordered twice.", time.Now()), nil }); err != nil {
 		t.Fatal(err)
 	}
 	if e, err := before(book); err != nil || !e.Cancelled() || e.Booked() {
@@ -348,18 +348,18 @@ func TestAChangeOfWhatWasRead(t *testing.T) {
 // Those that have not ended are found by a process that knows nothing of them, and those that are forgotten are not.
 func TestOpenSagasAreFoundAgain(t *testing.T) {
 	t.Parallel()
-	store := state.NewMemory()
-	s := ledger.NewSagas(store, "writer", time.Now)
+	memory := state.NewMemory()
+	s := store.NewSagas(memory, "writer", time.Now)
 	const sagas = 60
 	for i := range sagas {
 		if _, _, err := s.Begin(t.Context(), order(fmt.Sprintf("ORDER-%d", i))); err != nil {
 			t.Fatal(err)
 		}
 	}
-	later := ledger.NewSagas(store, "another", time.Now)
+	later := store.NewSagas(memory, "another", time.Now)
 	open := func(forget ...string) map[string]bool {
 		found := map[string]bool{}
-		err := later.Open(t.Context(), func(_ context.Context, entries []journal.Entry) ([]string, error) {
+		err := later.Open(t.Context(), func(_ context.Context, entries []record.Saga) ([]string, error) {
 			for _, e := range entries {
 				found[e.Order.OrderID] = true
 			}
@@ -384,9 +384,9 @@ func TestOpenSagasAreFoundAgain(t *testing.T) {
 // Two replicas over one state: a hundred adjustments, each sent twice, while orders reserve, ship and release. The sums are exact.
 func TestAdjustmentsBesideReservations(t *testing.T) {
 	t.Parallel()
-	store := state.NewMemory()
+	memory := state.NewMemory()
 	announce := func(context.Context, inventory.Stock) error { return nil }
-	replicas := []*ledger.Inventory{ledger.NewInventory(store, announce, time.Now), ledger.NewInventory(store, announce, time.Now)}
+	replicas := []*store.Inventory{store.NewInventory(memory, announce, time.Now), store.NewInventory(memory, announce, time.Now)}
 	if _, err := replicas[0].Set(t.Context(), "PROD-001", 100); err != nil {
 		t.Fatal(err)
 	}
@@ -459,10 +459,10 @@ func TestAdjustmentsTakeNothingThatOrdersHold(t *testing.T) {
 // again, announces it, gives the same answer and changes nothing.
 func TestAnAdjustmentWithoutAnAnswerIsSentAgain(t *testing.T) {
 	t.Parallel()
-	store := state.NewMemory()
-	gone := ledger.NewInventory(store, func(context.Context, inventory.Stock) error { return errors.New("killed") }, time.Now)
+	memory := state.NewMemory()
+	gone := store.NewInventory(memory, func(context.Context, inventory.Stock) error { return errors.New("killed") }, time.Now)
 	var announced []inventory.Change
-	later := ledger.NewInventory(store, func(_ context.Context, s inventory.Stock) error {
+	later := store.NewInventory(memory, func(_ context.Context, s inventory.Stock) error {
 		announced = append(announced, s.Last)
 		return nil
 	}, time.Now)
@@ -489,12 +489,12 @@ func TestAnAdjustmentWithoutAnAnswerIsSentAgain(t *testing.T) {
 // A document of the last release has neither version nor adjustments.
 func TestStockOfTheLastReleaseIsAdjusted(t *testing.T) {
 	t.Parallel()
-	store := state.NewMemory()
+	memory := state.NewMemory()
 	former := json.RawMessage(`{"product_id":"PROD-001","on_hand":10,"shipped":2,"held":{"ORDER-1":4},"last":{"revision":3,"previous":7,"current":6,"at":"2026-01-02T12:00:00Z"}}`)
-	if err := store.Create(t.Context(), "stock:PROD-001", former); err != nil {
+	if err := memory.Create(t.Context(), "stock:PROD-001", former); err != nil {
 		t.Fatal(err)
 	}
-	w := ledger.NewInventory(store, func(context.Context, inventory.Stock) error { return nil }, time.Now)
+	w := store.NewInventory(memory, func(context.Context, inventory.Stock) error { return nil }, time.Now)
 	before, err := w.Get(t.Context(), "PROD-001")
 	if err != nil {
 		t.Fatal(err)
@@ -517,7 +517,7 @@ func TestTheCarrierTakesAsLongAsTheAddressSays(t *testing.T) {
 				o := order("ORDER-" + zip)
 				o.ShipTo.Zip = zip
 				begun := time.Now()
-				_, refused, err := ledger.NewCarrier(state.NewMemory(), time.Now).Book(t.Context(), o, "key")
+				_, refused, err := simulator.NewCarrier(state.NewMemory(), time.Now).Book(t.Context(), o, "key")
 				if took := time.Since(begun); err != nil || refused != nil || took != want {
 					t.Errorf("took %s, %v, %v; want a booking after %s", took, refused, err, want)
 				}

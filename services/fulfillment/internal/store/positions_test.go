@@ -1,4 +1,4 @@
-package ledger_test
+package store_test
 
 import (
 	"context"
@@ -19,25 +19,25 @@ import (
 	"waybill/contracts"
 	"waybill/platform/state"
 	"waybill/services/fulfillment/internal/inventory"
-	"waybill/services/fulfillment/internal/ledger"
+	"waybill/services/fulfillment/internal/store"
 )
 
 // books reads every document about stock and says where each order stands, by ADR 28 and not by the code: its mark, or else its
 // reservation. It returns what is wrong with the sums of a product.
 //
 // An order that ended, by what the callers were told, stands nowhere.
-func books(store *state.Memory, products, orders []string, pieces map[string]int, ended func(order string) bool) error {
+func books(memory *state.Memory, products, orders []string, pieces map[string]int, ended func(order string) bool) error {
 	ctx := context.Background()
 	var faults []error
 	for _, product := range products {
 		var s inventory.Stock
-		if _, err := store.Get(ctx, "stock:"+product, &s); err != nil {
+		if _, err := memory.Get(ctx, "stock:"+product, &s); err != nil {
 			return err
 		}
 		held, shipped := 0, 0
 		for _, order := range orders {
 			var r inventory.Reservation
-			if _, err := store.Get(ctx, "reservation:"+order, &r); err != nil && !errors.Is(err, state.ErrNotFound) {
+			if _, err := memory.Get(ctx, "reservation:"+order, &r); err != nil && !errors.Is(err, state.ErrNotFound) {
 				return err
 			}
 			says := r.State
@@ -131,7 +131,7 @@ func (g *gate) let(which int, f fate) string {
 	g.blocked = slices.Delete(g.blocked, which, which+1)
 	g.mu.Unlock()
 	if !p.write && f != failsBefore || f == conflicts && strings.HasPrefix(p.what, "create reservation") {
-		f = succeeds // a create that conflicts without a reason would be a store that forgets
+		f = succeeds // a create that conflicts without a reason would be a memory that forgets
 	}
 	p.fate <- f
 	return "    " + p.what + []string{"", " fails before", " fails after", " conflicts"}[f]
@@ -184,7 +184,7 @@ func TestEveryInterleavingKeepsTheBooks(t *testing.T) {
 }
 
 func play(chance *rand.Rand, steps int, old bool) error { //nolint:gocognit // one story, from its beginning to its end
-	store := &gate{Memory: state.NewMemory(), open: true}
+	memory := &gate{Memory: state.NewMemory(), open: true}
 	ctx := context.Background()
 	wants := map[string][]contracts.Line{
 		"ORDER-1": {pieces("A", 2)}, "ORDER-2": {pieces("B", 1), pieces("A", 1)}, "ORDER-3": {pieces("A", 2), pieces("B", 2)},
@@ -192,7 +192,7 @@ func play(chance *rand.Rand, steps int, old bool) error { //nolint:gocognit // o
 	stock := map[string]int{"A": 4, "B": 2}
 	if old {
 		for key, doc := range former {
-			if err := store.Create(ctx, key, json.RawMessage(doc)); err != nil {
+			if err := memory.Create(ctx, key, json.RawMessage(doc)); err != nil {
 				return err
 			}
 		}
@@ -201,9 +201,9 @@ func play(chance *rand.Rand, steps int, old bool) error { //nolint:gocognit // o
 		wants["OLD-3"], wants["OLD-4"] = []contracts.Line{pieces("A", 1), pieces("B", 2)}, []contracts.Line{pieces("A", 2), pieces("B", 2)}
 		wants["OLD-5"] = wants["OLD-4"]
 	}
-	replicas := [2]*ledger.Inventory{}
+	replicas := [2]*store.Inventory{}
 	for i := range replicas {
-		replicas[i] = ledger.NewInventory(store, func(context.Context, inventory.Stock) error { return nil }, time.Now)
+		replicas[i] = store.NewInventory(memory, func(context.Context, inventory.Stock) error { return nil }, time.Now)
 		defer replicas[i].Wait()
 	}
 	for product, n := range stock {
@@ -217,7 +217,7 @@ func play(chance *rand.Rand, steps int, old bool) error { //nolint:gocognit // o
 	var mu sync.Mutex
 	told := map[string]map[string]bool{} // what Reserve answered about an order
 	check := func() error {
-		return books(store.Memory, []string{"A", "B"}, orders, stock, func(order string) bool {
+		return books(memory.Memory, []string{"A", "B"}, orders, stock, func(order string) bool {
 			mu.Lock()
 			defer mu.Unlock()
 			return told[order]["released"] || told[order][inventory.CodeOutOfStock]
@@ -227,14 +227,14 @@ func play(chance *rand.Rand, steps int, old bool) error { //nolint:gocognit // o
 		return fmt.Errorf("at the beginning: %w", err)
 	}
 
-	store.open = false
+	memory.open = false
 	var running sync.WaitGroup
 	// Whatever still runs comes to its end.
 	drain := func() {
-		store.mu.Lock()
-		store.open = true
-		store.mu.Unlock()
-		for store.let(0, succeeds) != "" {
+		memory.mu.Lock()
+		memory.open = true
+		memory.mu.Unlock()
+		for memory.let(0, succeeds) != "" {
 			synctest.Wait()
 		}
 		running.Wait()
@@ -248,7 +248,7 @@ func play(chance *rand.Rand, steps int, old bool) error { //nolint:gocognit // o
 		}
 		told[order][answer] = true
 	}
-	do := func(w *ledger.Inventory, name string, what int) error {
+	do := func(w *store.Inventory, name string, what int) error {
 		o := order(name, wants[name]...)
 		switch what {
 		case 0, 1:
@@ -285,12 +285,12 @@ func play(chance *rand.Rand, steps int, old bool) error { //nolint:gocognit // o
 		case choice < 17: // time passes
 			story = append(story, "time passes")
 			time.Sleep(time.Duration(chance.IntN(12)) * time.Second)
-		default: // one call of the store is answered
+		default: // one call of the memory is answered
 			f := succeeds
 			if choice >= 85 {
 				f = fate(1 + chance.IntN(3))
 			}
-			if did := store.let(chance.IntN(1000), f); did != "" {
+			if did := memory.let(chance.IntN(1000), f); did != "" {
 				story = append(story, did)
 			}
 		}
@@ -301,12 +301,12 @@ func play(chance *rand.Rand, steps int, old bool) error { //nolint:gocognit // o
 	}
 
 	drain()
-	return conclude(store, replicas[1], orders, wants, told, do, check)
+	return conclude(memory, replicas[1], orders, wants, told, do, check)
 }
 
 // conclude has whoever failed try again, and ends every order: it ships what its callers believe reserved, and releases the others.
-func conclude(store *gate, w *ledger.Inventory, orders []string, wants map[string][]contracts.Line, told map[string]map[string]bool,
-	do func(*ledger.Inventory, string, int) error, check func() error,
+func conclude(memory *gate, w *store.Inventory, orders []string, wants map[string][]contracts.Line, told map[string]map[string]bool,
+	do func(*store.Inventory, string, int) error, check func() error,
 ) error {
 	ctx := context.Background()
 	for _, name := range orders {
@@ -320,7 +320,7 @@ func conclude(store *gate, w *ledger.Inventory, orders []string, wants map[strin
 			return fmt.Errorf("%s was reserved and refused: %v", name, told[name])
 		}
 		var r inventory.Reservation
-		if _, err := store.Get(ctx, "reservation:"+name, &r); err != nil {
+		if _, err := memory.Get(ctx, "reservation:"+name, &r); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
 		end, want := 4, []inventory.State{inventory.Released, inventory.Refused}
@@ -330,7 +330,7 @@ func conclude(store *gate, w *ledger.Inventory, orders []string, wants map[strin
 		if err := do(w, name, end); err != nil {
 			return fmt.Errorf("end %s, which is %s: %w", name, r.State, err)
 		}
-		if _, err := store.Get(ctx, "reservation:"+name, &r); err != nil || !slices.Contains(want, r.State) {
+		if _, err := memory.Get(ctx, "reservation:"+name, &r); err != nil || !slices.Contains(want, r.State) {
 			return fmt.Errorf("%s is %s, want %v: %w", name, r.State, want, err)
 		}
 		if err := check(); err != nil {

@@ -1,4 +1,4 @@
-package ledger
+package store
 
 import (
 	"context"
@@ -18,23 +18,23 @@ import (
 	"waybill/services/fulfillment/internal/partner"
 )
 
-// Inventory keeps stock and reservations. It may be used by many goroutines and many replicas: the guarded write of a product's
-// stock is what makes it safe, the queue in this process only saves writes. A product that is changed by many at once is
-// partner.ErrBusy for those whose turn does not come.
+// Inventory stores stock and reservations. It is safe for many goroutines and many replicas: the conditional write of a product's
+// stock makes it safe, the queue in this process only saves writes. A change that waits too long in the queue of a product fails with
+// partner.ErrBusy.
 type Inventory struct {
 	store  state.Store
 	queues queues
 	now    func() time.Time
-	ended  []state.Option // of the writes that end a reservation
+	ended  []state.Option // of writes that end a reservation
 }
 
-// NewInventory returns an Inventory whose changes are announced through announce, several that were written together as one.
+// NewInventory returns an Inventory that announces changes through announce. It announces changes that were written together as one.
 func NewInventory(store state.Store, announce func(context.Context, inventory.Stock) error, now func() time.Time) *Inventory {
 	return &Inventory{store: store, now: now, queues: queues{store: state.WithPriority(store), announce: announce, now: now}}
 }
 
-// KeepFor has every reservation vanish some time after it was shipped, released or refused; 0 keeps it. One that has not ended never
-// vanishes, for the stock counts on it. It returns i, and is called before anything is read or written.
+// KeepFor makes every reservation expire some time after it was shipped, released or refused; with 0 it never expires. A reservation
+// that has not ended never expires, because the stock depends on it. KeepFor returns i; call it before any other method.
 func (i *Inventory) KeepFor(retention time.Duration) *Inventory {
 	if retention > 0 {
 		i.ended = []state.Option{state.TTL(retention)}
@@ -42,12 +42,12 @@ func (i *Inventory) KeepFor(retention time.Duration) *Inventory {
 	return i
 }
 
-// Measure reports how many changes of stock wait for their turn.
+// Measure exports how many changes of stock are queued.
 func (i *Inventory) Measure() error {
 	_, err := otel.Meter("waybill/services/fulfillment").Int64ObservableGauge("waybill.fulfillment.stock.waiting",
-		metric.WithDescription("Changes of stock that wait for their turn, by kind: start, finish."),
+		metric.WithDescription("Changes of stock that are queued, by kind: start, finish."),
 		metric.WithInt64Callback(func(_ context.Context, o metric.Int64Observer) error {
-			starting, finishing := i.queues.waiting()
+			starting, finishing := i.queues.lengths()
 			o.Observe(int64(starting), metric.WithAttributes(attribute.String("kind", "start")))
 			o.Observe(int64(finishing), metric.WithAttributes(attribute.String("kind", "finish")))
 			return nil
@@ -58,10 +58,10 @@ func (i *Inventory) Measure() error {
 	return nil
 }
 
-// Wait returns when all writes have ended. The Inventory must not be used any more.
+// Wait returns when all writes have ended. The Inventory must not be used after it.
 func (i *Inventory) Wait() { i.queues.running.Wait() }
 
-// Get returns a product's stock. A *partner.Reason says that there is no such product.
+// Get returns a product's stock. The error is a *partner.Reason if there is no such product.
 func (i *Inventory) Get(ctx context.Context, product string) (inventory.Stock, error) {
 	var s inventory.Stock
 	if _, err := i.store.Get(ctx, stockKey(product), &s); errors.Is(err, state.ErrNotFound) {
@@ -72,8 +72,8 @@ func (i *Inventory) Get(ctx context.Context, product string) (inventory.Stock, e
 	return s, nil
 }
 
-// Set makes onHand a product's pieces in the warehouse if the stock meets every condition. A *partner.Reason says that it does
-// not, or that orders hold more than that.
+// Set sets how many pieces of a product the warehouse holds, if the stock meets every condition. The error is a *partner.Reason if it
+// does not, or if orders hold more.
 func (i *Inventory) Set(ctx context.Context, product string, onHand int, conditions ...inventory.Condition) (inventory.Stock, error) {
 	var now inventory.Stock
 	err := i.change(ctx, product, change{apply: func(s *inventory.Stock, _ *inventory.Reservation) (effect, error) {
@@ -91,8 +91,8 @@ func (i *Inventory) Set(ctx context.Context, product string, onHand int, conditi
 	return now, err
 }
 
-// Adjust changes a product's pieces in the warehouse by delta, once however often it is called with the key within
-// inventory.KeyLifetime. It returns the adjustment as it was first applied. A *partner.Reason says why it is refused.
+// Adjust changes by delta how many pieces of a product the warehouse holds. Calls with the same key within inventory.KeyLifetime apply
+// once and return the adjustment as it was first applied. The error is a *partner.Reason if the adjustment is refused.
 func (i *Inventory) Adjust(ctx context.Context, product, key string, delta int, reason string) (inventory.Adjustment, error) {
 	var applied inventory.Adjustment
 	err := i.change(ctx, product, change{apply: func(s *inventory.Stock, _ *inventory.Reservation) (effect, error) {
@@ -109,19 +109,19 @@ func (i *Inventory) Adjust(ctx context.Context, product, key string, delta int, 
 	return applied, err
 }
 
-// change applies one change, and waits for its turn for as long as a step may.
+// change queues one change and waits for it.
 func (i *Inventory) change(ctx context.Context, product string, c change) error {
-	ctx, cancel := context.WithTimeout(ctx, turnPatience)
+	ctx, cancel := context.WithTimeout(ctx, queueTimeout)
 	defer cancel()
 	return i.queues.do(ctx, product, &c)
 }
 
-// everywhere applies an order's change to its products, one after the other and in an order that is the same for every order. No
-// turn is waited for while another is held.
-func (i *Inventory) everywhere(ctx context.Context, order string, lines inventory.Quantities, starts bool,
+// changeEach applies an order's change to its products one after the other, in the same sequence for every order. It never waits in
+// one queue while it holds a place in another.
+func (i *Inventory) changeEach(ctx context.Context, order string, lines inventory.Quantities, starts bool,
 	apply func(s *inventory.Stock, r *inventory.Reservation, product string) (effect, error),
 ) error {
-	ctx, cancel := context.WithTimeout(ctx, turnPatience)
+	ctx, cancel := context.WithTimeout(ctx, queueTimeout)
 	defer cancel()
 	for _, product := range lines.Products() {
 		c := change{order: order, starts: starts, apply: func(s *inventory.Stock, r *inventory.Reservation) (effect, error) {
@@ -134,11 +134,11 @@ func (i *Inventory) everywhere(ctx context.Context, order string, lines inventor
 	return nil
 }
 
-// errDecided ends a Reserve that finds the order's reservation, which says how an earlier run of it ended, or that it was released.
+// errDecided ends a Reserve that finds a reservation of the order: it says how an earlier run ended, or that it was released.
 var errDecided = errors.New("the reservation was decided before")
 
-// Reserve holds every line of the order or none. A refusal is a result: what was held is given back, and asking again
-// answers the same. An error leaves the outcome open; ask again, or Release.
+// Reserve reserves every line of the order or none. A refusal is a result: the lines reserved so far are released, and a repeated
+// call returns the same. After an error the outcome is unknown; call Reserve again, or Release.
 func (i *Inventory) Reserve(ctx context.Context, o contracts.Order) (*partner.Reason, error) {
 	order, lines := o.OrderID, inventory.Wanted(o.Items)
 	if invalid := inventory.Check(order, lines); invalid != nil {
@@ -157,7 +157,7 @@ func (i *Inventory) Reserve(ctx context.Context, o contracts.Order) (*partner.Re
 	if err == nil {
 		result, options := inventory.Reservation{OrderID: order, State: inventory.Reserved, Lines: lines, Derives: true}, []state.Option(nil)
 		if refused != nil {
-			// Before anything is given back: another run of this step must not hold it again.
+			// Recorded before anything is released, so that another run of this step does not reserve it again.
 			result = inventory.Reservation{OrderID: order, State: inventory.Refused, Refused: refused}
 			options = i.ended
 		}
@@ -171,25 +171,25 @@ func (i *Inventory) Reserve(ctx context.Context, o contracts.Order) (*partner.Re
 			return nil, fmt.Errorf("record reservation: %w", err)
 		}
 	}
-	// This very step on an earlier run, or on another one at the same time, or a release that did not wait for this one.
+	// An earlier or concurrent run of this step, or a release that overtook it, has written the reservation.
 	var known inventory.Reservation
 	if _, err := i.store.Get(ctx, reservationKey(order), &known); err != nil {
 		return nil, fmt.Errorf("read reservation: %w", err)
 	}
 	switch known.State {
 	case inventory.Releasing, inventory.Released:
-		return &partner.Reason{Code: inventory.CodeReleased, Message: "The reservation was released already, so nothing is held any more.", Undone: true}, nil
+		return &partner.Reason{Code: inventory.CodeReleased, Message: "The reservation was released before, so nothing is reserved any more.", Undone: true}, nil
 	case inventory.Refused:
-		return known.Refused, i.giveBack(ctx, order, lines, true) // the earlier run may have ended before it
+		return known.Refused, i.giveBack(ctx, order, lines, true) // the earlier run may have ended before it released
 	default:
 		return nil, nil
 	}
 }
 
-// lacks looks at all products before any is held, so that a refusal seldom has something to give back.
+// lacks checks all products before any is reserved, so that a refused order seldom has something to release.
 func (i *Inventory) lacks(ctx context.Context, order string, lines inventory.Quantities) (*partner.Reason, error) {
 	if len(lines) == 1 {
-		return nil, nil // holding the only line asks the same
+		return nil, nil // reserving the only line checks the same
 	}
 	keys := make([]string, 0, len(lines))
 	for _, product := range lines.Products() {
@@ -215,9 +215,9 @@ func (i *Inventory) lacks(ctx context.Context, order string, lines inventory.Qua
 	return nil, nil
 }
 
-// hold holds the lines one after the other. A *partner.Reason says that the stock lacks one of them.
+// hold reserves the lines one after the other. The error is a *partner.Reason if a product has too few pieces.
 func (i *Inventory) hold(ctx context.Context, order string, lines inventory.Quantities) error {
-	return i.everywhere(ctx, order, lines, true, func(s *inventory.Stock, r *inventory.Reservation, product string) (effect, error) {
+	return i.changeEach(ctx, order, lines, true, func(s *inventory.Stock, r *inventory.Reservation, product string) (effect, error) {
 		if r != nil {
 			return effect{}, errDecided
 		}
@@ -232,10 +232,10 @@ func (i *Inventory) hold(ctx context.Context, order string, lines inventory.Quan
 	})
 }
 
-// giveBack gives back what an ended reservation holds, if anything. It always writes every product's stock: a hold that is about to
-// be written on what was read before then fails, reads the reservation, and is not written.
+// giveBack releases what an ended reservation holds, if anything. It always writes every product's stock: a concurrent hold that read
+// the stock before then fails to write, reads the reservation, and is not written.
 func (i *Inventory) giveBack(ctx context.Context, order string, lines inventory.Quantities, again bool) error {
-	return i.everywhere(ctx, order, lines, false, func(s *inventory.Stock, r *inventory.Reservation, _ string) (effect, error) {
+	return i.changeEach(ctx, order, lines, false, func(s *inventory.Stock, r *inventory.Reservation, _ string) (effect, error) {
 		switch {
 		case s.ProductID == "":
 			return effect{}, nil
@@ -247,12 +247,12 @@ func (i *Inventory) giveBack(ctx context.Context, order string, lines inventory.
 	})
 }
 
-// Release gives back what the order holds and lets it hold nothing more, also when its Reserve was never heard of. It
-// reports whether there was a reservation to release.
+// Release releases what the order holds; after it the order can reserve nothing more, even if Reserve was never called. It reports
+// whether there was a reservation to release.
 func (i *Inventory) Release(ctx context.Context, o contracts.Order) (bool, error) {
 	order, lines := o.OrderID, inventory.Wanted(o.Items)
 	if invalid := inventory.Check(order, lines); invalid != nil {
-		return false, nil //nolint:nilerr // nothing was ever held for such an order
+		return false, nil //nolint:nilerr // nothing was ever reserved for such an order
 	}
 	r, err := state.Update(ctx, i.store, reservationKey(order), func(r *inventory.Reservation, exists bool) error {
 		if r.State.Ended() {
@@ -282,7 +282,7 @@ func (i *Inventory) Release(ctx context.Context, o contracts.Order) (bool, error
 	return !r.Never, nil
 }
 
-// Ship takes what the order holds out of the warehouse.
+// Ship turns the order's reserved pieces into shipped ones.
 func (i *Inventory) Ship(ctx context.Context, o contracts.Order) error {
 	order := o.OrderID
 	var r inventory.Reservation
@@ -296,7 +296,7 @@ func (i *Inventory) Ship(ctx context.Context, o contracts.Order) error {
 	if r.State != inventory.Reserved {
 		return notReserved(&r)
 	}
-	err = i.everywhere(ctx, order, r.Lines, false, func(s *inventory.Stock, r *inventory.Reservation, _ string) (effect, error) {
+	err = i.changeEach(ctx, order, r.Lines, false, func(s *inventory.Stock, r *inventory.Reservation, _ string) (effect, error) {
 		switch {
 		case r != nil && r.State == inventory.Shipped: // by another run of this step
 			return effect{}, nil
@@ -309,7 +309,7 @@ func (i *Inventory) Ship(ctx context.Context, o contracts.Order) error {
 	if err != nil {
 		return err
 	}
-	// With the ETag from before: if the reservation was released or put back meanwhile, so was what this run shipped.
+	// With the ETag from before: if the reservation was released or unshipped meanwhile, so was what this run shipped.
 	r.State, r.Derives = inventory.Shipped, true
 	if err := i.store.Replace(ctx, reservationKey(order), r, etag, i.ended...); err != nil {
 		return fmt.Errorf("record shipping: %w", err)
@@ -321,13 +321,13 @@ func notReserved(r *inventory.Reservation) error {
 	if r == nil {
 		return errors.New("there is no reservation")
 	}
-	return fmt.Errorf("the reservation is %s, not %s", r.State, inventory.Reserved)
+	return fmt.Errorf("the reservation must be %s to be shipped, got %s", inventory.Reserved, r.State)
 }
 
-// Unship takes back what Ship did, wholly or in part, so that the order holds its lines again.
+// Unship reverts a Ship that was done in full or in part: the order holds its lines again.
 func (i *Inventory) Unship(ctx context.Context, o contracts.Order) error {
 	order := o.OrderID
-	// First, so that a Ship that is under way, or comes late, is not recorded.
+	// Written first, so that a concurrent or late Ship is not recorded.
 	r, err := state.Update(ctx, i.store, reservationKey(order), func(r *inventory.Reservation, exists bool) error {
 		if !exists || r.State.Ended() {
 			return state.ErrUnchanged
@@ -345,9 +345,9 @@ func (i *Inventory) Unship(ctx context.Context, o contracts.Order) error {
 	mine := func(now *inventory.Reservation) bool {
 		return now != nil && now.State == inventory.Unshipping && now.Unships == r.Unships
 	}
-	err = i.everywhere(ctx, order, r.Lines, false, func(s *inventory.Stock, r *inventory.Reservation, _ string) (effect, error) {
+	err = i.changeEach(ctx, order, r.Lines, false, func(s *inventory.Stock, r *inventory.Reservation, _ string) (effect, error) {
 		if !mine(r) {
-			return effect{}, nil // another run goes on with it, or a release
+			return effect{}, nil // another run continues, or a release
 		}
 		_, err := s.Unship(order, r, i.now())
 		return effect{fence: err == nil}, err
@@ -366,4 +366,17 @@ func (i *Inventory) Unship(ctx context.Context, o contracts.Order) error {
 		return fmt.Errorf("record unshipping: %w", err)
 	}
 	return nil
+}
+
+// Audit adds the order's reservation to a, and reports whether there is one.
+func (i *Inventory) Audit(ctx context.Context, orderID string, a *partner.Audit) (known bool, err error) {
+	var r inventory.Reservation
+	switch _, err := i.store.Get(ctx, reservationKey(orderID), &r); {
+	case errors.Is(err, state.ErrNotFound):
+		return false, nil
+	case err != nil:
+		return false, fmt.Errorf("read reservation of %s: %w", orderID, err)
+	}
+	a.Reservation = &partner.Reservation{State: string(r.State), Lines: r.Lines}
+	return true, nil
 }

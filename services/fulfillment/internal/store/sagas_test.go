@@ -1,4 +1,4 @@
-package ledger_test
+package store_test
 
 import (
 	"context"
@@ -7,14 +7,14 @@ import (
 	"time"
 
 	"waybill/platform/state"
-	"waybill/services/fulfillment/internal/journal"
-	"waybill/services/fulfillment/internal/ledger"
+	"waybill/services/fulfillment/internal/record"
+	"waybill/services/fulfillment/internal/store"
 )
 
 func TestASagaGoesAfterItsEnd(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := ledger.NewSagas(state.NewMemory(), "writer", time.Now).KeepFor(24 * time.Hour)
+		s := store.NewSagas(state.NewMemory(), "writer", time.Now).KeepFor(24 * time.Hour)
 		for _, id := range []string{"ORD-1", "ORD-2"} {
 			if _, _, err := s.Begin(t.Context(), order(id)); err != nil {
 				t.Fatal(err)
@@ -25,8 +25,8 @@ func TestASagaGoesAfterItsEnd(t *testing.T) {
 		}
 		end := func(id string) {
 			t.Helper()
-			_, err := s.Change(t.Context(), id, func(e *journal.Entry) (bool, error) {
-				return e.End(journal.Completed, journal.Announcement{ID: id}, time.Now()), nil
+			_, err := s.Change(t.Context(), id, func(e *record.Saga) (bool, error) {
+				return e.End(record.Completed, record.Announcement{ID: id}, time.Now()), nil
 			})
 			if err != nil {
 				t.Fatal(err)
@@ -34,7 +34,7 @@ func TestASagaGoesAfterItsEnd(t *testing.T) {
 		}
 		approvals := func() (ids []string) {
 			t.Helper()
-			err := s.Approvals(t.Context(), func(_ context.Context, entries []journal.Entry) ([]string, error) {
+			err := s.Approvals(t.Context(), func(_ context.Context, entries []record.Saga) ([]string, error) {
 				for _, e := range entries {
 					ids = append(ids, e.Order.OrderID)
 				}
@@ -77,7 +77,7 @@ func TestWhatIsOfAnOrder(t *testing.T) {
 		"reservation:ORD-1": false, "payment:ORD-1": true, "shipment:ORD-1": true,
 		"saga:ORD-1": false, "stock:PROD-001": false, "backlog:sagas:payment:1": false, "deadletter:orders:payment": false,
 	} {
-		if ledger.OfOrder(key) != want {
+		if simulator.OfOrder(key) != want {
 			t.Errorf("%s is of an order: %v", key, !want)
 		}
 	}

@@ -1,4 +1,4 @@
-package journal
+package record
 
 import "time"
 
@@ -45,7 +45,7 @@ type Step struct {
 
 // State is the saga's state, when nothing has happened for the time idle since LastMoved. A saga that has been idle for longer
 // than stuckAfter, and does not wait for a person, is stuck.
-func (e *Entry) State(idle, stuckAfter time.Duration) State {
+func (e *Saga) State(idle, stuckAfter time.Duration) State {
 	switch {
 	case e.Ended():
 		return Ended
@@ -62,7 +62,7 @@ func (e *Entry) State(idle, stuckAfter time.Duration) State {
 
 // LastMoved is the last time at which something happened that the journal knows of. It may be later than now: several processes
 // wrote those times.
-func (e *Entry) LastMoved() time.Time {
+func (e *Saga) LastMoved() time.Time {
 	moved := e.LastStarted()
 	if e.Approval != nil && e.Approval.Decision != nil && e.Approval.Decision.At.After(moved) {
 		moved = e.Approval.Decision.At
@@ -77,7 +77,7 @@ func (e *Entry) LastMoved() time.Time {
 }
 
 // Wait says what the saga waits for, with the times of State; nil when it has ended.
-func (e *Entry) Wait(idle, stuckAfter time.Duration) *Wait {
+func (e *Saga) Wait(idle, stuckAfter time.Duration) *Wait {
 	switch e.State(idle, stuckAfter) {
 	case NeedsAttention:
 		return &Wait{

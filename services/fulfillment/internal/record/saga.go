@@ -1,7 +1,7 @@
 // Package journal holds what is kept of an order's saga beside the workflow engine: the order, what people decided about
 // it, what it waits for, and how it ended. The engine forgets a finished workflow after a while, and an event raised to it
 // carries no proof of who raised it; a decision counts when it stands here. The package does no I/O.
-package journal
+package record
 
 import (
 	"encoding/json"
@@ -12,11 +12,11 @@ import (
 )
 
 // Change alters an order's entry unless alter reports that nothing changed, and returns it as it then is. It may call alter again.
-type Change func(alter func(e *Entry) (bool, error)) (Entry, error)
+type Change func(alter func(e *Saga) (bool, error)) (Saga, error)
 
 // Entry is one order's saga. Its methods are its rules: each reports whether it changed the entry, and an *Error is a
 // refusal.
-type Entry struct {
+type Saga struct {
 	Order contracts.Order `json:"order"`
 	// StartedAt is zero as long as only a cancellation came, ahead of the order itself.
 	StartedAt    time.Time     `json:"started_at,omitzero"`
@@ -107,11 +107,11 @@ type Announcement struct {
 }
 
 // Started reports whether the order's saga was asked for.
-func (e *Entry) Started() bool { return !e.StartedAt.IsZero() }
+func (e *Saga) Started() bool { return !e.StartedAt.IsZero() }
 
 // LastStarted is when the saga was started, for the last time if it was started again. The clock of the process that started it
 // first may have been ahead, so the two times are not compared.
-func (e *Entry) LastStarted() time.Time {
+func (e *Saga) LastStarted() time.Time {
 	if !e.RestartedAt.IsZero() {
 		return e.RestartedAt
 	}
@@ -119,22 +119,22 @@ func (e *Entry) LastStarted() time.Time {
 }
 
 // Ended reports whether the saga has ended.
-func (e *Entry) Ended() bool { return !e.EndedAt.IsZero() }
+func (e *Saga) Ended() bool { return !e.EndedAt.IsZero() }
 
 // AwaitsApproval reports whether a person has yet to decide.
-func (e *Entry) AwaitsApproval() bool {
+func (e *Saga) AwaitsApproval() bool {
 	return !e.Ended() && !e.Cancelled() && e.Approval != nil && e.Approval.Decision == nil
 }
 
 // Cancelled reports whether a cancellation was recorded in time. Then the order is cancelled: nothing is charged, reserved,
 // approved or shipped any more, and what was done is undone.
-func (e *Entry) Cancelled() bool { return e.Cancellation != nil && !e.Cancellation.Late }
+func (e *Saga) Cancelled() bool { return e.Cancellation != nil && !e.Cancellation.Late }
 
 // Halted reports whether a person has yet to order a repair.
-func (e *Entry) Halted() bool { return !e.Ended() && e.Halt != nil && len(e.Repairs) < e.Halt.Round }
+func (e *Saga) Halted() bool { return !e.Ended() && e.Halt != nil && len(e.Repairs) < e.Halt.Round }
 
 // Begin records that the order's saga is to run.
-func (e *Entry) Begin(order contracts.Order, now time.Time) bool {
+func (e *Saga) Begin(order contracts.Order, now time.Time) bool {
 	if e.Started() {
 		return false
 	}
@@ -143,7 +143,7 @@ func (e *Entry) Begin(order contracts.Order, now time.Time) bool {
 }
 
 // Restart records that the saga is run anew.
-func (e *Entry) Restart(now time.Time) bool {
+func (e *Saga) Restart(now time.Time) bool {
 	if !e.Started() || e.Ended() {
 		return false
 	}
@@ -153,7 +153,7 @@ func (e *Entry) Restart(now time.Time) bool {
 
 // Cancel records the customer's wish. The first one stays. After the end it changes nothing, and is kept only of an order
 // that has shipped, for the customer is owed an answer.
-func (e *Entry) Cancel(reason string, at time.Time) bool {
+func (e *Saga) Cancel(reason string, at time.Time) bool {
 	if e.Cancellation != nil || e.Ended() && e.Outcome != Completed {
 		return false
 	}
@@ -162,11 +162,11 @@ func (e *Entry) Cancel(reason string, at time.Time) bool {
 }
 
 // Booked reports whether the carrier has the parcel, as far as is recorded.
-func (e *Entry) Booked() bool { return !e.BookedAt.IsZero() }
+func (e *Saga) Booked() bool { return !e.BookedAt.IsZero() }
 
 // Book records that the carrier has the parcel, unless a cancellation was recorded first: then it changes nothing, and the
 // parcel has to be called back.
-func (e *Entry) Book(now time.Time) bool {
+func (e *Saga) Book(now time.Time) bool {
 	if e.Booked() || e.Cancelled() {
 		return false
 	}
@@ -175,7 +175,7 @@ func (e *Entry) Book(now time.Time) bool {
 }
 
 // RequestApproval records that a person must decide. A repeated request changes nothing.
-func (e *Entry) RequestApproval(at, expires time.Time) bool {
+func (e *Saga) RequestApproval(at, expires time.Time) bool {
 	if e.Approval != nil {
 		return false
 	}
@@ -186,7 +186,7 @@ func (e *Entry) RequestApproval(at, expires time.Time) bool {
 // Decide records a person's decision. The same decision of the same person again changes nothing; another one is refused, and
 // so is every decision on an order that was cancelled before. The approval's ExpiresAt is the workflow engine's time, so it is not
 // compared with now: the time is up when the saga has recorded that, by Settle.
-func (e *Entry) Decide(approved bool, approver, reason string, now time.Time) (bool, error) {
+func (e *Saga) Decide(approved bool, approver, reason string, now time.Time) (bool, error) {
 	if e.Approval == nil {
 		return false, &Error{Kind: NotFound, Code: "no_approval", Text: "No approval of this order was asked for."}
 	}
@@ -224,7 +224,7 @@ func (d *Decision) sentence() string {
 
 // Settle ends the approval if it can be: by a cancellation, or because the saga says that the time is up, which the workflow
 // engine's clock decides. An approval that was decided is not changed.
-func (e *Entry) Settle(expired bool, now time.Time) bool {
+func (e *Saga) Settle(expired bool, now time.Time) bool {
 	if e.Approval == nil || e.Approval.Decision != nil {
 		return false
 	}
@@ -240,7 +240,7 @@ func (e *Entry) Settle(expired bool, now time.Time) bool {
 }
 
 // Stop records that the saga stands still. A repetition changes nothing.
-func (e *Entry) Stop(halt Halt) bool {
+func (e *Saga) Stop(halt Halt) bool {
 	if e.Halt != nil && e.Halt.Round >= halt.Round {
 		return false
 	}
@@ -249,7 +249,7 @@ func (e *Entry) Stop(halt Halt) bool {
 }
 
 // Repair records a person's order to go on. Of two orders for one halt the first counts, and the same again changes nothing.
-func (e *Entry) Repair(actor, reason string, now time.Time) (bool, error) {
+func (e *Saga) Repair(actor, reason string, now time.Time) (bool, error) {
 	if !e.Halted() {
 		if n := len(e.Repairs); n > 0 && e.Repairs[n-1].Actor == actor && e.Repairs[n-1].Reason == reason {
 			return false, nil
@@ -261,7 +261,7 @@ func (e *Entry) Repair(actor, reason string, now time.Time) (bool, error) {
 }
 
 // Repaired is the order to repair that answers the halt of a round, nil as long as nobody gave it.
-func (e *Entry) Repaired(round int) *Repair {
+func (e *Saga) Repaired(round int) *Repair {
 	if len(e.Repairs) < round {
 		return nil
 	}
@@ -270,7 +270,7 @@ func (e *Entry) Repaired(round int) *Repair {
 
 // Conclude is the outcome with which a saga ends that came to the given one: an order whose cancellation was recorded before
 // the saga's end is cancelled, whatever else kept it from being shipped.
-func (e *Entry) Conclude(outcome Outcome) Outcome {
+func (e *Saga) Conclude(outcome Outcome) Outcome {
 	if outcome == Failed && e.Cancelled() {
 		return Cancelled
 	}
@@ -278,7 +278,7 @@ func (e *Entry) Conclude(outcome Outcome) Outcome {
 }
 
 // End records how the saga ended. The first outcome stays.
-func (e *Entry) End(outcome Outcome, announced Announcement, now time.Time) bool {
+func (e *Saga) End(outcome Outcome, announced Announcement, now time.Time) bool {
 	if e.Ended() {
 		return false
 	}

@@ -1,4 +1,4 @@
-package journal_test
+package record_test
 
 import (
 	"errors"
@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"waybill/contracts"
-	"waybill/services/fulfillment/internal/journal"
+	"waybill/services/fulfillment/internal/record"
 )
 
 var start = time.Date(2026, time.March, 14, 9, 0, 0, 0, time.UTC)
@@ -16,8 +16,8 @@ const patience = 15 * time.Minute
 
 func at(minutes int) time.Time { return start.Add(time.Duration(minutes) * time.Minute) }
 
-func begun() *journal.Entry {
-	e := &journal.Entry{}
+func begun() *record.Saga {
+	e := &record.Saga{}
 	e.Begin(contracts.Order{OrderID: "ORD-1001"}, start)
 	return e
 }
@@ -26,7 +26,7 @@ func begun() *journal.Entry {
 // however long it lasts, and a decision starts the clock anew.
 func TestStates(t *testing.T) {
 	t.Parallel()
-	want := func(e *journal.Entry, minutes int, state journal.State, movedBy string) {
+	want := func(e *record.Saga, minutes int, state record.State, movedBy string) {
 		t.Helper()
 		if got := e.State(at(minutes).Sub(e.LastMoved()), patience); got != state {
 			t.Errorf("after %d minutes it is %s, want %s", minutes, got, state)
@@ -43,29 +43,29 @@ func TestStates(t *testing.T) {
 		}
 	}
 	e := begun()
-	want(e, 1, journal.Running, "the saga itself")
-	want(e, 16, journal.Stuck, "the watchdog")
+	want(e, 1, record.Running, "the saga itself")
+	want(e, 16, record.Stuck, "the watchdog")
 	e.RequestApproval(at(1), at(60*24))
-	want(e, 16, journal.Waiting, "POST /v1/approvals/ORD-1001")
+	want(e, 16, record.Waiting, "POST /v1/approvals/ORD-1001")
 	if _, err := e.Decide(true, "approver@example.com", "Known customer.", at(20)); err != nil {
 		t.Fatal(err)
 	}
-	want(e, 30, journal.Running, "the saga itself")
-	want(e, 36, journal.Stuck, "the watchdog")
-	e.Stop(journal.Halt{Round: 1, Since: at(40), NotUndone: []string{"RefundPayment"}})
-	want(e, 400, journal.NeedsAttention, "POST /v1/fulfillments/ORD-1001/repair")
+	want(e, 30, record.Running, "the saga itself")
+	want(e, 36, record.Stuck, "the watchdog")
+	e.Stop(record.Halt{Round: 1, Since: at(40), NotUndone: []string{"RefundPayment"}})
+	want(e, 400, record.NeedsAttention, "POST /v1/fulfillments/ORD-1001/repair")
 	if _, err := e.Repair("operator@example.com", "Mended.", at(500)); err != nil {
 		t.Fatal(err)
 	}
-	want(e, 510, journal.Running, "the saga itself")
-	e.End(journal.Failed, journal.Announcement{ID: "ORD-1001:Fulfillment.Failed"}, at(511))
-	want(e, 512, journal.Ended, "")
+	want(e, 510, record.Running, "the saga itself")
+	e.End(record.Failed, record.Announcement{ID: "ORD-1001:Fulfillment.Failed"}, at(511))
+	want(e, 512, record.Ended, "")
 }
 
 func TestDecisions(t *testing.T) {
 	t.Parallel()
 	code := func(err error) string {
-		if refused, ok := errors.AsType[*journal.Error](err); ok {
+		if refused, ok := errors.AsType[*record.Error](err); ok {
 			return refused.Code
 		}
 		return ""
@@ -85,7 +85,7 @@ func TestDecisions(t *testing.T) {
 		t.Error("this process's clock ended an approval, want the workflow engine's")
 	}
 	late := *e.Approval
-	if changed, err := (&journal.Entry{StartedAt: start, Approval: &late}).Decide(true, "approver@example.com", "", at(11)); err != nil || !changed {
+	if changed, err := (&record.Saga{StartedAt: start, Approval: &late}).Decide(true, "approver@example.com", "", at(11)); err != nil || !changed {
 		t.Errorf("a decision that comes before the saga recorded that the time is up: changed %v, %v", changed, err)
 	}
 	if !e.Settle(true, at(11)) || e.Settle(true, at(12)) {
@@ -112,12 +112,12 @@ func TestTheFirstCancellationAndTheFirstOutcomeStay(t *testing.T) {
 	if !e.Cancel("Ordered twice.", at(1)) || e.Cancel("Changed my mind.", at(2)) || e.Cancellation.Reason != "Ordered twice." {
 		t.Errorf("cancellation %+v", e.Cancellation)
 	}
-	if !e.End(journal.Cancelled, journal.Announcement{ID: "first"}, at(3)) || e.End(journal.Failed, journal.Announcement{ID: "second"}, at(4)) ||
-		e.Outcome != journal.Cancelled || e.Announced.ID != "first" {
+	if !e.End(record.Cancelled, record.Announcement{ID: "first"}, at(3)) || e.End(record.Failed, record.Announcement{ID: "second"}, at(4)) ||
+		e.Outcome != record.Cancelled || e.Announced.ID != "first" {
 		t.Errorf("outcome %s, %+v", e.Outcome, e.Announced)
 	}
 	failed := begun()
-	failed.End(journal.Failed, journal.Announcement{}, at(1))
+	failed.End(record.Failed, record.Announcement{}, at(1))
 	if failed.Cancel("Too late.", at(2)) {
 		t.Error("an order that had failed was cancelled")
 	}

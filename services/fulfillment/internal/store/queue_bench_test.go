@@ -1,4 +1,4 @@
-package ledger_test
+package store_test
 
 import (
 	"context"
@@ -9,15 +9,15 @@ import (
 
 	"waybill/platform/state"
 	"waybill/services/fulfillment/internal/inventory"
-	"waybill/services/fulfillment/internal/ledger"
+	"waybill/services/fulfillment/internal/store"
 )
 
 // What a reservation costs with a store that takes a millisecond for each call, 64 at a time: for one product, and for twenty.
 func BenchmarkReserve(b *testing.B) {
 	for _, products := range []int{1, 20} {
 		b.Run(fmt.Sprintf("products=%d", products), func(b *testing.B) {
-			store := &distant{Memory: state.NewMemory(), latency: time.Millisecond}
-			w := ledger.NewInventory(store, func(context.Context, inventory.Stock) error { return nil }, time.Now)
+			memory := &distant{Memory: state.NewMemory(), latency: time.Millisecond}
+			w := store.NewInventory(memory, func(context.Context, inventory.Stock) error { return nil }, time.Now)
 			for n := range products {
 				if _, err := w.Set(b.Context(), fmt.Sprintf("PROD-%d", n), inventory.MaxOnHand); err != nil {
 					b.Fatal(err)

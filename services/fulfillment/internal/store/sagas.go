@@ -1,4 +1,4 @@
-package ledger
+package store
 
 import (
 	"context"
@@ -11,7 +11,7 @@ import (
 
 	"waybill/contracts"
 	"waybill/platform/state"
-	"waybill/services/fulfillment/internal/journal"
+	"waybill/services/fulfillment/internal/record"
 )
 
 // Sagas keeps the journal: an entry for every order whose saga was asked for, and lists of those that are not known to have
@@ -43,7 +43,7 @@ func (s *Sagas) KeepFor(retention time.Duration) *Sagas {
 
 // Begin records that the order's saga is to run, and reports whether this call was the first to say so. Of many at once
 // exactly one is. The entry is on the list of open sagas when Begin returns.
-func (s *Sagas) Begin(ctx context.Context, order contracts.Order) (entry journal.Entry, first bool, err error) {
+func (s *Sagas) Begin(ctx context.Context, order contracts.Order) (entry record.Saga, first bool, err error) {
 	entry.Begin(order, s.now())
 	group, both := errgroup.WithContext(ctx)
 	group.Go(func() error { return s.open.Add(both, order.OrderID) })
@@ -61,7 +61,7 @@ func (s *Sagas) Begin(ctx context.Context, order contracts.Order) (entry journal
 	if !conflict {
 		return entry, true, nil
 	}
-	entry, err = state.Update(ctx, s.store, sagaKey(order.OrderID), func(e *journal.Entry, _ bool) error {
+	entry, err = state.Update(ctx, s.store, sagaKey(order.OrderID), func(e *record.Saga, _ bool) error {
 		if first = e.Begin(order, s.now()); !first {
 			return state.ErrUnchanged
 		}
@@ -73,24 +73,24 @@ func (s *Sagas) Begin(ctx context.Context, order contracts.Order) (entry journal
 	return entry, first, nil
 }
 
-// Get reads an order's entry; a *journal.Error says that there is none.
-func (s *Sagas) Get(ctx context.Context, orderID string) (journal.Entry, error) {
+// Get reads an order's entry; a *record.Error says that there is none.
+func (s *Sagas) Get(ctx context.Context, orderID string) (record.Saga, error) {
 	e, _, err := s.Read(ctx, orderID)
 	return e, err
 }
 
 // Read is Get, with a Change of the entry that begins with what was read instead of reading it once more.
-func (s *Sagas) Read(ctx context.Context, orderID string) (e journal.Entry, change journal.Change, err error) {
+func (s *Sagas) Read(ctx context.Context, orderID string) (e record.Saga, change record.Change, err error) {
 	etag, err := s.store.Get(ctx, sagaKey(orderID), &e)
 	switch {
 	case errors.Is(err, state.ErrNotFound):
-		return e, nil, journal.ErrUnknown(orderID)
+		return e, nil, record.ErrUnknown(orderID)
 	case err != nil:
 		return e, nil, fmt.Errorf("read saga: %w", err)
 	}
-	known := state.Known[journal.Entry]{Doc: e, ETag: etag}
-	return e, func(change func(e *journal.Entry) (bool, error)) (journal.Entry, error) {
-		return s.change(orderID, change, func(update func(*journal.Entry, bool) error, options ...state.Option) (journal.Entry, error) {
+	known := state.Known[record.Saga]{Doc: e, ETag: etag}
+	return e, func(change func(e *record.Saga) (bool, error)) (record.Saga, error) {
+		return s.change(orderID, change, func(update func(*record.Saga, bool) error, options ...state.Option) (record.Saga, error) {
 			return state.UpdateKnown(ctx, s.store, sagaKey(orderID), known, update, options...)
 		})
 	}, nil
@@ -98,17 +98,17 @@ func (s *Sagas) Read(ctx context.Context, orderID string) (e journal.Entry, chan
 
 // Change lets change alter an order's entry, which may be new, and keeps what it then is when change says so. It may run
 // several times. Errors of change are returned as they are.
-func (s *Sagas) Change(ctx context.Context, orderID string, change func(e *journal.Entry) (bool, error)) (journal.Entry, error) {
-	return s.change(orderID, change, func(update func(*journal.Entry, bool) error, options ...state.Option) (journal.Entry, error) {
+func (s *Sagas) Change(ctx context.Context, orderID string, change func(e *record.Saga) (bool, error)) (record.Saga, error) {
+	return s.change(orderID, change, func(update func(*record.Saga, bool) error, options ...state.Option) (record.Saga, error) {
 		return state.Update(ctx, s.store, sagaKey(orderID), update, options...)
 	})
 }
 
-func (s *Sagas) change(orderID string, change func(e *journal.Entry) (bool, error),
-	update func(func(*journal.Entry, bool) error, ...state.Option) (journal.Entry, error),
-) (journal.Entry, error) {
+func (s *Sagas) change(orderID string, change func(e *record.Saga) (bool, error),
+	update func(func(*record.Saga, bool) error, ...state.Option) (record.Saga, error),
+) (record.Saga, error) {
 	var ttl time.Duration
-	e, err := update(func(e *journal.Entry, _ bool) error {
+	e, err := update(func(e *record.Saga, _ bool) error {
 		e.Order.OrderID = orderID
 		changed, err := change(e)
 		if err == nil && !changed {
@@ -120,7 +120,7 @@ func (s *Sagas) change(orderID string, change func(e *journal.Entry) (bool, erro
 		return err
 	}, state.TTLFunc(func() time.Duration { return ttl }))
 	if err != nil {
-		if _, refused := errors.AsType[*journal.Error](err); refused {
+		if _, refused := errors.AsType[*record.Error](err); refused {
 			return e, err
 		}
 		return e, fmt.Errorf("change saga: %w", err)
@@ -137,14 +137,14 @@ func (s *Sagas) ListApproval(ctx context.Context, orderID string) error {
 }
 
 // Open shows visit the sagas that are not known to have ended, in batches, and forgets those whose order ids it returns. An
-// entry that cannot be decoded is not shown and stays on the list; the error, journal.ErrUnreadable's, comes after the others were shown.
-func (s *Sagas) Open(ctx context.Context, visit func(context.Context, []journal.Entry) (forget []string, err error)) error {
+// entry that cannot be decoded is not shown and stays on the list; the error, record.ErrUnreadable's, comes after the others were shown.
+func (s *Sagas) Open(ctx context.Context, visit func(context.Context, []record.Saga) (forget []string, err error)) error {
 	return s.each(ctx, s.open, false, visit)
 }
 
 // Approvals shows visit the sagas that asked for an approval, in batches, and forgets those whose order ids it returns, and those
 // whose entries have vanished.
-func (s *Sagas) Approvals(ctx context.Context, visit func(context.Context, []journal.Entry) (forget []string, err error)) error {
+func (s *Sagas) Approvals(ctx context.Context, visit func(context.Context, []record.Saga) (forget []string, err error)) error {
 	return s.each(ctx, s.approvals, true, visit)
 }
 
@@ -153,7 +153,7 @@ const maxBatch = 25
 
 // each shows visit the entries on a list. One that is listed and missing is not written yet or, with written, vanished after its
 // retention.
-func (s *Sagas) each(ctx context.Context, backlog *state.Backlog, written bool, visit func(context.Context, []journal.Entry) ([]string, error)) error {
+func (s *Sagas) each(ctx context.Context, backlog *state.Backlog, written bool, visit func(context.Context, []record.Saga) ([]string, error)) error {
 	err := backlog.Sweep(ctx, func(ctx context.Context, ids []string) (forget []string, err error) {
 		var unreadable []error // the others are visited first
 		for batch := range slices.Chunk(ids, maxBatch) {
@@ -165,7 +165,7 @@ func (s *Sagas) each(ctx context.Context, backlog *state.Backlog, written bool, 
 			if err != nil {
 				return nil, fmt.Errorf("read sagas: %w", err)
 			}
-			entries := make([]journal.Entry, 0, len(batch))
+			entries := make([]record.Saga, 0, len(batch))
 			for i, key := range keys {
 				doc, there := docs[key]
 				if !there {
@@ -174,7 +174,7 @@ func (s *Sagas) each(ctx context.Context, backlog *state.Backlog, written bool, 
 					}
 					continue
 				}
-				var e journal.Entry
+				var e record.Saga
 				if err := state.Decode(key, doc, &e); err != nil {
 					unreadable = append(unreadable, err)
 					continue
@@ -190,7 +190,7 @@ func (s *Sagas) each(ctx context.Context, backlog *state.Backlog, written bool, 
 		return forget, errors.Join(unreadable...)
 	})
 	if errors.Is(err, state.ErrUnreadable) {
-		return fmt.Errorf("%w: %w", journal.ErrUnreadable, err)
+		return fmt.Errorf("%w: %w", record.ErrUnreadable, err)
 	}
 	return err
 }

@@ -1,4 +1,4 @@
-package ledger_test
+package store_test
 
 import (
 	"context"
@@ -14,7 +14,7 @@ import (
 	"waybill/contracts"
 	"waybill/platform/state"
 	"waybill/services/fulfillment/internal/inventory"
-	"waybill/services/fulfillment/internal/ledger"
+	"waybill/services/fulfillment/internal/store"
 	"waybill/services/fulfillment/internal/partner"
 )
 
@@ -23,7 +23,7 @@ type distant struct {
 	*state.Memory
 
 	latency time.Duration
-	frozen  atomic.Pointer[chan struct{}] // closed when the store thaws
+	frozen  atomic.Pointer[chan struct{}] // closed when the memory thaws
 
 	stockWrites, now, most atomic.Int32
 }
@@ -82,9 +82,9 @@ func (d *distant) Replace(ctx context.Context, key string, doc any, etag state.E
 
 const stock1 = "stock:PROD-001"
 
-func stocked(t *testing.T, store state.Store, stock map[string]int) *ledger.Inventory {
+func stocked(t *testing.T, memory state.Store, stock map[string]int) *store.Inventory {
 	t.Helper()
-	w := ledger.NewInventory(store, func(context.Context, inventory.Stock) error { return nil }, time.Now)
+	w := store.NewInventory(memory, func(context.Context, inventory.Stock) error { return nil }, time.Now)
 	for product, n := range stock {
 		if _, err := w.Set(t.Context(), product, n); err != nil {
 			t.Fatal(err)
@@ -99,9 +99,9 @@ func stocked(t *testing.T, store state.Store, stock map[string]int) *ledger.Inve
 func TestAFrozenStoreKeepsNobody(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		store := newDistant(time.Millisecond)
-		w := stocked(t, store, map[string]int{"PROD-001": 1000})
-		thaw := store.stop()
+		memory := newDistant(time.Millisecond)
+		w := stocked(t, memory, map[string]int{"PROD-001": 1000})
+		thaw := memory.stop()
 		began := time.Now()
 		var all sync.WaitGroup
 		for i := range 500 {
@@ -135,9 +135,9 @@ func TestAChangeInTheWriteLearnsTheTruth(t *testing.T) {
 		t.Run(patience.String(), func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				store := newDistant(0)
-				w := stocked(t, store, map[string]int{"PROD-001": 10})
-				store.latency = time.Second // one for the read, one for the write
+				memory := newDistant(0)
+				w := stocked(t, memory, map[string]int{"PROD-001": 10})
+				memory.latency = time.Second // one for the read, one for the write
 				ctx, cancel := context.WithTimeout(t.Context(), patience)
 				defer cancel()
 				_, err := w.Adjust(ctx, "PROD-001", "key", -1, "lost")
@@ -157,9 +157,9 @@ func TestAThousandOrdersOfOneProduct(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		const orders = 1000
-		store := newDistant(2 * time.Millisecond)
+		memory := newDistant(2 * time.Millisecond)
 		var announced atomic.Int32
-		w := ledger.NewInventory(store, func(context.Context, inventory.Stock) error {
+		w := store.NewInventory(memory, func(context.Context, inventory.Stock) error {
 			announced.Add(1)
 			time.Sleep(3 * time.Millisecond)
 			return nil
@@ -186,7 +186,7 @@ func TestAThousandOrdersOfOneProduct(t *testing.T) {
 			})
 		}
 		all.Wait()
-		if took, writes := time.Since(began), store.stockWrites.Load(); took > 2*time.Second || writes > 50 || announced.Load() > writes+1 {
+		if took, writes := time.Since(began), memory.stockWrites.Load(); took > 2*time.Second || writes > 50 || announced.Load() > writes+1 {
 			t.Errorf("%s, %d writes and %d announcements of the stock", took, writes, announced.Load())
 		}
 		// Those that were cut off are reserved when they try again.
@@ -197,7 +197,7 @@ func TestAThousandOrdersOfOneProduct(t *testing.T) {
 		}
 		wantStock(t, w, "PROD-001", orders, orders, 0)
 		var document json.RawMessage
-		if _, err := store.Memory.Get(t.Context(), stock1, &document); err != nil || len(document) > 500 {
+		if _, err := memory.Memory.Get(t.Context(), stock1, &document); err != nil || len(document) > 500 {
 			t.Errorf("with %d open orders the document has %d bytes, %v: %s", orders, len(document), err, document)
 		}
 	})
@@ -208,9 +208,9 @@ func TestAThousandOrdersOfOneProduct(t *testing.T) {
 func TestABadOrderFailsAlone(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		store := newDistant(time.Millisecond)
-		w := stocked(t, store, map[string]int{"PROD-001": 198})
-		if err := store.Create(t.Context(), "reservation:ORDER-UNREADABLE", 42); err != nil {
+		memory := newDistant(time.Millisecond)
+		w := stocked(t, memory, map[string]int{"PROD-001": 198})
+		if err := memory.Create(t.Context(), "reservation:ORDER-UNREADABLE", 42); err != nil {
 			t.Fatal(err)
 		}
 		var all sync.WaitGroup
@@ -263,8 +263,8 @@ func TestTwoLinesOfOneProductCountTogether(t *testing.T) {
 func TestOrdersOfTheSameProductsInAnyOrder(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		store := newDistant(time.Millisecond)
-		w := stocked(t, store, map[string]int{"A": 600, "B": 600})
+		memory := newDistant(time.Millisecond)
+		w := stocked(t, memory, map[string]int{"A": 600, "B": 600})
 		var all sync.WaitGroup
 		var a, b atomic.Int32
 		began := time.Now()
@@ -303,8 +303,8 @@ func TestABigOrderAmongSmallOnes(t *testing.T) {
 				stock[product] = 100
 				lines = append(lines, pieces(product, 80))
 			}
-			store := newDistant(5 * time.Millisecond)
-			w := stocked(t, store, stock)
+			memory := newDistant(5 * time.Millisecond)
+			w := stocked(t, memory, stock)
 			var all sync.WaitGroup
 			var longest atomic.Int64
 			for i := range 1000 {
@@ -342,8 +342,8 @@ func TestABigOrderAmongSmallOnes(t *testing.T) {
 // Two replicas race for the last piece, again and again: one of them wins each time.
 func TestTwoReplicasRaceForTheLastPiece(t *testing.T) {
 	t.Parallel()
-	store := state.NewMemory()
-	replicas := []*ledger.Inventory{stocked(t, store, nil), stocked(t, store, nil)}
+	memory := state.NewMemory()
+	replicas := []*store.Inventory{stocked(t, memory, nil), stocked(t, memory, nil)}
 	for round := range 500 {
 		product := fmt.Sprintf("PROD-%d", round)
 		if _, err := replicas[round%2].Set(t.Context(), product, 1); err != nil {
@@ -376,9 +376,9 @@ func TestAStoreSlowerThanAnActivity(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		const orders = 100
-		store := newDistant(0)
-		w := stocked(t, store, map[string]int{"PROD-001": 1000})
-		thaw := store.stop()
+		memory := newDistant(0)
+		w := stocked(t, memory, map[string]int{"PROD-001": 1000})
+		thaw := memory.stop()
 		healed := time.Now().Add(3 * time.Minute)
 		var all sync.WaitGroup
 		var running, most, attempts atomic.Int32
@@ -403,8 +403,8 @@ func TestAStoreSlowerThanAnActivity(t *testing.T) {
 		time.Sleep(time.Until(healed))
 		thaw()
 		all.Wait()
-		if most.Load() > orders || attempts.Load() < 2*orders || store.most.Load() > orders {
-			t.Errorf("%d activities, %d calls of the store at a time, %d attempts", most.Load(), store.most.Load(), attempts.Load())
+		if most.Load() > orders || attempts.Load() < 2*orders || memory.most.Load() > orders {
+			t.Errorf("%d activities, %d calls of the memory at a time, %d attempts", most.Load(), memory.most.Load(), attempts.Load())
 		}
 		wantStock(t, w, "PROD-001", 1000, orders, 0)
 	})
@@ -414,13 +414,13 @@ func TestAStoreSlowerThanAnActivity(t *testing.T) {
 func TestAFullQueueIsBusy(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		store := newDistant(time.Millisecond)
-		w := stocked(t, store, map[string]int{"PROD-001": 10_000})
+		memory := newDistant(time.Millisecond)
+		w := stocked(t, memory, map[string]int{"PROD-001": 10_000})
 		shipping := order("ORDER-SHIPPING", pieces("PROD-001", 1))
 		if refused, err := w.Reserve(t.Context(), shipping); refused != nil || err != nil {
 			t.Fatal(refused, err)
 		}
-		thaw := store.stop()
+		thaw := memory.stop()
 		var all sync.WaitGroup
 		var busy, reserved atomic.Int32
 		for i := range 3000 {
@@ -438,7 +438,7 @@ func TestAFullQueueIsBusy(t *testing.T) {
 		}
 		synctest.Wait()
 		if busy.Load() < 900 || reserved.Load() != 0 {
-			t.Errorf("%d were turned away and %d reserved while the store is frozen", busy.Load(), reserved.Load())
+			t.Errorf("%d were turned away and %d reserved while the memory is frozen", busy.Load(), reserved.Load())
 		}
 		all.Go(func() {
 			if err := w.Ship(t.Context(), shipping); err != nil {
@@ -465,10 +465,10 @@ func TestAFullQueueIsBusy(t *testing.T) {
 func TestAGroupIsAnnouncedOnce(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		store := newDistant(time.Millisecond)
+		memory := newDistant(time.Millisecond)
 		var mu sync.Mutex
 		var announced []inventory.Change
-		w := ledger.NewInventory(store, func(_ context.Context, s inventory.Stock) error {
+		w := store.NewInventory(memory, func(_ context.Context, s inventory.Stock) error {
 			mu.Lock()
 			defer mu.Unlock()
 			announced = append(announced, s.Last)
@@ -505,8 +505,8 @@ func TestAGroupIsAnnouncedOnce(t *testing.T) {
 func TestAReservationVanishesAfterItsEnd(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		store := state.NewMemory()
-		w := stocked(t, store, map[string]int{"PROD-001": 10}).KeepFor(time.Hour)
+		memory := state.NewMemory()
+		w := stocked(t, memory, map[string]int{"PROD-001": 10}).KeepFor(time.Hour)
 		open, shipped := order("ORDER-1", pieces("PROD-001", 2)), order("ORDER-2", pieces("PROD-001", 3))
 		released, refused := order("ORDER-3", pieces("PROD-001", 1)), order("ORDER-4", pieces("PROD-001", 50))
 		for _, o := range []contracts.Order{open, shipped, released, refused} {
@@ -523,7 +523,7 @@ func TestAReservationVanishesAfterItsEnd(t *testing.T) {
 		time.Sleep(1000 * time.Hour)
 		var r inventory.Reservation
 		for o, want := range map[string]bool{"ORDER-1": true, "ORDER-2": false, "ORDER-3": false, "ORDER-4": false} {
-			if _, err := store.Get(t.Context(), "reservation:"+o, &r); (err == nil) != want {
+			if _, err := memory.Get(t.Context(), "reservation:"+o, &r); (err == nil) != want {
 				t.Errorf("the reservation of %s: %v", o, err)
 			}
 		}

@@ -1,11 +1,9 @@
-package ledger
+package simulator
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
-	"strings"
 	"time"
 
 	"waybill/contracts"
@@ -13,25 +11,25 @@ import (
 	"waybill/services/fulfillment/internal/partner"
 )
 
-// Payments is a simulated payment provider. Like a real one it charges once per idempotency key, refunds what it charged
-// and remembers both. A payment token tells it how to behave:
+// Payments simulates a payment provider. Like a real one it charges once per idempotency key and refunds what it charged. The
+// payment token selects its behaviour:
 //
 //	tok_declined            refuses: the card was declined
 //	tok_insufficient_funds  refuses: the account does not hold the amount
 //	tok_slow                charges after two seconds
 //	tok_fail_<n>            fails n times, then charges
-//	tok_down                fails always
+//	tok_down                always fails
 //	tok_refund_slow         charges at once, refunds after two seconds
-//	tok_refund_fail_<n>     charges at once, fails n times to refund, then does
+//	tok_refund_fail_<n>     charges at once, fails to refund n times, then refunds
 //	tok_refund_down         charges at once, never refunds
 //
-// Any other token, and none, is charged at once.
+// It charges any other token, and an empty one, at once.
 type Payments struct {
 	store state.Store
 	now   func() time.Time
 }
 
-// NewPayments returns a provider that keeps its books in store.
+// NewPayments returns a provider that stores its accounts in store.
 func NewPayments(store state.Store, now func() time.Time) *Payments {
 	return &Payments{store: store, now: now}
 }
@@ -42,7 +40,7 @@ type account struct {
 	Attempts int            `json:"attempts,omitempty"`
 	Charges  []paymentEntry `json:"charges,omitempty"`
 	Refunds  []paymentEntry `json:"refunds,omitempty"`
-	// Closed says that nothing may be charged any more, because a refund was asked for.
+	// Closed says that a refund was requested, so nothing may be charged any more.
 	Closed bool `json:"closed,omitempty"`
 }
 
@@ -61,13 +59,12 @@ const (
 	tokenDown              = "tok_down"
 	tokenFails             = "tok_fail_"
 	tokenRefundSlow        = "tok_refund_slow"
-	tokenRefundFails       = "tok_refund_fail_" //nolint:gosec // what a test order says, and no credential
+	tokenRefundFails       = "tok_refund_fail_" //nolint:gosec // selects a behaviour; it is no credential
 	tokenRefundDown        = "tok_refund_down"
-	slowness               = 2 * time.Second
 )
 
-// Charge takes the order's total and returns the transaction's id, or why it refuses. Repeating a key charges nothing
-// more and gives the same id. An error leaves open whether money was taken.
+// Charge charges the order's total and returns the transaction's id, or why it refuses. A repeated key charges nothing more and
+// returns the same id. After an error it is unknown whether money was charged.
 func (p *Payments) Charge(ctx context.Context, o contracts.Order, key string) (transactionID string, refused *partner.Reason, err error) {
 	switch o.PaymentToken {
 	case tokenDeclined:
@@ -77,7 +74,7 @@ func (p *Payments) Charge(ctx context.Context, o contracts.Order, key string) (t
 	case tokenDown:
 		return "", nil, errors.New("the payment provider is down")
 	case tokenSlow:
-		if err := pause(ctx, slowness); err != nil {
+		if err := sleep(ctx, slow); err != nil {
 			return "", nil, err
 		}
 	}
@@ -86,26 +83,24 @@ func (p *Payments) Charge(ctx context.Context, o contracts.Order, key string) (t
 	}
 	charge := paymentEntry{Key: key, TransactionID: "TXN-" + o.OrderID, Amount: o.TotalAmount, Currency: o.Currency, At: p.now()}
 	first := account{OrderID: o.OrderID, Charges: []paymentEntry{charge}}
-	a, err := createOr(ctx, p.store, paymentKey(o.OrderID), first, func() (account, error) {
-		return state.Update(ctx, p.store, paymentKey(o.OrderID), func(a *account, _ bool) error {
-			// Closed first: a charge that was given back pays for nothing.
-			if a.Closed || len(a.Charges) > 0 && a.Charges[0].Key == key {
-				return state.ErrUnchanged
-			}
-			a.OrderID, a.Charges = o.OrderID, append(a.Charges, charge)
-			return nil
-		})
+	a, err := createOrUpdate(ctx, p.store, paymentKey(o.OrderID), first, func(a *account, _ bool) error {
+		// Closed comes first: a refunded charge pays for nothing.
+		if a.Closed || len(a.Charges) > 0 && a.Charges[0].Key == key {
+			return state.ErrUnchanged
+		}
+		a.OrderID, a.Charges = o.OrderID, append(a.Charges, charge)
+		return nil
 	})
 	if err != nil {
 		return "", nil, fmt.Errorf("charge: %w", err)
 	}
 	if a.Closed {
-		return "", &partner.Reason{Code: "payment_refunded", Message: "A refund was asked for already, so nothing is charged any more.", Undone: true}, nil
+		return "", &partner.Reason{Code: "payment_refunded", Message: "A refund was requested before, so nothing is charged any more.", Undone: true}, nil
 	}
 	return a.Charges[len(a.Charges)-1].TransactionID, nil, nil
 }
 
-// fail fails as often as the order's token asks for.
+// fail fails as often as the order's token says.
 func (p *Payments) fail(ctx context.Context, o contracts.Order, trigger string) error {
 	times := countAfter(trigger, o.PaymentToken)
 	if times == 0 {
@@ -125,14 +120,14 @@ func (p *Payments) fail(ctx context.Context, o contracts.Order, trigger string) 
 	return nil
 }
 
-// Refund gives back all that was charged for the order and lets nothing more be charged. It returns what was given back,
-// zero when nothing had been charged. Repeating it refunds nothing more and returns the same.
+// Refund refunds all charges of the order; after it nothing more can be charged. It returns the refunded amount, 0 if nothing had
+// been charged. A repeated call refunds nothing more and returns the same.
 func (p *Payments) Refund(ctx context.Context, o contracts.Order, key string) (contracts.Amount, string, error) {
 	switch o.PaymentToken {
 	case tokenRefundDown:
 		return 0, "", errors.New("the payment provider is down")
 	case tokenRefundSlow:
-		if err := pause(ctx, slowness); err != nil {
+		if err := sleep(ctx, slow); err != nil {
 			return 0, "", err
 		}
 	}
@@ -162,21 +157,17 @@ func (p *Payments) Refund(ctx context.Context, o contracts.Order, key string) (c
 	return total, a.Refunds[0].TransactionID, nil
 }
 
-// countAfter is the n of a trigger such as tok_fail_<n>, and zero of every other text.
-func countAfter(prefix, trigger string) int {
-	digits, ok := strings.CutPrefix(trigger, prefix)
-	n, err := strconv.Atoi(digits)
-	if !ok || err != nil {
-		return 0
+// Audit adds the order's charges and refunds to a, and reports whether the provider knows the order.
+func (p *Payments) Audit(ctx context.Context, orderID string, a *partner.Audit) (known bool, err error) {
+	var of account
+	if known, err = read(ctx, p.store, paymentKey(orderID), &of); err != nil {
+		return false, fmt.Errorf("read payments of %s: %w", orderID, err)
 	}
-	return n
-}
-
-func pause(ctx context.Context, d time.Duration) error {
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-time.After(d):
-		return nil
+	for _, c := range of.Charges {
+		a.Charges = append(a.Charges, partner.Transaction{ID: c.TransactionID, Amount: c.Amount})
 	}
+	for _, r := range of.Refunds {
+		a.Refunds = append(a.Refunds, partner.Transaction{ID: r.TransactionID, Amount: r.Amount})
+	}
+	return known, nil
 }
