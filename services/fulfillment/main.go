@@ -25,8 +25,10 @@ import (
 	"waybill/platform/service"
 	"waybill/platform/state"
 	"waybill/services/fulfillment/internal/api"
-	"waybill/services/fulfillment/internal/store"
+	"waybill/services/fulfillment/internal/bulkhead"
 	"waybill/services/fulfillment/internal/saga"
+	"waybill/services/fulfillment/internal/simulator"
+	"waybill/services/fulfillment/internal/store"
 	"waybill/services/fulfillment/internal/worker"
 )
 
@@ -61,33 +63,38 @@ func run(ctx context.Context, environ []string, stdout io.Writer) (err error) {
 	}
 
 	stateStore := state.NewDapr(dapr.Client, contracts.StateStore)
-	store := state.WithConcurrencyLimit(stateStore, int(c.StateCalls))
+	docs := state.WithConcurrencyLimit(stateStore, int(c.StateCalls))
 	events := events{publisher}
-	books := state.NewExpiring(store, c.orderTTL(), simulator.OfOrder)
-	stock := store.NewInventory(store, events.announceStock(c.Warehouse), time.Now).KeepFor(c.orderTTL())
+	orderDocs := state.NewExpiring(docs, c.orderTTL(), simulator.OfOrder)
+	stock := store.NewInventory(docs, events.announceStock(c.Warehouse), time.Now).KeepFor(c.orderTTL())
 	defer stock.Wait() // before the sidecar's connection closes
 	if err := stock.Measure(); err != nil {
 		return err
 	}
-	sagas := store.NewSagas(store, ulid.Make().String(), time.Now).KeepFor(time.Duration(c.SagaRetention))
+	sagas := store.NewSagas(docs, ulid.Make().String(), time.Now).KeepFor(time.Duration(c.SagaRetention))
 	engine := workflow.NewClientWithLogger(dapr.Conn, engineLog{logger})
 	registry := workflow.NewRegistry()
-	payments, carrier, err := behindBulkheads(simulator.NewPayments(books, time.Now), simulator.NewCarrier(books, time.Now), int(c.PartnerCalls))
+	provider, shipper := simulator.NewPayments(orderDocs, time.Now), simulator.NewCarrier(orderDocs, time.Now)
+	payments, err := bulkhead.Payments(provider, int(c.PartnerCalls))
+	if err != nil {
+		return err
+	}
+	carrier, err := bulkhead.Carrier(shipper, int(c.PartnerCalls))
 	if err != nil {
 		return err
 	}
 	if err := saga.Register(registry, saga.Partners{
 		Payments: payments, Inventory: stock, Carrier: carrier,
-		Journal: sagas, Events: events, Logger: logger, Now: time.Now,
+		Records: sagas, Events: events, Logger: logger, Now: time.Now,
 	}); err != nil {
 		return err
 	}
 	control := saga.NewControl(saga.ControlOptions{
-		Engine: engine, Journal: sagas, Events: events, Limits: c.limits(), StuckAfter: time.Duration(c.StuckAfter), Logger: logger, Now: time.Now,
+		Engine: engine, Records: sagas, Events: events, Limits: c.limits(), StuckAfter: time.Duration(c.StuckAfter), Logger: logger, Now: time.Now,
 	})
 
-	edge := api.API{Auditor: store.NewAuditor(store), Inventory: stock, Sagas: control, Logger: logger}
-	letters := deadletter.New(state.WithRetry(store, letterPatience), logger, "payment_token").KeepFor(time.Duration(c.DeadLetterRetention))
+	edge := api.API{Audited: []api.Audited{provider, stock, shipper}, Inventory: stock, Sagas: control, Logger: logger}
+	letters := deadletter.New(state.WithRetry(docs, letterPatience), logger, "payment_token").KeepFor(time.Duration(c.DeadLetterRetention))
 	receiver, err := eventing.NewReceiver(eventing.ReceiverOptions{
 		App: contracts.AppFulfillment, Token: string(c.APIToken), Publisher: publisher, Logger: logger,
 		BrokerRetries: c.EventRetries == config.BrokerRetries,

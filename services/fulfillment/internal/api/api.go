@@ -13,8 +13,8 @@ import (
 	"waybill/contracts"
 	"waybill/platform/eventing"
 	"waybill/services/fulfillment/internal/inventory"
-	"waybill/services/fulfillment/internal/record"
 	"waybill/services/fulfillment/internal/partner"
+	"waybill/services/fulfillment/internal/record"
 )
 
 // Inventory is the stock that the REST routes show and set.
@@ -37,14 +37,15 @@ type Sagas interface {
 	Wait(e *record.Saga) (record.State, *record.Wait)
 }
 
-// Auditor reads what the partners hold of an order. A *record.Error says that they hold nothing.
-type Auditor interface {
-	Books(ctx context.Context, orderID string) (partner.Books, error)
+// Audited is a partner that can say what it knows of an order.
+type Audited interface {
+	// Audit adds what the partner knows to a, and reports whether it knows the order.
+	Audit(ctx context.Context, orderID string, a *partner.Audit) (known bool, err error)
 }
 
 // API is what the routes stand on.
 type API struct {
-	Auditor   Auditor
+	Audited   []Audited
 	Inventory Inventory
 	Sagas     Sagas
 	Logger    *slog.Logger
@@ -86,7 +87,7 @@ func (a API) Mount(api huma.API) {
 		Summary:     "What payment provider, warehouse and carrier hold of an order",
 		Description: "For audits, such as `make doctor`: it answers from their books and not from the saga, also about an order that has none.",
 		Tags:        []string{"sagas"}, Errors: []int{404, 422, 503},
-	}, a.getBooks)
+	}, a.getAudit)
 	huma.Register(api, huma.Operation{
 		OperationID: "list-fulfillments", Method: http.MethodGet, Path: "/v1/fulfillments",
 		Summary:     "The sagas that have not ended",

@@ -21,6 +21,7 @@ import (
 	"waybill/services/fulfillment/internal/api"
 	"waybill/services/fulfillment/internal/inventory"
 	"waybill/services/fulfillment/internal/record"
+	"waybill/services/fulfillment/internal/simulator"
 	"waybill/services/fulfillment/internal/store"
 )
 
@@ -96,23 +97,23 @@ var now = time.Date(2026, time.March, 14, 9, 26, 53, 0, time.UTC)
 
 // service is the edge on a warehouse without I/O.
 type service struct {
-	api   api.API
-	store state.Store
-	stock *store.Inventory
-	sagas *sagas
-	http  http.Handler
+	api    api.API
+	memory state.Store
+	stock  *store.Inventory
+	sagas  *sagas
+	http   http.Handler
 }
 
 func newService(t *testing.T) service {
 	t.Helper()
 	logger := slog.New(slog.DiscardHandler)
-	store := state.NewMemory()
-	stock := store.NewInventory(store, func(context.Context, inventory.Stock) error { return nil }, time.Now)
+	memory := state.NewMemory()
+	stock := store.NewInventory(memory, func(context.Context, inventory.Stock) error { return nil }, time.Now)
 	started := &sagas{}
-	a := api.API{Auditor: store.NewAuditor(store), Inventory: stock, Sagas: started, Logger: logger}
+	a := api.API{Audited: []api.Audited{simulator.NewPayments(memory, time.Now), stock, simulator.NewCarrier(memory, time.Now)}, Inventory: stock, Sagas: started, Logger: logger}
 	router, surface := rest.New(rest.Info{Title: "test", Version: "1"}, logger)
 	a.Mount(surface)
-	return service{a, store, stock, started, router}
+	return service{a, memory, stock, started, router}
 }
 
 func call(t *testing.T, h http.Handler, method, path, body string) (int, map[string]any) {
@@ -331,7 +332,7 @@ func TestASagaIsShownWithWhatItWaitsFor(t *testing.T) {
 	}
 	s.sagas.err = fmt.Errorf("read: %w", state.ErrUnavailable)
 	if code, answer := call(t, s.http, http.MethodGet, "/v1/fulfillments/ORDER-1", ""); code != 503 {
-		t.Errorf("a store that is away: %d %v", code, answer)
+		t.Errorf("a store that is unavailable: %d %v", code, answer)
 	}
 }
 
@@ -342,7 +343,7 @@ func TestARepairIsOrderedOnce(t *testing.T) {
 	if code, answer := call(t, s.http, http.MethodPost, "/v1/fulfillments/ORDER-1/repair", repair); code != 409 || answer["code"] != "nothing_to_repair" {
 		t.Errorf("a repair of what is whole: %d %v", code, answer)
 	}
-	s.sagas.entry.Stop(record.Halt{Round: 1, Since: now, NotUndone: []string{"RefundPayment"}})
+	s.sagas.entry.Block(record.Blocked{Round: 1, Since: now, NotUndone: []string{"RefundPayment"}})
 	if _, answer := call(t, s.http, http.MethodGet, "/v1/fulfillments/ORDER-1", ""); answer["state"] != "needs_attention" || fmt.Sprint(answer["not_undone"]) != "[RefundPayment]" {
 		t.Errorf("a saga that needs attention: %v", answer)
 	}
@@ -479,7 +480,7 @@ func TestTheBooksOfAnOrderAreShown(t *testing.T) {
 	if code, answer := call(t, s.http, http.MethodGet, "/v1/fulfillments/ORDER-9/books", ""); code != 404 || answer["code"] != "unknown_order" {
 		t.Errorf("before anybody knows of it: %d %v", code, answer)
 	}
-	payments, carrier := simulator.NewPayments(s.store, time.Now), simulator.NewCarrier(s.store, time.Now)
+	payments, carrier := simulator.NewPayments(s.memory, time.Now), simulator.NewCarrier(s.memory, time.Now)
 	if _, _, err := payments.Charge(t.Context(), order, "key"); err != nil {
 		t.Fatal(err)
 	}

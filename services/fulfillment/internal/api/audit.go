@@ -5,17 +5,18 @@ import (
 
 	"waybill/contracts"
 	"waybill/services/fulfillment/internal/partner"
+	"waybill/services/fulfillment/internal/record"
 )
 
-type booksOutput struct{ Body booksBody }
+type auditOutput struct{ Body auditBody }
 
-type booksBody struct {
+type auditBody struct {
 	OrderID     string            `json:"order_id"`
 	Charges     []transactionBody `json:"charges" nullable:"false"`
 	Refunds     []transactionBody `json:"refunds" nullable:"false"`
-	Reservation *reservationBody  `json:"reservation,omitempty" doc:"Absent when the warehouse was never asked."`
-	Parcels     []string          `json:"parcels" nullable:"false" doc:"The tracking numbers of the parcels that were booked."`
-	Cancelled   bool              `json:"cancelled,omitempty" doc:"Whether the parcels were called back."`
+	Reservation *reservationBody  `json:"reservation,omitempty" doc:"Absent if the warehouse was never asked."`
+	Parcels     []string          `json:"parcels" nullable:"false" doc:"The tracking numbers of the booked parcels."`
+	Cancelled   bool              `json:"cancelled,omitempty" doc:"Whether the carrier was told to cancel the parcels."`
 }
 
 type transactionBody struct {
@@ -28,25 +29,33 @@ type reservationBody struct {
 	Lines map[string]int `json:"lines,omitempty" doc:"Pieces of each product."`
 }
 
-func (a API) getBooks(ctx context.Context, in *OrderPath) (*booksOutput, error) {
-	b, err := a.Auditor.Books(ctx, in.OrderID)
-	if err != nil {
-		return nil, a.problem(ctx, err)
+func (a API) getAudit(ctx context.Context, in *OrderPath) (*auditOutput, error) {
+	var audit partner.Audit
+	known := false
+	for _, p := range a.Audited {
+		knows, err := p.Audit(ctx, in.OrderID, &audit)
+		if err != nil {
+			return nil, a.problem(ctx, err)
+		}
+		known = known || knows
 	}
-	body := booksBody{
-		OrderID: in.OrderID, Charges: shownTransactions(b.Charges), Refunds: shownTransactions(b.Refunds),
-		Parcels: append([]string{}, b.Parcels...), Cancelled: b.Cancelled,
+	if !known {
+		return nil, a.problem(ctx, record.ErrUnknown(in.OrderID))
 	}
-	if b.Reservation != nil {
-		body.Reservation = (*reservationBody)(b.Reservation)
+	body := auditBody{
+		OrderID: in.OrderID, Charges: transactionBodies(audit.Charges), Refunds: transactionBodies(audit.Refunds),
+		Parcels: append([]string{}, audit.Parcels...), Cancelled: audit.Cancelled,
 	}
-	return &booksOutput{body}, nil
+	if audit.Reservation != nil {
+		body.Reservation = (*reservationBody)(audit.Reservation)
+	}
+	return &auditOutput{body}, nil
 }
 
-func shownTransactions(all []partner.Transaction) []transactionBody {
-	shown := make([]transactionBody, len(all))
+func transactionBodies(all []partner.Transaction) []transactionBody {
+	bodies := make([]transactionBody, len(all))
 	for i, t := range all {
-		shown[i] = transactionBody{t.ID, t.Amount}
+		bodies[i] = transactionBody{t.ID, t.Amount}
 	}
-	return shown
+	return bodies
 }

@@ -20,10 +20,10 @@ type fulfillmentBody struct {
 	CustomerID string           `json:"customer_id"`
 	Total      contracts.Amount `json:"total_amount"`
 	Currency   string           `json:"currency"`
-	State      record.State    `json:"state" enum:"running,waiting,stuck,needs_attention,ended" doc:"needs_attention: an undo could not be done; stuck: it should have ended and waits for nobody."`
+	State      record.State     `json:"state" enum:"running,waiting,stuck,needs_attention,ended" doc:"needs_attention: an undo could not be done; stuck: it should have ended and waits for nobody."`
 	StartedAt  time.Time        `json:"started_at"`
 	EndedAt    time.Time        `json:"ended_at,omitzero"`
-	Outcome    record.Outcome  `json:"outcome,omitempty" enum:"completed,failed,cancelled"`
+	Outcome    record.Outcome   `json:"outcome,omitempty" enum:"completed,failed,cancelled"`
 	Waits      *waitBody        `json:"waits,omitempty" doc:"What it waits for; absent when it has ended."`
 
 	Cancellation *cancellationBody `json:"cancellation,omitempty"`
@@ -78,8 +78,8 @@ func (a API) shownSaga(e *record.Saga, steps []record.Step) fulfillmentBody {
 		approval := shownApproval(e)
 		body.Approval = &approval
 	}
-	if e.Halt != nil {
-		body.NotUndone = e.Halt.NotUndone
+	if e.Blocked != nil {
+		body.NotUndone = e.Blocked.NotUndone
 	}
 	for _, r := range e.Repairs {
 		body.Repairs = append(body.Repairs, repairBody(r))

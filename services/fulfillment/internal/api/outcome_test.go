@@ -16,8 +16,8 @@ import (
 	"waybill/platform/eventing"
 	"waybill/platform/eventing/eventingtest"
 	edge "waybill/services/fulfillment/internal/api"
-	"waybill/services/fulfillment/internal/store"
 	"waybill/services/fulfillment/internal/saga"
+	"waybill/services/fulfillment/internal/store"
 )
 
 // engine runs nothing: it knows which sagas were started, and fails under the name "engine".
@@ -69,7 +69,7 @@ func TestEveryHandlerTellsPermanentFromTransient(t *testing.T) {
 			t.Fatal(err)
 		}
 		control := saga.NewControl(saga.ControlOptions{
-			Engine: engine{}, Journal: store.NewSagas(eventingtest.NewDocuments(), "writer", time.Now),
+			Engine: engine{}, Records: store.NewSagas(eventingtest.NewDocuments(), "writer", time.Now),
 			Events: announcer{publisher}, StuckAfter: time.Hour, Logger: logger, Now: time.Now,
 		})
 		a := edge.API{Sagas: starter{&sagas{}, control}, Logger: logger}

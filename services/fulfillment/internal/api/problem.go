@@ -7,8 +7,8 @@ import (
 
 	"waybill/platform/rest"
 	"waybill/services/fulfillment/internal/inventory"
-	"waybill/services/fulfillment/internal/record"
 	"waybill/services/fulfillment/internal/partner"
+	"waybill/services/fulfillment/internal/record"
 )
 
 // problem is the one place where errors become answers.

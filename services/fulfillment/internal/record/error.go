@@ -2,16 +2,16 @@ package record
 
 import "errors"
 
-// ErrUnreadable says that entries cannot be decoded. What else was asked for was done.
-var ErrUnreadable = errors.New("an entry of the journal cannot be decoded")
+// ErrUnreadable says that some saga records cannot be decoded. Everything else that was requested is done.
+var ErrUnreadable = errors.New("a saga record cannot be decoded")
 
-// Kind says what sort of refusal an Error is.
+// Kind is the kind of a refusal.
 type Kind int
 
 const (
 	// NotFound says that there is nothing of that order to decide about.
 	NotFound Kind = iota + 1
-	// Conflict says that it was decided otherwise before, or that there is nothing left to decide.
+	// Conflict says that another decision was made before, or that there is nothing left to decide.
 	Conflict
 )
 
@@ -20,13 +20,13 @@ type Error struct {
 	Kind Kind
 	Code string
 	Text string
-	// Decision is the first one, where that is why another is refused.
+	// Decision is the first decision, if that is why a second one is refused.
 	Decision *Decision
 }
 
 func (e *Error) Error() string { return e.Text }
 
-// ErrUnknown is the refusal for an order of which fulfilment knows nothing.
+// ErrUnknown returns the refusal for an order that fulfilment does not know.
 func ErrUnknown(orderID string) error {
 	return &Error{Kind: NotFound, Code: "unknown_order", Text: "Fulfilment knows no order " + orderID + "."}
 }

@@ -44,15 +44,15 @@ func TestStates(t *testing.T) {
 	}
 	e := begun()
 	want(e, 1, record.Running, "the saga itself")
-	want(e, 16, record.Stuck, "the watchdog")
+	want(e, 16, record.Stuck, "the reconciler")
 	e.RequestApproval(at(1), at(60*24))
 	want(e, 16, record.Waiting, "POST /v1/approvals/ORD-1001")
 	if _, err := e.Decide(true, "approver@example.com", "Known customer.", at(20)); err != nil {
 		t.Fatal(err)
 	}
 	want(e, 30, record.Running, "the saga itself")
-	want(e, 36, record.Stuck, "the watchdog")
-	e.Stop(record.Halt{Round: 1, Since: at(40), NotUndone: []string{"RefundPayment"}})
+	want(e, 36, record.Stuck, "the reconciler")
+	e.Block(record.Blocked{Round: 1, Since: at(40), NotUndone: []string{"RefundPayment"}})
 	want(e, 400, record.NeedsAttention, "POST /v1/fulfillments/ORD-1001/repair")
 	if _, err := e.Repair("operator@example.com", "Mended.", at(500)); err != nil {
 		t.Fatal(err)

@@ -2,17 +2,17 @@ package record
 
 import "time"
 
-// State is what an order's saga is about at a moment, for people.
+// State is what people see of a saga at a moment.
 type State string
 
 const (
-	// Running sagas are at work, or at a retry.
+	// Running sagas run a step, or wait for its next attempt.
 	Running State = "running"
 	// Waiting sagas wait for an approval.
 	Waiting State = "waiting"
-	// Stuck sagas should have ended by now and wait for nobody.
+	// Stuck sagas should have ended by now, and wait for no person.
 	Stuck State = "stuck"
-	// NeedsAttention sagas stand still until a person has them repaired.
+	// NeedsAttention sagas wait for a repair.
 	NeedsAttention State = "needs_attention"
 	// Ended sagas have an outcome.
 	Ended State = "ended"
@@ -25,33 +25,33 @@ func States() []State { return []State{Running, Waiting, Stuck, NeedsAttention, 
 type Wait struct {
 	For   string
 	Since time.Time
-	// Until is when it stops waiting by itself, zero when it does not.
+	// Until is when the wait ends by itself; zero if it does not.
 	Until time.Time
-	// MovedBy says, to a person, what would move it.
+	// MovedBy tells a person what would end the wait.
 	MovedBy string
 }
 
-// Step is what the engine did for one step of a saga.
+// Step is what the engine knows of one step of a saga.
 type Step struct {
 	Name      string
 	StartedAt time.Time
-	// EndedAt is zero while the step is at work, or between two attempts.
+	// EndedAt is zero while the step runs, or waits for its next attempt.
 	EndedAt  time.Time
 	Attempts int
-	// Done says that it succeeded; Error is why its last attempt did not.
+	// Done says that the step succeeded. Error is why its last attempt failed.
 	Done  bool
 	Error string
 }
 
-// State is the saga's state, when nothing has happened for the time idle since LastMoved. A saga that has been idle for longer
-// than stuckAfter, and does not wait for a person, is stuck.
-func (e *Saga) State(idle, stuckAfter time.Duration) State {
+// State returns the saga's state if nothing has happened for the duration idle. A saga that does not wait for a person is stuck after
+// stuckAfter.
+func (s *Saga) State(idle, stuckAfter time.Duration) State {
 	switch {
-	case e.Ended():
+	case s.Ended():
 		return Ended
-	case e.Halted():
+	case s.AwaitsRepair():
 		return NeedsAttention
-	case e.AwaitsApproval():
+	case s.AwaitsApproval():
 		return Waiting
 	case idle > stuckAfter:
 		return Stuck
@@ -60,42 +60,42 @@ func (e *Saga) State(idle, stuckAfter time.Duration) State {
 	}
 }
 
-// LastMoved is the last time at which something happened that the journal knows of. It may be later than now: several processes
-// wrote those times.
-func (e *Saga) LastMoved() time.Time {
-	moved := e.LastStarted()
-	if e.Approval != nil && e.Approval.Decision != nil && e.Approval.Decision.At.After(moved) {
-		moved = e.Approval.Decision.At
+// LastMoved is the latest time in the record at which something happened. It may be later than now, because several processes wrote
+// these times.
+func (s *Saga) LastMoved() time.Time {
+	moved := s.LastStarted()
+	if s.Approval != nil && s.Approval.Decision != nil && s.Approval.Decision.At.After(moved) {
+		moved = s.Approval.Decision.At
 	}
-	if e.Cancelled() && e.Cancellation.At.After(moved) {
-		moved = e.Cancellation.At
+	if s.Cancelled() && s.Cancellation.At.After(moved) {
+		moved = s.Cancellation.At
 	}
-	if n := len(e.Repairs); n > 0 && e.Repairs[n-1].At.After(moved) {
-		moved = e.Repairs[n-1].At
+	if n := len(s.Repairs); n > 0 && s.Repairs[n-1].At.After(moved) {
+		moved = s.Repairs[n-1].At
 	}
 	return moved
 }
 
-// Wait says what the saga waits for, with the times of State; nil when it has ended.
-func (e *Saga) Wait(idle, stuckAfter time.Duration) *Wait {
-	switch e.State(idle, stuckAfter) {
+// Wait returns what the saga waits for, with the parameters of State; nil if it has ended.
+func (s *Saga) Wait(idle, stuckAfter time.Duration) *Wait {
+	switch s.State(idle, stuckAfter) {
 	case NeedsAttention:
 		return &Wait{
-			For: "repair", Since: e.Halt.Since,
-			MovedBy: "POST /v1/fulfillments/" + e.Order.OrderID + "/repair with actor and reason, once what kept the undo from being done is mended",
+			For: "repair", Since: s.Blocked.Since,
+			MovedBy: "POST /v1/fulfillments/" + s.Order.OrderID + "/repair with actor and reason, after the cause of the failed compensation is fixed",
 		}
 	case Waiting:
 		return &Wait{
-			For: "approval", Since: e.Approval.RequestedAt, Until: e.Approval.ExpiresAt,
-			MovedBy: "POST /v1/approvals/" + e.Order.OrderID + " with approved, approver and reason, or the customer's cancellation",
+			For: "approval", Since: s.Approval.RequestedAt, Until: s.Approval.ExpiresAt,
+			MovedBy: "POST /v1/approvals/" + s.Order.OrderID + " with approved, approver and reason, or the customer's cancellation",
 		}
 	case Stuck:
 		return &Wait{
-			For: "the workflow engine", Since: e.LastMoved(),
-			MovedBy: "a partner that answers again, or the watchdog, which wakes the saga and runs one anew that the engine lost or ended without an outcome",
+			For: "the workflow engine", Since: s.LastMoved(),
+			MovedBy: "a partner that answers again, or the reconciler, which wakes the saga, and starts it again if the engine lost it or ended it without an outcome",
 		}
 	case Running:
-		return &Wait{For: "its next step", Since: e.LastMoved(), MovedBy: "the saga itself; a step that fails is retried"}
+		return &Wait{For: "its next step", Since: s.LastMoved(), MovedBy: "the saga itself; it retries a step that fails"}
 	default:
 		return nil
 	}

@@ -15,8 +15,8 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"waybill/contracts"
-	"waybill/services/fulfillment/internal/record"
 	"waybill/services/fulfillment/internal/partner"
+	"waybill/services/fulfillment/internal/record"
 )
 
 // Partners are what the saga acts on. Every method is idempotent by order, and none keeps customer data in its errors,
@@ -25,7 +25,7 @@ type Partners struct {
 	Payments  Payments
 	Inventory Inventory
 	Carrier   Carrier
-	Journal   Journal
+	Records   Records
 	Events    Events
 	Logger    *slog.Logger
 	// Now is the clock of the activities; the workflow has its own.
@@ -59,8 +59,8 @@ type Carrier interface {
 	Cancel(ctx context.Context, order contracts.Order) (bool, error)
 }
 
-// Journal is what is kept of every saga outside the engine. Its refusals are a *record.Error.
-type Journal interface {
+// Records is what is kept of every saga outside the engine. Its refusals are a *record.Error.
+type Records interface {
 	Get(ctx context.Context, orderID string) (record.Saga, error)
 	// Read is Get, with a Change of the entry that need not read it again.
 	Read(ctx context.Context, orderID string) (record.Saga, record.Change, error)
@@ -110,7 +110,7 @@ type Decisions struct {
 // Reported is the outcome that UpdateOrderStatus recorded. It is cancelled instead of failed when a cancellation was recorded
 // before the saga's end; Failure is then the cancellation.
 type Reported struct {
-	Outcome record.Outcome `json:"outcome,omitempty"`
+	Outcome record.Outcome  `json:"outcome,omitempty"`
 	Failure *partner.Reason `json:"failure,omitempty"`
 	// Notified says that the customer's messages were requested as well.
 	Notified bool `json:"notified,omitempty"`
@@ -151,7 +151,7 @@ type HaltInput struct {
 // Report is what UpdateOrderStatus announces: a shipment, or a failure and what was undone.
 type Report struct {
 	Order    contracts.Order  `json:"order"`
-	Outcome  record.Outcome  `json:"outcome"`
+	Outcome  record.Outcome   `json:"outcome"`
 	Shipment partner.Shipment `json:"shipment,omitzero"`
 	Failure  *partner.Reason  `json:"failure,omitempty"`
 	Undone   []string         `json:"undone,omitempty"`
@@ -269,10 +269,10 @@ func (a activities) stopped(ctx context.Context, orderID string) (*partner.Reaso
 
 // readStopped is stopped, with a Change of the entry that was read.
 func (a activities) readStopped(ctx context.Context, orderID string) (*partner.Reason, record.Change, error) {
-	e, change, err := a.Journal.Read(ctx, orderID)
+	e, change, err := a.Records.Read(ctx, orderID)
 	if refused, ok := errors.AsType[*record.Error](err); ok && refused.Kind == record.NotFound {
 		return nil, func(alter func(e *record.Saga) (bool, error)) (record.Saga, error) {
-			return a.Journal.Change(ctx, orderID, alter)
+			return a.Records.Change(ctx, orderID, alter)
 		}, nil
 	}
 	if err != nil {
@@ -483,7 +483,7 @@ func (a activities) updateOrderStatus(ctx context.Context, report Report) (repor
 	order := report.Order
 	err = traced(ctx, activityUpdateOrderStatus, order.OrderID, func(ctx context.Context) error {
 		now := a.Now().UTC()
-		e, err := a.Journal.Change(ctx, order.OrderID, func(e *record.Saga) (bool, error) {
+		e, err := a.Records.Change(ctx, order.OrderID, func(e *record.Saga) (bool, error) {
 			e.Begin(order, now) // an entry that was lost is no reason to repeat the saga
 			ended := report
 			if ended.Outcome = e.Conclude(report.Outcome); ended.Outcome != report.Outcome {

@@ -122,7 +122,7 @@ func TestACancelledOrderIsRepaired(t *testing.T) {
 	w.faults.set("Release", -1, false)
 	w.faults.hook("Book", func() error { return w.cancel(order) })
 	w.start(order)
-	w.until(order, "a halt", (*record.Saga).Halted)
+	w.until(order, "a halt", (*record.Saga).AwaitsRepair)
 	w.faults.set("Release", 0, false)
 	if _, err := w.starts.Repair(t.Context(), order.OrderID, "operator@example.com", "The warehouse answers again."); err != nil {
 		t.Fatal(err)

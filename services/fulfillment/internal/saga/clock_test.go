@@ -176,7 +176,7 @@ func TestWhatTheEngineLostIsCountedOnOneClock(t *testing.T) {
 					t.Fatal(err)
 				}
 				control := saga.NewControl(saga.ControlOptions{
-					Engine: engine, Journal: w.sagas, Events: w, Limits: quick, StuckAfter: time.Hour, Logger: slog.New(slog.DiscardHandler), Now: clock.now,
+					Engine: engine, Records: w.sagas, Events: w, Limits: quick, StuckAfter: time.Hour, Logger: slog.New(slog.DiscardHandler), Now: clock.now,
 				})
 				const lostAfter = 2 * time.Minute
 				watchdog := saga.NewWatchdog(control, 0, lostAfter)

@@ -24,7 +24,7 @@ import (
 // the saga is then told to look, again by the watchdog if need be. It may be used by many goroutines.
 type Control struct {
 	engine  Engine
-	journal Records
+	records AllRecords
 	events  Events
 	limits  Limits
 	// stuckAfter is how long a saga may run without waiting for anybody.
@@ -44,9 +44,9 @@ type Engine interface {
 	GetInstanceHistory(ctx context.Context, id string, options ...workflow.GetInstanceHistoryOptions) (*workflow.GetInstanceHistoryResponse, error)
 }
 
-// Records is the whole journal.
-type Records interface {
-	Journal
+// AllRecords is what Control needs of the saga records.
+type AllRecords interface {
+	Records
 	// Begin records that a saga is to run. Of many at once exactly one is the first.
 	Begin(ctx context.Context, order contracts.Order) (e record.Saga, first bool, err error)
 	// Open and Approvals show visit the sagas that are not known to have ended, or that asked for an approval, in batches, and
@@ -58,7 +58,7 @@ type Records interface {
 // ControlOptions is what a Control stands on.
 type ControlOptions struct {
 	Engine  Engine
-	Journal Records
+	Records AllRecords
 	Events  Events
 	// Limits go with every saga that starts from now on.
 	Limits Limits
@@ -71,7 +71,7 @@ type ControlOptions struct {
 // NewControl returns a Control.
 func NewControl(o ControlOptions) *Control {
 	return &Control{
-		engine: o.Engine, journal: o.Journal, events: o.Events, limits: o.Limits, stuckAfter: o.StuckAfter, logger: o.Logger, now: o.Now,
+		engine: o.Engine, records: o.Records, events: o.Events, limits: o.Limits, stuckAfter: o.StuckAfter, logger: o.Logger, now: o.Now,
 		moved: clock.NewTracker[string](o.Now),
 	}
 }
@@ -95,7 +95,7 @@ func engineFailed(err error) error {
 // whoever calls it again has missed something, so what the saga last had to say is announced again. The journal comes first
 // because the engine runs a finished workflow again when it is asked to.
 func (c *Control) Start(ctx context.Context, order contracts.Order) error {
-	e, first, err := c.record.Begin(ctx, order)
+	e, first, err := c.records.Begin(ctx, order)
 	if err != nil {
 		return fmt.Errorf("start the saga of %s: %w", order.OrderID, err)
 	}
@@ -128,7 +128,7 @@ func (c *Control) repeat(ctx context.Context, e *record.Saga) error {
 			return fmt.Errorf("repeat the outcome of %s: %w", e.Order.OrderID, err)
 		}
 		return answerCancellation(ctx, c.events, e, c.now().UTC())
-	case e.Halted():
+	case e.AwaitsRepair():
 		return tellOfHalt(ctx, c.events, e)
 	case e.AwaitsApproval():
 		return askForApproval(ctx, c.events, e.Order, e.Approval)
@@ -174,8 +174,8 @@ func (c *Control) schedule(ctx context.Context, e *record.Saga) (runs bool, err 
 		Order: e.Order, Limits: c.limits, Decided: e.Cancelled(), Restart: e.Restarts,
 		OneByOne: true, Cancellable: true, KnowsBusy: true, NotifyWithOutcome: true,
 	}
-	if e.Halt != nil {
-		in.Failure = &e.Halt.Failure
+	if e.Blocked != nil {
+		in.Failure = &e.Blocked.Failure
 	}
 	_, err = c.engine.ScheduleWorkflow(ctx, workflowFulfillOrder, workflow.WithInstanceID(e.Order.OrderID),
 		workflow.WithInput(in), workflow.WithStartTime(atOnce))
@@ -197,7 +197,7 @@ func (c *Control) revive(ctx context.Context, e *record.Saga) (bool, error) {
 		return false, err
 	}
 	restarted := false
-	now, err := c.record.Change(ctx, e.Order.OrderID, func(e *record.Saga) (bool, error) {
+	now, err := c.records.Change(ctx, e.Order.OrderID, func(e *record.Saga) (bool, error) {
 		restarted = e.Restart(c.now()) // false when it has ended properly since the entry was read
 		return restarted, nil
 	})
@@ -241,7 +241,7 @@ func (c *Control) wake(ctx context.Context, orderID string) error {
 // too late. The wish may arrive before the order, and any number of times. The saga follows it as soon as it can; if it cannot
 // be woken now, the error has the event come again.
 func (c *Control) Cancel(ctx context.Context, request contracts.OrderCancellationRequested) error {
-	e, err := c.record.Change(ctx, request.OrderID, func(e *record.Saga) (bool, error) {
+	e, err := c.records.Change(ctx, request.OrderID, func(e *record.Saga) (bool, error) {
 		return e.Cancel(request.Reason, request.RequestedAt), nil
 	})
 	if err != nil {
@@ -273,7 +273,7 @@ func (c *Control) Repair(ctx context.Context, orderID, actor, reason string) (re
 }
 
 func (c *Control) decide(ctx context.Context, orderID string, decide func(e *record.Saga) (bool, error)) (record.Saga, error) {
-	e, err := c.record.Change(ctx, orderID, func(e *record.Saga) (bool, error) {
+	e, err := c.records.Change(ctx, orderID, func(e *record.Saga) (bool, error) {
 		if !e.Started() {
 			return false, record.ErrUnknown(orderID)
 		}

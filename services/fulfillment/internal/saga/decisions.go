@@ -9,8 +9,8 @@ import (
 	"time"
 
 	"waybill/contracts"
-	"waybill/services/fulfillment/internal/record"
 	"waybill/services/fulfillment/internal/partner"
+	"waybill/services/fulfillment/internal/record"
 )
 
 // The activities by which a saga asks people, and reads what they decided.
@@ -33,10 +33,10 @@ func (a activities) requestApproval(ctx context.Context, in ApprovalInput) (aske
 	order := in.Order
 	err = traced(ctx, activityRequestApproval, order.OrderID, func(ctx context.Context) error {
 		// On the list first: a request that nobody finds would wait in vain.
-		if err := a.Journal.ListApproval(ctx, order.OrderID); err != nil {
+		if err := a.Records.ListApproval(ctx, order.OrderID); err != nil {
 			return err
 		}
-		e, err := a.Journal.Change(ctx, order.OrderID, func(e *record.Saga) (bool, error) {
+		e, err := a.Records.Change(ctx, order.OrderID, func(e *record.Saga) (bool, error) {
 			return e.RequestApproval(in.RequestedAt, in.ExpiresAt), nil
 		})
 		if err != nil {
@@ -66,7 +66,7 @@ func askForApproval(ctx context.Context, events Events, order contracts.Order, a
 func (a activities) settleApproval(ctx context.Context, in ApprovalInput) (d Decisions, err error) {
 	order := in.Order
 	err = traced(ctx, activitySettleApproval, order.OrderID, func(ctx context.Context) error {
-		e, err := a.Journal.Change(ctx, order.OrderID, func(e *record.Saga) (bool, error) {
+		e, err := a.Records.Change(ctx, order.OrderID, func(e *record.Saga) (bool, error) {
 			if e.Approval == nil {
 				return false, errApprovalLost
 			}
@@ -104,10 +104,10 @@ const restoredApproval = 24 * time.Hour
 func (a activities) restoreApproval(ctx context.Context, in ApprovalInput) (record.Saga, error) {
 	order := in.Order
 	a.Logger.WarnContext(ctx, "the journal lost the approval that a saga waits for; it is asked for again", slog.String("order_id", order.OrderID))
-	if err := a.Journal.ListApproval(ctx, order.OrderID); err != nil {
+	if err := a.Records.ListApproval(ctx, order.OrderID); err != nil {
 		return record.Saga{}, err
 	}
-	e, err := a.Journal.Change(ctx, order.OrderID, func(e *record.Saga) (bool, error) {
+	e, err := a.Records.Change(ctx, order.OrderID, func(e *record.Saga) (bool, error) {
 		now := a.Now()
 		e.Begin(order, now)
 		e.RequestApproval(now, now.Add(restoredApproval))
@@ -139,8 +139,8 @@ func refusal(e *record.Saga) *partner.Reason {
 func (a activities) askForRepair(ctx context.Context, in HaltInput) (result StepResult, err error) {
 	order := in.Order
 	err = traced(ctx, activityAskForRepair, order.OrderID, func(ctx context.Context) error {
-		e, err := a.Journal.Change(ctx, order.OrderID, func(e *record.Saga) (bool, error) {
-			return e.Stop(record.Halt{
+		e, err := a.Records.Change(ctx, order.OrderID, func(e *record.Saga) (bool, error) {
+			return e.Block(record.Blocked{
 				Round: in.Round, Since: a.Now().UTC(), Failure: in.Failure, Undone: in.Undone, NotUndone: in.NotUndone,
 			}), nil
 		})
@@ -153,7 +153,7 @@ func (a activities) askForRepair(ctx context.Context, in HaltInput) (result Step
 }
 
 func tellOfHalt(ctx context.Context, events Events, e *record.Saga) error {
-	halt := e.Halt
+	halt := e.Blocked
 	err := events.Publish(ctx, key(e.Order, contracts.TypeFulfillmentFailed)+":attention:"+strconv.Itoa(halt.Round), contracts.FulfillmentFailed{
 		OrderID: e.Order.OrderID, CustomerID: e.Order.CustomerID, Code: halt.Failure.Code, Error: halt.Failure.Message,
 		Undone: halt.Undone, NotUndone: halt.NotUndone, FailedAt: halt.Since,
@@ -169,9 +169,9 @@ func (a activities) takeRepair(ctx context.Context, in HaltInput) (repaired bool
 	order := in.Order
 	err = traced(ctx, activityTakeRepair, order.OrderID, func(ctx context.Context) error {
 		lost := false
-		e, err := a.Journal.Change(ctx, order.OrderID, func(e *record.Saga) (bool, error) {
+		e, err := a.Records.Change(ctx, order.OrderID, func(e *record.Saga) (bool, error) {
 			begun := e.Begin(order, a.Now()) // false, unless the entry was lost
-			lost = !e.Ended() && e.Repaired(in.Round) == nil && e.Stop(record.Halt{
+			lost = !e.Ended() && e.RepairOf(in.Round) == nil && e.Block(record.Blocked{
 				Round: in.Round, Since: a.Now().UTC(), Failure: in.Failure, Undone: in.Undone, NotUndone: in.NotUndone,
 			})
 			return begun || lost, nil
@@ -183,7 +183,7 @@ func (a activities) takeRepair(ctx context.Context, in HaltInput) (repaired bool
 			a.Logger.WarnContext(ctx, "the journal lost the halt of a saga; it is recorded again", slog.String("order_id", order.OrderID))
 			return tellOfHalt(ctx, a.Events, &e)
 		}
-		repair := e.Repaired(in.Round)
+		repair := e.RepairOf(in.Round)
 		if repair == nil {
 			return nil
 		}

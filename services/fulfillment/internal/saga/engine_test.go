@@ -20,10 +20,11 @@ import (
 	"waybill/contracts"
 	"waybill/platform/state"
 	"waybill/services/fulfillment/internal/inventory"
-	"waybill/services/fulfillment/internal/record"
-	"waybill/services/fulfillment/internal/store"
 	"waybill/services/fulfillment/internal/partner"
+	"waybill/services/fulfillment/internal/record"
 	"waybill/services/fulfillment/internal/saga"
+	"waybill/services/fulfillment/internal/simulator"
+	"waybill/services/fulfillment/internal/store"
 )
 
 // startEngine runs the durable task engine that Dapr itself embeds, in this process, with a worker that knows the saga.
@@ -133,10 +134,10 @@ func newWorldAt(t *testing.T, limits saga.Limits, now func() time.Time) *world {
 		Payments:  faultyPayments{simulator.NewPayments(w.store, now), &w.faults},
 		Inventory: faultyInventory{w.stock, &w.faults},
 		Carrier:   faultyCarrier{simulator.NewCarrier(w.store, now), &w.faults},
-		Journal:   faultyJournal{w.sagas, &w.faults}, Events: w, Logger: logger, Now: now,
+		Records:   faultyRecords{w.sagas, &w.faults}, Events: w, Logger: logger, Now: now,
 	})
 	w.starts = saga.NewControl(saga.ControlOptions{
-		Engine: reusing{w.client}, Journal: w.sagas, Events: w, Limits: limits, StuckAfter: time.Minute, Logger: logger, Now: now,
+		Engine: reusing{w.client}, Records: w.sagas, Events: w, Limits: limits, StuckAfter: time.Minute, Logger: logger, Now: now,
 	})
 	return w
 }
@@ -324,18 +325,18 @@ func (f *faults) around(orderID, call string, effect func() error) error {
 	return failure
 }
 
-type faultyJournal struct {
-	saga.Journal
+type faultyRecords struct {
+	saga.Records
 	faults *faults
 }
 
-func (j faultyJournal) Change(ctx context.Context, id string, change func(*record.Saga) (bool, error)) (e record.Saga, err error) {
-	err = j.faults.around(id, "Change", func() error { e, err = j.Journal.Change(ctx, id, change); return err })
+func (j faultyRecords) Change(ctx context.Context, id string, change func(*record.Saga) (bool, error)) (e record.Saga, err error) {
+	err = j.faults.around(id, "Change", func() error { e, err = j.Records.Change(ctx, id, change); return err })
 	return e, err
 }
 
-func (j faultyJournal) Read(ctx context.Context, id string) (record.Saga, record.Change, error) {
-	e, change, err := j.Journal.Read(ctx, id)
+func (j faultyRecords) Read(ctx context.Context, id string) (record.Saga, record.Change, error) {
+	e, change, err := j.Records.Read(ctx, id)
 	return e, func(alter func(*record.Saga) (bool, error)) (e record.Saga, err error) {
 		err = j.faults.around(id, "Change", func() error { e, err = change(alter); return err })
 		return e, err

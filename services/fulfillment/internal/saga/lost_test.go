@@ -81,12 +81,12 @@ func TestAHaltThatTheJournalLostIsRecordedAgain(t *testing.T) {
 	order.ShipTo.Zip = "X-REFUSED"
 	w.faults.set("Refund", 1000, false)
 	w.start(order)
-	first := w.until(order, "a halt", (*record.Saga).Halted)
+	first := w.until(order, "a halt", (*record.Saga).AwaitsRepair)
 	w.forget("saga:" + order.OrderID)
 	w.faults.set("Refund", 0, false)
 	w.start(order)
-	again := w.until(order, "the halt", (*record.Saga).Halted)
-	if diff := cmp.Diff(first.Halt.NotUndone, again.Halt.NotUndone); diff != "" {
+	again := w.until(order, "the halt", (*record.Saga).AwaitsRepair)
+	if diff := cmp.Diff(first.Blocked.NotUndone, again.Blocked.NotUndone); diff != "" {
 		t.Error(diff)
 	}
 	if _, err := w.starts.Repair(t.Context(), order.OrderID, "operator@example.com", "The provider answers again."); err != nil {

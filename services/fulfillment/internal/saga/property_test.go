@@ -92,7 +92,7 @@ func TestWhateverHappensTheBooksBalance(t *testing.T) {
 					r.Fatal(err)
 				}
 			}
-			if e.Halted() {
+			if e.AwaitsRepair() {
 				if _, err := w.starts.Repair(t.Context(), order.OrderID, "operator@example.com", "Mended."); err != nil && !refusedDecision(err) && !errors.As(err, new(planned)) {
 					r.Fatal(err)
 				}

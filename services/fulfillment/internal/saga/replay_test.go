@@ -35,7 +35,7 @@ import (
 // still lead this version's code to the very steps that it led that one to. A change that breaks one of them would strand
 // live orders: make it behind a field of the input, behind ctx.IsPatched, or as a new version beside the old
 // (registry.AddVersionedWorkflowN). Never change a history; add those of a new shape with: go test ./internal/saga -run TestRecordHistories -record
-var record = flag.Bool("record", false, "record the histories that testdata/"+recorded+" does not have yet")
+var recordHistories = flag.Bool("record", false, "record the histories that testdata/"+recorded+" does not have yet")
 
 // recorded is the version whose histories -record adds to.
 const recorded = "1.3"
@@ -173,13 +173,13 @@ func scenarios() map[string]scenario {
 			w.faults.set("Ship", -1, false)
 			w.faults.set("Release", -1, false)
 			w.start(o)
-			w.until(o, "a halt", (*record.Saga).Halted)
+			w.until(o, "a halt", (*record.Saga).AwaitsRepair)
 		}},
 		"repaired": {quick, small, func(w *world, o contracts.Order) {
 			w.faults.set("Ship", -1, false)
 			w.faults.set("Release", -1, false)
 			w.start(o)
-			w.until(o, "a halt", (*record.Saga).Halted)
+			w.until(o, "a halt", (*record.Saga).AwaitsRepair)
 			w.faults.set("Release", 0, false)
 			_, err := w.starts.Repair(w.t.Context(), o.OrderID, "operator@example.com", "The warehouse answers again.")
 			must(w, err)
@@ -201,7 +201,7 @@ func scenarios() map[string]scenario {
 			w.faults.set("Ship", -1, false)
 			w.faults.set("Release", -1, false)
 			w.start(o)
-			w.until(o, "a halt", (*record.Saga).Halted)
+			w.until(o, "a halt", (*record.Saga).AwaitsRepair)
 			lost(w, o, func(e *record.Saga) (bool, error) {
 				w.faults.set("Release", 8, false) // as often as it is tried once more
 				return e.Repair("operator@example.com", "The warehouse answers again.", time.Now())
@@ -213,7 +213,7 @@ func scenarios() map[string]scenario {
 
 func TestRecordHistories(t *testing.T) {
 	t.Parallel()
-	if !*record {
+	if !*recordHistories {
 		t.Skip("only with -record")
 	}
 	for name, s := range scenarios() {

@@ -299,8 +299,8 @@ func TestAnUndoThatFailsIsRepaired(t *testing.T) {
 	w.faults.set("Release", -1, false)
 	order := anOrder("ORDER-1")
 	w.start(order)
-	e := w.until(order, "a halt", (*record.Saga).Halted)
-	if diff := cmp.Diff([]string{"ReleaseInventory", "RefundPayment"}, e.Halt.NotUndone); diff != "" {
+	e := w.until(order, "a halt", (*record.Saga).AwaitsRepair)
+	if diff := cmp.Diff([]string{"ReleaseInventory", "RefundPayment"}, e.Blocked.NotUndone); diff != "" {
 		t.Errorf("not undone (-want +got):\n%s", diff)
 	}
 	if got := w.books(order.OrderID); got.refunds != 0 || !got.cancelled {
@@ -315,7 +315,7 @@ func TestAnUndoThatFailsIsRepaired(t *testing.T) {
 	if err := repair("operator-1@example.com"); err != nil {
 		t.Fatal(err)
 	}
-	w.until(order, "a second halt", func(e *record.Saga) bool { return e.Halted() && e.Halt.Round == 2 })
+	w.until(order, "a second halt", func(e *record.Saga) bool { return e.AwaitsRepair() && e.Blocked.Round == 2 })
 	w.faults.set("Release", 0, false)
 	if err := errors.Join(repair("operator-2@example.com"), repair("operator-2@example.com")); err != nil {
 		t.Fatal(err)
@@ -783,7 +783,7 @@ func TestAHaltOutlastsALostSaga(t *testing.T) {
 	order := anOrder("ORDER-1")
 	order.ShipTo.Zip = "X-REFUSED"
 	w.start(order)
-	w.until(order, "a halt", (*record.Saga).Halted)
+	w.until(order, "a halt", (*record.Saga).AwaitsRepair)
 	if err := w.lose(order); err != nil {
 		t.Fatal(err)
 	}

@@ -15,7 +15,7 @@ import (
 // Show returns an order's saga: its journal entry, and the steps as far as the engine remembers them. A *record.Error says
 // that there is no such saga.
 func (c *Control) Show(ctx context.Context, orderID string) (record.Saga, []record.Step, error) {
-	e, err := c.record.Get(ctx, orderID)
+	e, err := c.records.Get(ctx, orderID)
 	if err != nil || !e.Started() {
 		if err == nil {
 			err = record.ErrUnknown(orderID)
@@ -36,7 +36,7 @@ var errEnough = errors.New("enough")
 // List returns at most limit sagas that have not ended, oldest first, of one state or of all when state is empty, and whether
 // there are more.
 func (c *Control) List(ctx context.Context, state record.State, limit int) (entries []record.Saga, more bool, err error) {
-	return c.list(ctx, c.record.Open, limit, func(e *record.Saga) bool {
+	return c.list(ctx, c.records.Open, limit, func(e *record.Saga) bool {
 		now := e.State(c.idle(e), c.stuckAfter)
 		return e.Started() && now != record.Ended && (state == "" || now == state)
 	})
@@ -45,7 +45,7 @@ func (c *Control) List(ctx context.Context, state record.State, limit int) (entr
 // Approvals returns at most limit sagas that asked for an approval, oldest first, those of which keep says so, and whether
 // there are more.
 func (c *Control) Approvals(ctx context.Context, keep func(e *record.Saga) bool, limit int) (entries []record.Saga, more bool, err error) {
-	return c.list(ctx, c.record.Approvals, limit, keep)
+	return c.list(ctx, c.records.Approvals, limit, keep)
 }
 
 type visitor = func(context.Context, []record.Saga) (forget []string, err error)

@@ -61,7 +61,7 @@ const approvalsKept = 30 * 24 * time.Hour
 // Look looks at every open saga once, and takes old approvals off their list.
 func (w *Watchdog) Look(ctx context.Context) error {
 	c := w.control
-	approvals := c.record.Approvals(ctx, func(_ context.Context, entries []record.Saga) (old []string, err error) {
+	approvals := c.records.Approvals(ctx, func(_ context.Context, entries []record.Saga) (old []string, err error) {
 		for i := range entries {
 			if e := &entries[i]; e.Ended() && c.now().Sub(e.EndedAt) > approvalsKept {
 				old = append(old, e.Order.OrderID)
@@ -73,7 +73,7 @@ func (w *Watchdog) Look(ctx context.Context) error {
 		approvals = fmt.Errorf("tidy the approvals: %w", approvals)
 	}
 	ending := 0
-	open := c.record.Open(ctx, func(ctx context.Context, entries []record.Saga) (ended []string, err error) {
+	open := c.records.Open(ctx, func(ctx context.Context, entries []record.Saga) (ended []string, err error) {
 		for i := range entries {
 			e := &entries[i]
 			if e.Ended() {
@@ -122,7 +122,7 @@ func (w *Watchdog) see(ctx context.Context, e *record.Saga, ending *int) error {
 	}
 	overdue := w.overdue(e)
 	// Whoever waits for a person may do so for long, and is looked at when that person has decided, or the time is up.
-	waiting := e.AwaitsApproval() && !overdue || e.Halted()
+	waiting := e.AwaitsApproval() && !overdue || e.AwaitsRepair()
 	if !waiting && age > w.lostAfter && *ending < maxEnding {
 		lost, err := w.lost(ctx, e.Order.OrderID, e.LastStarted())
 		if err != nil {
@@ -170,5 +170,5 @@ func (w *Watchdog) wakeAgain(e *record.Saga) bool {
 
 // decided reports whether the journal holds a decision that the saga may not have heard of.
 func decided(e *record.Saga) bool {
-	return e.Cancelled() || e.Approval != nil && e.Approval.Decision != nil || e.Halt != nil && len(e.Repairs) >= e.Halt.Round
+	return e.Cancelled() || e.Approval != nil && e.Approval.Decision != nil || e.Blocked != nil && len(e.Repairs) >= e.Blocked.Round
 }

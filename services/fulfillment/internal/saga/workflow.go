@@ -10,8 +10,8 @@ import (
 	"github.com/dapr/durabletask-go/workflow"
 
 	"waybill/contracts"
-	"waybill/services/fulfillment/internal/record"
 	"waybill/services/fulfillment/internal/partner"
+	"waybill/services/fulfillment/internal/record"
 )
 
 // Input is what FulfillOrder starts with.
@@ -46,11 +46,11 @@ type Input struct {
 // Result is what FulfillOrder ends with.
 type Result struct {
 	Outcome        record.Outcome `json:"outcome"`
-	OrderID        string          `json:"order_id"`
-	TrackingNumber string          `json:"tracking_number,omitempty"`
-	Code           string          `json:"code,omitempty"`
-	Error          string          `json:"error,omitempty"`
-	CompletedAt    time.Time       `json:"completed_at"`
+	OrderID        string         `json:"order_id"`
+	TrackingNumber string         `json:"tracking_number,omitempty"`
+	Code           string         `json:"code,omitempty"`
+	Error          string         `json:"error,omitempty"`
+	CompletedAt    time.Time      `json:"completed_at"`
 }
 
 // fulfillOrder is the way of an order through fulfilment. Like every workflow function it is replayed from its first line,

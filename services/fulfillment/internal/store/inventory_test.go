@@ -8,15 +8,13 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"waybill/contracts"
 	"waybill/platform/state"
 	"waybill/services/fulfillment/internal/inventory"
-	"waybill/services/fulfillment/internal/record"
-	"waybill/services/fulfillment/internal/store"
 	"waybill/services/fulfillment/internal/partner"
+	"waybill/services/fulfillment/internal/store"
 )
 
 func order(id string, lines ...contracts.Line) contracts.Order {
@@ -191,196 +189,6 @@ func TestAnAnnouncementIsNotLost(t *testing.T) {
 	wantStock(t, w, "PROD-001", 10, 3, 0)
 }
 
-func TestPaymentsAreTakenAndGivenBackOnce(t *testing.T) {
-	t.Parallel()
-	p := simulator.NewPayments(state.NewMemory(), time.Now)
-	o := order("ORDER-1")
-	for range 2 {
-		id, refused, err := p.Charge(t.Context(), o, "key")
-		if err != nil || refused != nil || id != "TXN-ORDER-1" {
-			t.Fatalf("charge: %q %v %v", id, refused, err)
-		}
-	}
-	for range 2 {
-		amount, id, err := p.Refund(t.Context(), o, "refund")
-		if err != nil || amount != o.TotalAmount || id != "TXN-ORDER-1" {
-			t.Fatalf("refund: %v %q %v", amount, id, err)
-		}
-	}
-}
-
-// A refund closes the account: a charge that comes late takes nothing.
-func TestARefundFencesALateCharge(t *testing.T) {
-	t.Parallel()
-	p := simulator.NewPayments(state.NewMemory(), time.Now)
-	if amount, id, err := p.Refund(t.Context(), order("ORDER-1"), "refund"); err != nil || amount != 0 || id != "" {
-		t.Fatalf("refund of nothing: %v %q %v", amount, id, err)
-	}
-	if _, refused, err := p.Charge(t.Context(), order("ORDER-1"), "key"); err != nil || refused == nil {
-		t.Errorf("a charge was taken after the refund: %v, %v", refused, err)
-	}
-}
-
-func TestACancelledShipmentFencesALateBooking(t *testing.T) {
-	t.Parallel()
-	c := simulator.NewCarrier(state.NewMemory(), time.Now)
-	if cancelled, err := c.Cancel(t.Context(), order("ORDER-1")); err != nil || cancelled {
-		t.Fatalf("cancel nothing: %v %v", cancelled, err)
-	}
-	if _, refused, err := c.Book(t.Context(), order("ORDER-1"), "key"); err != nil || refused == nil {
-		t.Errorf("a parcel was booked after the cancellation: %v, %v", refused, err)
-	}
-}
-
-// The documented triggers of the simulated partners.
-func TestTriggers(t *testing.T) {
-	t.Parallel()
-	p := simulator.NewPayments(state.NewMemory(), time.Now)
-	for token, code := range map[string]string{"tok_declined": "card_declined", "tok_insufficient_funds": "insufficient_funds"} {
-		o := order("ORDER-" + code)
-		o.PaymentToken = token
-		if _, refused, err := p.Charge(t.Context(), o, "key"); err != nil || refused == nil || refused.Code != code {
-			t.Errorf("%s: %v %v, want %s", token, refused, err, code)
-		}
-	}
-	fails := order("ORDER-FAILS")
-	fails.PaymentToken = "tok_fail_2"
-	for attempt := 1; attempt <= 3; attempt++ {
-		if _, _, err := p.Charge(t.Context(), fails, "key"); (err == nil) != (attempt == 3) {
-			t.Errorf("tok_fail_2, attempt %d: %v", attempt, err)
-		}
-	}
-	down := order("ORDER-DOWN")
-	down.PaymentToken = "tok_down"
-	if _, _, err := p.Charge(t.Context(), down, "key"); err == nil {
-		t.Error("tok_down charged")
-	}
-	c := simulator.NewCarrier(state.NewMemory(), time.Now)
-	refused := order("ORDER-REFUSED")
-	refused.ShipTo.Zip = "X-REFUSED"
-	if _, reason, err := c.Book(t.Context(), refused, "key"); err != nil || reason == nil || reason.Code != "undeliverable" {
-		t.Errorf("X-REFUSED: %v %v", reason, err)
-	}
-	lost := order("ORDER-LOST")
-	lost.ShipTo.Zip = "X-LOST"
-	if _, _, err := c.Book(t.Context(), lost, "key"); err == nil {
-		t.Error("X-LOST answered")
-	}
-	if booked, err := c.Cancel(t.Context(), lost); err != nil || !booked {
-		t.Errorf("X-LOST booked: %v %v", booked, err)
-	}
-	unwilling := order("ORDER-REFUND")
-	unwilling.PaymentToken = "tok_refund_fail_1"
-	if _, refused, err := p.Charge(t.Context(), unwilling, "key"); err != nil || refused != nil {
-		t.Fatal(refused, err)
-	}
-	if _, _, err := p.Refund(t.Context(), unwilling, "refund"); err == nil {
-		t.Error("tok_refund_fail_1 refunded at once")
-	}
-	if amount, _, err := p.Refund(t.Context(), unwilling, "refund"); err != nil || amount != unwilling.TotalAmount {
-		t.Errorf("tok_refund_fail_1: refunded %v, %v", amount, err)
-	}
-}
-
-func TestOneBeginningOfASagaIsTheFirst(t *testing.T) {
-	t.Parallel()
-	s := store.NewSagas(state.NewMemory(), "writer", time.Now)
-	// The customer's cancellation may be there before the order.
-	if _, err := s.Change(t.Context(), "ORDER-2", func(e *record.Saga) (bool, error) { return e.Cancel("Ordered twice.", time.Now()), nil }); err != nil {
-		t.Fatal(err)
-	}
-	for _, id := range []string{"ORDER-1", "ORDER-2"} {
-		var firsts atomic.Int32
-		var racing sync.WaitGroup
-		for range 20 {
-			racing.Go(func() {
-				e, first, err := s.Begin(t.Context(), order(id))
-				if err != nil || e.Ended() || e.Order.TotalAmount == 0 || (e.Cancellation != nil) != (id == "ORDER-2") {
-					t.Errorf("begin: %+v %v", e, err)
-				}
-				if first {
-					firsts.Add(1)
-				}
-			})
-		}
-		racing.Wait()
-		if firsts.Load() != 1 {
-			t.Errorf("%d beginnings of %s were the first, want 1", firsts.Load(), id)
-		}
-	}
-}
-
-// A change that begins with an entry that was read before writes nothing over what came in between.
-func TestAChangeOfWhatWasRead(t *testing.T) {
-	t.Parallel()
-	s := store.NewSagas(state.NewMemory(), "writer", time.Now)
-	if _, _, err := s.Begin(t.Context(), order("ORDER-1")); err != nil {
-		t.Fatal(err)
-	}
-	book := func(e *record.Saga) (bool, error) { return e.Book(time.Now()), nil }
-	_, before, err := s.Read(t.Context(), "ORDER-1")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := s.Change(t.Context(), "ORDER-1", func(e *record.Saga) (bool, error) { return e.Cancel("Ordered twice.", time.Now()), nil }); err != nil {
-		t.Fatal(err)
-	}
-	if e, err := before(book); err != nil || !e.Cancelled() || e.Booked() {
-		t.Errorf("booked beside the cancellation: %+v, %v", e, err)
-	}
-	if _, _, err := s.Begin(t.Context(), order("ORDER-2")); err != nil {
-		t.Fatal(err)
-	}
-	_, change, err := s.Read(t.Context(), "ORDER-2")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for range 2 { // the second time finds that it is booked
-		if e, err := change(book); err != nil || !e.Booked() {
-			t.Errorf("%+v, %v", e, err)
-		}
-	}
-	if e, err := s.Get(t.Context(), "ORDER-2"); err != nil || !e.Booked() {
-		t.Errorf("%+v, %v", e, err)
-	}
-}
-
-// Those that have not ended are found by a process that knows nothing of them, and those that are forgotten are not.
-func TestOpenSagasAreFoundAgain(t *testing.T) {
-	t.Parallel()
-	memory := state.NewMemory()
-	s := store.NewSagas(memory, "writer", time.Now)
-	const sagas = 60
-	for i := range sagas {
-		if _, _, err := s.Begin(t.Context(), order(fmt.Sprintf("ORDER-%d", i))); err != nil {
-			t.Fatal(err)
-		}
-	}
-	later := store.NewSagas(memory, "another", time.Now)
-	open := func(forget ...string) map[string]bool {
-		found := map[string]bool{}
-		err := later.Open(t.Context(), func(_ context.Context, entries []record.Saga) ([]string, error) {
-			for _, e := range entries {
-				found[e.Order.OrderID] = true
-			}
-			return forget, nil
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return found
-	}
-	if found := open("ORDER-7"); len(found) != sagas {
-		t.Errorf("%d sagas were found, want %d", len(found), sagas)
-	}
-	if found := open(); len(found) != sagas-1 || found["ORDER-7"] {
-		t.Errorf("%d sagas were found after one was forgotten, want %d", len(found), sagas-1)
-	}
-	if _, err := s.Get(t.Context(), "ORDER-99"); err == nil {
-		t.Error("an unknown saga was read")
-	}
-}
-
 // Two replicas over one state: a hundred adjustments, each sent twice, while orders reserve, ship and release. The sums are exact.
 func TestAdjustmentsBesideReservations(t *testing.T) {
 	t.Parallel()
@@ -505,23 +313,5 @@ func TestStockOfTheLastReleaseIsAdjusted(t *testing.T) {
 	after, err := w.Get(t.Context(), "PROD-001")
 	if err != nil || after.OnHand != 15 || after.Reserved() != 4 || after.Shipped != 2 || after.Last.Revision != 4 || before.ETag() == after.ETag() {
 		t.Errorf("%+v, %v", after, err)
-	}
-}
-
-func TestTheCarrierTakesAsLongAsTheAddressSays(t *testing.T) {
-	t.Parallel()
-	for zip, want := range map[string]time.Duration{"12345": 0, "X-SLOW": 2 * time.Second, "X-SLOW-10": 10 * time.Second, "X-SLOW-": 0} {
-		t.Run(zip, func(t *testing.T) {
-			t.Parallel()
-			synctest.Test(t, func(t *testing.T) {
-				o := order("ORDER-" + zip)
-				o.ShipTo.Zip = zip
-				begun := time.Now()
-				_, refused, err := simulator.NewCarrier(state.NewMemory(), time.Now).Book(t.Context(), o, "key")
-				if took := time.Since(begun); err != nil || refused != nil || took != want {
-					t.Errorf("took %s, %v, %v; want a booking after %s", took, refused, err, want)
-				}
-			})
-		})
 	}
 }

@@ -14,8 +14,8 @@ import (
 	"waybill/contracts"
 	"waybill/platform/state"
 	"waybill/services/fulfillment/internal/inventory"
-	"waybill/services/fulfillment/internal/store"
 	"waybill/services/fulfillment/internal/partner"
+	"waybill/services/fulfillment/internal/store"
 )
 
 // distant is a store in memory that takes some time for each call, counts what it is asked, and can be frozen.

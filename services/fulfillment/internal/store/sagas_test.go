@@ -2,6 +2,9 @@ package store_test
 
 import (
 	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -71,14 +74,101 @@ func TestASagaGoesAfterItsEnd(t *testing.T) {
 	})
 }
 
-func TestWhatIsOfAnOrder(t *testing.T) {
+func TestOneBeginningOfASagaIsTheFirst(t *testing.T) {
 	t.Parallel()
-	for key, want := range map[string]bool{
-		"reservation:ORD-1": false, "payment:ORD-1": true, "shipment:ORD-1": true,
-		"saga:ORD-1": false, "stock:PROD-001": false, "backlog:sagas:payment:1": false, "deadletter:orders:payment": false,
-	} {
-		if simulator.OfOrder(key) != want {
-			t.Errorf("%s is of an order: %v", key, !want)
+	s := store.NewSagas(state.NewMemory(), "writer", time.Now)
+	// The customer's cancellation may be there before the order.
+	if _, err := s.Change(t.Context(), "ORDER-2", func(e *record.Saga) (bool, error) { return e.Cancel("Ordered twice.", time.Now()), nil }); err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range []string{"ORDER-1", "ORDER-2"} {
+		var firsts atomic.Int32
+		var racing sync.WaitGroup
+		for range 20 {
+			racing.Go(func() {
+				e, first, err := s.Begin(t.Context(), order(id))
+				if err != nil || e.Ended() || e.Order.TotalAmount == 0 || (e.Cancellation != nil) != (id == "ORDER-2") {
+					t.Errorf("begin: %+v %v", e, err)
+				}
+				if first {
+					firsts.Add(1)
+				}
+			})
 		}
+		racing.Wait()
+		if firsts.Load() != 1 {
+			t.Errorf("%d beginnings of %s were the first, want 1", firsts.Load(), id)
+		}
+	}
+}
+
+// A change that begins with an entry that was read before writes nothing over what came in between.
+func TestAChangeOfWhatWasRead(t *testing.T) {
+	t.Parallel()
+	s := store.NewSagas(state.NewMemory(), "writer", time.Now)
+	if _, _, err := s.Begin(t.Context(), order("ORDER-1")); err != nil {
+		t.Fatal(err)
+	}
+	book := func(e *record.Saga) (bool, error) { return e.Book(time.Now()), nil }
+	_, before, err := s.Read(t.Context(), "ORDER-1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Change(t.Context(), "ORDER-1", func(e *record.Saga) (bool, error) { return e.Cancel("Ordered twice.", time.Now()), nil }); err != nil {
+		t.Fatal(err)
+	}
+	if e, err := before(book); err != nil || !e.Cancelled() || e.Booked() {
+		t.Errorf("booked beside the cancellation: %+v, %v", e, err)
+	}
+	if _, _, err := s.Begin(t.Context(), order("ORDER-2")); err != nil {
+		t.Fatal(err)
+	}
+	_, change, err := s.Read(t.Context(), "ORDER-2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // the second time finds that it is booked
+		if e, err := change(book); err != nil || !e.Booked() {
+			t.Errorf("%+v, %v", e, err)
+		}
+	}
+	if e, err := s.Get(t.Context(), "ORDER-2"); err != nil || !e.Booked() {
+		t.Errorf("%+v, %v", e, err)
+	}
+}
+
+// Those that have not ended are found by a process that knows nothing of them, and those that are forgotten are not.
+func TestOpenSagasAreFoundAgain(t *testing.T) {
+	t.Parallel()
+	memory := state.NewMemory()
+	s := store.NewSagas(memory, "writer", time.Now)
+	const sagas = 60
+	for i := range sagas {
+		if _, _, err := s.Begin(t.Context(), order(fmt.Sprintf("ORDER-%d", i))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	later := store.NewSagas(memory, "another", time.Now)
+	open := func(forget ...string) map[string]bool {
+		found := map[string]bool{}
+		err := later.Open(t.Context(), func(_ context.Context, entries []record.Saga) ([]string, error) {
+			for _, e := range entries {
+				found[e.Order.OrderID] = true
+			}
+			return forget, nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return found
+	}
+	if found := open("ORDER-7"); len(found) != sagas {
+		t.Errorf("%d sagas were found, want %d", len(found), sagas)
+	}
+	if found := open(); len(found) != sagas-1 || found["ORDER-7"] {
+		t.Errorf("%d sagas were found after one was forgotten, want %d", len(found), sagas-1)
+	}
+	if _, err := s.Get(t.Context(), "ORDER-99"); err == nil {
+		t.Error("an unknown saga was read")
 	}
 }

@@ -1,35 +1,26 @@
-package main
+package bulkhead
 
 import (
 	"context"
 
 	"waybill/contracts"
-	"waybill/services/fulfillment/internal/bulkhead"
 	"waybill/services/fulfillment/internal/partner"
 	"waybill/services/fulfillment/internal/saga"
 )
 
-// payments is a payment provider behind a bulkhead.
+// payments limits the calls to a payment provider.
 type payments struct {
 	saga.Payments
 
-	calls *bulkhead.Bulkhead
+	calls *Bulkhead
 }
 
-// behindBulkheads gives each partner a limit of its own.
-func behindBulkheads(p saga.Payments, c saga.Carrier, calls int) (saga.Payments, saga.Carrier, error) {
-	paying, err := bulkhead.New("payments", calls)
-	if err != nil {
-		return nil, nil, err
-	}
-	shipping, err := bulkhead.New("carrier", calls)
-	if err != nil {
-		return nil, nil, err
-	}
-	return payments{p, paying}, carrier{c, shipping}, nil
+// Payments returns next with at most n concurrent charges and n concurrent refunds.
+func Payments(next saga.Payments, n int) (saga.Payments, error) {
+	calls, err := New("payments", n)
+	return payments{next, calls}, err
 }
 
-// Charge is the provider's, in its turn.
 func (p payments) Charge(ctx context.Context, order contracts.Order, key string) (transactionID string, refused *partner.Reason, err error) {
 	err = p.calls.Start(ctx, func(ctx context.Context) (err error) {
 		transactionID, refused, err = p.Payments.Charge(ctx, order, key)
@@ -38,7 +29,6 @@ func (p payments) Charge(ctx context.Context, order contracts.Order, key string)
 	return transactionID, refused, err
 }
 
-// Refund is the provider's, in its turn.
 func (p payments) Refund(ctx context.Context, order contracts.Order, key string) (amount contracts.Amount, transactionID string, err error) {
 	err = p.calls.Undo(ctx, func(ctx context.Context) (err error) {
 		amount, transactionID, err = p.Payments.Refund(ctx, order, key)
@@ -47,14 +37,19 @@ func (p payments) Refund(ctx context.Context, order contracts.Order, key string)
 	return amount, transactionID, err
 }
 
-// carrier is a carrier behind a bulkhead.
+// carrier limits the calls to a carrier.
 type carrier struct {
 	saga.Carrier
 
-	calls *bulkhead.Bulkhead
+	calls *Bulkhead
 }
 
-// Book is the carrier's, in its turn.
+// Carrier returns next with at most n concurrent bookings and n concurrent cancellations.
+func Carrier(next saga.Carrier, n int) (saga.Carrier, error) {
+	calls, err := New("carrier", n)
+	return carrier{next, calls}, err
+}
+
 func (c carrier) Book(ctx context.Context, order contracts.Order, key string) (shipment partner.Shipment, refused *partner.Reason, err error) {
 	err = c.calls.Start(ctx, func(ctx context.Context) (err error) {
 		shipment, refused, err = c.Carrier.Book(ctx, order, key)
@@ -63,7 +58,6 @@ func (c carrier) Book(ctx context.Context, order contracts.Order, key string) (s
 	return shipment, refused, err
 }
 
-// Cancel is the carrier's, in its turn.
 func (c carrier) Cancel(ctx context.Context, order contracts.Order) (cancelled bool, err error) {
 	err = c.calls.Undo(ctx, func(ctx context.Context) (err error) {
 		cancelled, err = c.Carrier.Cancel(ctx, order)

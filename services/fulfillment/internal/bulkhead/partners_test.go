@@ -1,4 +1,4 @@
-package main
+package bulkhead_test
 
 import (
 	"context"
@@ -10,8 +10,9 @@ import (
 
 	"waybill/contracts"
 	"waybill/platform/state"
-	"waybill/services/fulfillment/internal/store"
+	"waybill/services/fulfillment/internal/bulkhead"
 	"waybill/services/fulfillment/internal/partner"
+	"waybill/services/fulfillment/internal/simulator"
 )
 
 // TestASlowPartnerFillsOnlyItsOwnBulkhead, and its undos go on.
@@ -19,7 +20,11 @@ func TestASlowPartnerFillsOnlyItsOwnBulkhead(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		store := state.NewMemory()
-		payments, carrier, err := behindBulkheads(simulator.NewPayments(store, time.Now), hanging{simulator.NewCarrier(store, time.Now)}, 1)
+		payments, err := bulkhead.Payments(simulator.NewPayments(store, time.Now), 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		carrier, err := bulkhead.Carrier(hanging{simulator.NewCarrier(store, time.Now)}, 1)
 		if err != nil {
 			t.Fatal(err)
 		}
