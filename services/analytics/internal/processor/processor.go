@@ -1,7 +1,7 @@
-// Package stream is the way of an event from the bus to its count: decoded, stored once, counted in the windows, what is
-// unusual about it announced, and only then acknowledged. It owns the windows of this process, how they are made again after
-// a restart, and how they learn what other replicas stored. It knows neither HTTP nor what the store is.
-package stream
+// Package processor processes analytics events: it stores each event once, counts it in the windows of this process, and
+// publishes an alert for each anomaly that it shows. It also rebuilds the windows after a restart, reads what other replicas
+// stored, and writes the windows to the store as time series. It knows neither the bus nor HTTP.
+package processor
 
 import (
 	"context"
@@ -28,52 +28,49 @@ import (
 	"waybill/services/analytics/internal/store"
 )
 
-// Options say what a Stream stands on.
+// Options configure a Processor.
 type Options struct {
 	Store    store.Store
 	Pipeline pipeline.Config
-	// Announce publishes anomalies. It may be asked to publish the same ones again.
-	Announce func(ctx context.Context, found []anomaly.Anomaly) error
-	// MaxAhead is how far in the future an event's time may lie when it arrives.
+	// PublishAlerts publishes anomalies. It may get the same anomaly more than once.
+	PublishAlerts func(ctx context.Context, found []anomaly.Anomaly) error
+	// MaxAhead is how far in the future the time of an event may be when the event arrives.
 	MaxAhead time.Duration
-	// Rebuild is how far back the windows are made again from the store when the process starts; histories of purchases
-	// reach back as far.
+	// Rebuild is how far back the process reads the store at its start, to rebuild the windows and the purchase histories.
 	Rebuild time.Duration
 	// Record is how often windows are written to the store as points of a series: a divisor of an hour.
 	Record time.Duration
-	// Follow is how often the store is asked for what other replicas stored; 0 when this process is the only one.
+	// Follow is how often the process reads what other replicas stored; 0 if there are none.
 	Follow time.Duration
-	// Keep says for how long rows are kept, where the store does not see to that itself.
+	// Keep is how long rows are kept, if the store does not remove them itself.
 	Keep   Keep
 	Logger *slog.Logger
-	// Now is the clock; nil is the machine's.
+	// Now is the clock; nil is time.Now.
 	Now func() time.Time
 }
 
-// Keep is for how long rows are kept.
+// Keep is how long rows are kept.
 type Keep struct{ Events, Metrics, Anomalies time.Duration }
 
-// Stream counts events. It may be used by many goroutines.
-type Stream struct {
+// Processor processes events. It is safe for concurrent use.
+type Processor struct {
 	options Options
 	ready   chan struct{}
-	// announcing has one place: whoever is in it announces.
-	announcing chan struct{}
+	// publishing is a semaphore of one: a single goroutine publishes alerts at a time.
+	publishing chan struct{}
 
-	mu      sync.Mutex // guards what follows
+	mu      sync.Mutex // guards the fields below
 	windows *pipeline.Pipeline
-	// pending were found and not announced yet.
+	// pending are anomalies whose alerts are not published yet.
 	pending []anomaly.Anomaly
-	// unsure are the keys of events of which it is not known whether they were stored: when the store then says that they are
-	// not new, they were never counted here.
+	// unsure are the keys of events whose Append failed: they may be stored without being counted. If the store later reports
+	// such an event as known, it still has to be counted.
 	unsure   map[string]struct{}
 	watchers map[chan anomaly.Anomaly]struct{}
-
-	taken otelmetric.Int64Counter
 }
 
-// New makes a Stream. It takes nothing until Run has made its windows.
-func New(o Options) (*Stream, error) {
+// New makes a Processor. Process waits until Run has rebuilt the windows.
+func New(o Options) (*Processor, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
@@ -82,16 +79,16 @@ func New(o Options) (*Stream, error) {
 		return nil, err
 	}
 	if o.MaxAhead > o.Pipeline.Lateness {
-		return nil, errors.New("events may not be further ahead of the clock than they may be late, for else the windows that end now are gone")
+		return nil, fmt.Errorf("MaxAhead must not be more than the lateness %v, got %v: an event from the future would drop the current windows", o.Pipeline.Lateness, o.MaxAhead)
 	}
-	if o.Rebuild < metric.Hour.Length()+o.Pipeline.Lateness {
-		return nil, errors.New("the windows must be made again from at least the longest one and the lateness")
+	if least := metric.Hour.Length() + o.Pipeline.Lateness; o.Rebuild < least {
+		return nil, fmt.Errorf("Rebuild must be at least %v, the longest window and the lateness, got %v", least, o.Rebuild)
 	}
-	s := &Stream{
-		options: o, ready: make(chan struct{}), announcing: make(chan struct{}, 1), windows: windows,
+	p := &Processor{
+		options: o, ready: make(chan struct{}), publishing: make(chan struct{}, 1), windows: windows,
 		unsure: map[string]struct{}{}, watchers: map[chan anomaly.Anomaly]struct{}{},
 	}
-	return s, s.instrument(otel.Meter("waybill/services/analytics"))
+	return p, p.instrument(otel.Meter("waybill/services/analytics"))
 }
 
 func (s *Stream) instrument(meter otelmetric.Meter) (err error) {
