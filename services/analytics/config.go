@@ -10,12 +10,13 @@ import (
 	"waybill/contracts"
 	"waybill/platform/config"
 	"waybill/services/analytics/internal/api"
+	"waybill/services/analytics/internal/events"
 	"waybill/services/analytics/internal/ingest"
 	"waybill/services/analytics/internal/pipeline"
+	"waybill/services/analytics/internal/processor"
 	"waybill/services/analytics/internal/store"
 	"waybill/services/analytics/internal/store/kusto"
 	"waybill/services/analytics/internal/store/sqlite"
-	"waybill/services/analytics/internal/stream"
 )
 
 // Config is everything the environment decides.
@@ -149,10 +150,17 @@ func (c Config) ingest() ingest.Options {
 	}
 }
 
-func (c Config) stream() stream.Options {
-	return stream.Options{
+func (c Config) processor() processor.Options {
+	return processor.Options{
 		Pipeline: c.pipeline(), MaxAhead: time.Duration(c.MaxAhead), Rebuild: time.Duration(c.Rebuild),
 		Record: time.Duration(c.RecordInterval), Follow: c.FollowInterval,
-		Keep: stream.Keep{Events: time.Duration(c.KeepEvents), Metrics: time.Duration(c.KeepMetrics), Anomalies: time.Duration(c.KeepAnomalies)},
+		Keep: processor.Keep{Events: time.Duration(c.KeepEvents), Metrics: time.Duration(c.KeepMetrics), Anomalies: time.Duration(c.KeepAnomalies)},
+	}
+}
+
+func (c Config) events(p *processor.Processor, publisher *events.Publisher) events.Options {
+	return events.Options{
+		Processor: p, Publisher: publisher, MaxAhead: time.Duration(c.MaxAhead),
+		BatchSize: int(c.DeliveryEvents), BatchWait: time.Duration(c.DeliveryAwait),
 	}
 }

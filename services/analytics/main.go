@@ -22,10 +22,10 @@ import (
 	"waybill/platform/serve"
 	"waybill/platform/service"
 	"waybill/platform/state"
-	"waybill/services/analytics/internal/anomaly"
 	"waybill/services/analytics/internal/api"
+	"waybill/services/analytics/internal/events"
 	"waybill/services/analytics/internal/ingest"
-	"waybill/services/analytics/internal/stream"
+	"waybill/services/analytics/internal/processor"
 )
 
 func main() {
@@ -53,7 +53,7 @@ func run(ctx context.Context, environ []string, stdout io.Writer) (err error) {
 	}
 	defer func() { err = errors.Join(err, svc.Stop(ctx)) }()
 	dapr, logger := svc.Sidecar, svc.Logger
-	publisher, err := eventing.NewPublisher(dapr.Client, contracts.TelemetryBus)
+	bus, err := eventing.NewPublisher(dapr.Client, contracts.TelemetryBus)
 	if err != nil {
 		return err
 	}
@@ -63,33 +63,35 @@ func run(ctx context.Context, environ []string, stdout io.Writer) (err error) {
 	}
 	defer func() { err = errors.Join(err, rows.Close()) }()
 
-	toBroker := c.ingest()
-	toBroker.Publish = func(ctx context.Context, events []eventing.Event) error {
-		return publisher.PublishAll(ctx, contracts.TopicAnalyticsEvents, events)
-	}
-	buffer, err := ingest.New(toBroker)
+	batches := c.ingest()
+	batches.Publish = events.ToBus(bus)
+	buffer, err := ingest.New(batches)
 	if err != nil {
 		return err
 	}
-	counting := c.stream()
-	counting.Store, counting.Announce, counting.Logger = rows, announce(publisher), logger
-	windows, err := stream.New(counting)
+	publisher := &events.Publisher{Bus: bus, Buffer: buffer}
+	processing := c.processor()
+	processing.Store, processing.PublishAlerts, processing.Logger = rows, publisher.PublishAlerts, logger
+	windows, err := processor.New(processing)
+	if err != nil {
+		return err
+	}
+	handlers, err := events.New(c.events(windows, publisher))
 	if err != nil {
 		return err
 	}
 
 	group, ctx := errgroup.WithContext(ctx)
 	edge := &api.API{
-		Ingest: buffer, Windows: windows, History: rows, MaxAhead: time.Duration(c.MaxAhead), Wait: time.Duration(c.IngestWait),
-		Delivery:     api.Delivery{Together: int(c.DeliveryEvents), Await: time.Duration(c.DeliveryAwait)},
-		LiveInterval: time.Duration(c.LiveInterval), LiveStreams: int(c.LiveStreams), Stopping: ctx.Done(), Logger: logger,
+		Publisher: publisher, Live: windows, History: rows, MaxAhead: time.Duration(c.MaxAhead), PublishTimeout: time.Duration(c.IngestWait),
+		LiveInterval: time.Duration(c.LiveInterval), MaxLiveStreams: int(c.LiveStreams), Stopping: ctx.Done(), Logger: logger,
 	}
 	stateStore := state.NewDapr(dapr.Client, contracts.StateStore)
 	letters := deadletter.New(state.WithRetry(state.WithConcurrencyLimit(stateStore, int(c.StateCalls)), statePatience), logger).KeepFor(time.Duration(c.DeadLetterRetention))
 	receiver, err := eventing.NewReceiver(eventing.ReceiverOptions{
-		App: contracts.AppAnalytics, Token: string(c.APIToken), Publisher: publisher, Logger: logger,
+		App: contracts.AppAnalytics, Token: string(c.APIToken), Publisher: bus, Logger: logger,
 		BrokerRetries: c.EventRetries == config.BrokerRetries,
-	}, letters.Watch(edge.Subscriptions()...)...)
+	}, letters.Watch(handlers.Subscriptions()...)...)
 	if err != nil {
 		return err
 	}
@@ -116,19 +118,4 @@ func run(ctx context.Context, environ []string, stdout io.Writer) (err error) {
 	group.Go(func() error { buffer.Run(publishing); return nil })
 	group.Go(func() error { windows.Run(ctx); return nil })
 	return group.Wait()
-}
-
-// announce publishes anomalies.
-func announce(publisher *eventing.Publisher) func(context.Context, []anomaly.Anomaly) error {
-	return func(ctx context.Context, found []anomaly.Anomaly) error {
-		events := make([]eventing.Event, len(found))
-		for i, a := range found {
-			e, err := eventing.New(a.ID, api.Source, contracts.Version, a.At, a.Payload())
-			if err != nil {
-				return err
-			}
-			events[i] = e
-		}
-		return publisher.PublishAll(ctx, contracts.TopicAlerts, events)
-	}
 }

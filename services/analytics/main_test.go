@@ -53,7 +53,7 @@ func TestConfig(t *testing.T) {
 		t.Errorf("the defaults are %+v, %v", c, err)
 	}
 	c, err = parse([]string{"APP_PORT=8003", "ANALYTICS_STORE=kusto", "KUSTO_ENDPOINT=https://c.westeurope.kusto.windows.net", "KUSTO_DATABASE=analytics", "FOLLOW_INTERVAL=5s"})
-	if err != nil || c.kusto().Database != "analytics" || c.stream().Follow != 5*time.Second {
+	if err != nil || c.kusto().Database != "analytics" || c.processor().Follow != 5*time.Second {
 		t.Errorf("got %+v, %v", c, err)
 	}
 	rows, err := c.open(t.Context())

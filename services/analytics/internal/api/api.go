@@ -1,5 +1,5 @@
-// Package api is this service's edge: the events that clients send and the bus delivers, and the queries. It turns what comes
-// in into calls of what main gives it, and errors into problems. It knows neither broker nor store.
+// Package api is the REST API of this service: it accepts events, answers queries, and streams live metrics. It turns errors
+// into problems, and knows neither the bus nor the database.
 package api
 
 import (
@@ -14,60 +14,50 @@ import (
 	"github.com/go-chi/chi/v5"
 
 	"waybill/contracts"
-	"waybill/platform/eventing"
 	"waybill/platform/rest"
 	"waybill/platform/retryable"
 	"waybill/services/analytics/internal/anomaly"
+	"waybill/services/analytics/internal/event"
 	"waybill/services/analytics/internal/ingest"
 	"waybill/services/analytics/internal/metric"
 	"waybill/services/analytics/internal/store"
 )
 
-// Source is the CloudEvents source of the anomalies that this service publishes. Events have sources of their own.
-const Source = "/waybill/analytics"
-
-// Ingest takes events over; it returns nil when the broker has all of them.
-type Ingest interface {
-	Add(ctx context.Context, events []eventing.Event) error
+// Publisher publishes the events that clients send. It returns nil when the broker has all of them.
+type Publisher interface {
+	Publish(ctx context.Context, events []event.Event) error
 }
 
-// Windows are the live metrics.
-type Windows interface {
-	Handle(ctx context.Context, events []eventing.Event) []error
+// Live has the live metrics.
+type Live interface {
 	Statistics(name string, w metric.Window) metric.Statistics
 	Watch() (found <-chan anomaly.Anomaly, stop func())
 }
 
-// History is what was stored.
+// History has what is stored.
 type History interface {
 	Series(ctx context.Context, q store.SeriesQuery) ([]store.Metric, error)
 	TopProducts(ctx context.Context, q store.TopQuery) ([]store.Product, error)
 	Anomalies(ctx context.Context, q store.AnomalyQuery) ([]store.Anomaly, error)
 }
 
-// Delivery is how events are delivered by the bus: so many together, or after so long.
-type Delivery struct {
-	Together int
-	Await    time.Duration
-}
-
-// API is what the routes stand on.
+// API answers the requests.
 type API struct {
-	Ingest  Ingest
-	Windows Windows
-	History History
-	// MaxAhead is how far in the future an event may lie when it arrives, Wait how long a client's events may wait for the
-	// broker.
-	MaxAhead, Wait time.Duration
-	Delivery       Delivery
-	// LiveInterval is how often a live stream sends metrics, LiveStreams how many there may be at a time.
-	LiveInterval time.Duration
-	LiveStreams  int
+	Publisher Publisher
+	Live      Live
+	History   History
+	// MaxAhead is how far in the future the time of an event may be when the event arrives.
+	MaxAhead time.Duration
+	// PublishTimeout is how long a client waits until the broker has its events.
+	PublishTimeout time.Duration
+	// LiveInterval is how often a live stream sends metrics, MaxLiveStreams how many streams can be open.
+	LiveInterval   time.Duration
+	MaxLiveStreams int
 	// Stopping is closed when the service stops, and ends live streams.
 	Stopping <-chan struct{}
 	Logger   *slog.Logger
 
-	streams chan struct{} // has a place for each live stream
+	liveStreams chan struct{} // a semaphore with one place for each live stream
 }
 
 // Info describes the API.
@@ -78,10 +68,10 @@ func Info() rest.Info {
 	}
 }
 
-// Mount adds the REST routes: those of the surface, and on the router those that take events, whose bodies are streams.
+// Mount adds the routes. Those that accept events go to the router itself, because huma cannot stream a request body.
 func (a *API) Mount(router chi.Router, surface huma.API) {
-	a.streams = make(chan struct{}, a.LiveStreams)
-	a.mountTake(router, surface)
+	a.liveStreams = make(chan struct{}, a.MaxLiveStreams)
+	a.mountSend(router, surface)
 	huma.Register(surface, huma.Operation{
 		OperationID: "get-metric", Method: http.MethodGet, Path: "/v1/analytics/metrics", Tags: []string{"metrics"},
 		Summary:     "One metric in one window",
@@ -106,25 +96,9 @@ func (a *API) Mount(router chi.Router, surface huma.API) {
 		OperationID: "watch-metrics", Method: http.MethodGet, Path: "/v1/analytics/live", Tags: []string{"metrics"},
 		Summary:     "Metrics as they change",
 		Description: "Server-sent events: metrics at every interval, anomaly when one is found. A client that connects again misses nothing but the moments between.",
-		Errors:      []int{422, 503}, Middlewares: huma.Middlewares{a.admit},
-	}, map[string]any{"metrics": liveMetrics{}, "anomaly": anomalyView{}}, a.live)
+		Errors:      []int{422, 503}, Middlewares: huma.Middlewares{a.limitStreams},
+	}, map[string]any{"metrics": liveMetrics{}, "anomaly": anomalyView{}}, a.watch)
 	describe(surface.OpenAPI())
-}
-
-// Subscriptions are the events that this service takes.
-func (a *API) Subscriptions() []eventing.Subscription {
-	return []eventing.Subscription{
-		a.subscription(contracts.AnalyticsReadsEvents, a.Windows.Handle),
-		a.subscription(contracts.AnalyticsReadsOrders, a.fulfilled),
-	}
-}
-
-func (a *API) subscription(s contracts.Subscription, handle eventing.BulkHandler) eventing.Subscription {
-	return eventing.Subscription{
-		Component: contracts.Bus(s.Topic), Topic: s.Topic, DeadLetter: s.DeadLetter(),
-		Sessions: contracts.Bus(s.Topic) == contracts.OrderBus,
-		Bulk:     &eventing.Bulk{MaxMessages: a.Delivery.Together, MaxAwait: a.Delivery.Await, Handle: handle},
-	}
 }
 
 // retryAfter is when a client shall try again, in seconds.
@@ -146,6 +120,6 @@ func (a *API) problem(ctx context.Context, err error) *rest.Problem {
 }
 
 // stored turns an error of the store into an answer: whatever it is, it is not the client's, whose values were checked.
-func (a *API) stored(ctx context.Context, err error) error {
+func (a *API) storeProblem(ctx context.Context, err error) error {
 	return rest.Failed(ctx, a.Logger, store.Failed(err))
 }

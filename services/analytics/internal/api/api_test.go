@@ -26,25 +26,27 @@ import (
 	"waybill/services/analytics/internal/anomaly"
 	"waybill/services/analytics/internal/api"
 	"waybill/services/analytics/internal/event"
+	"waybill/services/analytics/internal/events"
 	"waybill/services/analytics/internal/ingest"
 	"waybill/services/analytics/internal/pipeline"
+	"waybill/services/analytics/internal/processor"
 	"waybill/services/analytics/internal/store"
 	"waybill/services/analytics/internal/store/sqlite"
-	"waybill/services/analytics/internal/stream"
 )
 
 func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("database/sql.(*DB).connectionOpener"))
 }
 
-// world is the edge on real windows and a real store, with a bus that delivers at once, by a call.
+// world is the API with a real processor and store, and a bus that delivers at once, by a call.
 type world struct {
-	t      *testing.T
-	edge   *api.API
-	server *httptest.Server
-	rows   store.Store
+	t             *testing.T
+	live          *processor.Processor
+	subscriptions []eventing.Subscription
+	server        *httptest.Server
+	rows          store.Store
 
-	// rewrite has every event written and read between the edge and the windows, as on a bus.
+	// rewrite writes and reads every event on its way, as a real bus does.
 	rewrite bool
 
 	mu        sync.Mutex
@@ -52,20 +54,20 @@ type world struct {
 	refuse    error
 }
 
-// Add is api.Ingest's: what is taken is on the bus, and is delivered at once.
-func (w *world) Add(ctx context.Context, events []eventing.Event) error {
+// Add is that of events.Buffer: it publishes the events and delivers them at once.
+func (w *world) Add(ctx context.Context, batch []eventing.Event) error {
 	w.mu.Lock()
 	if w.refuse != nil {
 		w.mu.Unlock()
 		return w.refuse
 	}
-	w.published = append(w.published, events...)
+	w.published = append(w.published, batch...)
 	w.mu.Unlock()
 	if w.rewrite {
-		delivered := make([]eventing.Event, len(events))
-		for i := range events {
+		delivered := make([]eventing.Event, len(batch))
+		for i := range batch {
 			// encoding/json escapes what a sidecar may escape.
-			text, err := json.Marshal(events[i])
+			text, err := json.Marshal(batch[i])
 			if err == nil {
 				err = json.Unmarshal(text, &delivered[i])
 			}
@@ -73,9 +75,9 @@ func (w *world) Add(ctx context.Context, events []eventing.Event) error {
 				return err
 			}
 		}
-		events = delivered
+		batch = delivered
 	}
-	return errors.Join(w.edge.Windows.Handle(ctx, events)...)
+	return errors.Join(w.subscriptions[0].Bulk.Handle(ctx, batch)...)
 }
 
 func (w *world) ids() []string {
@@ -102,24 +104,28 @@ func newWorldWith(t *testing.T, deadline time.Duration) *world {
 	if w.rows, err = sqlite.Open(t.Context(), filepath.Join(t.TempDir(), "a.sqlite")); err != nil {
 		t.Fatal(err)
 	}
-	windows, err := stream.New(stream.Options{
-		Store: w.rows, Pipeline: pipeline.DefaultConfig(), Announce: func(context.Context, []anomaly.Anomaly) error { return nil },
+	if w.live, err = processor.New(processor.Options{
+		Store: w.rows, Pipeline: pipeline.DefaultConfig(), PublishAlerts: func(context.Context, []anomaly.Anomaly) error { return nil },
 		MaxAhead: time.Minute, Rebuild: 2 * time.Hour, Record: time.Minute, Logger: slog.New(slog.DiscardHandler),
-	})
+	}); err != nil {
+		t.Fatal(err)
+	}
+	publisher := &events.Publisher{Buffer: w}
+	handlers, err := events.New(events.Options{Processor: w.live, Publisher: publisher, MaxAhead: time.Minute, BatchSize: 100, BatchWait: time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}
+	w.subscriptions = handlers.Subscriptions()
 	running, stop := context.WithCancel(t.Context())
 	var loops sync.WaitGroup
-	loops.Go(func() { windows.Run(running) })
+	loops.Go(func() { w.live.Run(running) })
 	stopping := make(chan struct{})
-	w.edge = &api.API{
-		Ingest: w, Windows: windows, History: w.rows, MaxAhead: time.Minute, Wait: 10 * time.Second,
-		Delivery: api.Delivery{Together: 100, Await: time.Second}, LiveInterval: 5 * time.Millisecond, LiveStreams: 2,
-		Stopping: stopping, Logger: slog.New(slog.DiscardHandler),
+	edge := &api.API{
+		Publisher: publisher, Live: w.live, History: w.rows, MaxAhead: time.Minute, PublishTimeout: 10 * time.Second,
+		LiveInterval: 5 * time.Millisecond, MaxLiveStreams: 2, Stopping: stopping, Logger: slog.New(slog.DiscardHandler),
 	}
 	router, surface := rest.New(api.Info(), slog.New(slog.DiscardHandler))
-	w.edge.Mount(router, surface)
+	edge.Mount(router, surface)
 	w.server = httptest.NewUnstartedServer(router)
 	w.server.Config.ReadTimeout, w.server.Config.WriteTimeout = deadline, deadline
 	w.server.Start()
@@ -209,9 +215,9 @@ func purchase(id, product, value string) string {
 }
 
 const (
-	events = "/v1/analytics/events"
-	asJSON = "application/json"
-	lines  = "application/x-ndjson"
+	eventsPath = "/v1/analytics/events"
+	asJSON     = "application/json"
+	lines      = "application/x-ndjson"
 )
 
 func TestEventsAreTaken(t *testing.T) {
@@ -233,7 +239,7 @@ func TestEventsAreTaken(t *testing.T) {
 		{lines, "", 0},
 		{asJSON, view("one", "PROD-001"), 1}, // again
 	} {
-		status, _, text := w.send(events, c.media, strings.NewReader(c.body))
+		status, _, text := w.send(eventsPath, c.media, strings.NewReader(c.body))
 		var got struct{ Accepted, Rejected int }
 		if err := json.Unmarshal(text, &got); err != nil || status != http.StatusAccepted || got.Accepted != c.accepted || got.Rejected != 0 {
 			t.Errorf("%.80s: %d %s, want %d accepted", c.body, status, text, c.accepted)
@@ -260,7 +266,7 @@ func TestTheFormerRoute(t *testing.T) {
 	if got := w.count("views_PROD-1"); got != 1 {
 		t.Errorf("%v views, want 1", got)
 	}
-	status, _, text := w.send(events, asJSON, strings.NewReader(body))
+	status, _, text := w.send(eventsPath, asJSON, strings.NewReader(body))
 	p := w.refused(status, text, http.StatusUnprocessableEntity)
 	if len(p.Errors) != 2 {
 		t.Errorf("the strict route said %s, want the time and the id", text)
@@ -290,7 +296,7 @@ func TestFaultyEventsAreNamedAndTheOthersCount(t *testing.T) {
 			asJSON: {"[" + good[0] + "," + c.body + "," + good[1] + "]", "body[1]"},
 			lines:  {good[0] + "\n" + c.body + "\n" + good[1] + "\n", "lines[1]"},
 		} {
-			status, _, text := w.send(events, media, strings.NewReader(sent.body))
+			status, _, text := w.send(eventsPath, media, strings.NewReader(sent.body))
 			p := w.refused(status, text, http.StatusUnprocessableEntity)
 			if p.Code != "invalid_event" || len(p.Errors) != 1 || p.Errors[0].Location != sent.at+c.path || p.Related.Accepted != 2 || p.Related.Rejected != 1 {
 				t.Errorf("%s %.100s: %.300s, want the fault at %s", media, c.body, text, sent.at+c.path)
@@ -300,7 +306,7 @@ func TestFaultyEventsAreNamedAndTheOthersCount(t *testing.T) {
 	if got := w.count("total_views"); got != float64(2*len(bad)) {
 		t.Errorf("%v views, want %d", got, 2*len(bad))
 	}
-	status, _, text := w.send(events, asJSON, strings.NewReader(bad[7].body))
+	status, _, text := w.send(eventsPath, asJSON, strings.NewReader(bad[7].body))
 	if p := w.refused(status, text, http.StatusUnprocessableEntity); p.Errors[0].Location != "body" {
 		t.Errorf("a large event alone: %s", text)
 	}
@@ -321,15 +327,15 @@ func TestWhatIsNoEventsIsMalformed(t *testing.T) {
 		one + one:         http.StatusUnprocessableEntity,
 		"[" + strings.Repeat("1,", api.MaxEvents) + "1]": http.StatusBadRequest,
 	} {
-		status, _, text := w.send(events, asJSON, strings.NewReader(body))
+		status, _, text := w.send(eventsPath, asJSON, strings.NewReader(body))
 		if status != want {
 			t.Errorf("%.60q: %d %.200s, want %d", body, status, text, want)
 		}
 	}
-	if status, _, text := w.send(events, "text/csv", strings.NewReader("a,b")); status != http.StatusUnsupportedMediaType {
+	if status, _, text := w.send(eventsPath, "text/csv", strings.NewReader("a,b")); status != http.StatusUnsupportedMediaType {
 		t.Errorf("%d %s", status, text)
 	}
-	if status, _, text := w.send(events, asJSON, bytes.NewReader(make([]byte, 20<<20))); status != http.StatusRequestEntityTooLarge {
+	if status, _, text := w.send(eventsPath, asJSON, bytes.NewReader(make([]byte, 20<<20))); status != http.StatusRequestEntityTooLarge {
 		t.Errorf("%d %s", status, text)
 	}
 	if ids := w.ids(); len(ids) != 0 {
@@ -346,14 +352,14 @@ func TestBackPressureIsTold(t *testing.T) {
 	} {
 		w.refuse = err
 		for _, media := range []string{asJSON, lines} {
-			status, header, text := w.send(events, media, strings.NewReader(view("one", "PROD-001")))
+			status, header, text := w.send(eventsPath, media, strings.NewReader(view("one", "PROD-001")))
 			if p := w.refused(status, text, http.StatusServiceUnavailable); p.Code != code || header.Get("Retry-After") != "1" {
 				t.Errorf("%v: %s %v", err, text, header)
 			}
 		}
 	}
 	w.refuse = errors.New("not allowed to publish")
-	status, _, text := w.send(events, asJSON, strings.NewReader(view("one", "PROD-001")))
+	status, _, text := w.send(eventsPath, asJSON, strings.NewReader(view("one", "PROD-001")))
 	if p := w.refused(status, text, http.StatusInternalServerError); strings.Contains(p.Detail, "allowed") {
 		t.Errorf("%s shows the inside", text)
 	}
@@ -366,7 +372,7 @@ func TestAStreamIsTakenAsItComes(t *testing.T) {
 	body, writer := io.Pipe()
 	answered := make(chan int, 1)
 	go func() { // owned: the test reads answered
-		status, _, _ := w.send(events, lines, body)
+		status, _, _ := w.send(eventsPath, lines, body)
 		answered <- status
 	}()
 	const n = 1200
@@ -410,7 +416,7 @@ func TestOddLines(t *testing.T) {
 		good + "\n[" + good + "]\n" + good:      {http.StatusUnprocessableEntity, 2, 1, "lines[1]"},
 		good + "\n" + good + good + "\n" + good: {http.StatusUnprocessableEntity, 2, 1, "lines[1]"},
 	} {
-		status, _, text := w.send(events, lines, strings.NewReader(body))
+		status, _, text := w.send(eventsPath, lines, strings.NewReader(body))
 		var answer struct {
 			Accepted, Rejected int
 			Related            struct{ Accepted, Rejected int }
@@ -435,7 +441,7 @@ func TestAClientThatGoesAway(t *testing.T) {
 	w := newWorld(t)
 	ctx, leave := context.WithCancel(t.Context())
 	body, writer := io.Pipe()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, w.server.URL+events, body)
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, w.server.URL+eventsPath, body)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -468,7 +474,7 @@ func TestAClientThatGoesAway(t *testing.T) {
 	if err := <-gone; !errors.Is(err, context.Canceled) {
 		t.Errorf("the client got %v", err)
 	}
-	w.send(events, asJSON, strings.NewReader(view("after", "PROD-001")))
+	w.send(eventsPath, asJSON, strings.NewReader(view("after", "PROD-001")))
 	if ids := w.ids(); slices.Contains(ids, "half") || !slices.Contains(ids, "after") {
 		t.Errorf("published %d events, with half a line's: %v", len(ids), slices.Contains(ids, "half"))
 	}
@@ -522,7 +528,7 @@ func TestQueries(t *testing.T) {
 		body = append(body, purchase(fmt.Sprintf("p%d", i), "PROD-001", "10.00"))
 	}
 	body = append(body, purchase("much", "PROD-001", "9999.99"), purchase("other", "PROD-002", "10500"))
-	if status, _, text := w.send(events, asJSON, strings.NewReader("["+strings.Join(body, ",")+"]")); status != http.StatusAccepted {
+	if status, _, text := w.send(eventsPath, asJSON, strings.NewReader("["+strings.Join(body, ",")+"]")); status != http.StatusAccepted {
 		t.Fatalf("%d %s", status, text)
 	}
 	var m struct {
@@ -665,7 +671,7 @@ func TestLive(t *testing.T) {
 	for i := range 12 {
 		body = append(body, purchase(fmt.Sprintf("p%d", i), "PROD-001", "10.00"))
 	}
-	w.send(events, asJSON, strings.NewReader("["+strings.Join(append(body, purchase("much", "PROD-001", "9999.99")), ",")+"]"))
+	w.send(eventsPath, asJSON, strings.NewReader("["+strings.Join(append(body, purchase("much", "PROD-001", "9999.99")), ",")+"]"))
 	until("event: anomaly")
 	until(`"kind":"unusual_purchase_amount"`)
 	until(`"name":"total_purchases","window":"1h"`)
@@ -689,7 +695,7 @@ func TestStreamsOutlastTheServersDeadlines(t *testing.T) {
 	body, writer := io.Pipe()
 	answered := make(chan string, 1)
 	go func() { // owned: the test reads answered
-		status, _, text := w.send(events, lines, body)
+		status, _, text := w.send(eventsPath, lines, body)
 		answered <- fmt.Sprint(status, string(text))
 	}()
 	sent := 0
@@ -714,45 +720,6 @@ func TestStreamsOutlastTheServersDeadlines(t *testing.T) {
 	}
 }
 
-func TestAFulfilledOrderIsOnePurchaseForEachLine(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
-	order, err := eventing.New("ORD-1001:Order.Fulfilled", "/waybill/orders", contracts.Version, time.Now(), contracts.OrderFulfilled{
-		OrderID: "ORD-1001", CustomerID: "CUST-123", Currency: "USD", FulfilledAt: time.Now(),
-		Items: []contracts.Line{{ProductID: "PROD-001", Quantity: 2, Price: 49_9900}, {ProductID: "PROD-002", Quantity: 1, Price: 1_0000}, {ProductID: "PROD-001", Quantity: 1, Price: 49_9900}},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	orders := w.edge.Subscriptions()[1]
-	if orders.Topic != contracts.TopicOrders || orders.Component != contracts.OrderBus || orders.DeadLetter != "orders.analytics.dead" {
-		t.Errorf("the subscription is %+v", orders)
-	}
-	bad := order
-	bad.Data = json.RawMessage(`{"order_id":"ORD-1002","items":[{"product_id":"","quantity":1,"price":1}]}`)
-	broken := order
-	broken.Data = json.RawMessage(`{"items":7}`)
-	other := eventing.Event{ID: "x", Type: contracts.TypeOrderCreated, Data: json.RawMessage(`{}`)}
-	errs := orders.Bulk.Handle(t.Context(), []eventing.Event{bad, order, other, broken, order})
-	if !eventing.Rejected(errs[0]) || errs[1] != nil || errs[2] != nil || !eventing.Rejected(errs[3]) || errs[4] != nil {
-		t.Errorf("answered %v", errs)
-	}
-	if ids := w.ids(); !slices.Equal(ids[:3], []string{"order:ORD-1001:1", "order:ORD-1001:2", "order:ORD-1001:3"}) {
-		t.Errorf("published %v", ids)
-	}
-	if purchases, of := w.count("total_purchases"), w.count("purchases_PROD-001"); purchases != 3 || of != 2 {
-		t.Errorf("%v purchases, %v of PROD-001", purchases, of)
-	}
-	var m struct{ Sum float64 }
-	if w.get("/v1/analytics/metrics?name=total_revenue&window=1h", &m); m.Sum != 150.97 {
-		t.Errorf("the revenue is %v", m.Sum)
-	}
-	w.refuse = ingest.ErrFull
-	if errs := orders.Bulk.Handle(t.Context(), []eventing.Event{bad, order}); !eventing.Rejected(errs[0]) || !eventing.Retryable(errs[1]) {
-		t.Errorf("with a full buffer %v, want the order to wait", errs)
-	}
-}
-
 func TestTheDescriptionShowsHowEventsAreSent(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -763,7 +730,7 @@ func TestTheDescriptionShowsHowEventsAreSent(t *testing.T) {
 		}
 	}
 	w.get("/openapi.json", &doc)
-	for _, path := range []string{events, "/analytics/event"} {
+	for _, path := range []string{eventsPath, "/analytics/event"} {
 		post := doc.Paths[path]["post"]
 		if len(post.RequestBody.Content) != 2 || post.Responses["202"] == nil || post.Responses["422"] == nil || post.Responses["503"] == nil {
 			t.Errorf("%s is described as %+v", path, post)

@@ -32,11 +32,11 @@ func (in *liveInput) Resolve(huma.Context) []error {
 	return nil
 }
 
-// admit keeps the number of streams within bounds, for each costs something at every interval.
-func (a *API) admit(ctx huma.Context, next func(huma.Context)) {
+// limitStreams bounds the number of open streams, because each one costs time at every interval.
+func (a *API) limitStreams(ctx huma.Context, next func(huma.Context)) {
 	select {
-	case a.streams <- struct{}{}:
-		defer func() { <-a.streams }()
+	case a.liveStreams <- struct{}{}:
+		defer func() { <-a.liveStreams }()
 		next(ctx)
 	default:
 		r, w := humachi.Unwrap(ctx)
@@ -45,13 +45,13 @@ func (a *API) admit(ctx huma.Context, next func(huma.Context)) {
 	}
 }
 
-// live sends until the client goes or the service stops.
-func (a *API) live(ctx context.Context, in *liveInput, send sse.Sender) {
+// watch sends metrics and anomalies until the client disconnects or the service stops.
+func (a *API) watch(ctx context.Context, in *liveInput, send sse.Sender) {
 	names := in.Names
 	if len(names) == 0 {
 		names = []string{"total_views", "total_purchases", "total_revenue"}
 	}
-	found, stop := a.Windows.Watch()
+	found, stop := a.Live.Watch()
 	defer stop()
 	tick := time.NewTicker(a.LiveInterval)
 	defer tick.Stop()
@@ -59,7 +59,7 @@ func (a *API) live(ctx context.Context, in *liveInput, send sse.Sender) {
 	for {
 		now := liveMetrics{At: time.Now().UTC(), Metrics: make([]metricView, len(names))}
 		for i, name := range names {
-			now.Metrics[i] = viewOf(a.Windows.Statistics(name, w))
+			now.Metrics[i] = viewOf(a.Live.Statistics(name, w))
 		}
 		if send.Data(now) != nil {
 			return

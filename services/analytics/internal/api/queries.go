@@ -83,7 +83,7 @@ func (a *API) metric(_ context.Context, in *metricInput) (*metricOutput, error) 
 	if !known(in.Name) {
 		return nil, unknownMetric("query.name", in.Name)
 	}
-	return &metricOutput{viewOf(a.Windows.Statistics(in.Name, window(in.Window)))}, nil
+	return &metricOutput{viewOf(a.Live.Statistics(in.Name, window(in.Window)))}, nil
 }
 
 type topInput struct {
@@ -112,7 +112,7 @@ func (a *API) top(ctx context.Context, in *topInput) (*topOutput, error) {
 	from, to := window(in.Window).Bounds(time.Now())
 	products, err := a.History.TopProducts(ctx, store.TopQuery{From: from, To: to, By: in.By, Limit: in.Limit})
 	if err != nil {
-		return nil, a.stored(ctx, err)
+		return nil, a.storeProblem(ctx, err)
 	}
 	out := &topOutput{topView{By: in.By, From: from, To: to, Items: make([]productView, len(products))}}
 	for i, p := range products {
@@ -155,7 +155,7 @@ func (a *API) series(ctx context.Context, in *seriesInput) (*seriesOutput, error
 	}
 	metrics, err := a.History.Series(ctx, store.SeriesQuery{Name: in.Name, Window: w.String(), From: from, To: to, Limit: in.Limit})
 	if err != nil {
-		return nil, a.stored(ctx, err)
+		return nil, a.storeProblem(ctx, err)
 	}
 	out := &seriesOutput{seriesView{Name: in.Name, Window: w.String(), From: from, To: to, Points: make([]metricView, len(metrics))}}
 	for i, m := range metrics {
@@ -231,7 +231,7 @@ func (a *API) anomalies(ctx context.Context, in *anomaliesInput) (*anomaliesOutp
 	// One more than asked for tells whether there is a next page; the store answers at most so many.
 	found, err := a.History.Anomalies(ctx, store.AnomalyQuery{ProductID: in.ProductID, Type: in.Kind, After: after, Limit: min(in.Limit+1, store.MaxRows)})
 	if err != nil {
-		return nil, a.stored(ctx, err)
+		return nil, a.storeProblem(ctx, err)
 	}
 	out := &anomaliesOutput{}
 	if len(found) > in.Limit || len(found) == store.MaxRows {

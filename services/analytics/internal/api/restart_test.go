@@ -3,7 +3,6 @@ package api_test
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -22,15 +21,15 @@ import (
 	"waybill/services/analytics/internal/event"
 	"waybill/services/analytics/internal/metric"
 	"waybill/services/analytics/internal/pipeline"
+	"waybill/services/analytics/internal/processor"
 	"waybill/services/analytics/internal/store/storetest"
-	"waybill/services/analytics/internal/stream"
 )
 
 // restarted makes the windows from what the world stored, as the next process would.
-func (w *world) restarted() *stream.Stream {
+func (w *world) restarted() *processor.Processor {
 	w.t.Helper()
-	windows, err := stream.New(stream.Options{
-		Store: w.rows, Pipeline: pipeline.DefaultConfig(), Announce: func(context.Context, []anomaly.Anomaly) error { return nil },
+	windows, err := processor.New(processor.Options{
+		Store: w.rows, Pipeline: pipeline.DefaultConfig(), PublishAlerts: func(context.Context, []anomaly.Anomaly) error { return nil },
 		MaxAhead: time.Minute, Rebuild: 2 * time.Hour, Record: time.Minute, Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
@@ -40,8 +39,8 @@ func (w *world) restarted() *stream.Stream {
 	var loops sync.WaitGroup
 	loops.Go(func() { windows.Run(running) })
 	w.t.Cleanup(func() { stop(); loops.Wait() })
-	// Handle waits until the windows are made.
-	if err := errors.Join(windows.Handle(w.t.Context(), nil)...); err != nil {
+	// Process waits until the windows are rebuilt.
+	if _, err := windows.Process(w.t.Context(), nil); err != nil {
 		w.t.Fatal(err)
 	}
 	if err := windows.Ready(w.t.Context()); err != nil {
@@ -55,7 +54,7 @@ func (w *world) sameAfterARestart(names ...string) {
 	w.t.Helper()
 	after := w.restarted()
 	for _, name := range names {
-		before, after := w.edge.Windows.Statistics(name, metric.Hour), after.Statistics(name, metric.Hour)
+		before, after := w.live.Statistics(name, metric.Hour), after.Statistics(name, metric.Hour)
 		before.From, before.To = after.From, after.To
 		if before != after || before.Count == 0 {
 			w.t.Errorf("%s was %+v and is %+v after a restart", name, before, after)
@@ -78,7 +77,7 @@ func TestAwkwardEventsSurviveARestart(t *testing.T) {
 		{asJSON, "[" + strings.Join(texts[:half], ",") + "]", half},
 		{lines, strings.Join(oneLine(texts[half:]), "\n"), len(texts) - half},
 	} {
-		status, _, answer := w.send(events, c.media, strings.NewReader(c.body))
+		status, _, answer := w.send(eventsPath, c.media, strings.NewReader(c.body))
 		if want := fmt.Sprintf(`"accepted":%d,`, c.sent); status != http.StatusAccepted || !strings.Contains(string(answer), want) {
 			t.Fatalf("%d %.500s, want %s", status, answer, want)
 		}
@@ -128,7 +127,7 @@ func TestAnyPropertiesSurviveARestart(t *testing.T) {
 		}
 		sent++
 		body := strings.TrimSuffix(view(fmt.Sprintf("drawn-%d", sent), "PROD-001"), "}") + `,"properties":` + string(data) + "}"
-		if status, _, answer := w.send(events, asJSON, strings.NewReader(body)); status != http.StatusAccepted {
+		if status, _, answer := w.send(eventsPath, asJSON, strings.NewReader(body)); status != http.StatusAccepted {
 			t.Fatalf("%s: %d %s", body, status, answer)
 		}
 	})
@@ -144,7 +143,7 @@ func TestAClientTakesNoPurchaseOfAnOrder(t *testing.T) {
 	w := newWorld(t)
 	body := strings.TrimSuffix(view("order:R5:1", "PROD-001"), "}") + `,"source":"` + event.SourceOrders + `"}`
 	for range 2 {
-		if status, _, answer := w.send(events, asJSON, strings.NewReader(body)); status != http.StatusAccepted {
+		if status, _, answer := w.send(eventsPath, asJSON, strings.NewReader(body)); status != http.StatusAccepted {
 			t.Fatalf("%d %s", status, answer)
 		}
 	}
@@ -155,7 +154,7 @@ func TestAClientTakesNoPurchaseOfAnOrder(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 2 {
-		if errs := w.edge.Subscriptions()[1].Bulk.Handle(t.Context(), []eventing.Event{order}); errs[0] != nil {
+		if errs := w.subscriptions[1].Bulk.Handle(t.Context(), []eventing.Event{order}); errs[0] != nil {
 			t.Fatal(errs[0])
 		}
 	}

@@ -53,8 +53,8 @@ func (t taken) says() string {
 	}
 }
 
-// mountTake adds the routes that take events.
-func (a *API) mountTake(router chi.Router, surface huma.API) {
+// mountSend adds the routes that take events.
+func (a *API) mountSend(router chi.Router, surface huma.API) {
 	schemas := surface.OpenAPI().Components.Schemas
 	answer := &huma.Response{Description: "The broker has all of the events.", Content: map[string]*huma.MediaType{
 		"application/json": {Schema: schemas.Schema(reflect.TypeFor[taken](), true, "Taken")},
@@ -151,18 +151,14 @@ func (b *batch) reject(at string, err error) {
 	}
 }
 
-// pass hands over what was read so far.
-func (b *batch) pass(ctx context.Context) *rest.Problem {
-	events, err := published(b.events)
-	if err == nil {
-		waiting, cancel := context.WithTimeout(ctx, b.api.Wait)
-		defer cancel()
-		err = b.api.Ingest.Add(waiting, events)
-	}
-	if err != nil {
+// publish publishes the events that were read so far.
+func (b *batch) publish(ctx context.Context) *rest.Problem {
+	ctx, cancel := context.WithTimeout(ctx, b.api.PublishTimeout)
+	defer cancel()
+	if err := b.api.Publisher.Publish(ctx, b.events); err != nil {
 		return b.api.problem(ctx, err)
 	}
-	b.taken.Accepted += len(events)
+	b.taken.Accepted += len(b.events)
 	b.events = b.events[:0]
 	return nil
 }
@@ -187,7 +183,7 @@ func (b *batch) array(w http.ResponseWriter, r *http.Request) *rest.Problem {
 	default:
 		return malformed(errNotEvents)
 	}
-	return b.pass(r.Context())
+	return b.publish(r.Context())
 }
 
 func malformed(err error) *rest.Problem {
@@ -214,7 +210,7 @@ func (b *batch) lines(w http.ResponseWriter, r *http.Request) *rest.Problem {
 		for len(b.events) < chunk && !done {
 			text, err := readLine(in)
 			if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, errLongLine) {
-				if problem := b.pass(r.Context()); problem != nil {
+				if problem := b.publish(r.Context()); problem != nil {
 					return problem
 				}
 				return unread(err)
@@ -228,7 +224,7 @@ func (b *batch) lines(w http.ResponseWriter, r *http.Request) *rest.Problem {
 			}
 			line++
 		}
-		if problem := b.pass(r.Context()); problem != nil {
+		if problem := b.publish(r.Context()); problem != nil {
 			return problem
 		}
 	}

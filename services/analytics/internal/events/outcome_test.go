@@ -1,26 +1,17 @@
-package api_test
+package events_test
 
 import (
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
-	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
-	"time"
 
 	"waybill/contracts"
 	"waybill/platform/eventing"
 	"waybill/platform/eventing/eventingtest"
-	"waybill/services/analytics/internal/anomaly"
-	"waybill/services/analytics/internal/api"
-	"waybill/services/analytics/internal/pipeline"
 	"waybill/services/analytics/internal/store"
-	"waybill/services/analytics/internal/store/sqlite"
-	"waybill/services/analytics/internal/stream"
 )
 
 // rows is a store of rows that fails under the name "rows".
@@ -33,14 +24,14 @@ func (r rows) Append(ctx context.Context, events []store.Event) ([]bool, error) 
 	return r.Store.Append(ctx, events)
 }
 
-// passOn is a way to the bus that delivers at once, and fails under the name "bus".
-type passOn struct{ windows *stream.Stream }
+// buffer delivers at once what is published, and fails under the name "bus".
+type buffer struct{ deliver eventing.BulkHandler }
 
-func (i passOn) Add(ctx context.Context, events []eventing.Event) error {
+func (b *buffer) Add(ctx context.Context, events []eventing.Event) error {
 	if err := eventingtest.Fail(ctx, "bus"); err != nil {
 		return err
 	}
-	return errors.Join(i.windows.Handle(ctx, events)...)
+	return errors.Join(b.deliver(ctx, events)...)
 }
 
 // TestEveryHandlerTellsPermanentFromTransient gives every handler a store and a bus that fail, for the whole batch that an event
@@ -49,34 +40,12 @@ func TestEveryHandlerTellsPermanentFromTransient(t *testing.T) {
 	t.Parallel()
 	eventingtest.Run(t, func(t *testing.T, _ *eventingtest.Client) eventingtest.World {
 		t.Helper()
-		file, err := sqlite.Open(t.Context(), filepath.Join(t.TempDir(), "a.sqlite"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		windows, err := stream.New(stream.Options{
-			Store: rows{file}, Pipeline: pipeline.DefaultConfig(), Announce: func(context.Context, []anomaly.Anomaly) error { return nil },
-			MaxAhead: time.Minute, Rebuild: 2 * time.Hour, Record: time.Minute, Logger: slog.New(slog.DiscardHandler),
-			Now: time.Now,
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		running, stop := context.WithCancel(t.Context())
-		var loops sync.WaitGroup
-		loops.Go(func() { windows.Run(running) })
-		t.Cleanup(func() {
-			stop()
-			loops.Wait()
-			if err := file.Close(); err != nil {
-				t.Error(err)
-			}
-		})
-		edge := &api.API{
-			Ingest: passOn{windows}, Windows: windows, MaxAhead: time.Minute,
-			Delivery: api.Delivery{Together: 100, Await: time.Second}, Logger: slog.New(slog.DiscardHandler),
-		}
+		p := startProcessor(t, func(s store.Store) store.Store { return rows{s} })
+		bus := &buffer{}
+		subscriptions := subscribe(t, p, bus)
+		bus.deliver = subscriptions[0].Bulk.Handle
 		return eventingtest.World{
-			Subscriptions: edge.Subscriptions(),
+			Subscriptions: subscriptions,
 			BatchTypes: map[string][]string{
 				contracts.TopicAnalyticsEvents: {contracts.TypeProductViewed, contracts.TypeProductPurchased, contracts.TypeRecommendationGenerated},
 				contracts.TopicOrders:          {contracts.TypeOrderFulfilled},

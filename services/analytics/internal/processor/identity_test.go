@@ -9,20 +9,12 @@ import (
 	"time"
 
 	"waybill/contracts"
-	"waybill/platform/eventing"
 	"waybill/services/analytics/internal/event"
 	"waybill/services/analytics/internal/metric"
 )
 
-// from is an event of a source, as it stands on the bus.
-func from(source string, payload contracts.Payload) eventing.Event {
-	e := of(payload)
-	e.Source = source
-	return e
-}
-
-// lines are the purchases of an order, as this service publishes them.
-func lines(t *testing.T, orderID string, at time.Time) []eventing.Event {
+// lines are the purchases of an order, under a source.
+func lines(t *testing.T, source, orderID string, at time.Time) []event.Event {
 	t.Helper()
 	purchases, err := event.Purchases(contracts.OrderFulfilled{
 		OrderID: orderID, CustomerID: "CUST-123", FulfilledAt: at,
@@ -31,9 +23,9 @@ func lines(t *testing.T, orderID string, at time.Time) []eventing.Event {
 	if err != nil {
 		t.Fatal(err)
 	}
-	events := make([]eventing.Event, len(purchases))
+	events := make([]event.Event, len(purchases))
 	for i := range purchases {
-		events[i] = from(purchases[i].Source(), purchases[i].Payload())
+		events[i] = from(source, purchases[i].Payload())
 	}
 	return events
 }
@@ -55,7 +47,7 @@ func TestNoSourceTakesTheIDOfAnother(t *testing.T) {
 	w.done(from(event.SourceClients, contracts.ProductPurchased{EventID: "order:R5:2", ProductID: "PROD-001", Value: 100, OrderID: "R5", Timestamp: at}))
 	w.done(from("https://shop.example/web", contracts.ProductViewed{EventID: "order:R5:1", ProductID: "PROD-001", Timestamp: at}))
 	for range 2 {
-		w.done(lines(t, "R5", at)...)
+		w.done(lines(t, event.SourceOrders, "R5", at)...)
 	}
 	for _, w := range []*world{w, replica(t, s, nil)} {
 		w.counts("total_views", 2)
@@ -75,10 +67,8 @@ func TestWhatTheLastReleaseStoredIsKnown(t *testing.T) {
 	for _, source := range []string{"/waybill/analytics", event.SourceClients} {
 		w.done(from(source, contracts.ProductViewed{EventID: "EVT-1", SessionID: "S-1", ProductID: "PROD-001", Timestamp: at}))
 	}
-	w.done(lines(t, "ORD-1", at)...)
-	for _, e := range lines(t, "ORD-1", at) {
-		e.Source = "/waybill/analytics"
-		w.done(e)
+	for _, source := range []string{event.SourceOrders, "/waybill/analytics"} {
+		w.done(lines(t, source, "ORD-1", at)...)
 	}
 	w.counts("total_views", 2)
 	w.counts("total_purchases", 3)

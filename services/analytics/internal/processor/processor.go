@@ -6,19 +6,14 @@ package processor
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"iter"
 	"log/slog"
-	"slices"
 	"sync"
 	"time"
 
 	"go.opentelemetry.io/otel"
-	"go.opentelemetry.io/otel/attribute"
 	otelmetric "go.opentelemetry.io/otel/metric"
 
-	"waybill/platform/eventing"
 	"waybill/platform/health"
 	"waybill/platform/retryable"
 	"waybill/services/analytics/internal/anomaly"
@@ -91,276 +86,125 @@ func New(o Options) (*Processor, error) {
 	return p, p.instrument(otel.Meter("waybill/services/analytics"))
 }
 
-func (s *Stream) instrument(meter otelmetric.Meter) (err error) {
-	if s.taken, err = meter.Int64Counter("waybill.analytics.events", otelmetric.WithDescription("Events taken from the bus, by outcome: new, known, rejected, unstored.")); err != nil {
-		return fmt.Errorf("count events: %w", err)
-	}
+func (p *Processor) instrument(meter otelmetric.Meter) error {
 	for _, g := range []struct {
-		name, says string
-		of         func(pipeline.Stats) int64
+		name, description string
+		value             func(pipeline.Stats) int64
 	}{
-		{"waybill.analytics.late", "Events stored that came too late for the windows.", func(p pipeline.Stats) int64 { return int64(p.Late) }}, //nolint:gosec // a count
-		{"waybill.analytics.products", "Products with windows.", func(p pipeline.Stats) int64 { return int64(p.Products) }},
-		{"waybill.analytics.sessions", "Sessions with windows.", func(p pipeline.Stats) int64 { return int64(p.Sessions) }},
-		{"waybill.analytics.evicted_products", "Products whose windows made room for others.", func(p pipeline.Stats) int64 { return int64(p.EvictedProducts) }}, //nolint:gosec // a count
-		{"waybill.analytics.evicted_sessions", "Sessions whose windows made room for others.", func(p pipeline.Stats) int64 { return int64(p.EvictedSessions) }}, //nolint:gosec // a count
+		{"waybill.analytics.late", "Events that are stored and came too late for the windows.", func(s pipeline.Stats) int64 { return int64(s.Late) }}, //nolint:gosec // a count
+		{"waybill.analytics.products", "Products with windows.", func(s pipeline.Stats) int64 { return int64(s.Products) }},
+		{"waybill.analytics.sessions", "Sessions with windows.", func(s pipeline.Stats) int64 { return int64(s.Sessions) }},
+		{"waybill.analytics.evicted_products", "Products whose windows were evicted to make room for others.", func(s pipeline.Stats) int64 { return int64(s.EvictedProducts) }}, //nolint:gosec // a count
+		{"waybill.analytics.evicted_sessions", "Sessions whose windows were evicted to make room for others.", func(s pipeline.Stats) int64 { return int64(s.EvictedSessions) }}, //nolint:gosec // a count
 	} {
-		if _, err = meter.Int64ObservableGauge(g.name, otelmetric.WithDescription(g.says),
-			otelmetric.WithInt64Callback(func(_ context.Context, o otelmetric.Int64Observer) error { o.Observe(g.of(s.Stats())); return nil })); err != nil {
-			return fmt.Errorf("measure the windows: %w", err)
+		if _, err := meter.Int64ObservableGauge(g.name, otelmetric.WithDescription(g.description),
+			otelmetric.WithInt64Callback(func(_ context.Context, o otelmetric.Int64Observer) error { o.Observe(g.value(p.Stats())); return nil })); err != nil {
+			return fmt.Errorf("create the gauge %s: %w", g.name, err)
 		}
 	}
 	return nil
 }
 
-// errNotReady is why nothing is taken before the windows are made.
-var errNotReady = retryable.New("the windows are being made from the store")
+// errNotReady is the error of Process until the windows are rebuilt.
+var errNotReady = retryable.New("the windows are being rebuilt from the store")
 
-// Ready reports, as an error, that the windows are not made yet.
-func (s *Stream) Ready(context.Context) error {
+// Ready returns an error until the windows are rebuilt.
+func (p *Processor) Ready(context.Context) error {
 	select {
-	case <-s.ready:
+	case <-p.ready:
 		return nil
 	default:
 		return health.Explain(errNotReady, errNotReady.Error())
 	}
 }
 
-// Handle takes events that were delivered together. An event is done when it is stored and counted, and what it showed is
-// announced. One that can never be counted is rejected; the others beside it count.
-func (s *Stream) Handle(ctx context.Context, delivered []eventing.Event) []error {
-	errs := make([]error, len(delivered))
+// Outcome is how many events of a batch were new, were known before, or could not be stored.
+type Outcome struct{ New, Known, Unstored int }
+
+// Process stores the events, counts the new ones in the windows, and publishes alerts for what is unusual about them. It is
+// idempotent: after an error, or after a success that got lost, the caller processes the same events again. It overwrites
+// the slice.
+func (p *Processor) Process(ctx context.Context, events []event.Event) (Outcome, error) {
 	select {
-	case <-s.ready:
+	case <-p.ready:
 	case <-ctx.Done():
-		return all(errs, errNotReady)
+		return Outcome{}, errNotReady
 	}
-	// First what could not be announced before: while that lasts nothing more is found.
-	if err := s.announce(ctx); err != nil {
-		return all(errs, err)
+	// Alerts that failed before come first. While they fail, no events are counted, so pending does not grow.
+	if err := p.publishAlerts(ctx); err != nil || len(events) == 0 {
+		return Outcome{}, err
 	}
-	now := s.options.Now().UTC()
-	events, rows, index := make([]event.Event, 0, len(delivered)), make([]store.Event, 0, len(delivered)), make([]int, 0, len(delivered))
-	for i := range delivered {
-		e, row, err := s.read(&delivered[i], now)
-		if err != nil {
-			errs[i] = eventing.Reject(err)
-			continue
-		}
-		events, rows, index = append(events, e), append(rows, row), append(index, i)
-	}
-	s.count(ctx, "rejected", len(delivered)-len(events))
-	err := s.take(ctx, events, rows)
-	if err == nil {
-		err = s.announce(ctx)
-	}
+	isNew, err := p.store(ctx, events)
 	if err != nil {
-		for _, i := range index {
-			errs[i] = err
-		}
+		return Outcome{Unstored: len(events)}, err
 	}
-	return errs
+	return p.count(events, isNew), p.publishAlerts(ctx)
 }
 
-func all(errs []error, err error) []error {
-	for i := range errs {
-		errs[i] = err
+// store stores the events and reports for each whether it is new.
+func (p *Processor) store(ctx context.Context, events []event.Event) (isNew []bool, err error) {
+	now := p.options.Now().UTC()
+	rows := make([]store.Event, len(events))
+	for i := range events {
+		rows[i] = p.row(&events[i], now)
 	}
-	return errs
+	if isNew, err = p.options.Store.Append(ctx, rows); err != nil {
+		p.addUnsure(rows)
+		return nil, fmt.Errorf("store %d events: %w", len(rows), store.Failed(err))
+	}
+	return isNew, nil
 }
 
-// read checks an event and makes the row that is stored of it.
-func (s *Stream) read(delivered *eventing.Event, now time.Time) (event.Event, store.Event, error) {
-	// What is on the bus was let in once; times without a zone and missing ids come from other publishers.
-	e, err := event.Decode(delivered.DataText(), event.Rules{
-		Type: delivered.Type, Source: delivered.Source, Delivered: true, Now: now, MaxAhead: s.options.MaxAhead, NaiveIsUTC: true, DeriveID: true,
-	})
-	if err != nil {
-		return event.Event{}, store.Event{}, err
-	}
-	r := e.Record(s.options.Pipeline.Currency)
-	row := store.Event{
+func (p *Processor) row(e *event.Event, now time.Time) store.Event {
+	r := e.Record(p.options.Pipeline.Currency)
+	return store.Event{
 		ID: r.ID, Type: r.Type, Timestamp: r.At, UserID: r.User, SessionID: r.Session, ProductID: r.Product, Value: r.Value,
 		Properties: json.RawMessage(r.Properties), ProcessedAt: now,
 	}
-	return e, row, row.Check()
 }
 
-// take stores the events and counts the new ones. It uses the events' own place for those.
-func (s *Stream) take(ctx context.Context, events []event.Event, rows []store.Event) error {
-	if len(rows) == 0 {
-		return nil
+// maxUnsure bounds the keys that are remembered while the store fails. The bus delivers a failed batch again before it
+// delivers other events of the partition, so there are no more keys than in one batch of each partition.
+const maxUnsure = 100_000
+
+func (p *Processor) addUnsure(rows []store.Event) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for i := range rows {
+		if len(p.unsure) < maxUnsure {
+			p.unsure[rows[i].ID] = struct{}{}
+		}
 	}
-	fresh, err := s.options.Store.Append(ctx, rows)
-	if err != nil {
-		s.notSure(rows)
-		s.count(ctx, "unstored", len(rows))
-		return fmt.Errorf("store %d events: %w", len(rows), store.Failed(err))
-	}
-	added, uncounted := 0, events[:0]
-	s.mu.Lock()
+}
+
+// count counts the events that are new to the store, and those whose Append failed before. It overwrites events.
+func (p *Processor) count(events []event.Event, isNew []bool) (o Outcome) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	uncounted := events[:0]
 	for i := range events {
-		_, unsure := s.unsure[events[i].Key()]
+		_, unsure := p.unsure[events[i].Key()]
 		if unsure {
-			delete(s.unsure, events[i].Key())
+			delete(p.unsure, events[i].Key())
 		}
-		if fresh[i] {
-			added++
+		if isNew[i] {
+			o.New++
+		} else {
+			o.Known++
 		}
-		if fresh[i] || unsure {
+		if isNew[i] || unsure {
 			uncounted = append(uncounted, events[i])
 		}
 	}
-	s.add(uncounted)
-	s.mu.Unlock()
-	s.count(ctx, "new", added)
-	s.count(ctx, "known", len(rows)-added)
-	return nil
+	p.add(uncounted)
+	return o
 }
 
-// maxUnsure bounds how many ids are remembered while the store fails. The events of one delivery come again before others
-// of their partition, so there are not more than the partitions' batches.
-const maxUnsure = 100_000
-
-func (s *Stream) notSure(rows []store.Event) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for i := range rows {
-		if len(s.unsure) < maxUnsure {
-			s.unsure[rows[i].ID] = struct{}{}
-		}
-	}
-}
-
-// add counts events; s.mu is held.
-func (s *Stream) add(events []event.Event) {
-	before := len(s.pending)
-	s.pending = s.windows.AddAll(events, s.pending)
-	for _, a := range s.pending[before:] {
-		s.show(a)
-	}
-}
-
-func (s *Stream) count(ctx context.Context, outcome string, n int) {
-	if n > 0 {
-		s.taken.Add(ctx, int64(n), otelmetric.WithAttributes(attribute.String("outcome", outcome)))
-	}
-}
-
-// announce stores and publishes what was found. Both may be done twice: the ids follow from what was found.
-func (s *Stream) announce(ctx context.Context) error {
-	s.mu.Lock()
-	waiting := len(s.pending) > 0
-	s.mu.Unlock()
-	if !waiting {
-		return nil
-	}
-	select {
-	case s.announcing <- struct{}{}:
-	case <-ctx.Done():
-		return fmt.Errorf("announce anomalies: %w", eventing.Retry(context.Cause(ctx))) // another delivery is at it
-	}
-	defer func() { <-s.announcing }()
-	s.mu.Lock()
-	found := slices.Clone(s.pending)
-	s.mu.Unlock()
-	if len(found) == 0 {
-		return nil
-	}
-	err := s.announceAll(ctx, found)
-	if err != nil && !retryable.Is(err) {
-		err = s.announceEach(ctx, found)
-	}
-	if err != nil {
-		return err
-	}
-	s.mu.Lock()
-	s.pending = slices.Clone(s.pending[len(found):])
-	s.mu.Unlock()
-	return nil
-}
-
-// announceEach announces what was found one by one, and drops what never can be: no event is to blame for it, and none may
-// wait for it.
-func (s *Stream) announceEach(ctx context.Context, found []anomaly.Anomaly) error {
-	for i := range found {
-		err := s.announceAll(ctx, found[i:i+1])
-		switch {
-		case err == nil:
-		case retryable.Is(err):
-			return err
-		default:
-			s.options.Logger.ErrorContext(ctx, "anomaly cannot be announced and is dropped", slog.String("anomaly_id", found[i].ID), slog.Any("error", err))
-		}
-	}
-	return nil
-}
-
-func (s *Stream) announceAll(ctx context.Context, found []anomaly.Anomaly) error {
-	now := s.options.Now()
-	rows := make([]store.Anomaly, len(found))
-	for i, a := range found {
-		rows[i] = store.Anomaly{
-			ID: a.ID, Type: a.Kind, ProductID: a.Product, Expected: a.Expected, Seen: a.Seen, Score: a.Score, Sentence: a.Sentence,
-			Timestamp: a.At, UpdatedAt: now,
-		}
-	}
-	if err := s.options.Store.PutAnomalies(ctx, rows); err != nil {
-		return fmt.Errorf("store %d anomalies: %w", len(rows), store.Failed(err))
-	}
-	if err := s.options.Announce(ctx, found); err != nil {
-		return fmt.Errorf("announce %d anomalies: %w", len(found), err)
-	}
-	return nil
-}
-
-// Statistics are those of a metric in the window that ends now. They are all zero when nothing happened in it.
-func (s *Stream) Statistics(name string, w metric.Window) metric.Statistics {
-	at := s.options.Now()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	stats, ok := s.windows.Statistics(name, w, at)
-	if !ok {
-		stats.Name, stats.Window = name, w
-		stats.From, stats.To = w.Bounds(at)
-	}
-	return stats
-}
-
-// all yields every metric, as pipeline.Pipeline.All; s.mu is held.
-func (s *Stream) all(w metric.Window, at time.Time) iter.Seq[metric.Statistics] {
-	return s.windows.All(w, at)
-}
-
-// Stats are the figures of the windows themselves.
-func (s *Stream) Stats() pipeline.Stats {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.windows.Stats()
-}
-
-// watched is how many anomalies a watcher may be behind before it misses some.
-const watched = 64
-
-// Watch returns a channel of the anomalies that are found from now on; stop ends it.
-func (s *Stream) Watch() (found <-chan anomaly.Anomaly, stop func()) {
-	ch := make(chan anomaly.Anomaly, watched)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.watchers[ch] = struct{}{}
-	return ch, func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		delete(s.watchers, ch)
-	}
-}
-
-// show tells the watchers; s.mu is held.
-func (s *Stream) show(a anomaly.Anomaly) {
-	for ch := range s.watchers {
-		select {
-		case ch <- a:
-		default: // whoever is so far behind reads the list of anomalies instead
-		}
+// add counts events in the windows and shows the anomalies that it finds to the watchers. The caller holds p.mu.
+func (p *Processor) add(events []event.Event) {
+	known := len(p.pending)
+	p.pending = p.windows.AddAll(events, p.pending)
+	for _, a := range p.pending[known:] {
+		p.show(a)
 	}
 }

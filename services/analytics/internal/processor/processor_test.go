@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -33,7 +34,7 @@ var start = time.Date(2026, time.March, 14, 9, 26, 0, 0, time.UTC)
 
 // world is one replica.
 type world struct {
-	*Stream
+	*Processor
 
 	t         *testing.T
 	store     store.Store
@@ -49,7 +50,7 @@ func (w *world) now() time.Time {
 	return w.at
 }
 
-func (w *world) announce(_ context.Context, found []anomaly.Anomaly) error {
+func (w *world) publishAlerts(_ context.Context, found []anomaly.Anomaly) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.refuse != nil {
@@ -88,46 +89,56 @@ func replica(t *testing.T, s store.Store, change func(*Options)) *world {
 	config := pipeline.DefaultConfig()
 	config.Lateness = 5 * time.Minute
 	o := Options{
-		Store: s, Pipeline: config, Announce: w.announce, MaxAhead: time.Minute, Rebuild: 24 * time.Hour, Record: time.Minute,
+		Store: s, Pipeline: config, PublishAlerts: w.publishAlerts, MaxAhead: time.Minute, Rebuild: 24 * time.Hour, Record: time.Minute,
 		Logger: slog.New(slog.DiscardHandler), Now: w.now,
 	}
 	if change != nil {
 		change(&o)
 	}
 	var err error
-	if w.Stream, err = New(o); err != nil {
+	if w.Processor, err = New(o); err != nil {
 		t.Fatal(err)
 	}
-	if !w.begin(t.Context()) {
-		t.Fatal("the windows were not made")
+	if !w.rebuildUntilReady(t.Context()) {
+		t.Fatal("the windows were not rebuilt")
 	}
 	return w
 }
 
-func view(id, product string, at time.Time) eventing.Event {
+func view(id, product string, at time.Time) event.Event {
 	return of(contracts.ProductViewed{EventID: id, SessionID: "S-1", ProductID: product, Timestamp: at})
 }
 
-func purchase(id, product string, value contracts.Amount, at time.Time) eventing.Event {
+func purchase(id, product string, value contracts.Amount, at time.Time) event.Event {
 	return of(contracts.ProductPurchased{EventID: id, SessionID: "S-1", ProductID: product, Value: value, Timestamp: at})
 }
 
-func of(payload contracts.Payload) eventing.Event {
-	e, err := eventing.New("bus-id", event.SourceClients, contracts.Version, start, payload)
+// of is an event that a client sent.
+func of(payload contracts.Payload) event.Event { return from(event.SourceClients, payload) }
+
+// from is an event of a source.
+func from(source string, payload contracts.Payload) event.Event {
+	text, err := json.Marshal(payload)
+	if err != nil {
+		panic(err)
+	}
+	e, err := event.Decode(text, event.Rules{Type: payload.EventType(), Source: source})
 	if err != nil {
 		panic(err)
 	}
 	return e
 }
 
-func (w *world) handle(events ...eventing.Event) []error {
+// process gives the Processor a copy of the events, which it overwrites.
+func (w *world) process(events ...event.Event) error {
 	w.t.Helper()
-	return w.Handle(w.t.Context(), events)
+	_, err := w.Process(w.t.Context(), slices.Clone(events))
+	return err
 }
 
-func (w *world) done(events ...eventing.Event) {
+func (w *world) done(events ...event.Event) {
 	w.t.Helper()
-	if err := errors.Join(w.handle(events...)...); err != nil {
+	if err := w.process(events...); err != nil {
 		w.t.Fatal(err)
 	}
 }
@@ -161,51 +172,13 @@ func TestEachEventCountsOnce(t *testing.T) {
 func TestWhatTheWindowsForgotTheStoreKnows(t *testing.T) {
 	t.Parallel()
 	w := replica(t, open(t, filepath.Join(t.TempDir(), "a.sqlite")), func(o *Options) { o.Pipeline.MaxIDs = 2 })
-	events := make([]eventing.Event, 20)
+	events := make([]event.Event, 20)
 	for i := range events {
 		events[i] = view(fmt.Sprintf("v%d", i), "PROD-001", start)
 	}
 	w.done(events...)
 	w.done(events...)
 	w.counts("total_views", 20)
-}
-
-func TestBadEventsAreRejectedAndThoseBesideThemCount(t *testing.T) {
-	t.Parallel()
-	w := replica(t, open(t, filepath.Join(t.TempDir(), "a.sqlite")), nil)
-	raw := func(kind, data string) eventing.Event {
-		return eventing.Event{ID: "bus", Type: kind, Data: json.RawMessage(data)}
-	}
-	const at = `"timestamp":"2026-03-14T09:26:00Z"`
-	bad := map[string]eventing.Event{
-		"unknown type":           raw("analytics.product_stolen", `{"event_id":"b1","product_id":"P",`+at+`}`),
-		"bad time":               raw(contracts.TypeProductViewed, `{"event_id":"b2","product_id":"P","timestamp":"yesterday"}`),
-		"far future":             raw(contracts.TypeProductViewed, `{"event_id":"b3","product_id":"P","timestamp":"2099-03-14T09:26:00Z"}`),
-		"NaN":                    raw(contracts.TypeProductPurchased, `{"event_id":"b4","product_id":"P","value":NaN,`+at+`}`),
-		"a string for a number":  raw(contracts.TypeProductPurchased, `{"event_id":"b5","product_id":"P","value":"49.99",`+at+`}`),
-		"no product":             raw(contracts.TypeProductViewed, `{"event_id":"b6","product_id":null,`+at+`}`),
-		"1 MB of properties":     raw(contracts.TypeProductViewed, `{"event_id":"b7","product_id":"P",`+at+`,"properties":{"x":"`+strings.Repeat("x", 1<<20)+`"}}`),
-		"a type of another kind": raw(contracts.TypeProductViewed, `{"event_id":"b8","event_type":"analytics.product_purchased","product_id":"P",`+at+`}`),
-		"no object":              raw(contracts.TypeProductViewed, `[1]`),
-		"nothing":                raw(contracts.TypeProductViewed, ``),
-	}
-	n := int64(0)
-	for name, e := range bad {
-		errs := w.handle(view(fmt.Sprintf("v%d", n), "PROD-001", start), e, view(fmt.Sprintf("w%d", n), "PROD-001", start))
-		if errs[0] != nil || errs[2] != nil || !eventing.Rejected(errs[1]) {
-			t.Errorf("%s: %v", name, errs)
-		}
-		n++
-	}
-	w.counts("total_views", 2*n)
-}
-
-func TestFormerNamesAndNaiveTimesAreTaken(t *testing.T) {
-	t.Parallel()
-	w := replica(t, open(t, filepath.Join(t.TempDir(), "a.sqlite")), nil)
-	old := eventing.Event{ID: "1", Type: contracts.AliasProductViewed, Data: json.RawMessage(`{"product_id":"PROD-1","user_id":"USER-1","timestamp":"2026-03-14T09:26:00.123456"}`)}
-	w.done(old, old)
-	w.counts("views_PROD-1", 1)
 }
 
 // broken is a store whose answers get lost.
@@ -228,9 +201,8 @@ func TestALostAnswerOfTheStoreNeitherLosesNorDoublesACount(t *testing.T) {
 	lost := errors.New("the answer is lost")
 	b := &broken{open(t, filepath.Join(t.TempDir(), "a.sqlite")), func() error { return lost }}
 	w := replica(t, b, nil)
-	errs := w.handle(view("v1", "PROD-001", start), view("v2", "PROD-001", start))
-	if !eventing.Retryable(errs[0]) || !eventing.Retryable(errs[1]) {
-		t.Fatalf("the events do not wait: %v", errs)
+	if err := w.process(view("v1", "PROD-001", start), view("v2", "PROD-001", start)); !eventing.Retryable(err) {
+		t.Fatalf("got %v, want a retryable error", err)
 	}
 	w.counts("total_views", 0)
 	b.lose = func() error { return nil }
@@ -245,7 +217,7 @@ func TestARestartCountsOn(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "a.sqlite")
 	before := replica(t, open(t, path), nil)
-	events := make([]eventing.Event, 0, 1001)
+	events := make([]event.Event, 0, 1001)
 	for i := range 500 {
 		events = append(events, view(fmt.Sprintf("v%d", i), fmt.Sprintf("PROD-%d", i%7), start.Add(time.Duration(i)*time.Millisecond)))
 		events = append(events, purchase(fmt.Sprintf("p%d", i), fmt.Sprintf("PROD-%d", i%7), 10_0000, start))
@@ -273,23 +245,23 @@ func TestARestartCountsOn(t *testing.T) {
 
 func TestNothingIsTakenBeforeTheWindowsAreMade(t *testing.T) {
 	t.Parallel()
-	s, err := New(Options{
+	p, err := New(Options{
 		Store: open(t, filepath.Join(t.TempDir(), "a.sqlite")), Pipeline: pipeline.DefaultConfig(), MaxAhead: time.Minute, Rebuild: 2 * time.Hour,
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s.Ready(t.Context()) == nil {
+	if p.Ready(t.Context()) == nil {
 		t.Error("it is ready")
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if errs := s.Handle(ctx, []eventing.Event{view("v1", "PROD-001", start)}); !eventing.Retryable(errs[0]) {
-		t.Errorf("%v, want one that passes", errs)
+	if _, err := p.Process(ctx, []event.Event{view("v1", "PROD-001", start)}); !eventing.Retryable(err) {
+		t.Errorf("got %v, want a retryable error", err)
 	}
 }
 
-func unusual() (usual []eventing.Event, odd eventing.Event) {
+func unusual() (usual []event.Event, odd event.Event) {
 	for i := range 20 {
 		usual = append(usual, purchase(fmt.Sprintf("p%d", i), "PROD-001", contracts.Amount(1000+i)*100, start))
 	}
@@ -305,11 +277,11 @@ func TestWhatIsUnusualIsAnnouncedBeforeTheEventIsDone(t *testing.T) {
 	usual, odd := unusual()
 	w.done(usual...)
 	w.refuse = fmt.Errorf("the bus is away: %w", eventing.ErrUnavailable)
-	if errs := w.handle(odd); !eventing.Retryable(errs[0]) {
-		t.Fatalf("the event does not wait: %v", errs)
+	if err := w.process(odd); !eventing.Retryable(err) {
+		t.Fatalf("got %v, want a retryable error", err)
 	}
-	if errs := w.handle(view("v1", "PROD-001", start)); !eventing.Retryable(errs[0]) {
-		t.Fatalf("events behind it do not wait: %v", errs)
+	if err := w.process(view("v1", "PROD-001", start)); !eventing.Retryable(err) {
+		t.Fatalf("the next event got %v, want a retryable error", err)
 	}
 	w.refuse = nil
 	w.done(odd)
@@ -351,7 +323,7 @@ func TestWhatWasNotAnnouncedIsAnnouncedAfterARestart(t *testing.T) {
 	usual, odd := unusual()
 	before.done(usual...)
 	before.refuse = errors.New("killed")
-	before.handle(odd)
+	_ = before.process(odd) // the process is killed before it publishes the alert
 
 	after := replica(t, open(t, path), nil)
 	after.done(odd) // it was not acknowledged
@@ -477,8 +449,8 @@ func TestRunKeepsReplicasTogetherAndEnds(t *testing.T) {
 	w := &world{t: t, store: open(t, path)}
 	config := pipeline.DefaultConfig()
 	var err error
-	if w.Stream, err = New(Options{
-		Store: w.store, Pipeline: config, Announce: w.announce, MaxAhead: time.Minute, Rebuild: 2 * time.Hour, Record: time.Minute,
+	if w.Processor, err = New(Options{
+		Store: w.store, Pipeline: config, PublishAlerts: w.publishAlerts, MaxAhead: time.Minute, Rebuild: 2 * time.Hour, Record: time.Minute,
 		Follow: 10 * time.Millisecond, Logger: slog.New(slog.DiscardHandler),
 	}); err != nil {
 		t.Fatal(err)
