@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"slices"
 
-	"waybill/platform/eventing"
 	"waybill/platform/retryable"
 	"waybill/services/analytics/internal/anomaly"
 	"waybill/services/analytics/internal/store"
@@ -21,7 +20,7 @@ func (p *Processor) publishAlerts(ctx context.Context) error {
 	select {
 	case p.publishing <- struct{}{}:
 	case <-ctx.Done():
-		return fmt.Errorf("publish alerts: %w", eventing.Retry(context.Cause(ctx))) // another delivery is still publishing
+		return fmt.Errorf("publish alerts: %w", retryable.Mark(context.Cause(ctx))) // another delivery is still publishing
 	}
 	defer func() { <-p.publishing }()
 	p.mu.Lock()
