@@ -2,6 +2,7 @@ package config_test
 
 import (
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"testing"
@@ -17,6 +18,7 @@ type own struct {
 	Wait  config.Duration  `env:"WAIT" envDefault:"5m"`
 	Tries config.Count     `env:"TRIES" envDefault:"3"`
 	Keep  config.Retention `env:"KEEP" envDefault:"0"`
+	Check config.Duration  `env:"CHECK_INTERVAL" envDefault:"30s" formerly:"LOOK_INTERVAL"`
 }
 
 func TestDefaults(t *testing.T) {
@@ -42,7 +44,7 @@ func TestRetentions(t *testing.T) {
 	}
 	for _, text := range []string{"-1h", "999ms", "a year", "900000h"} {
 		if _, err := config.Parse[own]([]string{"APP_PORT=8001", "KEEP=" + text}); err == nil {
-			t.Errorf("%s is taken", text)
+			t.Errorf("%s is accepted", text)
 		}
 	}
 }
@@ -69,12 +71,12 @@ func TestEveryFaultIsNamed(t *testing.T) {
 		t.Errorf("the faults differ (-want +got):\n%s", diff)
 	}
 	if time.Duration(c.Wait) != 5*time.Minute || c.Tries != 3 || c.Sidecar.GRPCPort != 50001 {
-		t.Errorf("what is wrong has not its default: %+v", c)
+		t.Errorf("a wrong setting does not have its default: %+v", c)
 	}
 }
 
-// What is set to nothing is not set: compose files and templates hand on variables that nobody gave a value.
-func TestNothingIsNoValue(t *testing.T) {
+// Compose files and templates pass on variables that have no value.
+func TestAnEmptyVariableIsUnset(t *testing.T) {
 	t.Parallel()
 	c, err := config.Parse[own]([]string{
 		"APP_PORT=8001", "OTEL_EXPORTER_OTLP_ENDPOINT=", "DEBUG_PORT=", "EVENT_RETRIES=", "LOG_LEVEL=", "WAIT=", "TRIES=", "STATE_CALLS=", "DAPR_GRPC_PORT=",
@@ -83,7 +85,7 @@ func TestNothingIsNoValue(t *testing.T) {
 		t.Errorf("got %+v, %v", c, err)
 	}
 	if c.DebugPort != nil {
-		t.Errorf("there is a debug port, %d", *c.DebugPort)
+		t.Errorf("the debug port is %d, want none", *c.DebugPort)
 	}
 }
 
@@ -121,6 +123,54 @@ func TestOriginsAreExact(t *testing.T) {
 		c, err := config.Parse[own]([]string{"APP_PORT=8001", "CORS_ORIGINS=" + text})
 		if err == nil || !strings.Contains(err.Error(), "CORS_ORIGINS is ") || !strings.Contains(err.Error(), want) || len(c.CORSOrigins) > 0 {
 			t.Errorf("%q: %v, %v", text, c.CORSOrigins, err)
+		}
+	}
+}
+
+func TestAFormerName(t *testing.T) {
+	t.Parallel()
+	warning := func(former string) string {
+		return `level=WARN msg="setting renamed; use the new name" old_name=` + former + " new_name=CHECK_INTERVAL\n"
+	}
+	for _, c := range []struct {
+		name    string
+		environ []string
+		want    time.Duration
+		log     string
+	}{
+		{"neither name", nil, 30 * time.Second, ""},
+		{"the new name", []string{"CHECK_INTERVAL=5s"}, 5 * time.Second, ""},
+		{"the former name", []string{"LOOK_INTERVAL=5s"}, 5 * time.Second, warning("LOOK_INTERVAL")},
+		{"the former name, the new one empty", []string{"LOOK_INTERVAL=5s", "CHECK_INTERVAL="}, 5 * time.Second, warning("LOOK_INTERVAL")},
+		{"the new name, the former one empty", []string{"LOOK_INTERVAL=", "CHECK_INTERVAL=5s"}, 5 * time.Second, ""},
+		{"both with one value", []string{"LOOK_INTERVAL=5s", "CHECK_INTERVAL=5s"}, 5 * time.Second, warning("LOOK_INTERVAL")},
+	} {
+		got, err := config.Parse[own](append([]string{"APP_PORT=8001"}, c.environ...))
+		if err != nil || time.Duration(got.Check) != c.want {
+			t.Errorf("%s: %v, %v, want %v", c.name, time.Duration(got.Check), err, c.want)
+		}
+		var log strings.Builder
+		got.LogRenamed(t.Context(), slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+			if a.Key == slog.TimeKey {
+				return slog.Attr{}
+			}
+			return a
+		}})))
+		if log.String() != c.log {
+			t.Errorf("%s: the log is %q, want %q", c.name, log.String(), c.log)
+		}
+	}
+}
+
+func TestFaultsOfAFormerName(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ environ, want string }{
+		{"LOOK_INTERVAL=5s CHECK_INTERVAL=6s", `LOOK_INTERVAL is "5s" and CHECK_INTERVAL is "6s": these are two names of one setting; set CHECK_INTERVAL only`},
+		{"LOOK_INTERVAL=5", `LOOK_INTERVAL is "5": a duration is positive and has a unit, such as 5m or 24h`},
+		{"CHECK_INTERVAL=5", `CHECK_INTERVAL is "5": a duration is positive and has a unit, such as 5m or 24h`},
+	} {
+		if _, err := config.Parse[own](append(strings.Fields(c.environ), "APP_PORT=8001")); err == nil || err.Error() != c.want {
+			t.Errorf("%s: got %v, want %s", c.environ, err, c.want)
 		}
 	}
 }

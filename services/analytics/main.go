@@ -1,121 +1,76 @@
-// Command analytics takes what customers look at and buy, counts it once, keeps it, finds what is unusual, and answers
-// queries. This file only puts the parts together.
+// Command analytics counts once what customers view and buy, keeps it, finds what is unusual, and answers queries.
 package main
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"io"
-	"os"
-	"os/signal"
-	"syscall"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"waybill/contracts"
-	"waybill/platform/config"
-	"waybill/platform/deadletter"
-	"waybill/platform/eventing"
-	"waybill/platform/rest"
-	"waybill/platform/serve"
 	"waybill/platform/service"
-	"waybill/platform/state"
 	"waybill/services/analytics/internal/api"
 	"waybill/services/analytics/internal/events"
 	"waybill/services/analytics/internal/ingest"
 	"waybill/services/analytics/internal/processor"
 )
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := run(ctx, os.Environ(), os.Stdout)
-	stop()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "analytics:", err)
-		os.Exit(1)
-	}
-}
+func main() { service.Main(contracts.AppAnalytics, run) }
 
-// statePatience is how long a call waits for a sidecar or a state store that is away for a moment.
-const statePatience = 4 * time.Second
-
-// run is the service from its start until ctx ends.
-func run(ctx context.Context, environ []string, stdout io.Writer) (err error) {
+// run runs the service until ctx ends.
+func run(ctx context.Context, environ []string, stdout io.Writer) error {
 	c, err := parse(environ)
 	if err != nil {
 		return err
 	}
-	svc, err := service.Start(ctx, contracts.AppAnalytics, c.Service, stdout)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, svc.Stop(ctx)) }()
-	dapr, logger := svc.Sidecar, svc.Logger
-	bus, err := eventing.NewPublisher(dapr.Client, contracts.TelemetryBus)
-	if err != nil {
-		return err
-	}
+	return service.Run(ctx, service.Options{
+		Name: contracts.AppAnalytics, Config: c.Service, PubSub: contracts.TelemetryBus, StateStore: contracts.StateStore, Log: stdout,
+	}, c.build)
+}
+
+// build makes the parts of this service.
+func (c Config) build(ctx context.Context, s *service.Service) (service.Parts, error) {
 	rows, err := c.open(ctx)
 	if err != nil {
-		return err
+		return service.Parts{}, err
 	}
-	defer func() { err = errors.Join(err, rows.Close()) }()
-
+	s.OnStop(rows.Close)
 	batches := c.ingest()
-	batches.Publish = events.ToBus(bus)
+	batches.Publish = events.ToBus(s.Publisher)
 	buffer, err := ingest.New(batches)
 	if err != nil {
-		return err
+		return service.Parts{}, err
 	}
-	publisher := &events.Publisher{Bus: bus, Buffer: buffer}
+	publisher := &events.Publisher{Bus: s.Publisher, Buffer: buffer}
 	processing := c.processor()
-	processing.Store, processing.PublishAlerts, processing.Logger = rows, publisher.PublishAlerts, logger
+	processing.Store, processing.PublishAlerts, processing.Logger = rows, publisher.PublishAlerts, s.Logger
 	windows, err := processor.New(processing)
 	if err != nil {
-		return err
+		return service.Parts{}, err
 	}
 	handlers, err := events.New(c.events(windows, publisher))
 	if err != nil {
-		return err
+		return service.Parts{}, err
 	}
-
-	group, ctx := errgroup.WithContext(ctx)
 	edge := &api.API{
 		Publisher: publisher, Live: windows, History: rows, MaxAhead: time.Duration(c.MaxAhead), PublishTimeout: time.Duration(c.IngestWait),
-		LiveInterval: time.Duration(c.LiveInterval), MaxLiveStreams: int(c.LiveStreams), Stopping: ctx.Done(), Logger: logger,
+		LiveInterval: time.Duration(c.LiveInterval), MaxLiveStreams: int(c.LiveStreams), Stopping: ctx.Done(), Logger: s.Logger,
 	}
-	stateStore := state.NewDapr(dapr.Client, contracts.StateStore)
-	letters := deadletter.New(state.WithRetry(state.WithConcurrencyLimit(stateStore, int(c.StateCalls)), statePatience), logger).KeepFor(time.Duration(c.DeadLetterRetention))
-	receiver, err := eventing.NewReceiver(eventing.ReceiverOptions{
-		App: contracts.AppAnalytics, Token: string(c.APIToken), Publisher: bus, Logger: logger,
-		BrokerRetries: c.EventRetries == config.BrokerRetries,
-	}, letters.Watch(handlers.Subscriptions()...)...)
-	if err != nil {
-		return err
-	}
-	router, surface := rest.New(api.Info(), logger, c.CORSOrigins...)
-	edge.Mount(router, surface)
-	letters.Register(surface, receiver)
-	receiver.Mount(router)
-	checks := []serve.Check{service.SidecarCheck(dapr), service.StateCheck(stateStore), {Name: "windows", Ask: windows.Ready}}
+	checks := []service.Check{{Name: "windows", Ask: windows.Ready}}
 	if file, ok := rows.(interface {
 		Writable(ctx context.Context) error
 	}); ok { // Azure Data Explorer has no write that is cheap
-		checks = append(checks, serve.Check{Name: "analytics_store", Ask: file.Writable})
+		checks = append(checks, service.Check{Name: "analytics_store", Ask: file.Writable})
 	}
-	svc.Server.MountHealth(router, checks...)
-
-	// Events are published until the last request has its answer; then nobody waits for them.
-	publishing, enough := context.WithCancel(context.WithoutCancel(ctx))
-	defer enough()
-	group.Go(func() error {
-		defer enough()
-		defer buffer.Close()
-		return svc.Server.Run(ctx, router)
-	})
-	group.Go(func() error { buffer.Run(publishing); return nil })
-	group.Go(func() error { windows.Run(ctx); return nil })
-	return group.Wait()
+	return service.Parts{
+		API:           api.Info(),
+		Mount:         edge.Mount,
+		Subscriptions: handlers.Subscriptions(),
+		Checks:        checks,
+		Background:    []service.Task{windows.Run},
+		// Requests wait until their events are published.
+		UntilServed: []service.Task{func(ctx context.Context) {
+			defer context.AfterFunc(ctx, buffer.Close)()
+			buffer.Run(ctx)
+		}},
+	}, nil
 }

@@ -30,9 +30,9 @@ type Config struct {
 	// PartnerCalls is how many calls to a partner that start something may be under way at a time, and how many that undo.
 	PartnerCalls config.Count `env:"PARTNER_CALLS" envDefault:"100"`
 
-	// The watchdog looks at every saga that has not ended, but not at those younger than the grace period.
-	WatchdogInterval config.Duration `env:"WATCHDOG_INTERVAL" envDefault:"30s"`
-	WatchdogGrace    config.Duration `env:"WATCHDOG_GRACE" envDefault:"30s"`
+	// ReconcileInterval is how often the sagas that have not ended are reconciled, except those younger than ReconcileGrace.
+	ReconcileInterval config.Duration `env:"RECONCILE_INTERVAL" envDefault:"30s" formerly:"WATCHDOG_INTERVAL"`
+	ReconcileGrace    config.Duration `env:"RECONCILE_GRACE" envDefault:"30s" formerly:"WATCHDOG_GRACE"`
 	// LostAfter is how long something that a saga waits for may be overdue until the engine counts as having lost it, and the
 	// saga is run anew. An activity takes half a minute at most, and waits for its turn where there are many.
 	LostAfter config.Duration `env:"LOST_AFTER" envDefault:"2m"`

@@ -54,13 +54,13 @@ func TestEveryMistakeInTheConfigurationIsNamed(t *testing.T) {
 	servicetest.Mistakes[Config](t, run, append(servicetest.Shared(), servicetest.Mistake{
 		Environ: []string{
 			"APP_PORT=0", "APPROVAL_THRESHOLD=-1", "APPROVAL_TIMEOUT=0s", "RESERVATION_TIMEOUT=soon", "STEP_FIRST_RETRY=-1s", "STEP_LAST_RETRY=1",
-			"STEP_ATTEMPTS=0", "UNDO_ATTEMPTS=1.5", "WATCHDOG_INTERVAL=0", "WATCHDOG_GRACE=x", "STUCK_AFTER=-15m", "LOST_AFTER=2", "SAGA_RETENTION=1", "WORKFLOW_PURGE_AFTER=a day", "PARTNER_CALLS=0",
+			"STEP_ATTEMPTS=0", "UNDO_ATTEMPTS=1.5", "RECONCILE_INTERVAL=0", "RECONCILE_GRACE=x", "STUCK_AFTER=-15m", "LOST_AFTER=2", "SAGA_RETENTION=1", "WORKFLOW_PURGE_AFTER=a day", "PARTNER_CALLS=0",
 		},
 		Says: []string{
 			`APPROVAL_THRESHOLD is "-1": thresholds such as 5000.00 USD,4600.00 EUR are expected: "-1" must begin with a decimal number of at least 0`,
 			`APPROVAL_TIMEOUT is "0s": ` + duration, `RESERVATION_TIMEOUT is "soon": ` + duration, `STEP_FIRST_RETRY is "-1s": ` + duration,
 			`STEP_LAST_RETRY is "1": ` + duration, `STEP_ATTEMPTS is "0": ` + count, `UNDO_ATTEMPTS is "1.5": ` + count,
-			`WATCHDOG_INTERVAL is "0": ` + duration, `WATCHDOG_GRACE is "x": ` + duration, `STUCK_AFTER is "-15m": ` + duration,
+			`RECONCILE_INTERVAL is "0": ` + duration, `RECONCILE_GRACE is "x": ` + duration, `STUCK_AFTER is "-15m": ` + duration,
 			`LOST_AFTER is "2": ` + duration, `SAGA_RETENTION is "1": a retention is 0 (for ever) or a duration of at least 1s with a unit, such as 2160h`,
 			`PARTNER_CALLS is "0": ` + count, `WORKFLOW_PURGE_AFTER is "a day": ` + duration,
 		},

@@ -1,26 +1,18 @@
-// Command notifications tells customers and operators what happened, by email, text message and Web Push, and announces
-// what came of each message. This file only puts the parts together.
+// Command notifications tells customers and operators what happened, by email, text message and Web Push, and announces the
+// outcome of each message.
 package main
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"io"
 	"log/slog"
-	"os"
-	"os/signal"
-	"syscall"
 	"time"
 
-	"github.com/oklog/ulid/v2"
-	"golang.org/x/sync/errgroup"
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/go-chi/chi/v5"
 
 	"waybill/contracts"
-	"waybill/platform/config"
-	"waybill/platform/deadletter"
 	"waybill/platform/eventing"
-	"waybill/platform/rest"
 	"waybill/platform/service"
 	"waybill/platform/state"
 	"waybill/services/notifications/internal/api"
@@ -30,88 +22,60 @@ import (
 	"waybill/services/notifications/internal/vapid"
 )
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := run(ctx, os.Environ(), os.Stdout)
-	stop()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "notifications:", err)
-		os.Exit(1)
-	}
-}
+// source is the CloudEvents source of what this service publishes.
+const source = "/waybill/notifications"
 
-const (
-	// source is the CloudEvents source of what this service publishes.
-	source = "/waybill/notifications"
-	// statePatience is how long a call waits for a sidecar or a store that is away for a moment.
-	statePatience = 4 * time.Second
-)
+func main() { service.Main(contracts.AppNotifications, run) }
 
-// run is the service from its start until ctx ends.
-func run(ctx context.Context, environ []string, stdout io.Writer) (err error) {
+// run runs the service until ctx ends.
+func run(ctx context.Context, environ []string, stdout io.Writer) error {
 	c, err := parse(environ)
 	if err != nil {
 		return err
 	}
-	svc, err := service.Start(ctx, contracts.AppNotifications, c.Service, stdout)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, svc.Stop(ctx)) }()
-	dapr, logger := svc.Sidecar, svc.Logger
-	publisher, err := eventing.NewPublisher(dapr.Client, contracts.OrderBus)
-	if err != nil {
-		return err
-	}
-
-	stateStore := state.NewDapr(dapr.Client, contracts.StateStore)
-	documents := state.WithRetry(state.WithConcurrencyLimit(stateStore, int(c.StateCalls)), statePatience)
-	messages, contacts := store.NewMessages(documents).KeepFor(time.Duration(c.MessageRetention)), store.NewContacts(documents)
-	keys := vapid.NewRing(c.keys(documents, logger))
-	push := channel.NewPush(keys, c.VAPIDSubject, c.AllowLoopbackPush)
-	defer push.Close()
-	courier, err := delivery.New(delivery.Options{
-		Messages: messages, Contacts: contacts,
-		Backlog:  state.NewBacklog(documents, "notifications", ulid.Make().String()),
-		Expiries: state.NewBacklog(documents, "address-waits", ulid.Make().String()),
-		Arrivals: state.NewBacklog(documents, "address-arrivals", ulid.Make().String()),
-		Channels: map[string]delivery.Channel{
-			contracts.ChannelEmail: channel.NewEmail(dapr.Client, contracts.Email),
-			contracts.ChannelSMS:   channel.NewSMS(dapr.Client, contracts.SMS),
-			contracts.ChannelPush:  push,
-		},
-		Announce:  announce(publisher),
-		Operators: contracts.Contact{Email: string(c.OperatorsEmail)}, Policy: c.policy(),
-		SendTimeout: time.Duration(c.SendTimeout), AddressWait: time.Duration(c.AddressWait), Logger: logger,
-	})
-	if err != nil {
-		return err
-	}
-
-	edge := api.API{
-		Courier: courier, Messages: messages, Contacts: contacts, PushKey: publicKey(keys), Loopback: c.AllowLoopbackPush, Logger: logger,
-	}
-	letters := deadletter.New(documents, logger, "email", "phone", "push", "payment_token").KeepFor(time.Duration(c.DeadLetterRetention))
-	receiver, err := eventing.NewReceiver(eventing.ReceiverOptions{
-		App: contracts.AppNotifications, Token: string(c.APIToken), Publisher: publisher, Logger: logger,
-		BrokerRetries: c.EventRetries == config.BrokerRetries,
-	}, letters.Watch(edge.Subscriptions()...)...)
-	if err != nil {
-		return err
-	}
-	router, restAPI := rest.New(api.Info(), logger, c.CORSOrigins...)
-	edge.Mount(restAPI)
-	letters.Register(restAPI, receiver)
-	receiver.Mount(router)
-	svc.Server.MountHealth(router, service.SidecarCheck(dapr), service.StateCheck(stateStore))
-
-	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return svc.Server.Run(ctx, router) })
-	group.Go(func() error { courier.Run(ctx); return nil })
-	return group.Wait()
+	return service.Run(ctx, service.Options{
+		Name: contracts.AppNotifications, Config: c.Service, PubSub: contracts.OrderBus, StateStore: contracts.StateStore, Log: stdout,
+	}, c.build)
 }
 
-// announce publishes outcomes.
+// build makes the parts of this service.
+func (c Config) build(_ context.Context, s *service.Service) (service.Parts, error) {
+	messages, contacts := store.NewMessages(s.Documents).KeepFor(time.Duration(c.MessageRetention)), store.NewContacts(s.Documents)
+	keys := vapid.NewRing(c.keys(s.Documents, s.Logger))
+	push := channel.NewPush(keys, c.VAPIDSubject, c.AllowLoopbackPush)
+	s.OnStop(func() error { push.Close(); return nil })
+	courier, err := delivery.New(delivery.Options{
+		Messages: messages, Contacts: contacts,
+		Backlog:  state.NewBacklog(s.Documents, "notifications", s.ProcessID),
+		Expiries: state.NewBacklog(s.Documents, "address-waits", s.ProcessID),
+		Arrivals: state.NewBacklog(s.Documents, "address-arrivals", s.ProcessID),
+		Channels: map[string]delivery.Channel{
+			contracts.ChannelEmail: channel.NewEmail(s.Sidecar.Client, contracts.Email),
+			contracts.ChannelSMS:   channel.NewSMS(s.Sidecar.Client, contracts.SMS),
+			contracts.ChannelPush:  push,
+		},
+		Announce:  announce(s.Publisher),
+		Operators: contracts.Contact{Email: string(c.OperatorsEmail)}, Policy: c.policy(),
+		SendTimeout: time.Duration(c.SendTimeout), AddressWait: time.Duration(c.AddressWait), Logger: s.Logger,
+	})
+	if err != nil {
+		return service.Parts{}, err
+	}
+	edge := api.API{
+		Courier: courier, Messages: messages, Contacts: contacts, PushKey: publicKey(keys), Loopback: c.AllowLoopbackPush, Logger: s.Logger,
+	}
+	return service.Parts{
+		API:   api.Info(),
+		Mount: func(_ chi.Router, surface huma.API) { edge.Mount(surface) },
+
+		Subscriptions: edge.Subscriptions(),
+		Secret:        []string{"email", "phone", "push", "payment_token"},
+
+		Background: []service.Task{courier.Run},
+	}, nil
+}
+
+// announce publishes the outcomes of messages.
 func announce(publisher *eventing.Publisher) delivery.Announce {
 	return func(ctx context.Context, id string, at time.Time, payload contracts.Payload) error {
 		e, err := eventing.New(id, source, contracts.Version, at, payload)
@@ -136,7 +100,7 @@ func (c Config) keys(documents state.Store, logger *slog.Logger) func(context.Co
 			return vapid.Parse(c.VAPIDPublicKey, string(c.VAPIDPrivateKey))
 		}
 		return store.Keys(ctx, documents, func() (vapid.Keys, error) {
-			logger.InfoContext(ctx, "no VAPID keys are configured: a new pair is kept in the state store")
+			logger.InfoContext(ctx, "no VAPID keys configured; a new pair is generated and stored")
 			return vapid.Generate()
 		})
 	}

@@ -22,7 +22,7 @@ func TestMain(m *testing.M) {
 
 // TestRunWithoutASidecar: the service starts, is alive and not ready, refuses work that it cannot do, and stops cleanly.
 func TestRunWithoutASidecar(t *testing.T) {
-	service := servicetest.Start(t, run, "SWEEP_INTERVAL=10ms")
+	service := servicetest.Start(t, run, "RECONCILE_INTERVAL=10ms")
 	order := `{"customer_id":"c","items":[{"product_id":"p","quantity":1,"price":1}],"total_amount":1,"shipping_address":{"street":"a","city":"b","zip":"c"}}`
 	service.Answers(t,
 		servicetest.Answer{Method: http.MethodPost, Path: "/v1/orders", Body: "{", Status: http.StatusBadRequest},
@@ -53,7 +53,7 @@ func TestRunNamesAPortInUse(t *testing.T) {
 
 func TestConfig(t *testing.T) {
 	c, err := parse([]string{"APP_PORT=8001"})
-	got := []time.Duration{time.Duration(c.IdempotencyTTL), time.Duration(c.ReceivedTTL), time.Duration(c.SweepInterval), time.Duration(c.SweepPatience)}
+	got := []time.Duration{time.Duration(c.IdempotencyTTL), time.Duration(c.ReceivedTTL), time.Duration(c.ReconcileInterval), time.Duration(c.ReconcileAfter)}
 	if want := []time.Duration{24 * time.Hour, 24 * time.Hour, 10 * time.Second, 15 * time.Second}; err != nil || !slices.Equal(got, want) || c.OrderRetention != 0 || time.Duration(c.DeadLetterRetention) != 90*24*time.Hour {
 		t.Errorf("the defaults are %v, %v", got, err)
 	}
@@ -63,10 +63,10 @@ func TestEveryMistakeInTheConfigurationIsNamed(t *testing.T) {
 	const duration = "a duration is positive and has a unit, such as 5m or 24h"
 	servicetest.Exits(t)
 	servicetest.Mistakes[Config](t, run, append(servicetest.Shared(), servicetest.Mistake{
-		Environ: []string{"IDEMPOTENCY_TTL=-1h", "RECEIVED_TTL=soon", "SWEEP_INTERVAL=0", "SWEEP_PATIENCE=15", "ORDER_RETENTION=forever"},
+		Environ: []string{"IDEMPOTENCY_TTL=-1h", "RECEIVED_TTL=soon", "RECONCILE_INTERVAL=0", "RECONCILE_AFTER=15", "ORDER_RETENTION=forever"},
 		Says: []string{
 			"APP_PORT is missing", `IDEMPOTENCY_TTL is "-1h": ` + duration, `RECEIVED_TTL is "soon": ` + duration,
-			`SWEEP_INTERVAL is "0": ` + duration, `SWEEP_PATIENCE is "15": ` + duration,
+			`RECONCILE_INTERVAL is "0": ` + duration, `RECONCILE_AFTER is "15": ` + duration,
 			`ORDER_RETENTION is "forever": a retention is 0 (for ever) or a duration of at least 1s with a unit, such as 2160h`,
 		},
 	}, servicetest.Mistake{
@@ -83,7 +83,7 @@ func TestEveryMistakeInTheConfigurationIsNamed(t *testing.T) {
 
 // TestTheWholeSurface: what holds for every route holds for each that the service describes.
 func TestTheWholeSurface(t *testing.T) {
-	service := servicetest.Start(t, run, "SWEEP_INTERVAL=10ms", servicetest.CORS)
+	service := servicetest.Start(t, run, "RECONCILE_INTERVAL=10ms", servicetest.CORS)
 	service.Surface(t)
 	service.Stop(t)
 }

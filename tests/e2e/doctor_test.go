@@ -115,7 +115,7 @@ func TestTheDoctorFindsEachPlantedDifference(t *testing.T) {
 			t.Logf("the runner said:\n%s", out)
 		}
 	})
-	environment := []string{"WATCHDOG_INTERVAL=2s", "WATCHDOG_GRACE=2s", "STUCK_AFTER=20s", "STEP_ATTEMPTS=5", "SWEEP_INTERVAL=2s"}
+	environment := []string{"RECONCILE_INTERVAL=2s", "RECONCILE_GRACE=2s", "STUCK_AFTER=20s", "STEP_ATTEMPTS=5"}
 	data := t.TempDir()
 	s, err := system.Start(ctx, runner, data, out, environment...)
 	if err != nil {

@@ -28,7 +28,7 @@ func TestTheWorkflowEngineForgetsEverything(t *testing.T) {
 		}
 	})
 	data := t.TempDir()
-	environment := []string{"WATCHDOG_INTERVAL=2s", "WATCHDOG_GRACE=2s", "STEP_FIRST_RETRY=2s"}
+	environment := []string{"RECONCILE_INTERVAL=2s", "RECONCILE_GRACE=2s", "STEP_FIRST_RETRY=2s"}
 	first, err := system.Start(ctx, runner, data, out, environment...)
 	if err != nil {
 		t.Fatal(err)

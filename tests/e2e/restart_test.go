@@ -95,7 +95,7 @@ func TestASchedulerThatLosesItsDataLosesNoOrder(t *testing.T) {
 			t.Logf("the runner said:\n%s", out)
 		}
 	})
-	quickWatchdog := []string{"WATCHDOG_INTERVAL=1s", "WATCHDOG_GRACE=1s", "LOST_AFTER=5s"}
+	quickWatchdog := []string{"RECONCILE_INTERVAL=1s", "RECONCILE_GRACE=1s", "LOST_AFTER=5s"}
 	data := t.TempDir()
 	first, err := system.Start(ctx, runner, data, out, quickWatchdog...)
 	if err != nil {

@@ -60,10 +60,13 @@ type API struct {
 	liveStreams chan struct{} // a semaphore with one place for each live stream
 }
 
+// version is the version of this API. It changes when the API does, and not with the data version of the events.
+const version = "1.0"
+
 // Info describes the API.
 func Info() rest.Info {
 	return rest.Info{
-		Title: "Waybill analytics", Version: contracts.Version,
+		Title: "Waybill analytics", Version: version,
 		Description: "What customers look at and buy: events are taken, counted once in sliding windows, and kept; what is unusual is found.",
 	}
 }

@@ -12,6 +12,7 @@ import (
 
 	"waybill/contracts"
 	"waybill/platform/eventing"
+	"waybill/platform/rest"
 	"waybill/services/fulfillment/internal/inventory"
 	"waybill/services/fulfillment/internal/partner"
 	"waybill/services/fulfillment/internal/record"
@@ -49,6 +50,17 @@ type API struct {
 	Inventory Inventory
 	Sagas     Sagas
 	Logger    *slog.Logger
+}
+
+// version is the version of this API. It changes when the API does, and not with the data version of the events.
+const version = "1.0.0"
+
+// Info describes the API.
+func Info() rest.Info {
+	return rest.Info{
+		Title: "Waybill fulfillment", Version: version,
+		Description: "Stock, approvals, and the saga that pays, reserves and ships an order or undoes what it did.",
+	}
 }
 
 // Mount adds the REST routes.

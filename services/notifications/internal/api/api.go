@@ -51,10 +51,13 @@ type API struct {
 	Logger   *slog.Logger
 }
 
+// version is the version of this API. It changes when the API does, and not with the data version of the events.
+const version = "1.0"
+
 // Info describes the API.
 func Info() rest.Info {
 	return rest.Info{
-		Title: "Waybill notifications", Version: contracts.Version,
+		Title: "Waybill notifications", Version: version,
 		Description: "What customers and operators were told, over which channel and with what outcome; and how customers can be reached.",
 	}
 }

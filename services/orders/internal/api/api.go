@@ -45,10 +45,13 @@ type Service struct {
 	Logger    *slog.Logger
 }
 
+// version is the version of this API. It changes when the API does, and not with the data version of the events.
+const version = "1.0"
+
 // Info describes the API.
 func Info() rest.Info {
 	return rest.Info{
-		Title: "Waybill orders", Version: contracts.Version,
+		Title: "Waybill orders", Version: version,
 		Description: "Place orders and follow them. An order is accepted when it is stored and announced; whatever happens to it afterwards is an event on its timeline.",
 	}
 }

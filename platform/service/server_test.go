@@ -1,4 +1,4 @@
-package serve_test
+package service
 
 import (
 	"context"
@@ -14,28 +14,26 @@ import (
 
 	"github.com/go-chi/chi/v5"
 	"go.uber.org/goleak"
-
-	"waybill/platform/serve"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 type running struct {
-	*serve.Server
+	*server
 	router *chi.Mux
 	client *http.Client
 	stop   context.CancelFunc
 	ended  chan error
 }
 
-func newServer(t *testing.T, checks ...serve.Check) *running {
+func newServer(t *testing.T, reports map[string]func() any, checks ...Check) *running {
 	t.Helper()
-	s, err := serve.Listen(t.Context(), "127.0.0.1:0", slog.New(slog.DiscardHandler))
+	s, err := listen(t.Context(), "127.0.0.1:0", slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
-	x := &running{Server: s, router: chi.NewMux(), client: &http.Client{Transport: &http.Transport{}}, ended: make(chan error, 1)}
-	s.MountHealth(x.router, checks...)
+	x := &running{server: s, router: chi.NewMux(), client: &http.Client{Transport: &http.Transport{}}, ended: make(chan error, 1)}
+	s.mountHealth(x.router, reports, checks...)
 	return x
 }
 
@@ -43,7 +41,7 @@ func (x *running) start(t *testing.T) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	x.stop = cancel
-	go func() { x.ended <- x.Run(ctx, x.router); close(x.ended) }() // owned: the cleanup waits for it
+	go func() { x.ended <- x.run(ctx, x.router); close(x.ended) }() // owned: the cleanup waits for it
 	t.Cleanup(func() {
 		x.client.CloseIdleConnections()
 		cancel()
@@ -55,7 +53,7 @@ func (x *running) start(t *testing.T) {
 
 func (x *running) get(t *testing.T, path string) (int, string) {
 	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+x.Address()+path, nil)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+x.address()+path, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -80,7 +78,7 @@ func TestAPortInUseIsNamed(t *testing.T) {
 	}
 	defer taken.Close()
 	address := taken.Addr().String()
-	if _, err := serve.Listen(t.Context(), address, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), address) {
+	if _, err := listen(t.Context(), address, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), address) {
 		t.Errorf("listening on %s again: %v", address, err)
 	}
 }
@@ -88,14 +86,13 @@ func TestAPortInUseIsNamed(t *testing.T) {
 func TestHealth(t *testing.T) {
 	t.Parallel()
 	var failing atomic.Bool
-	x := newServer(t, serve.Check{Name: "sidecar", Ask: func(context.Context) error { return nil }},
-		serve.Check{Name: "state_store", Ask: func(context.Context) error {
+	x := newServer(t, map[string]func() any{"admission": func() any { return map[string]int{"open": 3} }}, Check{Name: "sidecar", Ask: func(context.Context) error { return nil }},
+		Check{Name: "state_store", Ask: func(context.Context) error {
 			if failing.Load() {
 				return errors.New("password of the database: database or disk is full (13)")
 			}
 			return nil
 		}})
-	x.Report("admission", func() any { return map[string]int{"open": 3} })
 	x.start(t)
 	for path, want := range map[string]int{"/healthz": 200, "/readyz": 200} {
 		if got, _ := x.get(t, path); got != want {
@@ -119,7 +116,7 @@ func TestHealth(t *testing.T) {
 func TestAHangingCheckIsNotReady(t *testing.T) {
 	t.Parallel()
 	hangs := func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
-	x := newServer(t, serve.Check{Name: "engine", Ask: hangs}, serve.Check{Name: "sidecar", Ask: func(context.Context) error { return nil }})
+	x := newServer(t, nil, Check{Name: "engine", Ask: hangs}, Check{Name: "sidecar", Ask: func(context.Context) error { return nil }})
 	x.start(t)
 	const want = `[{"name":"engine","status":"failed","reason":"no answer in time"},{"name":"sidecar","status":"ok"}]`
 	if got, body := x.get(t, "/readyz"); got != 503 || !strings.Contains(body, want) {
@@ -144,10 +141,8 @@ func (x *running) hold() (arrived chan struct{}, release func()) {
 
 func TestStopping(t *testing.T) {
 	t.Parallel()
-	x := newServer(t)
+	x := newServer(t, nil)
 	arrived, release := x.hold()
-	// A second connection that is in the middle of a request sees readiness go off: asked in process, for a stopping server
-	// takes no new connection.
 	x.start(t)
 	answer := make(chan string, 1)
 	go func() { _, body := x.get(t, "/slow"); answer <- body }() // owned: received below
@@ -155,6 +150,7 @@ func TestStopping(t *testing.T) {
 	x.stop()
 
 	deadline := time.Now().Add(5 * time.Second)
+	// Asked in process, because a stopping server accepts no new connection.
 	for ready(t, x.router) != http.StatusServiceUnavailable {
 		if time.Now().After(deadline) {
 			t.Fatal("a stopping server is still ready")
@@ -162,13 +158,13 @@ func TestStopping(t *testing.T) {
 	}
 	var dialer net.Dialer
 	for {
-		conn, err := dialer.DialContext(t.Context(), "tcp", x.Address())
+		conn, err := dialer.DialContext(t.Context(), "tcp", x.address())
 		if err != nil {
 			break
 		}
 		_ = conn.Close()
 		if time.Now().After(deadline) {
-			t.Fatal("a stopping server takes new connections")
+			t.Fatal("a stopping server accepts new connections")
 		}
 	}
 	select {
@@ -204,9 +200,9 @@ func (r *recorder) WriteHeader(status int)      { r.status = status }
 
 func TestLimits(t *testing.T) {
 	t.Parallel()
-	x := newServer(t)
+	x := newServer(t, nil)
 	x.start(t)
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+x.Address()+"/healthz", nil)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+x.address()+"/healthz", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -225,14 +221,14 @@ func TestLimits(t *testing.T) {
 
 func TestServingThatFails(t *testing.T) {
 	t.Parallel()
-	x := newServer(t)
+	x := newServer(t, nil)
 	// The listener is closed by a first run, so a second one cannot serve.
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := x.Run(ctx, x.router); err != nil {
+	if err := x.run(ctx, x.router); err != nil {
 		t.Fatal(err)
 	}
-	if err := x.Run(t.Context(), x.router); err == nil {
+	if err := x.run(t.Context(), x.router); err == nil {
 		t.Error("a server without a listener ended without an error")
 	}
 }

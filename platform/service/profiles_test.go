@@ -9,9 +9,9 @@ import (
 	"testing"
 )
 
-func TestProfilesAreShownToThisMachine(t *testing.T) {
+func TestProfilesAreServedToThisMachineOnly(t *testing.T) {
 	t.Parallel()
-	d, err := startDebug(t.Context(), 0, slog.New(slog.DiscardHandler))
+	d, err := startProfiles(t.Context(), 0, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -32,7 +32,7 @@ func TestProfilesAreShownToThisMachine(t *testing.T) {
 	}
 	if conn, err := net.Dial("tcp", d.listener.Addr().String()); err == nil {
 		conn.Close()
-		t.Error("still listens after its stop")
+		t.Error("still listens after stop")
 	}
 }
 
@@ -43,7 +43,7 @@ func TestABusyPortIsAnError(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer taken.Close()
-	if d, err := startDebug(t.Context(), uint16(taken.Addr().(*net.TCPAddr).Port), slog.New(slog.DiscardHandler)); err == nil {
+	if d, err := startProfiles(t.Context(), uint16(taken.Addr().(*net.TCPAddr).Port), slog.New(slog.DiscardHandler)); err == nil {
 		t.Error("a second listener on one port", d.stop())
 	}
 }

@@ -1,0 +1,31 @@
+package worker
+
+import (
+	"fmt"
+	"log/slog"
+
+	"github.com/dapr/durabletask-go/workflow"
+	"google.golang.org/grpc"
+)
+
+// NewClient returns a client of the workflow engine in the sidecar that conn leads to.
+func NewClient(conn grpc.ClientConnInterface, logger *slog.Logger) *workflow.Client {
+	return workflow.NewClientWithLogger(conn, clientLog{logger})
+}
+
+// clientLog writes the log lines of the workflow client to slog. What the client logs as information only helps to debug the
+// client itself. What it logs as an error it retries.
+type clientLog struct{ logger *slog.Logger }
+
+func (l clientLog) Debug(v ...any) {
+	l.logger.Debug("workflow client log", slog.String("text", fmt.Sprint(v...)))
+}
+func (l clientLog) Debugf(f string, v ...any) { l.Debug(fmt.Sprintf(f, v...)) }
+func (l clientLog) Info(v ...any)             { l.Debug(v...) }
+func (l clientLog) Infof(f string, v ...any)  { l.Debugf(f, v...) }
+func (l clientLog) Warn(v ...any) {
+	l.logger.Warn("workflow client warning; the client retries", slog.String("text", fmt.Sprint(v...)))
+}
+func (l clientLog) Warnf(f string, v ...any)  { l.Warn(fmt.Sprintf(f, v...)) }
+func (l clientLog) Error(v ...any)            { l.Warn(v...) }
+func (l clientLog) Errorf(f string, v ...any) { l.Warnf(f, v...) }
