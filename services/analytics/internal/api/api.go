@@ -13,7 +13,6 @@ import (
 	"github.com/danielgtaylor/huma/v2/sse"
 	"github.com/go-chi/chi/v5"
 
-	"waybill/contracts"
 	"waybill/platform/rest"
 	"waybill/platform/retryable"
 	"waybill/services/analytics/internal/anomaly"
