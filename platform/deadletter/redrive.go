@@ -100,7 +100,7 @@ func (l *Letters) ready(e *entry) error {
 	case e.State == redriven: // whatever it is
 	case e.Event == nil:
 		return refusal{impossible, "it is no CloudEvent, or too large to have been kept"}
-	case !l.receiver.Takes(e.Topic, e.Type):
+	case !l.receiver.Handles(e.Topic, e.Type):
 		return refusal{impossible, "this service has no handler for it"}
 	}
 	return l.busy(e)

@@ -16,31 +16,32 @@ import (
 	"waybill/platform/retryable"
 )
 
-// BulkHandler processes events that arrived together and returns an error, or nil, for each, with Handler's meaning.
+// BulkHandler processes events that arrived together. It returns an error, or nil, for each event, with the meaning that it has
+// for a Handler.
 type BulkHandler func(ctx context.Context, events []Event) []error
 
-// Bulk is how events are gathered into batches: delivered when MaxMessages are there or MaxAwait has passed.
+// Bulk says how events are gathered into batches. A batch is delivered when it has MaxMessages or when MaxAwait has passed.
 type Bulk struct {
 	MaxMessages int
 	MaxAwait    time.Duration
-	// Handle, when set, takes every event; else the subscription's Handlers take those of their types, one after the other.
+	// Handle, if set, handles every event. Otherwise the subscription's Handlers handle those of their types, one after the
+	// other.
 	Handle BulkHandler
-	// Together are handlers that take events of their type and of one key together where these follow each other in a batch.
-	// Such events must not depend on each other: one that fails does not keep those behind it from being handled.
+	// Together are handlers by event type. Such a handler gets consecutive events of its type and of one key together. These
+	// events must not depend on each other: if one fails, those behind it are handled nevertheless.
 	Together map[string]BulkHandler
 }
 
 var (
-	// errBehind is the outcome of an event whose turn has not come.
-	errBehind = retryable.New("an event before it, with the same key, was not processed yet")
+	// errBehind is the outcome of an event that was not tried because an earlier one of its key will be retried.
+	errBehind = retryable.New("an earlier event with the same key is not processed yet")
 	// errNoTime is the outcome of an event that was not tried because others of its batch used up the time.
-	errNoTime = retryable.New("other events of its batch used up the time")
+	errNoTime = retryable.New("other events of the batch used up the time")
 )
 
-// oneByOne gives the events to the subscription's Handlers, which take single events, or to those that take some Together. What
-// comes behind an event that may yet be processed waits for it when both have one key, so that the order of a key holds. Each
-// call has an attempt's time for itself; no further one is begun once that time has passed since the first, so that a slow
-// event is not blamed on another.
+// oneByOne calls the subscription's Handlers with single events, or those in Together with several. Behind an event that will be
+// retried, events of the same key wait, so that the order of a key holds. Each call has an attempt's time for itself. No call
+// begins once that time has passed since the first, so that an event does not fail because another was slow.
 func (r *Receiver) oneByOne(ctx context.Context, s Subscription, events []Event) []error {
 	errs := make([]error, len(events))
 	waiting := map[string]bool{}
@@ -67,7 +68,7 @@ func (r *Receiver) oneByOne(ctx context.Context, s Subscription, events []Event)
 	return errs
 }
 
-// together is how many of the first events one call takes.
+// together is how many of the first events one call gets.
 func together(s Subscription, events []Event) int {
 	n, first := 1, events[0]
 	if s.Bulk.Together[first.Type] == nil || first.Key == "" {
@@ -79,7 +80,7 @@ func together(s Subscription, events []Event) int {
 	return n
 }
 
-// alone is s with every event given alone to its handler, if it has handlers by event type.
+// alone is s without Together: its handlers by event type get each event alone.
 func alone(s Subscription) Subscription {
 	bulk := *s.Bulk
 	bulk.Together = nil
@@ -103,7 +104,7 @@ func (r *Receiver) receiveBulk(s Subscription) http.HandlerFunc {
 		ctx := req.Context()
 		entries, err := readDelivery(w, req, s.Bulk.MaxMessages)
 		if err != nil {
-			r.logger.WarnContext(ctx, "a bulk delivery could not be read", slog.Any("error", err))
+			r.logger.WarnContext(ctx, "bulk delivery could not be read; will retry", slog.Any("error", err))
 			http.Error(w, "unreadable", http.StatusInternalServerError)
 			return
 		}
@@ -145,8 +146,8 @@ func (r *Receiver) receiveBulk(s Subscription) http.HandlerFunc {
 	}
 }
 
-// readDelivery reads a bulk delivery of up to messages events. Its limit leaves room for a batch of the largest events that the
-// broker takes, because a batch that is refused comes again as it is.
+// readDelivery reads a bulk delivery of up to messages events. Its size limit fits a batch of the largest events that the broker
+// accepts, because a refused batch is delivered again unchanged.
 func readDelivery(w http.ResponseWriter, req *http.Request, messages int) ([]entry, error) {
 	limit := max(maxDelivery, int64(messages)*maxBulkEntry)
 	var body bytes.Buffer
@@ -159,10 +160,10 @@ func readDelivery(w http.ResponseWriter, req *http.Request, messages int) ([]ent
 	return readBatch(body.Bytes())
 }
 
-// maxLinks is how many links a span keeps (OpenTelemetry's own limit); it would drop the others one by one.
+// maxLinks is how many links a span keeps (OpenTelemetry's own limit).
 const maxLinks = 128
 
-// links are those to the events' traces.
+// links are the span links to the events' traces.
 func links(ctx context.Context, events []Event) []trace.Link {
 	var found []trace.Link
 	before := ""
@@ -180,7 +181,7 @@ func links(ctx context.Context, events []Event) []trace.Link {
 	return found
 }
 
-// processBulk runs the bulk handler under a span of its own, which links to the events' traces.
+// processBulk calls the bulk handler in a span of its own, which links to the events' traces.
 func (r *Receiver) processBulk(ctx context.Context, s Subscription, events []Event) []error {
 	if len(events) == 0 {
 		return nil
@@ -199,9 +200,9 @@ func (r *Receiver) processBulk(ctx context.Context, s Subscription, events []Eve
 	return errs
 }
 
-// attemptBulk gives events to the bulk handler, and those that failed again, as attempt does with a single one. In the last
-// attempt each event that would be dead-lettered is given alone: one event can make a handler fail for its whole batch, and the
-// others must not be dead-lettered for it.
+// attemptBulk calls the bulk handler, and again with the events that failed, as attempt does with a single event. In the last
+// attempt the handler gets each event alone that would otherwise be dead-lettered: one event can make a handler fail for its
+// whole batch, and the others must not be dead-lettered with it.
 func (r *Receiver) attemptBulk(ctx context.Context, s Subscription, events []Event) []error {
 	results := make([]error, len(events))
 	pending := make([]int, len(events))
@@ -227,7 +228,7 @@ func (r *Receiver) attemptBulk(ctx context.Context, s Subscription, events []Eve
 	}
 }
 
-// attemptTogether gives the pending events to the handler as one batch.
+// attemptTogether calls the handler with the pending events as one batch.
 func (r *Receiver) attemptTogether(ctx context.Context, s Subscription, events []Event, pending []int, results []error) {
 	batch := make([]Event, len(pending))
 	for i, at := range pending {
@@ -238,7 +239,8 @@ func (r *Receiver) attemptTogether(ctx context.Context, s Subscription, events [
 	}
 }
 
-// lastAttempt gives together what failed with a retryable error, and then one by one what did not.
+// lastAttempt calls the handler with all events together that failed with a retryable error, and then with each of the others
+// alone.
 func (r *Receiver) lastAttempt(ctx context.Context, s Subscription, events []Event, pending []int, results []error) {
 	together := slices.DeleteFunc(slices.Clone(pending), func(at int) bool { return s.Bulk.Handle != nil && !Retryable(results[at]) })
 	if len(together) > 0 {
@@ -250,7 +252,7 @@ func (r *Receiver) lastAttempt(ctx context.Context, s Subscription, events []Eve
 			continue
 		}
 		if alone > 0 && time.Since(began) >= attemptTimeout {
-			results[at] = errNoTime // it comes again, with fewer others
+			results[at] = errNoTime // it is delivered again, with fewer others
 			continue
 		}
 		alone++

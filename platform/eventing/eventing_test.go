@@ -96,7 +96,7 @@ func TestPublish(t *testing.T) {
 		Metadata: map[string]string{"partitionKey": "CUST-123", "SessionId": "CUST-123", "MessageId": "e1"},
 	}
 	if diff := cmp.Diff(wantSent, published[0]); diff != "" {
-		t.Errorf("what goes with the event differs (-want +got):\n%s", diff)
+		t.Errorf("the metadata of the event differs (-want +got):\n%s", diff)
 	}
 }
 
@@ -171,7 +171,7 @@ func TestPublishGivesUp(t *testing.T) {
 			var server fakedapr.Server
 			server.Fail(fail)
 			p := newPublisher(t, &server)
-			p.patience = 100 * time.Millisecond
+			p.timeout = 100 * time.Millisecond
 			for what, err := range map[string]error{
 				"one": p.Publish(t.Context(), "one", newEvent(t, "e1")), "bulk": p.PublishAll(t.Context(), "bulk", []Event{newEvent(t, "e1")}),
 			} {
@@ -188,7 +188,7 @@ func TestPublishGivesUp(t *testing.T) {
 	}
 }
 
-func TestPublishRefusesWhatNoSidecarTakes(t *testing.T) {
+func TestPublishRefusesWhatNoSidecarAccepts(t *testing.T) {
 	t.Parallel()
 	var server fakedapr.Server
 	p := newPublisher(t, &server)
@@ -198,7 +198,7 @@ func TestPublishRefusesWhatNoSidecarTakes(t *testing.T) {
 	for _, e := range []Event{large, broken} {
 		for what, err := range map[string]error{"one": p.Publish(t.Context(), "one", e), "bulk": p.PublishAll(t.Context(), "bulk", []Event{e})} {
 			if err == nil || errors.Is(err, ErrUnavailable) {
-				t.Errorf("%s, %s: %v, want an error that no retry is for", what, e.ID, err)
+				t.Errorf("%s, %s: %v, want a permanent error", what, e.ID, err)
 			}
 		}
 	}
@@ -258,7 +258,7 @@ func TestPublishAllKeepsRequestsSmall(t *testing.T) {
 	}
 }
 
-func TestEventKeepsWhatItDoesNotKnow(t *testing.T) {
+func TestEventKeepsUnknownAttributes(t *testing.T) {
 	t.Parallel()
 	received := `{"specversion":"1.0","id":"1","type":"T","source":"s","data_base64":"AAH/","datacontenttype":"image/png",` +
 		`"tenant":"north","sequence":7,"time":42,"traceparent":"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01","topic":"orders","pubsubname":"orderbus"}`
@@ -290,8 +290,8 @@ func TestEventKeepsWhatItDoesNotKnow(t *testing.T) {
 	}
 }
 
-// The event is written by hand; encoding/json reads it as it is.
-func TestTextsAreWrittenAsTheyAre(t *testing.T) {
+// Events are encoded without encoding/json, which must decode them to the same texts.
+func TestTextsAreEncodedExactly(t *testing.T) {
 	t.Parallel()
 	for _, text := range []string{"plain", `a "b" \ c`, "line\nbreak\x00", "é ü ß 🙂", "<&>", strings.Repeat("long ", 200)} {
 		e := newEvent(t, text)
@@ -312,7 +312,7 @@ func TestTextsAreWrittenAsTheyAre(t *testing.T) {
 		}
 	}
 	if _, err := json.Marshal(Event{ID: "1", Type: "T", Source: "s", Data: json.RawMessage(`{"a":`)}); err == nil {
-		t.Error("an event is written whose data is no JSON")
+		t.Error("an event whose data is not JSON was encoded")
 	}
 }
 
@@ -337,8 +337,8 @@ func TestDecodeRejects(t *testing.T) {
 	}
 }
 
-// TestTimesThatCannotBeWrittenAgain reads times whose year in UTC has no four digits.
-func TestTimesThatCannotBeWrittenAgain(t *testing.T) {
+// TestTimesThatCannotBeEncoded decodes times whose year in UTC does not have four digits.
+func TestTimesThatCannotBeEncoded(t *testing.T) {
 	t.Parallel()
 	var data struct {
 		Steps []struct {

@@ -9,7 +9,7 @@ import (
 	"waybill/platform/eventing"
 )
 
-// OrderPlaced is a payload: the data of an event, with what the event itself needs to know.
+// OrderPlaced is a payload: the data of an event, and the attributes that the event derives from it.
 type OrderPlaced struct {
 	OrderID  string `json:"order_id"`
 	Quantity int    `json:"quantity"`
@@ -19,8 +19,7 @@ func (OrderPlaced) EventType() string { return "Order.Placed" }
 func (o OrderPlaced) Subject() string { return o.OrderID }
 func (o OrderPlaced) Key() string     { return o.OrderID }
 
-// A handler gets the event and its decoded data. Reject sends an event that can never be processed to its dead-letter topic;
-// what a retry can help is retried.
+// A handler gets the event and its decoded data. Reject dead-letters an event that can never be processed.
 func ExampleOn() {
 	handle := eventing.On(func(_ context.Context, e eventing.Event, order OrderPlaced) error {
 		if order.Quantity < 1 {
@@ -32,7 +31,7 @@ func ExampleOn() {
 
 	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	for _, order := range []OrderPlaced{{"ord-1", 2}, {"ord-2", 0}} {
-		// The id follows from the fact, so a retry of this code publishes the same event again.
+		// The id is derived from the fact, so a retry publishes the same event again.
 		e, err := eventing.New(order.OrderID+":placed", "/shop", "1.0", at, order)
 		if err != nil {
 			fmt.Println(err)
@@ -69,7 +68,7 @@ func ExampleOnBatch() {
 	// 3 rejected: false
 }
 
-// What a failed event needs is decided by its error: Reject and Retry decide it for the handler, else the error's own kind.
+// A handler decides with Reject or Retry. For any other error, its kind decides.
 func ExampleRetryable() {
 	err := errors.New("the payment provider answers 503")
 	fmt.Println(eventing.Retryable(eventing.Retry(err)), eventing.Retryable(eventing.Reject(err)), eventing.Retryable(err))

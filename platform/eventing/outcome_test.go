@@ -19,28 +19,28 @@ import (
 	"waybill/platform/state"
 )
 
-func TestTheHandlersWordCounts(t *testing.T) {
+func TestTheHandlersDecisionCounts(t *testing.T) {
 	t.Parallel()
-	odd, away := errors.New("odd"), fmt.Errorf("load: %w", state.ErrUnavailable)
+	odd, unavailable := errors.New("odd"), fmt.Errorf("load: %w", state.ErrUnavailable)
 	for name, c := range map[string]struct {
 		err       error
 		retryable bool
 	}{
-		"retry a plain error":                     {Retry(odd), true},
-		"retry a permanent error":                 {fmt.Errorf("x: %w", Retry(state.ErrInvalid)), true},
-		"reject a retryable error":                {Reject(away), false},
-		"the outer word of two, retry":            {Retry(Reject(odd)), true},
-		"the outer word of two, reject":           {Reject(Retry(odd)), false},
-		"reject below a retryable error":          {fmt.Errorf("%w: %w", ErrUnavailable, Reject(odd)), false},
-		"no word, plain":                          {odd, false},
-		"no word, retryable":                      {away, true},
-		"no word, permanent":                      {state.ErrInvalid, false},
-		"no word, conflict":                       {state.ErrConflict, true},
-		"no word, not found":                      {state.ErrNotFound, false},
-		"no word, refused by the bus":             {ErrRefused, false},
-		"no word, invalid argument":               {status.Error(codes.InvalidArgument, "bad key"), false},
-		"no word, a component that is not loaded": {status.Error(codes.InvalidArgument, "pubsub orderbus is not found"), true},
-		"no word, message larger than gRPC takes": {status.Error(codes.ResourceExhausted, "trying to send message larger than max (5 vs. 4)"), false},
+		"retry a plain error":                         {Retry(odd), true},
+		"retry a permanent error":                     {fmt.Errorf("x: %w", Retry(state.ErrInvalid)), true},
+		"reject a retryable error":                    {Reject(unavailable), false},
+		"the outer decision of two, retry":            {Retry(Reject(odd)), true},
+		"the outer decision of two, reject":           {Reject(Retry(odd)), false},
+		"reject below a retryable error":              {fmt.Errorf("%w: %w", ErrUnavailable, Reject(odd)), false},
+		"no decision, plain":                          {odd, false},
+		"no decision, retryable":                      {unavailable, true},
+		"no decision, permanent":                      {state.ErrInvalid, false},
+		"no decision, conflict":                       {state.ErrConflict, true},
+		"no decision, not found":                      {state.ErrNotFound, false},
+		"no decision, refused by the bus":             {ErrRefused, false},
+		"no decision, invalid argument":               {status.Error(codes.InvalidArgument, "bad key"), false},
+		"no decision, a component that is not loaded": {status.Error(codes.InvalidArgument, "pubsub orderbus is not found"), true},
+		"no decision, message larger than gRPC takes": {status.Error(codes.ResourceExhausted, "trying to send message larger than max (5 vs. 4)"), false},
 	} {
 		if Retryable(c.err) != c.retryable {
 			t.Errorf("%s: Retryable(%v) = %v", name, c.err, !c.retryable)
@@ -49,7 +49,7 @@ func TestTheHandlersWordCounts(t *testing.T) {
 }
 
 // TestASlowHandlerIsDeadLettered checks that an event whose handler uses up each attempt's time is not tried for ever, and that
-// a handler that waits for something that is away is.
+// one whose handler waits for something unavailable is.
 func TestASlowHandlerIsDeadLettered(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -105,8 +105,8 @@ func TestASlowHandlerIsDeadLettered(t *testing.T) {
 	}
 }
 
-// TestOnePoisonEventOfABatch checks that an event which makes a whole batch fail is dead-lettered alone, however it does that, and
-// that nothing else is lost when what is to be retried is delivered again.
+// TestOnePoisonEventOfABatch checks that an event which makes a whole batch fail in some way is dead-lettered alone, and that no other event is
+// lost when the failed ones are delivered again.
 func TestOnePoisonEventOfABatch(t *testing.T) {
 	t.Parallel()
 	isPoison := func(e Event) bool { return e.ID == "poison" }
@@ -178,8 +178,8 @@ func TestOnePoisonEventOfABatch(t *testing.T) {
 	}
 }
 
-// TestWhatTheDeadLetterTopicRefusesIsCut checks that an event which the dead-letter topic does not take, as it is, does not block
-// its partition: it is dead-lettered with its reason, and says that it is cut.
+// TestWhatTheDeadLetterTopicRefusesIsCut checks that an event which the dead-letter topic refuses does not block its partition: it
+// is cut, marked as cut, and dead-lettered with its reason.
 func TestWhatTheDeadLetterTopicRefusesIsCut(t *testing.T) {
 	t.Parallel()
 	large := func(size int) string {
@@ -194,7 +194,7 @@ func TestWhatTheDeadLetterTopicRefusesIsCut(t *testing.T) {
 	}{
 		"larger than an event may be":    {large(maxEvent), nil, "never"},
 		"larger than the broker's limit": {large(300_000), func(_ context.Context, call fakedapr.Call) error { return errorFor(call.Number == 1, kafka) }, "never"},
-		"larger than a delivery":         {large(maxDelivery), nil, "more than 16777216 bytes"},
+		"larger than a delivery":         {large(maxDelivery), nil, "not have more than 16777216 bytes"},
 		"a large id":                     {strings.Replace(cloudEventOf("large"), `"large"`, `"`+strings.Repeat("i", maxEvent)+`"`, 1), nil, "never"},
 		"a large attribute":              {strings.Replace(cloudEventOf("large"), `"north"`, `"`+strings.Repeat("i", maxEvent)+`"`, 1), nil, "never"},
 	} {
@@ -218,7 +218,7 @@ func TestWhatTheDeadLetterTopicRefusesIsCut(t *testing.T) {
 				t.Fatalf("%v: %v", read, err)
 			}
 			if wantCut := name != "larger than a delivery"; read.DeadLetter.Cut != wantCut {
-				t.Errorf("it says that it is cut: %v, want %v", read.DeadLetter.Cut, wantCut)
+				t.Errorf("marked as cut: %v, want %v", read.DeadLetter.Cut, wantCut)
 			}
 		})
 	}
@@ -231,7 +231,7 @@ func errorFor(fails bool, err error) error {
 	return nil
 }
 
-// TestALargeBatchIsRead checks that a full batch of large events is not refused: it would come again as it is, for ever.
+// TestALargeBatchIsRead checks that a full batch of large events is not refused: it would be delivered again unchanged, for ever.
 func TestALargeBatchIsRead(t *testing.T) {
 	t.Parallel()
 	events := make([]string, 25)
@@ -261,7 +261,7 @@ func TestAPermanentFailureToAnnounceIsNotRetried(t *testing.T) {
 		{errors.New("odd"), "SUCCESS", 1},
 	} {
 		x := receive(t, "", handling(func(context.Context, Event) error { return Reject(errors.New("never")) }))
-		x.onPark = c.err
+		x.onDeadLetter = c.err
 		if got := x.deliver(t, placedPath, cloudEventOf("1")); got != c.verdict || len(x.dead(t)) != c.dead {
 			t.Errorf("%v: answered %s, dead-lettered %v", c.err, got, x.dead(t))
 		}
@@ -280,7 +280,7 @@ func TestPublishDoesNotRetryWhatIsTooLarge(t *testing.T) {
 	})
 	began := time.Now()
 	err := newPublisher(t, &server).Publish(t.Context(), "orders", newEvent(t, "e1"))
-	if !errors.Is(err, ErrRefused) || Retryable(err) || len(server.Calls("PublishEvent")) != 1 || time.Since(began) > publishPatience/2 {
+	if !errors.Is(err, ErrRefused) || Retryable(err) || len(server.Calls("PublishEvent")) != 1 || time.Since(began) > publishTimeout/2 {
 		t.Errorf("%d calls, %v", len(server.Calls("PublishEvent")), err)
 	}
 }

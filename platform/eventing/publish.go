@@ -16,56 +16,56 @@ import (
 	"waybill/platform/retryable"
 )
 
-// ErrUnavailable says that an event could not be handed to the broker. It may have arrived all the same.
+// ErrUnavailable says that publishing failed after all retries. The event may have arrived nevertheless.
 var ErrUnavailable = retryable.New("the event bus is unavailable")
 
-// ErrRefused says that the broker or the sidecar never takes the event: it is too large, or this app may not publish it.
+// ErrRefused says that the broker or the sidecar will never accept the event: it is too large, or this app may not publish it.
 var ErrRefused = retryable.NewPermanent("the event bus refuses the event")
 
 // Publisher publishes events to the topics of one pub/sub component. It may be used by many goroutines.
 type Publisher struct {
 	client    dapr.Client
 	component string
-	patience  time.Duration
+	timeout   time.Duration
 	published metric.Int64Counter
 	retried   metric.Int64Counter
 }
 
-// publishPatience is how long a Publisher goes on retrying when its caller set no shorter deadline.
-const publishPatience = 10 * time.Second
+// publishTimeout is how long a Publisher retries if its caller's context has no shorter deadline.
+const publishTimeout = 10 * time.Second
 
 const (
-	// maxBulk and maxBulkBytes are how many events, and bytes of events, one bulk request carries at most.
+	// maxBulk and maxBulkBytes bound the events, and their bytes, of one bulk request.
 	maxBulk      = 500
 	maxBulkBytes = 2 << 20
-	// maxEvent is the largest event, in bytes. The Kafka components take messages of 1 MiB (maxMessageBytes), with what the
-	// sidecar adds to them; for an event of a bulk request, Dapr does not say that this was the reason.
+	// maxEvent is the largest event, in bytes. The Kafka components accept messages of 1 MiB (maxMessageBytes), including what
+	// the sidecar adds. For an event of a bulk request, Dapr's error does not name this reason.
 	maxEvent = 1<<20 - 16<<10
 )
 
 // NewPublisher returns a Publisher for the named component.
 func NewPublisher(client dapr.Client, component string) (*Publisher, error) {
 	meter := otel.Meter("waybill/platform/eventing")
-	published, err := meter.Int64Counter("waybill.events.published", metric.WithDescription("Events the broker has taken."))
+	published, err := meter.Int64Counter("waybill.events.published", metric.WithDescription("Events that the broker accepted."))
 	if err != nil {
 		return nil, fmt.Errorf("count published events: %w", err)
 	}
-	retried, err := meter.Int64Counter("waybill.events.publish_retries", metric.WithDescription("Publish calls that had to be repeated."))
+	retried, err := meter.Int64Counter("waybill.events.publish_retries", metric.WithDescription("Publish calls that were retried."))
 	if err != nil {
 		return nil, fmt.Errorf("count publish retries: %w", err)
 	}
-	return &Publisher{client: client, component: component, patience: publishPatience, published: published, retried: retried}, nil
+	return &Publisher{client: client, component: component, timeout: publishTimeout, published: published, retried: retried}, nil
 }
 
-// On is a Publisher like p for another component.
+// On returns a Publisher like p for another component.
 func (p *Publisher) On(component string) *Publisher {
 	other := *p
 	other.component = component
 	return &other
 }
 
-// Publish returns when the broker has the event, after as many retries with backoff as fit into ctx and ten seconds;
-// else the error wraps ErrUnavailable, or ErrRefused when no retry can help. A retry can deliver the event twice.
+// Publish returns nil when the broker has the event. It retries with backoff until ctx ends, at most for ten seconds. Its error
+// wraps ErrUnavailable, or ErrRefused if no retry can help. A retry can deliver the event twice.
 func (p *Publisher) Publish(ctx context.Context, topic string, e Event) error {
 	body, err := encode(e)
 	if err != nil {
@@ -109,7 +109,7 @@ func (p *Publisher) PublishAll(ctx context.Context, topic string, events []Event
 	return flush()
 }
 
-// encode refuses an event that no sidecar takes, so that nobody retries it.
+// encode encodes the event. It refuses one that no sidecar accepts, so that it is not retried.
 func encode(e Event) ([]byte, error) {
 	body, err := e.MarshalJSON()
 	if err != nil {
@@ -121,9 +121,9 @@ func encode(e Event) ([]byte, error) {
 	return body, nil
 }
 
-// transport is the metadata by which Kafka and Event Hubs (partitionKey) and Service Bus (SessionId) keep a key's order, and
-// by which Service Bus knows an event that it has already (MessageId). An event without a key is a session of its own:
-// a subscription with sessions takes none that has no session.
+// transport is the metadata that makes Kafka and Event Hubs (partitionKey) and Service Bus (SessionId) keep the order of a key,
+// and Service Bus deduplicate events (MessageId). An event without a key is a session of its own, because a subscription with
+// sessions does not receive an event without one.
 func transport(e Event) map[string]string {
 	id := serviceBusID(e.ID)
 	if e.Key == "" {
@@ -132,7 +132,7 @@ func transport(e Event) map[string]string {
 	return map[string]string{"partitionKey": e.Key, "SessionId": serviceBusID(e.Key), "MessageId": id}
 }
 
-// serviceBusID is text, or its hash where it is longer than Service Bus takes.
+// serviceBusID is text, or its hash if it is longer than Service Bus allows.
 func serviceBusID(text string) string {
 	if len(text) <= 128 {
 		return text
@@ -145,8 +145,8 @@ func (p *Publisher) retry(ctx context.Context, topic string, events int64, publi
 	delay := backoff.NewExponentialBackOff()
 	delay.InitialInterval = 50 * time.Millisecond
 	delay.MaxInterval = time.Second
-	// The deadline ends a call to a sidecar that took it and does not answer.
-	bounded, cancel := context.WithTimeout(ctx, p.patience)
+	// The deadline also ends a call that the sidecar does not answer.
+	bounded, cancel := context.WithTimeout(ctx, p.timeout)
 	defer cancel()
 	_, err := backoff.Retry(bounded, func() (struct{}, error) {
 		err := publish(bounded)
@@ -154,7 +154,7 @@ func (p *Publisher) retry(ctx context.Context, topic string, events int64, publi
 			err = backoff.Permanent(err)
 		}
 		return struct{}{}, err
-	}, backoff.WithBackOff(delay), backoff.WithMaxElapsedTime(p.patience), backoff.WithNotify(func(error, time.Duration) {
+	}, backoff.WithBackOff(delay), backoff.WithMaxElapsedTime(p.timeout), backoff.WithNotify(func(error, time.Duration) {
 		p.retried.Add(ctx, 1, toTopic)
 	}))
 	switch {

@@ -7,18 +7,18 @@ import (
 	"net/http"
 )
 
-// Message is one message of a topic as it came, whatever it is.
+// Message is one message of a topic as it came. It need not be an event.
 type Message struct {
 	Data []byte
-	// Key is the key that orders messages, where the transport shows it.
+	// Key is the partition key, if the transport passes it on.
 	Key string
 }
 
-// RawHandler takes one message. It must be idempotent. A nil error acknowledges the message; any other makes it come again,
-// without end, and the messages behind it wait: so it fails only for reasons that pass.
+// RawHandler processes one message. It must be idempotent. A nil error acknowledges the message. After any other error the message
+// is delivered again, without a limit, and the messages behind it wait: so it must fail with retryable errors only.
 type RawHandler func(ctx context.Context, m Message) error
 
-// receiveRaw takes the deliveries of a raw subscription, which the sidecar wraps.
+// receiveRaw handles the deliveries of a raw subscription. The sidecar wraps their messages.
 func (r *Receiver) receiveRaw(s Subscription) http.HandlerFunc {
 	return func(w http.ResponseWriter, req *http.Request) {
 		body, ok, tooLarge := r.readBody(w, req)
@@ -27,7 +27,7 @@ func (r *Receiver) receiveRaw(s Subscription) http.HandlerFunc {
 		}
 		ctx := req.Context()
 		if tooLarge != nil {
-			r.logger.ErrorContext(ctx, "message is too large and is cut", slog.String("topic", s.Topic), slog.Any("error", tooLarge))
+			r.logger.ErrorContext(ctx, "message too large; only its beginning is kept", slog.String("topic", s.Topic), slog.Any("error", tooLarge))
 		}
 		m := Message{Data: unwrapped(body), Key: keyOf(req.Header.Get)}
 		outcome, v := "done", success
@@ -35,22 +35,22 @@ func (r *Receiver) receiveRaw(s Subscription) http.HandlerFunc {
 			outcome, v = "retry", retry
 			level := slog.LevelWarn
 			if !Retryable(err) {
-				level = slog.LevelError // there is nowhere else to put the message, so it stays where it is
+				level = slog.LevelError // a raw subscription has no dead-letter topic, so the message blocks those behind it
 			}
-			r.logger.Log(ctx, level, "message will be retried", slog.String("topic", s.Topic), slog.Any("error", err))
+			r.logger.Log(ctx, level, "message handler failed; will retry", slog.String("topic", s.Topic), slog.Any("error", err))
 		}
 		r.count(ctx, "raw", outcome, 1)
 		r.answerVerdict(w, req, v)
 	}
 }
 
-// unwrapped is the message in the CloudEvent that Dapr makes of it, which has a random id and says nothing else.
+// unwrapped is the message inside the CloudEvent that Dapr wraps it in. That CloudEvent has a random id and no other content.
 func unwrapped(body []byte) []byte {
 	var wrapped struct {
 		Data *[]byte `json:"data_base64"`
 	}
 	if err := json.Unmarshal(body, &wrapped); err != nil || wrapped.Data == nil {
-		return body // not from a sidecar that wraps
+		return body // this sidecar does not wrap
 	}
 	return *wrapped.Data
 }

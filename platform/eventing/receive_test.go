@@ -41,7 +41,7 @@ type receiving struct {
 	log          bytes.Buffer
 	mu           sync.Mutex
 	deadLettered []Event
-	onPark       error
+	onDeadLetter error
 }
 
 func receive(t *testing.T, token string, s Subscription) *receiving {
@@ -55,10 +55,10 @@ func receive(t *testing.T, token string, s Subscription) *receiving {
 			x.mu.Lock()
 			defer x.mu.Unlock()
 			if topic != "orders" {
-				t.Errorf("the dead-lettered event is said to be of topic %s", topic)
+				t.Errorf("OnDeadLetter got topic %s", topic)
 			}
 			x.deadLettered = append(x.deadLettered, e)
-			return x.onPark
+			return x.onDeadLetter
 		},
 	}, s)
 	if err != nil {
@@ -97,13 +97,13 @@ func (x *receiving) deliver(t *testing.T, path, body string) string {
 	return answer.Status
 }
 
-// brokerAway makes every publish fail until the returned function is called.
-func (x *receiving) brokerAway() (back func()) {
-	patience := x.publish.patience
-	x.publish.patience = 20 * time.Millisecond
+// brokerUnavailable makes every publish fail until the returned function is called.
+func (x *receiving) brokerUnavailable() (back func()) {
+	patience := x.publish.timeout
+	x.publish.timeout = 20 * time.Millisecond
 	x.sidecar.Fail(func(context.Context, fakedapr.Call) error { return status.Error(codes.Unavailable, "away") })
 	return func() {
-		x.publish.patience = patience
+		x.publish.timeout = patience
 		x.sidecar.Fail(nil)
 	}
 }
@@ -158,8 +158,8 @@ func TestDescription(t *testing.T) {
 		return map[string]any{"enabled": true, "maxMessagesCount": messages, "maxAwaitDurationMs": 1500.0}
 	}
 	sessions := map[string]any{"requireSessions": "true", "sessionIdleTimeoutInSec": "1", "maxConcurrentSessions": "64"}
-	unseen := map[string]any{"rawPayload": "true"}
-	raw := map[string]any{"pubsubname": "orderbus", "topic": deadLetter, "route": "/events/" + deadLetter, "metadata": unseen}
+	undecoded := map[string]any{"rawPayload": "true"}
+	raw := map[string]any{"pubsubname": "orderbus", "topic": deadLetter, "route": "/events/" + deadLetter, "metadata": undecoded}
 	orders := map[string]any{
 		"pubsubname": "orderbus", "topic": "orders",
 		"routes": map[string]any{"rules": []any{match("A"), match("B"), match("C")}, "default": "/events/orders"},
@@ -181,11 +181,11 @@ func TestDescription(t *testing.T) {
 			with(orders, "deadLetterTopic", deadLetter), with(inventory, "deadLetterTopic", "inventory.app.dead"),
 			with(views, "deadLetterTopic", "views.app.dead"), raw,
 		}},
-		// Without a dead-letter topic and without a look into messages; and a session's batches are small.
+		// Without a dead-letter topic, with undecoded messages, and with small batches for sessions.
 		"the broker retries": {true, []any{
-			map[string]any{"pubsubname": "orderbus", "topic": "orders", "route": "/events/orders", "metadata": unseen},
+			map[string]any{"pubsubname": "orderbus", "topic": "orders", "route": "/events/orders", "metadata": undecoded},
 			with(with(inventory, "bulkSubscribe", bulk(10)), "metadata", with(sessions, "rawPayload", "true")),
-			with(views, "metadata", unseen), raw,
+			with(views, "metadata", undecoded), raw,
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -228,8 +228,8 @@ func described(t *testing.T, broker bool, want []any) {
 	}
 }
 
-// TestTheBrokerIsNotHurried holds back what a broker would deliver again at once, and nothing else.
-func TestTheBrokerIsNotHurried(t *testing.T) {
+// TestRedeliveryIsDelayed delays what a broker would deliver again at once, and nothing else.
+func TestRedeliveryIsDelayed(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		subscription Subscription
@@ -238,13 +238,13 @@ func TestTheBrokerIsNotHurried(t *testing.T) {
 		held         bool
 	}{
 		"one event":                 {handling(nil), placedPath, cloudEventOf("e1"), ErrUnavailable, true},
-		"one that is taken":         {handling(nil), placedPath, cloudEventOf("e1"), nil, false},
+		"one that is handled":       {handling(nil), placedPath, cloudEventOf("e1"), nil, false},
 		"one that is dead-lettered": {handling(nil), placedPath, cloudEventOf("e1"), Reject(ErrUnavailable), false},
 		"a batch": {
 			Subscription{Bulk: &Bulk{MaxMessages: 10}}, "/events/orders/bulk",
 			`{"entries":[{"entryId":"1","event":` + cloudEventOf("e1") + `}]}`, ErrUnavailable, true,
 		},
-		"a batch that is taken": {
+		"a batch that is handled": {
 			Subscription{Bulk: &Bulk{MaxMessages: 10}}, "/events/orders/bulk",
 			`{"entries":[{"entryId":"1","event":` + cloudEventOf("e1") + `}]}`, nil, false,
 		},
@@ -266,7 +266,7 @@ func TestTheBrokerIsNotHurried(t *testing.T) {
 				r.attempts = 1
 				r.Mount(x.routes)
 				began := time.Now()
-				if w := x.do(t.Context(), http.MethodPost, c.path, unseen(c.body), nil); w.Code != http.StatusOK {
+				if w := x.do(t.Context(), http.MethodPost, c.path, undecoded(c.body), nil); w.Code != http.StatusOK {
 					t.Errorf("answered %d %s", w.Code, w.Body)
 				}
 				want := time.Duration(0)
@@ -281,17 +281,17 @@ func TestTheBrokerIsNotHurried(t *testing.T) {
 	}
 }
 
-// unseen is a message as a sidecar delivers it that was not asked to look into it; a bulk delivery stays what it is.
-func unseen(message string) string {
+// undecoded is a message from a sidecar that does not decode messages; a bulk delivery stays as it is.
+func undecoded(message string) string {
 	if strings.HasPrefix(message, `{"entries"`) {
 		return message
 	}
 	return `{"id":"random","type":"com.dapr.event.sent","data_base64":"` + base64.StdEncoding.EncodeToString([]byte(message)) + `"}`
 }
 
-// TestMessagesThatTheSidecarDidNotLookInto checks that the service itself dead-letters what is no CloudEvent, with a reason, where the
-// sidecar passes on everything.
-func TestMessagesThatTheSidecarDidNotLookInto(t *testing.T) {
+// TestUndecodedMessages checks that the service itself dead-letters a message that is not a CloudEvent, with a reason, if the sidecar
+// does not decode messages.
+func TestUndecodedMessages(t *testing.T) {
 	t.Parallel()
 	entry := func(id, message string) string {
 		return `{"entryId":"` + id + `","event":"` + base64.StdEncoding.EncodeToString([]byte(message)) + `","metadata":{"metadata.SessionId":"CUST-1"}}`
@@ -301,14 +301,14 @@ func TestMessagesThatTheSidecarDidNotLookInto(t *testing.T) {
 		path   string
 		bodies []string
 	}{
-		"one by one": {nil, "/events/orders", []string{unseen(cloudEventOf("e1")), unseen("no JSON")}},
+		"one by one": {nil, "/events/orders", []string{undecoded(cloudEventOf("e1")), undecoded("no JSON")}},
 		"a batch":    {&Bulk{MaxMessages: 10}, "/events/orders/bulk", []string{`{"entries":[` + entry("1", cloudEventOf("e1")) + `,` + entry("2", "no JSON") + `]}`}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			var taken []string
+			var handled []string
 			s := handling(func(_ context.Context, e Event) error {
-				taken = append(taken, e.ID+" of "+e.Key+" in "+e.traceParent)
+				handled = append(handled, e.ID+" of "+e.Key+" in "+e.traceParent)
 				return nil
 			})
 			s.Bulk = c.bulk
@@ -319,8 +319,8 @@ func TestMessagesThatTheSidecarDidNotLookInto(t *testing.T) {
 					t.Errorf("answered %d %s", w.Code, w.Body)
 				}
 			}
-			if want := []string{"e1 of CUST-1 in 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}; !slices.Equal(taken, want) {
-				t.Errorf("took %q, want %q", taken, want)
+			if want := []string{"e1 of CUST-1 in 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}; !slices.Equal(handled, want) {
+				t.Errorf("handled %q, want %q", handled, want)
 			}
 			dead := x.dead(t)
 			if len(dead) != 1 || dead[0]["data"] != "no JSON" || !strings.Contains(fmt.Sprint(dead[0]["parkedreason"]), "not a CloudEvent") {
@@ -534,7 +534,7 @@ func TestDeadLettered(t *testing.T) {
 				t.Errorf("it is dead-lettered with the key %q", got)
 			}
 			if len(x.deadLettered) != 1 || x.deadLettered[0].ID != "1" || x.deadLettered[0].DeadLetter.Reason != c.reason {
-				t.Errorf("OnDeadLetter was told %+v", x.deadLettered)
+				t.Errorf("OnDeadLetter got %+v", x.deadLettered)
 			}
 			if c.name == "panics" && !strings.Contains(x.log.String(), "receive_test.go") {
 				t.Errorf("the log does not say where the handler panicked: %s", x.log.String())
@@ -549,7 +549,7 @@ func TestWhatCannotBeDeadLetteredIsRetried(t *testing.T) {
 	t.Run("the broker is away", func(t *testing.T) {
 		t.Parallel()
 		x := receive(t, "", reject)
-		back := x.brokerAway()
+		back := x.brokerUnavailable()
 		for path, body := range map[string]string{placedPath: cloudEventOf("1"), "/events/orders": `not JSON`} {
 			if got := x.deliver(t, path, body); got != "RETRY" {
 				t.Errorf("%s: answered %s", path, got)
@@ -563,7 +563,7 @@ func TestWhatCannotBeDeadLetteredIsRetried(t *testing.T) {
 	t.Run("OnDeadLetter fails", func(t *testing.T) {
 		t.Parallel()
 		x := receive(t, "", reject)
-		x.onPark = fmt.Errorf("not announced: %w", ErrUnavailable)
+		x.onDeadLetter = fmt.Errorf("not announced: %w", ErrUnavailable)
 		if got := x.deliver(t, placedPath, cloudEventOf("1")); got != "RETRY" || len(x.dead(t)) != 0 {
 			t.Errorf("answered %s, dead-lettered %v", got, x.dead(t))
 		}
@@ -608,7 +608,7 @@ func TestUnreadableIsDeadLettered(t *testing.T) {
 					t.Errorf("dead-lettered again its id changed from %v to %v", dead[0]["id"], dead[1]["id"])
 				}
 				if len(x.deadLettered) != 2 {
-					t.Errorf("OnDeadLetter was told %d times", len(x.deadLettered))
+					t.Errorf("OnDeadLetter was called %d times", len(x.deadLettered))
 				}
 			}
 		})
@@ -666,7 +666,7 @@ func batchOf(events ...string) string {
 	return `{"id":"batch","topic":"orders","entries":[` + strings.Join(entries, ",") + `]}`
 }
 
-// statuses are a bulk answer's, by entry, after the check that it has nothing but what Dapr can take.
+// statuses are those of a bulk answer, by entry, after the check that Dapr accepts them.
 func (x *receiving) statuses(t *testing.T, body string) []string {
 	t.Helper()
 	w := x.do(t.Context(), http.MethodPost, bulkOrders, body, nil)
@@ -760,16 +760,16 @@ func TestBulkHandlersThatMisbehave(t *testing.T) {
 			if dead := x.dead(t); len(dead) != 2 {
 				t.Errorf("dead-lettered: %v", dead)
 			}
-			x.brokerAway()
+			x.brokerUnavailable()
 			if got := x.statuses(t, batchOf(cloudEventOf("1"), cloudEventOf("2"))); !slices.Equal(got, []string{"RETRY", "RETRY"}) {
-				t.Errorf("with no broker to dead-letter on it answered %q", got)
+				t.Errorf("while the broker is unavailable it answered %q", got)
 			}
 		})
 	}
 }
 
-// Events that arrive together and are taken one by one keep the order of their key: what is behind a failure waits for it,
-// what is behind one that was dead-lettered goes on, and other keys do not notice.
+// Events that arrive together and are handled one by one keep the order of their key: events behind a failed one wait for it, events
+// behind a dead-lettered one do not, and other keys are not affected.
 func TestTogetherAndOneByOne(t *testing.T) {
 	t.Parallel()
 	var took []string
@@ -805,7 +805,7 @@ func TestTogetherAndOneByOne(t *testing.T) {
 		t.Errorf("the statuses differ (-want +got):\n%s", diff)
 	}
 	if diff := cmp.Diff([]string{"a1", "b1", "b3", "f1"}, took); diff != "" {
-		t.Errorf("taken (-want +got):\n%s", diff)
+		t.Errorf("handled (-want +got):\n%s", diff)
 	}
 	deadLettered := map[string]bool{}
 	for _, e := range x.dead(t) {
@@ -817,7 +817,7 @@ func TestTogetherAndOneByOne(t *testing.T) {
 }
 
 // Events of one type and key that follow each other are handled together where the subscription asks for it, in the last attempt
-// alone: none is dead-lettered for another. What comes behind them with their key waits when one has to be retried.
+// alone: none is dead-lettered because of another. Events behind them with their key wait if one must be retried.
 func TestHandledTogether(t *testing.T) {
 	t.Parallel()
 	var calls [][]string
@@ -886,9 +886,9 @@ func TestHandledTogether(t *testing.T) {
 		if diff := cmp.Diff(c.calls, calls); diff != "" {
 			t.Errorf("the calls differ (-want +got):\n%s", diff)
 		}
-		letters := x.dead(t)[before:]
-		dead := make([]string, len(letters))
-		for i, e := range letters {
+		added := x.dead(t)[before:]
+		dead := make([]string, len(added))
+		for i, e := range added {
 			dead[i] = fmt.Sprint(e["id"])
 		}
 		if diff := cmp.Diff(c.dead, dead); diff != "" {
@@ -924,8 +924,8 @@ func TestUnreadableBulk(t *testing.T) {
 	}
 }
 
-// A dead-letter topic lies on the bus of its subscription, whatever bus the receiver's own publisher is for.
-func TestParkedOnTheSubscriptionsBus(t *testing.T) {
+// A dead-letter topic is on the bus of its subscription, even if the receiver's own publisher is for another bus.
+func TestDeadLetteredOnTheSubscriptionsBus(t *testing.T) {
 	t.Parallel()
 	x := &receiving{routes: chi.NewMux()}
 	r, err := NewReceiver(ReceiverOptions{App: "app", Publisher: newPublisher(t, &x.sidecar), Logger: slog.New(slog.DiscardHandler)}, Subscription{

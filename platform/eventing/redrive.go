@@ -9,8 +9,8 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// Takes reports whether this app has a handler for the events of that type on that topic.
-func (r *Receiver) Takes(topic, eventType string) bool {
+// Handles reports whether this app has a handler for events of that type on that topic.
+func (r *Receiver) Handles(topic, eventType string) bool {
 	s, ok := r.subscription(topic)
 	return ok && (s.Bulk != nil && s.Bulk.Handle != nil || s.Handlers[eventType] != nil)
 }
@@ -29,13 +29,13 @@ type redriven struct{}
 // Redriven reports whether a handler was called by Redrive.
 func Redriven(ctx context.Context) bool { return ctx.Value(redriven{}) != nil }
 
-// Redrive gives an event that was dead-lettered to its handler once more, as often and as long as a delivery would and in the
-// event's own trace, which links to that of ctx. It returns what kept the event from being processed; Retryable tells whether
-// that can pass by itself. Nothing is dead-lettered or published by Redrive, so the event stays with the caller.
+// Redrive calls the handler of a dead-lettered event again, with the attempts and timeouts of a delivery, in the event's own
+// trace, which links to that of ctx. It returns the error for which the event was not processed. Redrive does not dead-letter or
+// publish the event: it stays with the caller.
 func (r *Receiver) Redrive(ctx context.Context, topic string, e Event) error {
 	s, ok := r.subscription(topic)
-	if !ok || !r.Takes(topic, e.Type) {
-		return Reject(fmt.Errorf("nobody here takes %s from %s", e.Type, topic))
+	if !ok || !r.Handles(topic, e.Type) {
+		return Reject(fmt.Errorf("no handler for %s of topic %s", e.Type, topic))
 	}
 	if err := identified(e); err != nil {
 		return err

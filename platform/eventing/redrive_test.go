@@ -18,7 +18,7 @@ import (
 	"waybill/platform/state"
 )
 
-// receiver has no publisher, so a test ends in a panic when something is dead-lettered.
+// receiver has no publisher, so a test panics if an event is dead-lettered.
 func receiver(t *testing.T, subscriptions ...Subscription) *Receiver {
 	t.Helper()
 	r, err := NewReceiver(ReceiverOptions{App: "app", Logger: slog.New(slog.DiscardHandler)}, subscriptions...)
@@ -35,13 +35,13 @@ func TestRaw(t *testing.T) {
 		body, want, verdict string
 		fail                func() error
 	}{
-		"wrapped":             {`{"id":"random","data_base64":"bm8gSlNPTg=="}`, "no JSON", "SUCCESS", nil},
-		"wrapped and empty":   {`{"id":"random","data_base64":""}`, "", "SUCCESS", nil},
-		"not wrapped":         {`{"id":"1"}`, `{"id":"1"}`, "SUCCESS", nil},
-		"no JSON":             {`no JSON`, `no JSON`, "SUCCESS", nil},
-		"refused":             {`{"data_base64":"YQ=="}`, "a", "RETRY", func() error { return Reject(errors.New("never")) }},
-		"a store that is off": {`{"data_base64":"YQ=="}`, "a", "RETRY", func() error { return state.ErrUnavailable }},
-		"a panic":             {`{"data_base64":"YQ=="}`, "a", "RETRY", func() error { panic("odd") }},
+		"wrapped":                     {`{"id":"random","data_base64":"bm8gSlNPTg=="}`, "no JSON", "SUCCESS", nil},
+		"wrapped and empty":           {`{"id":"random","data_base64":""}`, "", "SUCCESS", nil},
+		"not wrapped":                 {`{"id":"1"}`, `{"id":"1"}`, "SUCCESS", nil},
+		"no JSON":                     {`no JSON`, `no JSON`, "SUCCESS", nil},
+		"refused":                     {`{"data_base64":"YQ=="}`, "a", "RETRY", func() error { return Reject(errors.New("never")) }},
+		"a store that is unavailable": {`{"data_base64":"YQ=="}`, "a", "RETRY", func() error { return state.ErrUnavailable }},
+		"a panic":                     {`{"data_base64":"YQ=="}`, "a", "RETRY", func() error { panic("odd") }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -84,10 +84,10 @@ func TestRedrive(t *testing.T) {
 		want    string
 		passing bool
 	}{
-		"done":                {nil, 1, "", false},
-		"rejected":            {Reject(errors.New("never")), 1, "never", false},
-		"odd":                 {errors.New("odd"), 4, "failed 4 times, the last time with: odd", false},
-		"a store that is off": {state.ErrUnavailable, 4, "the state store is unavailable", true},
+		"done":                        {nil, 1, "", false},
+		"rejected":                    {Reject(errors.New("never")), 1, "never", false},
+		"odd":                         {errors.New("odd"), 4, "failed 4 times, the last time with: odd", false},
+		"a store that is unavailable": {state.ErrUnavailable, 4, "the state store is unavailable", true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -115,28 +115,28 @@ func TestRedrive(t *testing.T) {
 					t.Errorf("%s: got %v, want %q", kind, err, c.want)
 				}
 				if calls.Load() != c.calls || err != nil && Retryable(err) != c.passing {
-					t.Errorf("%s: tried %d times, passing %v", kind, calls.Load(), Retryable(err))
+					t.Errorf("%s: tried %d times, retryable %v", kind, calls.Load(), Retryable(err))
 				}
 			}
 		})
 	}
 }
 
-func TestRedriveOfWhatNobodyTakes(t *testing.T) {
+func TestRedriveWithoutAHandler(t *testing.T) {
 	t.Parallel()
 	s := handling(func(context.Context, Event) error { t.Error("the handler was called"); return nil })
 	s.Component, s.Topic, s.DeadLetter = "orderbus", "orders", deadLetter
 	r := receiver(t, s)
 	e := deadLetteredPlaced(t)
-	if err := r.Redrive(t.Context(), "inventory", e); !Rejected(err) || r.Takes("inventory", e.Type) {
+	if err := r.Redrive(t.Context(), "inventory", e); !Rejected(err) || r.Handles("inventory", e.Type) {
 		t.Errorf("of another topic: %v", err)
 	}
 	e.ID = ""
-	if err := r.Redrive(t.Context(), "orders", e); !Rejected(err) || !r.Takes("orders", e.Type) {
+	if err := r.Redrive(t.Context(), "orders", e); !Rejected(err) || !r.Handles("orders", e.Type) {
 		t.Errorf("without an id: %v", err)
 	}
 	e.Type = "Other"
-	if err := r.Redrive(t.Context(), "orders", e); !Rejected(err) || r.Takes("orders", e.Type) {
+	if err := r.Redrive(t.Context(), "orders", e); !Rejected(err) || r.Handles("orders", e.Type) {
 		t.Errorf("of another type: %v", err)
 	}
 }

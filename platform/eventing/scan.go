@@ -8,18 +8,18 @@ import (
 	"waybill/platform/jsonscan"
 )
 
-// What a sidecar delivers in bulk is read here in one pass: by a general decoder it is most of the time that a batch takes, and
-// the sidecar's Kafka component delivers no other batch meanwhile. Whatever does not look as sidecars write it, or is not
-// strict JSON, is left to the strict decoder, so that this decides about speed only.
+// This file decodes bulk deliveries in one pass. A general decoder would need most of the time of a batch, and the sidecar's Kafka
+// component delivers no other batch meanwhile. A text that is not in the sidecars' usual form, or is not strict JSON, is left to
+// the strict decoder: so this code only decides how fast it goes, not what is accepted.
 
-// scan is where the reading of a text stands.
+// scan is a text and the position up to which it was read.
 type scan struct {
 	src string
 	pos int
 }
 
-// scanEvent reads a CloudEvent; body has the bytes of text, and the event keeps both. ok is false when the strict decoder has
-// to look at it.
+// scanEvent decodes a CloudEvent. body has the bytes of text, and the event keeps both. ok is false if the strict decoder must
+// decode it.
 func scanEvent(text string, body []byte) (e Event, ok bool) {
 	s := scan{text, jsonscan.SkipSpace(text, 0)}
 	e, ok = s.event(body)
@@ -28,7 +28,7 @@ func scanEvent(text string, body []byte) (e Event, ok bool) {
 
 func (s *scan) ended() bool { return jsonscan.SkipSpace(s.src, s.pos) == len(s.src) }
 
-// event reads the CloudEvent that comes next.
+// event decodes the CloudEvent that comes next.
 func (s *scan) event(body []byte) (Event, bool) {
 	var ce cloudEvent
 	start, dataText := s.pos, ""
@@ -62,7 +62,7 @@ func (s *scan) event(body []byte) (Event, bool) {
 	return e, true
 }
 
-// attribute is the field of a text attribute, nil when it has none.
+// attribute is the field of a text attribute, or nil if it has none.
 func (ce *cloudEvent) attribute(name string) *string {
 	switch name {
 	case "specversion":
@@ -98,8 +98,8 @@ func (ce *cloudEvent) attribute(name string) *string {
 	}
 }
 
-// eachMember calls read for each member of the object that comes next, when its value comes next. It is false when read is,
-// when a name has escapes or comes twice, or when there is no object.
+// eachMember calls read for each member of the object that comes next; read must consume the value. It returns false if read
+// does, if a name has escapes or appears twice, or if no object comes next.
 func (s *scan) eachMember(read func(name string) bool) bool {
 	if !s.take('{') {
 		return false
@@ -145,14 +145,14 @@ func (s *scan) quoted() (string, bool) {
 	return jsonscan.Unquote(s.src[start+1:end-1], marks), true
 }
 
-// entry is one event of a bulk delivery, or why there is none in it.
+// entry is one entry of a bulk delivery: an event, or an error and what is to be dead-lettered.
 type entry struct {
 	id    string
 	event Event
 	err   error
 }
 
-// readBatch reads a bulk delivery, whose events keep its body.
+// readBatch decodes a bulk delivery. Its events keep the body.
 func readBatch(body []byte) ([]entry, error) {
 	if entries, ok := scanBatch(body); ok {
 		return entries, nil
@@ -160,8 +160,8 @@ func readBatch(body []byte) ([]entry, error) {
 	return decodeBatch(body)
 }
 
-// decodeBatch reads what scanBatch leaves to other decoders. The frame is the sidecar's, and read leniently: an event that is
-// not strict JSON must not keep the others of its batch from being taken.
+// decodeBatch decodes what scanBatch did not. The frame comes from the sidecar and is decoded leniently, so that an event that is
+// not strict JSON does not block the others of its batch.
 func decodeBatch(body []byte) ([]entry, error) {
 	var batch struct {
 		Entries []struct {
@@ -185,8 +185,8 @@ func decodeBatch(body []byte) ([]entry, error) {
 	return entries, nil
 }
 
-// decodeEntry reads the event of an entry, which a sidecar that was not asked to look into messages writes as base64. With an
-// error comes what is to be dead-lettered.
+// decodeEntry decodes the event of an entry. A sidecar that does not decode messages writes it as base64. With an error it
+// returns what is to be dead-lettered.
 func decodeEntry(text json.RawMessage) (Event, error) {
 	var message []byte
 	if len(text) > 0 && text[0] == '"' && json.Unmarshal(text, &message) == nil {
@@ -195,10 +195,10 @@ func decodeEntry(text json.RawMessage) (Event, error) {
 	return readEvent(string(text), text)
 }
 
-// usualEvent is how long an event in its entry usually is, in bytes.
+// usualEvent is the usual length of an entry, in bytes.
 const usualEvent = 1000
 
-// scanBatch reads a bulk delivery as sidecars write it; ok is false when it does not look so.
+// scanBatch decodes a bulk delivery in the sidecars' usual form. ok is false if it has another form.
 func scanBatch(body []byte) (entries []entry, ok bool) {
 	text := string(body)
 	s := scan{text, jsonscan.SkipSpace(text, 0)}

@@ -19,7 +19,7 @@ const delivered = `{"entries":[{"entryId":"0","event":{"data":{"event_id":"EVT-1
 	`"metadata":{"metadata.SessionId":"CUST-123"},"contentType":"application/cloudevents+json"}],"id":"","metadata":{"pubsubName":"telemetrybus"},"pubsubname":"telemetrybus",` +
 	`"topic":"analytics-events","type":"com.dapr.event.sent.bulk"}`
 
-// sameAsDecoded fails when a batch is read in one pass, and otherwise than by encoding/json.
+// sameAsDecoded fails if a batch is decoded in one pass and the result differs from that of encoding/json.
 func sameAsDecoded(t *testing.T, body string) (scanned bool) {
 	t.Helper()
 	fast, ok := scanBatch([]byte(body))
@@ -39,12 +39,12 @@ func sameAsDecoded(t *testing.T, body string) (scanned bool) {
 	for i, one := range plain.Entries {
 		event, err := decodeEvent(string(one.Event), one.Event)
 		if err != nil {
-			t.Fatalf("%s: entry %d is read, but encoding/json says %v", body, i, err)
+			t.Fatalf("%s: entry %d is decoded, but encoding/json returns %v", body, i, err)
 		}
 		want := entry{id: one.EntryID, event: event}
 		want.event.Key = keyOf(func(name string) string { return one.Metadata[name] })
 		if got := fast[i].event.DataText(); got != string(want.event.Data) {
-			t.Fatalf("%s: the data of entry %d is said to be %s", body, i, got)
+			t.Fatalf("%s: DataText of entry %d is %s", body, i, got)
 		}
 		fast[i].event.dataText = ""
 		if diff := cmp.Diff(want, fast[i], cmp.AllowUnexported(entry{}, Event{})); diff != "" {
@@ -64,8 +64,8 @@ func TestADeliveryIsReadInOnePass(t *testing.T) {
 	}
 }
 
-// Whatever is odd about a delivery is either read as the strict decoder does or left to it.
-func TestOddDeliveriesAreReadAsTheStrictDecoderDoes(t *testing.T) {
+// An unusual delivery is either decoded as by the strict decoder or left to it.
+func TestUnusualDeliveriesAreDecodedAsByTheStrictDecoder(t *testing.T) {
 	t.Parallel()
 	dice := rand.New(rand.NewPCG(1, 1))
 	pieces := []string{
@@ -81,7 +81,7 @@ func TestOddDeliveriesAreReadAsTheStrictDecoderDoes(t *testing.T) {
 			until := min(len(body), at+dice.IntN(3)*dice.IntN(12))
 			body = body[:at] + pieces[dice.IntN(len(pieces))] + body[until:]
 		}
-		// Most changes hurt; those after a comma or a brace put a member in.
+		// Most changes make the JSON invalid; those after a comma or a brace insert a member.
 		if i := strings.IndexAny(body[dice.IntN(len(body)):], "{,"); i > 0 && dice.IntN(2) == 0 {
 			body = delivered[:min(i+1, len(delivered))] + pieces[dice.IntN(len(pieces))] + delivered[min(i+1, len(delivered)):]
 		}

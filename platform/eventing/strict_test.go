@@ -12,17 +12,17 @@ import (
 	"waybill/platform/strictjson"
 )
 
-// notStrict are events that readers read differently, and what the reason must say of each.
+// notStrict are events that JSON decoders decode differently, and what the reason must contain for each.
 var notStrict = map[string]struct{ event, place, rule string }{
-	"a duplicate attribute":   {`{"id":"bad","type":"T","source":"/s","source":"/other","data":{}}`, "source", "must appear once"},
-	"a duplicate id":          {`{"id":"bad","id":"bad","type":"T","data":{}}`, "id", "must appear once"},
-	"a duplicate unknown one": {`{"id":"bad","type":"T","x":"","x":"","data":{}}`, "x", "must appear once"},
-	"a duplicate in the data": {`{"id":"bad","type":"T","data":{"items":[{"price":1,"price":2}]}}`, "data.items[0].price", "must appear once"},
-	"a duplicate by escapes":  {`{"id":"bad","type":"T","data":{"price":1,"pr\u0069ce":2}}`, "data.price", "must appear once"},
-	"data that is not UTF-8":  {"{\"id\":\"bad\",\"type\":\"T\",\"data\":{\"street\":\"Stra\xdfe\"}}", "data.street", "valid UTF-8"},
-	"a subject that is not":   {"{\"id\":\"bad\",\"type\":\"T\",\"subject\":\"Stra\xdfe\",\"data\":{}}", "subject", "valid UTF-8"},
-	"half a surrogate pair":   {`{"id":"bad","type":"T","data":{"street":"\ud83d"}}`, "data.street", "surrogate"},
-	"deep nesting":            {`{"id":"bad","type":"T","data":` + strings.Repeat("[", 200) + strings.Repeat("]", 200) + `}`, "", "nested more than 100 deep"},
+	"a duplicate attribute":         {`{"id":"bad","type":"T","source":"/s","source":"/other","data":{}}`, "source", "must appear once"},
+	"a duplicate id":                {`{"id":"bad","id":"bad","type":"T","data":{}}`, "id", "must appear once"},
+	"a duplicate unknown attribute": {`{"id":"bad","type":"T","x":"","x":"","data":{}}`, "x", "must appear once"},
+	"a duplicate in the data":       {`{"id":"bad","type":"T","data":{"items":[{"price":1,"price":2}]}}`, "data.items[0].price", "must appear once"},
+	"a duplicate by escapes":        {`{"id":"bad","type":"T","data":{"price":1,"pr\u0069ce":2}}`, "data.price", "must appear once"},
+	"data that is not UTF-8":        {"{\"id\":\"bad\",\"type\":\"T\",\"data\":{\"street\":\"Stra\xdfe\"}}", "data.street", "valid UTF-8"},
+	"a subject that is not UTF-8":   {"{\"id\":\"bad\",\"type\":\"T\",\"subject\":\"Stra\xdfe\",\"data\":{}}", "subject", "valid UTF-8"},
+	"half a surrogate pair":         {`{"id":"bad","type":"T","data":{"street":"\ud83d"}}`, "data.street", "surrogate"},
+	"deep nesting":                  {`{"id":"bad","type":"T","data":` + strings.Repeat("[", 200) + strings.Repeat("]", 200) + `}`, "", "nested more than 100 deep"},
 }
 
 func TestAnEventThatIsNotStrictJSONIsDeadLettered(t *testing.T) {
@@ -31,12 +31,12 @@ func TestAnEventThatIsNotStrictJSONIsDeadLettered(t *testing.T) {
 		for _, bulk := range []bool{false, true} {
 			t.Run(fmt.Sprint(name, ", bulk ", bulk), func(t *testing.T) {
 				t.Parallel()
-				var taken []string
-				s := handling(func(_ context.Context, e Event) error { taken = append(taken, e.ID); return nil })
+				var handled []string
+				s := handling(func(_ context.Context, e Event) error { handled = append(handled, e.ID); return nil })
 				if bulk {
 					s = bulkOf(func(_ context.Context, events []Event) []error {
 						for _, e := range events {
-							taken = append(taken, e.ID)
+							handled = append(handled, e.ID)
 						}
 						return make([]error, len(events))
 					})
@@ -49,11 +49,11 @@ func TestAnEventThatIsNotStrictJSONIsDeadLettered(t *testing.T) {
 					}
 				} else {
 					for _, event := range []string{cloudEventOf("e1"), c.event, cloudEventOf("e2")} {
-						x.deliver(t, "/events/orders", unseen(event))
+						x.deliver(t, "/events/orders", undecoded(event))
 					}
 				}
-				if want := []string{"e1", "e2"}; !slices.Equal(taken, want) {
-					t.Errorf("took %q, want %q", taken, want)
+				if want := []string{"e1", "e2"}; !slices.Equal(handled, want) {
+					t.Errorf("handled %q, want %q", handled, want)
 				}
 				dead := x.dead(t)
 				if len(dead) != 1 {

@@ -7,43 +7,43 @@ import (
 	"strings"
 )
 
-// Subscription is one app's reading of one topic.
+// Subscription says how this app reads one topic.
 type Subscription struct {
 	Component string
 	Topic     string
-	// DeadLetter is the topic that takes what can never be processed; a Raw subscription has none.
+	// DeadLetter is the topic for events that can never be processed. A Raw subscription has none.
 	DeadLetter string
-	// Handlers are the event types this app takes from the topic; others are acknowledged unseen.
+	// Handlers are the handlers by event type. Events of other types are acknowledged and ignored.
 	Handlers map[string]Handler
-	// Sessions, when set, has Service Bus deliver the events of one key to one replica at a time. Kafka, whose partitions do
-	// as much, is not told.
+	// Sessions makes Service Bus deliver the events of one key to one replica at a time. Kafka does so by its partitions and
+	// ignores it.
 	Sessions bool
-	// Bulk, when set, has the events delivered in batches, and then takes them itself if it has a handler.
+	// Bulk, if set, has the events delivered in batches.
 	Bulk *Bulk
-	// Raw, when set, takes every message of the topic as it came, and neither Handlers nor Bulk are used.
+	// Raw, if set, gets every message of the topic as it came. Then neither Handlers nor Bulk may be set.
 	Raw RawHandler
 }
 
-// fault says why nobody can subscribe so.
+// fault says what is wrong with the subscription.
 func (s Subscription) fault() error {
 	switch {
 	case s.Component == "" || s.Topic == "":
-		return fmt.Errorf("subscription to %q on %q: both must be named", s.Topic, s.Component)
+		return fmt.Errorf("subscription to topic %q of component %q: both must be set", s.Topic, s.Component)
 	case s.Raw != nil && (s.DeadLetter != "" || s.Bulk != nil || s.Handlers != nil || s.Sessions):
-		return fmt.Errorf("raw subscription to %q: it dead-letters nothing, has no other handlers and no sessions", s.Topic)
+		return fmt.Errorf("raw subscription to %q: it must not have a dead-letter topic, other handlers or sessions", s.Topic)
 	case s.Raw == nil && (s.DeadLetter == "" || s.DeadLetter == s.Topic):
-		return fmt.Errorf("subscription to %q with dead letters to %q: they must be named, and differ", s.Topic, s.DeadLetter)
+		return fmt.Errorf("subscription to %q with dead letters to %q: the dead-letter topic must be set and be another topic", s.Topic, s.DeadLetter)
 	case s.Bulk != nil && (s.Bulk.Handle == nil) == (len(s.Handlers) == 0):
-		return fmt.Errorf("bulk subscription to %q: either it has a handler of its own, or handlers by event type", s.Topic)
-	case s.Bulk != nil && !s.takesAlone(s.Bulk.Together):
-		return fmt.Errorf("bulk subscription to %q: what is taken together needs a handler that takes it alone as well", s.Topic)
+		return fmt.Errorf("bulk subscription to %q: it must have either a bulk handler or handlers by event type", s.Topic)
+	case s.Bulk != nil && !s.handleEach(s.Bulk.Together):
+		return fmt.Errorf("bulk subscription to %q: each type in Together must have a handler for single events too", s.Topic)
 	default:
 		return nil
 	}
 }
 
-// takesAlone reports whether each type has a handler for single events.
-func (s Subscription) takesAlone(types map[string]BulkHandler) bool {
+// handleEach reports whether each type has a handler for single events.
+func (s Subscription) handleEach(types map[string]BulkHandler) bool {
 	for eventType := range types {
 		if s.Handlers[eventType] == nil {
 			return false
@@ -66,22 +66,22 @@ type subscriptionDescription struct {
 	Metadata        transportOptions `json:"metadata,omitzero"`
 }
 
-// transportOptions are what the sidecar and its pub/sub component are told about a subscription.
+// transportOptions are a subscription's settings for the sidecar and its pub/sub component.
 type transportOptions struct {
-	// RawPayload makes the sidecar pass a message on without looking into it, so that what is no CloudEvent arrives too.
+	// RawPayload makes the sidecar deliver messages without decoding them, so that one that is not a CloudEvent arrives too.
 	RawPayload string `json:"rawPayload,omitempty"`
-	// The others are read by the Service Bus component alone.
+	// Only the Service Bus component reads the others.
 	RequireSessions         string `json:"requireSessions,omitempty"`
 	SessionIdleTimeoutInSec string `json:"sessionIdleTimeoutInSec,omitempty"`
 	MaxConcurrentSessions   string `json:"maxConcurrentSessions,omitempty"`
 }
 
-// withSessions says how many keys' events are taken at a time. A session is let go when nothing has come for it for a
-// second, the least that can be asked for: with the component's defaults, eight keys a minute would get their turn.
+// withSessions lets 64 keys be handled at the same time. A session ends when nothing arrived for a second, the least that the
+// component allows: with its defaults only eight keys a minute would be handled.
 var withSessions = transportOptions{RequireSessions: "true", SessionIdleTimeoutInSec: "1", MaxConcurrentSessions: "64"}
 
-// maxSessionBatch is the largest batch of a session. The component has room for so many batches as go into its
-// maxActiveMessages, 1,000, and a session takes that room while it waits, so the batches must leave room for all sessions.
+// maxSessionBatch is the largest batch of a session. The component holds at most 1,000 messages (maxActiveMessages), and each
+// waiting session reserves a batch of them, so the batches of all sessions must fit.
 const maxSessionBatch = 10
 
 type routes struct {
@@ -100,8 +100,8 @@ type bulkDescription struct {
 	MaxAwaitDurationMs int64 `json:"maxAwaitDurationMs,omitempty"`
 }
 
-// describe answers the sidecar's question what this app subscribes to. Each subscription has a default route, because
-// Dapr sends an event that no rule takes to the dead-letter topic.
+// describe answers the sidecar's request for this app's subscriptions. Each subscription has a default route, because Dapr
+// dead-letters an event that matches no rule.
 func (r *Receiver) describe(w http.ResponseWriter, req *http.Request) {
 	described := make([]subscriptionDescription, 0, len(r.subscriptions))
 	for _, s := range r.subscriptions {
@@ -110,8 +110,8 @@ func (r *Receiver) describe(w http.ResponseWriter, req *http.Request) {
 			d.Metadata = withSessions
 		}
 		if r.brokerRetries {
-			// A sidecar without a resiliency policy would put an event there at the first failure. Without the topic it has
-			// nowhere to put what is no CloudEvent, and would fail on it for ever, so it is not asked to look.
+			// A sidecar without a resiliency policy would dead-letter an event at its first failure. Without a dead-letter topic
+			// it would fail for ever on a message that is not a CloudEvent, so it must not decode messages.
 			d.DeadLetterTopic, d.Metadata.RawPayload = "", "true"
 		}
 		switch {

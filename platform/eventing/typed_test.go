@@ -35,7 +35,7 @@ func TestOnGivesTheDecodedData(t *testing.T) {
 	}
 }
 
-// undecodable is data that no confirmed can be decoded from, and what the reason must contain.
+// undecodable is data that cannot be decoded into confirmed, and what the reason must contain.
 var undecodable = map[string]struct{ data, reason string }{
 	"no data":            {"", "no data"},
 	"another type":       {`{"order_id":1}`, "order_id"},
@@ -98,8 +98,8 @@ func TestOfTypeAcknowledgesOtherTypes(t *testing.T) {
 	}
 }
 
-// A handler for many events is not called for none: its call may cost a request.
-func TestABatchHandlerIsNotCalledForNothing(t *testing.T) {
+// A call may cost a request, so there is none without events.
+func TestABatchHandlerIsNotCalledWithoutEvents(t *testing.T) {
 	t.Parallel()
 	unexpected := func(context.Context, []Typed[confirmed]) []error {
 		t.Error("the handler was called")

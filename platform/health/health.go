@@ -1,5 +1,5 @@
-// Package health says whether something that a service needs works now, and why not. It knows nothing of what that is: a
-// Probe is told how its real use went and how to try it, and Cause and Reason read the error of either.
+// Package health says whether a dependency of a service works now, and if not, why. A Probe combines the outcomes of real use with
+// trials of its own; Cause and Reason classify the errors of both. The package does not know what the dependency is.
 package health
 
 import (
@@ -17,32 +17,33 @@ import (
 const (
 	// trust is how long an outcome counts. On an idle system it is the time between two trials.
 	trust = 10 * time.Second
-	// pause is the least time between two trials, so that a fault is noticed soon and costs little while it lasts.
+	// pause is the shortest time between two trials: a fault is noticed soon, and its trials cost little.
 	pause = 2 * time.Second
-	// pauseUnreachable is the same while the store cannot be reached. Such a trial costs nothing, and a long pause would delay the start.
+	// pauseUnreachable replaces pause while the store cannot be reached. Such a trial costs little, and a long pause would delay
+	// the start.
 	pauseUnreachable = 100 * time.Millisecond
 )
 
-// Probe says whether something works. The last outcome of its real use decides for ten seconds; without one the Probe tries it,
-// at most every two seconds however often it is asked. The real use comes first because a trial is small: on a disk that is
-// nearly full it may succeed where all others fail. A Probe may be used by many goroutines.
+// Probe says whether a dependency works. The last outcome of its real use counts for ten seconds. Without one, the Probe makes a
+// trial, at most every two seconds. Real use comes first because a trial is small: on a disk that is nearly full it may succeed
+// while all real writes fail. A Probe may be used by many goroutines.
 type Probe struct {
 	try func(ctx context.Context) error
-	// turn has one place; the goroutine that holds it may try.
-	turn chan struct{}
+	// slot has room for one value; the goroutine that put it there may make a trial.
+	slot chan struct{}
 
 	mu    sync.Mutex // guards what follows
 	used  outcome
 	tried outcome
 }
 
-// outcome is how a use or a trial ended; at is zero before the first.
+// outcome is how a use or a trial ended. at is zero before the first.
 type outcome struct {
 	at  time.Time
 	err error
 }
 
-// pause is how long no further trial follows.
+// pause is how long after this outcome no trial follows.
 func (o outcome) pause() time.Duration {
 	if o.err != nil && Cause(o.err) == Unreachable {
 		return pauseUnreachable
@@ -50,33 +51,32 @@ func (o outcome) pause() time.Duration {
 	return pause
 }
 
-// NewProbe returns a Probe that tries by calling try. A trial must be cheap, may run again at any time, and ends with its
-// context.
+// NewProbe returns a Probe whose trials call try. A trial must be cheap and idempotent, and end with its context.
 func NewProbe(try func(ctx context.Context) error) *Probe {
-	return &Probe{try: try, turn: make(chan struct{}, 1)}
+	return &Probe{try: try, slot: make(chan struct{}, 1)}
 }
 
-// Used tells the Probe how a real use went.
+// Used records the outcome of a real use.
 func (p *Probe) Used(err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.used = outcome{time.Now(), err}
 }
 
-// Check reports, as an error, why the thing does not work now.
+// Check returns nil if the dependency works now, and otherwise an error that says why not.
 func (p *Probe) Check(ctx context.Context) error {
 	select {
-	case p.turn <- struct{}{}:
+	case p.slot <- struct{}{}:
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	defer func() { <-p.turn }()
+	defer func() { <-p.slot }()
 	if verdict, known := p.verdict(); known {
 		return verdict
 	}
 	err := p.try(ctx)
 	if errors.Is(ctx.Err(), context.Canceled) {
-		return err // the caller left, which says nothing
+		return err // the caller left: no outcome
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -84,7 +84,7 @@ func (p *Probe) Check(ctx context.Context) error {
 	return err
 }
 
-// verdict is what is known without a trial.
+// verdict is what past outcomes say, if they still count.
 func (p *Probe) verdict() (verdict error, known bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -100,7 +100,7 @@ func (p *Probe) verdict() (verdict error, known bool) {
 	}
 }
 
-// Causes of a failure, as metrics name them.
+// Causes of a failure. Metrics use these names.
 const (
 	DiskFull    = "disk_full"
 	ReadOnly    = "read_only"
@@ -110,7 +110,7 @@ const (
 	Other       = "other"
 )
 
-// texts are what the stores say of their disk. A sidecar passes on nothing but the text.
+// texts are parts of the stores' error texts. A sidecar passes on only the text of an error.
 var texts = []struct{ cause, text string }{
 	{DiskFull, "disk is full"}, // SQLite
 	{DiskFull, "no space left on device"},
@@ -125,7 +125,7 @@ var texts = []struct{ cause, text string }{
 	{Unreachable, "connection refused"},
 }
 
-// Cause is why a store, or a process that was called, failed.
+// Cause classifies the error of a store or of a called process.
 func Cause(err error) string {
 	switch {
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
@@ -148,13 +148,13 @@ func Cause(err error) string {
 	return Other
 }
 
-// Explained is an error with a text that everyone may read.
+// Explained is an error with a text that every caller may read.
 type Explained interface {
 	error
 	Reason() string
 }
 
-// Explain adds to err the text that everyone may read. It returns nil for nil.
+// Explain adds to err a text that every caller may read. It returns nil for nil.
 func Explain(err error, reason string) error {
 	if err == nil {
 		return nil
@@ -173,7 +173,7 @@ func (e *explained) Reason() string { return e.reason }
 
 func (e *explained) Unwrap() error { return e.error }
 
-// Reason says why something does not work in words that everyone may read: an error's own text can hold addresses and names.
+// Reason is a text about err that every caller may read. The error's own text can contain addresses and names.
 func Reason(err error) string {
 	if e, ok := errors.AsType[Explained](err); ok {
 		return e.Reason()

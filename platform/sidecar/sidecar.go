@@ -20,16 +20,16 @@ import (
 	"google.golang.org/grpc/metadata"
 )
 
-// Config is where a sidecar listens, by the names that Dapr itself gives these variables.
+// Config says where a sidecar listens. The variables have the names that Dapr itself uses.
 type Config struct {
 	Host     string `env:"DAPR_HOST" envDefault:"127.0.0.1"`
 	GRPCPort Port   `env:"DAPR_GRPC_PORT" envDefault:"50001"`
 	HTTPPort Port   `env:"DAPR_HTTP_PORT" envDefault:"3500"`
-	// APIToken goes with every call to the sidecar when it is set.
+	// APIToken, if set, is sent with every call to the sidecar.
 	APIToken Secret `env:"DAPR_API_TOKEN"`
 }
 
-// Port is a port that somebody listens on.
+// Port is a port that a process listens on, so not 0.
 type Port int
 
 // UnmarshalText reads a port.
@@ -47,16 +47,16 @@ type Secret string
 
 func (Secret) String() string { return "***" }
 
-// GoString covers %#v, which does not ask String.
+// GoString covers %#v, which does not call String.
 func (Secret) GoString() string { return "***" }
 
 // MarshalText covers JSON and structured logs.
 func (Secret) MarshalText() ([]byte, error) { return []byte("***"), nil }
 
-// maxReconnectDelay bounds how long a service goes on believing that a restarted sidecar is away.
+// maxReconnectDelay bounds how long a service needs to reconnect to a restarted sidecar.
 const maxReconnectDelay = time.Second
 
-// maxAnswer bounds one answer of the sidecar, in bytes. gRPC's own 4 MiB are too few for a read of many documents.
+// maxAnswer bounds one answer of the sidecar, in bytes. gRPC's default of 4 MiB is too little for a read of many documents.
 const maxAnswer = 64 << 20
 
 // Sidecar is a connection to a Dapr sidecar. It may be used by many goroutines.
@@ -70,8 +70,8 @@ type Sidecar struct {
 	http   http.Client
 }
 
-// Dial prepares the connection and returns at once: the sidecar may come up later, go away and come back. Trace context
-// goes with every call.
+// Dial prepares the connection and returns at once: the sidecar may start later, and restart. Every call carries its trace
+// context.
 func Dial(c Config) (*Sidecar, error) {
 	options := []grpc.DialOption{
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
@@ -98,7 +98,7 @@ func Dial(c Config) (*Sidecar, error) {
 		Client: dapr.NewClientWithConnection(conn),
 		api:    "http://" + net.JoinHostPort(c.Host, strconv.Itoa(int(c.HTTPPort))) + "/v1.0",
 		token:  c.APIToken,
-		http:   http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{}}, // no proxy stands between a service and its sidecar
+		http:   http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{}}, // without a proxy
 	}, nil
 }
 
@@ -106,8 +106,8 @@ func withToken(ctx context.Context, token Secret) context.Context {
 	return metadata.AppendToOutgoingContext(ctx, "dapr-api-token", string(token))
 }
 
-// Healthy reports, as an error, whether the sidecar's own APIs (state, publishing) can be used. It does not ask whether
-// the sidecar sees this app as healthy, for then each would wait for the other.
+// Healthy returns an error while the sidecar's own APIs (state, publishing) cannot be used. It does not ask whether the sidecar
+// finds this app healthy: then each would wait for the other.
 func (s *Sidecar) Healthy(ctx context.Context) error {
 	resp, err := s.get(ctx, "/healthz/outbound")
 	if err != nil {
@@ -117,12 +117,12 @@ func (s *Sidecar) Healthy(ctx context.Context) error {
 		return fmt.Errorf("ask the sidecar for its health: %w", err)
 	}
 	if resp.StatusCode != http.StatusNoContent {
-		return fmt.Errorf("the sidecar is not ready: %s", resp.Status)
+		return fmt.Errorf("sidecar not ready: it answered %s", resp.Status)
 	}
 	return nil
 }
 
-// ConnectedWorkers is how many workflow workers the sidecar's engine works with.
+// ConnectedWorkers returns how many workflow workers are connected to the sidecar's engine.
 func (s *Sidecar) ConnectedWorkers(ctx context.Context) (workers int, err error) {
 	resp, err := s.get(ctx, "/metadata")
 	if err != nil {
@@ -143,12 +143,12 @@ func (s *Sidecar) ConnectedWorkers(ctx context.Context) (workers int, err error)
 	return metadata.Workflows.ConnectedWorkers, nil
 }
 
-// Shutdown makes the sidecar end, for whoever started it to start it again.
+// Shutdown ends the sidecar. Its supervisor starts it again.
 func (s *Sidecar) Shutdown(ctx context.Context) error {
 	return s.Client.Shutdown(ctx)
 }
 
-// get asks the sidecar's HTTP API, which leaves no span behind: what asks there asks all the time.
+// get calls the sidecar's HTTP API, without a span, because its callers poll.
 func (s *Sidecar) get(ctx context.Context, path string) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.api+path, nil)
 	if err != nil {
@@ -159,7 +159,7 @@ func (s *Sidecar) get(ctx context.Context, path string) (*http.Response, error) 
 	}
 	resp, err := s.http.Do(req)
 	if err != nil {
-		return nil, fmt.Errorf("the sidecar does not answer: %w", err)
+		return nil, fmt.Errorf("sidecar unavailable: %w", err)
 	}
 	return resp, nil
 }
@@ -182,27 +182,27 @@ func (s *Sidecar) WaitHealthy(ctx context.Context) error {
 }
 
 const (
-	// quiet is how long a wait for the sidecar needs no word, speakAgain when the next one follows.
-	quiet      = 3 * time.Second
-	speakAgain = 30 * time.Second
+	// firstLog is how long a wait for the sidecar lasts before it is logged, and nextLog the time between two further logs.
+	firstLog = 3 * time.Second
+	nextLog  = 30 * time.Second
 )
 
 // LogWait waits until the sidecar is healthy or ctx ends, and logs that it waits when it takes more than three seconds.
 func (s *Sidecar) LogWait(ctx context.Context, logger *slog.Logger) {
 	begun := time.Now()
-	for speak := quiet; ; speak = speakAgain {
-		patience, cancel := context.WithTimeout(ctx, speak)
-		err := s.WaitHealthy(patience)
+	for untilLog := firstLog; ; untilLog = nextLog {
+		waiting, cancel := context.WithTimeout(ctx, untilLog)
+		err := s.WaitHealthy(waiting)
 		cancel()
 		waited := time.Since(begun).Round(time.Second)
 		switch {
-		case err == nil && waited >= quiet:
-			logger.InfoContext(ctx, "the sidecar is there", slog.Duration("waited", waited))
+		case err == nil && waited >= firstLog:
+			logger.InfoContext(ctx, "sidecar available", slog.Duration("waited", waited))
 			return
 		case err == nil, ctx.Err() != nil:
 			return
 		}
-		logger.WarnContext(ctx, "waiting for the sidecar; the service is not ready until it is there, however long that takes",
+		logger.WarnContext(ctx, "waiting for the sidecar; not ready until it answers",
 			slog.Duration("waited", waited), slog.String("sidecar", s.api), slog.Any("error", err))
 	}
 }

@@ -115,7 +115,7 @@ func TestLogWait(t *testing.T) {
 		return said.Write(line)
 	}), nil))
 	s.LogWait(t.Context(), log)
-	if got := said.String(); strings.Count(got, "waiting for the sidecar") != 1 || !strings.Contains(got, "the sidecar is there") {
+	if got := said.String(); strings.Count(got, "waiting for the sidecar") != 1 || !strings.Contains(got, "sidecar available") {
 		t.Errorf("the log is %q", got)
 	}
 	said.Reset()

@@ -1,6 +1,6 @@
-// Package eventingtest holds the event handlers of every service to one behaviour when what they need fails: an event that
-// fails for good is dead-lettered with its reason while the others are processed, and one that fails for a while is lost
-// nowhere. It finds the handlers by the service's subscriptions, so a new one is covered without being named.
+// Package eventingtest checks that the event handlers of every service behave alike when a dependency fails: an event that can
+// never be processed is dead-lettered with its reason while the others are processed, and one that fails for a while is not
+// lost. It finds the handlers by the service's subscriptions, so it also covers a new handler.
 package eventingtest
 
 import (
@@ -26,27 +26,27 @@ import (
 	"waybill/platform/state"
 )
 
-// World is a service without a network: its handlers, on dependencies that ask Fail before they do anything.
+// World is a service without a network: its handlers, with dependencies that call Fail first.
 type World struct {
 	Subscriptions []eventing.Subscription
-	// Event returns the n-th valid event of a type, each about another fact, and prepares what its handler expects to find.
+	// Event returns the n-th valid event of a type, each about another fact, and prepares what its handler expects to exist.
 	Event func(t *testing.T, eventType string, n int) eventing.Event
-	// BatchTypes are the event types that a subscription with a batch handler takes, by topic.
+	// BatchTypes are the event types that a subscription with a batch handler handles, by topic.
 	BatchTypes map[string][]string
 	// Needs are the dependencies by the names under which they call Fail.
 	Needs map[string]Failure
-	// OnDeadLetter is the Receiver's.
+	// OnDeadLetter is for the Receiver.
 	OnDeadLetter func(ctx context.Context, topic string, e eventing.Event) error
 }
 
 // Failure is how a dependency fails.
 type Failure struct{ Permanent, Transient error }
 
-// Failures of the dependencies that every service has, as they look behind their adapters.
+// Failures of the dependencies that every service has, as their adapters return them.
 var (
 	Store  = Failure{fmt.Errorf("save the document: %w", state.ErrInvalid), fmt.Errorf("save the document: %w", state.ErrUnavailable)}
-	Bus    = Failure{status.Error(codes.InvalidArgument, "the topic cannot have this"), status.Error(codes.Unavailable, "the broker is away")}
-	Engine = Failure{status.Error(codes.InvalidArgument, "the input cannot be kept"), status.Error(codes.Unavailable, "the engine is away")}
+	Bus    = Failure{status.Error(codes.InvalidArgument, "the topic cannot have this"), status.Error(codes.Unavailable, "the broker is unavailable")}
+	Engine = Failure{status.Error(codes.InvalidArgument, "the input cannot be kept"), status.Error(codes.Unavailable, "the engine is unavailable")}
 )
 
 // fault is what fails while one event is handled.
@@ -54,7 +54,7 @@ type fault struct {
 	need string
 	err  error
 	mu   sync.Mutex
-	// left is how often it still fails, or -1 for always.
+	// left is how many more times it fails, or -1 for always.
 	left int
 	hits int
 }
@@ -82,7 +82,7 @@ func Fail(ctx context.Context, need string) error {
 // Documents is a store in memory that fails under the name "store".
 type Documents struct{ state.Store }
 
-// NewDocuments returns an empty one.
+// NewDocuments returns an empty store.
 func NewDocuments() Documents { return Documents{state.NewMemory()} }
 
 // Get is state.Store's.
@@ -166,7 +166,7 @@ func Run(t *testing.T, newWorld func(t *testing.T, client *Client) World) {
 			types = shape.BatchTypes[s.Topic]
 		}
 		if len(types) == 0 {
-			t.Errorf("nothing says which event types the handler of %s takes", s.Topic)
+			t.Errorf("BatchTypes has no event types for the handler of %s", s.Topic)
 		}
 		for _, eventType := range types {
 			for _, broker := range []bool{false, true} {
@@ -182,7 +182,7 @@ func Run(t *testing.T, newWorld func(t *testing.T, client *Client) World) {
 						}
 					}
 					if deadLettered == 0 {
-						t.Error("the handler needs nothing of what fails")
+						t.Error("the handler uses none of the dependencies that can fail")
 					}
 				})
 			}
@@ -203,7 +203,7 @@ type handling struct {
 	receiver  *eventing.Receiver
 
 	mu sync.Mutex
-	// faults are those of events by their ids, done how often each was processed.
+	// faults are the faults by event id; done counts how many times each event was processed.
 	faults map[string]*fault
 	done   map[string]int
 }
@@ -281,8 +281,8 @@ func (h *handling) note(e eventing.Event, err error) error {
 	return err
 }
 
-// permanent lets one of three events with one key fail for good, and has it processed again once that is over. It returns how
-// many were dead-lettered.
+// permanent makes one of three events with one key fail permanently, and redrives it after the cause is fixed. It returns how many
+// events were dead-lettered.
 func (h *handling) permanent(t *testing.T, need string) int {
 	t.Helper()
 	failure := h.world.Needs[need].Permanent
@@ -322,7 +322,7 @@ func cause(err error) string {
 	return err.Error()
 }
 
-// transient lets one of three events with one key fail for longer than one delivery is tried.
+// transient makes one of three events with one key fail for longer than one delivery is tried.
 func (h *handling) transient(t *testing.T, need string) {
 	t.Helper()
 	before := len(h.client.on(h.dead))
@@ -355,7 +355,7 @@ func (h *handling) processed(id string) int {
 	return h.done[id]
 }
 
-// deliverAll delivers the events, and those that are given back again, at most so often.
+// deliverAll delivers the events, and redelivers those that were not acknowledged, up to a limit.
 func (h *handling) deliverAll(t *testing.T, events []eventing.Event, times int) {
 	t.Helper()
 	for range times {
@@ -371,10 +371,10 @@ func (h *handling) deliverAll(t *testing.T, events []eventing.Event, times int) 
 			return
 		}
 	}
-	t.Errorf("%d events, such as %s, are still given back", len(events), events[0].ID)
+	t.Errorf("%d events, such as %s, are still not acknowledged", len(events), events[0].ID)
 }
 
-// deliver brings the events as a sidecar does, and returns those that are given back.
+// deliver delivers the events as a sidecar does, and returns those that were not acknowledged.
 func (h *handling) deliver(t *testing.T, events []eventing.Event) (again []eventing.Event) {
 	t.Helper()
 	type entry struct {
