@@ -1,6 +1,6 @@
-// Package deadletter keeps what a service has dead-lettered: it reads the service's own dead-letter topics into the state
-// store, lists what lies there and why, and gives events back to the service's own handlers, or dismisses them, when somebody
-// asks for it, on record. It knows nothing of what the events mean.
+// Package deadletter is the dead-letter queue of a service: it reads the service's own dead-letter topics into the state store,
+// lists the dead letters with their reasons, and redrives or dismisses them on request. It records every such request. It does not
+// know what the events mean.
 package deadletter
 
 import (
@@ -18,54 +18,55 @@ import (
 	"waybill/platform/state"
 )
 
-// Letters are the dead-lettered events of one service. They may be used by many goroutines, and by many processes of that service.
-type Letters struct {
+// Queue are the dead letters of one service. Many goroutines, and several replicas of the service, may use it at once.
+type Queue struct {
 	store  state.Store
 	logger *slog.Logger
 	topics []string
 	secret []string
-	// retention is how long a closed entry is kept; 0 is for ever.
+	// retention is how long an entry is kept after it was closed; 0 is for ever.
 	retention time.Duration
-	// leases are the redrives under way, as this process saw them.
+	// leases are the running redrives, as this process saw them.
 	leases *clock.Tracker[string]
-	// receiver is set by Register, before anything is served.
+	// receiver is set by Register, before the first request.
 	receiver *eventing.Receiver
 }
 
-// New returns the letters kept in s. The values of members named secret, wherever they stand in an event, are kept and never
+// New returns the dead letters that are stored in s. Members of events that are named in secret, at any depth, are stored but never
 // shown.
-func New(s state.Store, logger *slog.Logger, secret ...string) *Letters {
-	return &Letters{store: s, logger: logger, secret: secret, leases: clock.NewTracker[string](time.Now)}
+func New(s state.Store, logger *slog.Logger, secret ...string) *Queue {
+	return &Queue{store: s, logger: logger, secret: secret, leases: clock.NewTracker[string](time.Now)}
 }
 
-// KeepFor has every entry vanish some time after it was redriven or dismissed, unless it was opened again; 0 keeps it. It returns
-// l, and is called before anything is served.
-func (l *Letters) KeepFor(retention time.Duration) *Letters {
-	l.retention = retention
-	return l
+// KeepFor deletes every entry some time after it was redriven or dismissed, unless it was opened again; 0 keeps it for ever. It
+// returns q, and must be called before the first request.
+func (q *Queue) KeepFor(retention time.Duration) *Queue {
+	q.retention = retention
+	return q
 }
 
-// Watch returns the subscriptions together with those to their dead-letter topics, for the service's Receiver.
-func (l *Letters) Watch(subscriptions ...eventing.Subscription) []eventing.Subscription {
+// Watch returns the subscriptions and those to their dead-letter topics, for the service's Receiver.
+func (q *Queue) Watch(subscriptions ...eventing.Subscription) []eventing.Subscription {
 	watched := slices.Clone(subscriptions)
 	for _, s := range subscriptions {
-		l.topics = append(l.topics, s.Topic)
+		q.topics = append(q.topics, s.Topic)
 		watched = append(watched, eventing.Subscription{
 			Component: s.Component, Topic: s.DeadLetter,
-			Raw: func(ctx context.Context, m eventing.Message) error { return l.keep(ctx, s.Topic, m, time.Now()) },
+			Raw: func(ctx context.Context, m eventing.Message) error { return q.keep(ctx, s.Topic, m, time.Now()) },
 		})
 	}
-	slices.Sort(l.topics)
+	slices.Sort(q.topics)
 	return watched
 }
 
-// keep stores a message of a dead-letter topic. It fails only while the store does: what the store refuses is cut.
-func (l *Letters) keep(ctx context.Context, topic string, m eventing.Message, now time.Time) error {
+// keep stores a message of a dead-letter topic. It fails only while the store is unavailable: a message that the store refuses is
+// cut.
+func (q *Queue) keep(ctx context.Context, topic string, m eventing.Message, now time.Time) error {
 	fresh := newEntry(topic, m, now)
-	err := l.add(ctx, fresh)
+	err := q.add(ctx, fresh)
 	if errors.Is(err, state.ErrInvalid) {
 		fresh.cut(m.Data)
-		err = l.add(ctx, fresh)
+		err = q.add(ctx, fresh)
 	}
 	if err != nil {
 		return fmt.Errorf("keep the dead letter %s of %s: %w", fresh.EventID, topic, err)
@@ -74,33 +75,33 @@ func (l *Letters) keep(ctx context.Context, topic string, m eventing.Message, no
 }
 
 var (
-	// errAnother says that another event lies under the entry's id.
+	// errAnother says that the entry's id is the id of another event.
 	errAnother = errors.New("another event has this id")
-	// errMoved says that the entry was closed in between.
+	// errMoved says that the entry was closed meanwhile.
 	errMoved = errors.New("the entry was redriven or dismissed meanwhile")
 )
 
-// add stores a new entry and lists it; or notes on the entry that is there that its event was dead-lettered once more. Every part
-// of it may be repeated, for the message comes again until all is done.
-func (l *Letters) add(ctx context.Context, fresh entry) error {
-	stored, err := l.create(ctx, fresh)
+// add stores a new entry and lists it, or records on an existing entry that its event was dead-lettered again. Every part of it is
+// idempotent, because the message is delivered again until all of it is done.
+func (q *Queue) add(ctx context.Context, fresh entry) error {
+	stored, err := q.create(ctx, fresh)
 	for id, n := fresh.EventID, 1; errors.Is(err, errAnother); n++ {
-		// Ids are unique for one source only. An id of another event may look like one that is made here.
+		// Ids are unique for one source only. An id that is made here may be the id of another event.
 		if fresh.EventID = id + "~" + fresh.Fingerprint; n > 1 {
 			fresh.EventID += "~" + strconv.Itoa(n)
 		}
-		stored, err = l.create(ctx, fresh)
+		stored, err = q.create(ctx, fresh)
 	}
 	if err != nil {
 		return err
 	}
 	key := stored.key()
 	if stored.Page < 0 {
-		page, err := l.list(ctx, fresh.Topic, key)
+		page, err := q.list(ctx, fresh.Topic, key)
 		if err != nil {
 			return err
 		}
-		if stored, err = l.update(ctx, key, func(e *entry) error {
+		if stored, err = q.update(ctx, key, func(e *entry) error {
 			if e.Page >= 0 {
 				return state.ErrUnchanged
 			}
@@ -114,13 +115,13 @@ func (l *Letters) add(ctx context.Context, fresh entry) error {
 	for !stored.knows(deadLettering) {
 		opening := stored.Opening
 		if stored.State != open {
-			// The list is told first: it may name an entry that is not open, never the other way round.
+			// The list changes first: it may list a closed entry as open, but must not list an open one as closed.
 			opening++
-			if err := l.mark(ctx, stored, opening); err != nil {
+			if err := q.mark(ctx, stored, opening); err != nil {
 				return err
 			}
 		}
-		stored, err = l.update(ctx, key, func(e *entry) error {
+		stored, err = q.update(ctx, key, func(e *entry) error {
 			switch {
 			case e.knows(deadLettering):
 				return state.ErrUnchanged
@@ -137,9 +138,9 @@ func (l *Letters) add(ctx context.Context, fresh entry) error {
 	return nil
 }
 
-// create stores the entry unless its event is there, and returns what is there.
-func (l *Letters) create(ctx context.Context, fresh entry) (entry, error) {
-	return state.Update(ctx, l.store, fresh.key(), func(e *entry, exists bool) error {
+// create stores the entry unless its event has one, and returns the stored entry.
+func (q *Queue) create(ctx context.Context, fresh entry) (entry, error) {
+	return state.Update(ctx, q.store, fresh.key(), func(e *entry, exists bool) error {
 		switch {
 		case !exists:
 			*e = fresh
@@ -155,27 +156,27 @@ func (l *Letters) create(ctx context.Context, fresh entry) (entry, error) {
 var errNoEntry = errors.New("there is no such dead letter")
 
 // update changes an entry that exists.
-func (l *Letters) update(ctx context.Context, key string, change func(e *entry) error) (entry, error) {
+func (q *Queue) update(ctx context.Context, key string, change func(e *entry) error) (entry, error) {
 	var ttl time.Duration
-	return state.Update(ctx, l.store, key, func(e *entry, exists bool) error {
+	return state.Update(ctx, q.store, key, func(e *entry, exists bool) error {
 		if !exists {
 			return errNoEntry
 		}
 		err := change(e)
 		if ttl = 0; e.State != open {
-			ttl = l.retention
+			ttl = q.retention
 		}
 		return err
 	}, state.TTLFunc(func() time.Duration { return ttl }))
 }
 
 // get reads an entry, or returns errNoEntry.
-func (l *Letters) get(ctx context.Context, key string) (e entry, err error) {
-	if _, err = l.store.Get(ctx, key, &e); errors.Is(err, state.ErrNotFound) {
+func (q *Queue) get(ctx context.Context, key string) (e entry, err error) {
+	if _, err = q.store.Get(ctx, key, &e); errors.Is(err, state.ErrNotFound) {
 		err = errNoEntry
 	}
 	return e, err
 }
 
-// printable makes text of what may be none: some stores take nothing else.
+// printable is data as valid UTF-8: some stores accept nothing else.
 func printable(data []byte) []byte { return bytes.ToValidUTF8(data, []byte("\uFFFD")) }

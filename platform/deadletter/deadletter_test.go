@@ -27,17 +27,17 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// service is one that takes Order.Placed from orders and keeps its dead letters.
+// service handles Order.Placed from orders and keeps its dead letters.
 type service struct {
 	store   *faulty
-	letters *Letters
+	queue   *Queue
 	routes  http.Handler
 	mu      sync.Mutex
 	handle  eventing.Handler
 	handled []eventing.Event
 }
 
-// faulty is a store that fails when the test says so.
+// faulty is a store that fails when the test wants it to.
 type faulty struct {
 	*state.Memory
 	fail func() error
@@ -75,8 +75,8 @@ func newService(t *testing.T) *service {
 	t.Helper()
 	s := &service{store: &faulty{Memory: state.NewMemory()}, handle: func(context.Context, eventing.Event) error { return nil }}
 	logger := slog.New(slog.DiscardHandler)
-	s.letters = New(s.store, logger, "payment_token")
-	receiver, err := eventing.NewReceiver(eventing.ReceiverOptions{App: "app", Logger: logger}, s.letters.Watch(eventing.Subscription{
+	s.queue = New(s.store, logger, "payment_token")
+	receiver, err := eventing.NewReceiver(eventing.ReceiverOptions{App: "app", Logger: logger}, s.queue.Watch(eventing.Subscription{
 		Component: "orderbus", Topic: "orders", DeadLetter: "orders.app.dead",
 		Handlers: map[string]eventing.Handler{"Order.Placed": func(ctx context.Context, e eventing.Event) error {
 			s.mu.Lock()
@@ -90,13 +90,13 @@ func newService(t *testing.T) *service {
 		t.Fatal(err)
 	}
 	router, api := rest.New(rest.Info{Title: "test", Version: "1"}, logger)
-	s.letters.Register(api, receiver)
+	s.queue.Register(api, receiver)
 	receiver.Mount(router)
 	s.routes = router
 	return s
 }
 
-// rejecting makes the handler refuse every event.
+// rejecting makes the handler reject every event, or with an empty reason none.
 func (s *service) rejecting(reason string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -120,7 +120,7 @@ func deadLetteredEvent(id, reason string, at time.Time) string {
 	return string(b)
 }
 
-// deliver brings a message of the dead-letter topic as daprd does, and returns the verdict.
+// deliver delivers a message of the dead-letter topic as daprd does, and returns the answer.
 func (s *service) deliver(t *testing.T, message string) string {
 	t.Helper()
 	body, err := json.Marshal(map[string]any{
@@ -165,9 +165,9 @@ func (s *service) request(t *testing.T, method, path, body string, answer any) i
 	return w.Code
 }
 
-func (s *service) list(t *testing.T, query string) letterPage {
+func (s *service) list(t *testing.T, query string) deadLetterPage {
 	t.Helper()
-	var got letterPage
+	var got deadLetterPage
 	if code := s.request(t, http.MethodGet, "/v1/dead-letters?"+query, "", &got); code != http.StatusOK {
 		t.Fatalf("list %s: %d", query, code)
 	}
@@ -209,7 +209,7 @@ func outcome(t *testing.T, r answer) string {
 
 var deadLetteredAt = time.Date(2026, time.March, 14, 9, 26, 53, 0, time.UTC)
 
-func TestALetterIsListedRedrivenAndRecorded(t *testing.T) {
+func TestADeadLetterIsListedRedrivenAndRecorded(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	message := deadLetteredEvent("e1", "no such order", deadLetteredAt)
@@ -219,9 +219,9 @@ func TestALetterIsListedRedrivenAndRecorded(t *testing.T) {
 		"specversion": "1.0", "id": "e1", "type": "Order.Placed", "source": "elsewhere", "subject": "orders/e1", "tenant": "north",
 		"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "data": map[string]any{"order_id": "e1", "payments": []any{map[string]any{"Payment_Token": "***"}}},
 	}
-	want := letterPage{Topics: []topicCount{{"orders", 1, 0, 0}}, Items: []letter{{
+	want := deadLetterPage{Topics: []topicCount{{"orders", 1, 0, 0}}, Items: []deadLetter{{
 		Topic: "orders", EventID: "e1", Type: "Order.Placed", Subject: "orders/e1", Key: "CUST-123", State: "open", Reason: "no such order",
-		DeadLetterAt: deadLetteredAt, DeadLetterBy: "app", DeadLetterCount: 1, Attempts: []letterAttempt{}, Event: event,
+		DeadLetterAt: deadLetteredAt, DeadLetterBy: "app", DeadLetterCount: 1, Attempts: []deadLetterAttempt{}, Event: event,
 	}}}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("open (-want +got):\n%s", diff)
@@ -229,7 +229,7 @@ func TestALetterIsListedRedrivenAndRecorded(t *testing.T) {
 
 	dry := s.redrive(t, `"event_ids":["e1","e2"],"dry_run":true`)
 	if diff := cmp.Diff([]result{
-		{"e1", "Order.Placed", wouldRedrive, "orders/Order.Placed", ""}, {"e2", "", notFound, "", "there is no such event"},
+		{"e1", "Order.Placed", wouldRedrive, "orders/Order.Placed", ""}, {"e2", "", notFound, "", "there is no dead letter with this id"},
 	}, dry.Results); diff != "" {
 		t.Errorf("dry run (-want +got):\n%s", diff)
 	}
@@ -242,10 +242,10 @@ func TestALetterIsListedRedrivenAndRecorded(t *testing.T) {
 		t.Errorf("outcome %s", got)
 	}
 	s.rejecting("")
-	if got := outcome(t, s.redrive(t, `"all":true`)); got != done {
+	if got := outcome(t, s.redrive(t, `"all":true`)); got != outcomeRedriven {
 		t.Errorf("outcome %s", got)
 	}
-	if got := outcome(t, s.redrive(t, `"event_ids":["e1"]`)); got != alreadyDone {
+	if got := outcome(t, s.redrive(t, `"event_ids":["e1"]`)); got != alreadyRedriven {
 		t.Errorf("outcome %s", got)
 	}
 	if len(s.handled) != 2 || s.handled[1].Key != "CUST-123" || s.handled[1].DeadLetter != nil || s.handled[1].ID != "e1" ||
@@ -259,9 +259,9 @@ func TestALetterIsListedRedrivenAndRecorded(t *testing.T) {
 	if len(closed) != 1 || closed[0].Reason != "still no such order" || len(closed[0].Attempts) != 2 {
 		t.Fatalf("redriven %+v", closed)
 	}
-	for i, want := range []letterAttempt{
+	for i, want := range []deadLetterAttempt{
 		{Actor: "operator@example.com", Reason: "repaired", Outcome: failed, Error: "still no such order"},
-		{Actor: "operator@example.com", Reason: "repaired", Outcome: done},
+		{Actor: "operator@example.com", Reason: "repaired", Outcome: outcomeRedriven},
 	} {
 		a := closed[0].Attempts[i]
 		if a.At.IsZero() || a.EndedAt.Before(a.At) {
@@ -273,18 +273,18 @@ func TestALetterIsListedRedrivenAndRecorded(t *testing.T) {
 		}
 	}
 
-	// The message again opens nothing; the event dead-lettered anew does.
+	// A redelivered message does not open the entry; an event that is dead-lettered again does.
 	s.kept(t, message)
 	if got := s.list(t, "topic=orders&state=open").Items; len(got) != 0 {
 		t.Errorf("a late delivery opens %+v", got)
 	}
-	s.kept(t, deadLetteredEvent("e1", "gone again", deadLetteredAt.Add(time.Hour)), message)
+	s.kept(t, deadLetteredEvent("e1", "missing again", deadLetteredAt.Add(time.Hour)), message)
 	again := s.list(t, "topic=orders&state=open").Items
-	if len(again) != 1 || again[0].Reason != "gone again" || again[0].DeadLetterCount != 2 || len(again[0].Attempts) != 2 {
+	if len(again) != 1 || again[0].Reason != "missing again" || again[0].DeadLetterCount != 2 || len(again[0].Attempts) != 2 {
 		t.Errorf("dead-lettered again: %+v", again)
 	}
-	// The redrive before is late in striking off what it redrove.
-	if err := s.letters.strike(t.Context(), "orders", 0, entryKey("orders", "e1"), 1, redriven); err != nil {
+	// The earlier redrive closes its item in the list late.
+	if err := s.queue.strike(t.Context(), "orders", 0, entryKey("orders", "e1"), 1, redriven); err != nil {
 		t.Fatal(err)
 	}
 	if got := s.list(t, ""); len(got.Items) != 0 || len(got.Topics) != 1 || got.Topics[0] != (topicCount{"orders", 1, 0, 0}) {
@@ -292,36 +292,36 @@ func TestALetterIsListedRedrivenAndRecorded(t *testing.T) {
 	}
 }
 
-func TestALetterIsDismissed(t *testing.T) {
+func TestADeadLetterIsDismissed(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	s.kept(t, deadLetteredEvent("e1", "reason", deadLetteredAt), deadLetteredEvent("e2", "reason", deadLetteredAt), "not even JSON")
 	before := s.list(t, "topic=orders")
 	dry := s.dismiss(t, `"event_ids":["e1","e3"],"dry_run":true`)
-	if diff := cmp.Diff([]result{{"e1", "Order.Placed", wouldDismiss, "", ""}, {"e3", "", notFound, "", "there is no such event"}}, dry.Results); diff != "" {
+	if diff := cmp.Diff([]result{{"e1", "Order.Placed", wouldDismiss, "", ""}, {"e3", "", notFound, "", "there is no dead letter with this id"}}, dry.Results); diff != "" {
 		t.Errorf("dry run (-want +got):\n%s", diff)
 	}
 	if diff := cmp.Diff(before, s.list(t, "topic=orders")); diff != "" {
 		t.Errorf("a dry run changes something (-want +got):\n%s", diff)
 	}
-	for _, want := range []string{letGo, alreadyGone} {
+	for _, want := range []string{outcomeDismissed, alreadyDismissed} {
 		if got := outcome(t, s.dismiss(t, `"event_ids":["e1"]`)); got != want {
 			t.Errorf("outcome %s, want %s", got, want)
 		}
 	}
-	gone := s.list(t, "topic=orders&state=dismissed")
-	if len(gone.Items) != 1 || gone.Topics[0] != (topicCount{"orders", 2, 0, 1}) {
-		t.Fatalf("dismissed %+v", gone)
+	dismissedPage := s.list(t, "topic=orders&state=dismissed")
+	if len(dismissedPage.Items) != 1 || dismissedPage.Topics[0] != (topicCount{"orders", 2, 0, 1}) {
+		t.Fatalf("dismissed %+v", dismissedPage)
 	}
-	one := gone.Items[0]
+	one := dismissedPage.Items[0]
 	if a := one.Attempts; one.EventID != "e1" || one.State != "dismissed" || one.Reason != "reason" || len(a) != 1 || a[0].Actor != "operator@example.com" ||
-		a[0].Reason != "a test of theirs" || a[0].Outcome != letGo || a[0].At.IsZero() {
+		a[0].Reason != "a test of theirs" || a[0].Outcome != outcomeDismissed || a[0].At.IsZero() {
 		t.Errorf("on record is %+v", one)
 	}
 	if got := s.list(t, "topic=orders&state=open").Items; len(got) != 2 {
 		t.Errorf("open %+v", got)
 	}
-	// A redrive of all leaves it alone; one that names it does not, and fails without opening it.
+	// A redrive of all does not include it. One that names it does, and a failure does not open it.
 	if got := s.redrive(t, `"all":true`).Results; len(got) != 2 || len(s.handled) != 1 {
 		t.Errorf("all: %+v, handled %+v", got, s.handled)
 	}
@@ -330,14 +330,14 @@ func TestALetterIsDismissed(t *testing.T) {
 		t.Errorf("a redrive that fails: %s", got)
 	}
 	s.rejecting("")
-	if got := outcome(t, s.redrive(t, `"event_ids":["e1"]`)); got != done {
+	if got := outcome(t, s.redrive(t, `"event_ids":["e1"]`)); got != outcomeRedriven {
 		t.Errorf("a redrive of it: %s", got)
 	}
 	if got := s.list(t, "topic=orders&state=dismissed"); len(got.Items) != 0 || got.Topics[0] != (topicCount{"orders", 1, 2, 0}) {
 		t.Errorf("after it %+v", got)
 	}
-	// All that are left, and one that comes back.
-	if got := outcome(t, s.dismiss(t, `"all":true`)); got != letGo {
+	// Dismiss all that are open; then one is dead-lettered again.
+	if got := outcome(t, s.dismiss(t, `"all":true`)); got != outcomeDismissed {
 		t.Errorf("all: %s", got)
 	}
 	s.kept(t, "not even JSON")
@@ -352,8 +352,8 @@ func TestALetterIsDismissed(t *testing.T) {
 	}
 }
 
-// What the list says of a closed entry may be behind the entry, after a crash; whoever reads the entry puts it right.
-func TestTheListCatchesUp(t *testing.T) {
+// After a crash the list may still show a closed entry as open. The next reader of the list corrects it.
+func TestTheListIsCorrected(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	s.kept(t, deadLetteredEvent("e1", "reason", deadLetteredAt))
@@ -365,9 +365,9 @@ func TestTheListCatchesUp(t *testing.T) {
 			return nil
 		}
 	}
-	wish := order{actor: "operator@example.com", reason: "test"}
+	who := request{actor: "operator@example.com", reason: "test"}
 	crash(2)
-	if r, err := s.letters.dismiss(t.Context(), "orders", "e1", wish); err != nil || r.Outcome != letGo {
+	if r, err := s.queue.dismiss(t.Context(), "orders", "e1", who); err != nil || r.Outcome != outcomeDismissed {
 		t.Errorf("dismissed: %+v, %v", r, err)
 	}
 	s.store.fail = nil
@@ -381,7 +381,7 @@ func TestTheListCatchesUp(t *testing.T) {
 		t.Errorf("dismissed, the list says %+v", got)
 	}
 	crash(4) // two for the lease, two for the outcome
-	if r, err := s.letters.redrive(t.Context(), "orders", "e1", wish); err != nil || r.Outcome != done {
+	if r, err := s.queue.redrive(t.Context(), "orders", "e1", who); err != nil || r.Outcome != outcomeRedriven {
 		t.Errorf("redriven: %+v, %v", r, err)
 	}
 	s.store.fail = nil
@@ -393,7 +393,7 @@ func TestTheListCatchesUp(t *testing.T) {
 	}
 }
 
-func TestWhateverComesIsKept(t *testing.T) {
+func TestEveryMessageIsKept(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		message, reason string
@@ -405,7 +405,7 @@ func TestWhateverComesIsKept(t *testing.T) {
 		"an array":                     {`[1,2]`, "not a CloudEvent", false},
 		"null":                         {`null`, "not a CloudEvent", false},
 		"no type":                      {`{"specversion":"1.0","id":"x"}`, "not a CloudEvent", false},
-		"a type nobody takes":          {`{"id":"x","type":"Other","source":"s"}`, "dead-lettered by the sidecar, which gives no reason", false},
+		"a type without a handler":     {`{"id":"x","type":"Other","source":"s"}`, "dead-lettered by the sidecar, which gives no reason", false},
 		"dead-lettered by the sidecar": {`{"id":"x","type":"Order.Placed","source":"s"}`, "dead-lettered by the sidecar, which gives no reason", true},
 		"a long id":                    {deadLetteredEvent(strings.Repeat("x", 5000), "long", deadLetteredAt), "long", true},
 		"an odd id":                    {deadLetteredEvent("a||b/c?d#e ü\u0001", "odd", deadLetteredAt), "odd", true},
@@ -424,15 +424,15 @@ func TestWhateverComesIsKept(t *testing.T) {
 				t.Errorf("the message became %q", items[0].Raw)
 			}
 			id, _ := json.Marshal(items[0].EventID)
-			want := impossible
+			want := notRedrivable
 			if c.redrivable {
-				want = done
+				want = outcomeRedriven
 			}
 			if got := outcome(t, s.redrive(t, `"event_ids":[`+string(id)+`]`)); got != want {
 				t.Errorf("a redrive is answered %s, want %s", got, want)
 			}
-			if want = letGo; c.redrivable {
-				want = alreadyDone
+			if want = outcomeDismissed; c.redrivable {
+				want = alreadyRedriven
 			}
 			if got := outcome(t, s.dismiss(t, `"event_ids":[`+string(id)+`]`)); got != want {
 				t.Errorf("then a dismissal is answered %s, want %s", got, want)
@@ -451,13 +451,13 @@ func TestTwoEventsOfOneID(t *testing.T) {
 	if len(items) != 2 || items[0].Reason != "second" || items[1].Reason != "first" || items[0].EventID == items[1].EventID {
 		t.Fatalf("kept %+v", items)
 	}
-	if got := outcome(t, s.redrive(t, `"event_ids":["`+items[0].EventID+`"]`)); got != done || s.handled[0].Source != "another" || s.handled[0].ID != "1" {
+	if got := outcome(t, s.redrive(t, `"event_ids":["`+items[0].EventID+`"]`)); got != outcomeRedriven || s.handled[0].Source != "another" || s.handled[0].ID != "1" {
 		t.Errorf("redriving the second: %s, handled %+v", got, s.handled)
 	}
 }
 
-// TestAnIDThatLooksLikeAnEntrysBlocksNothing keeps an event under the id that the second of two events of one id would get.
-func TestAnIDThatLooksLikeAnEntrysBlocksNothing(t *testing.T) {
+// TestADerivedIDThatIsTaken keeps an event that has the id that is derived for the second of two events of one id.
+func TestADerivedIDThatIsTaken(t *testing.T) {
 	t.Parallel()
 	one := deadLetteredEvent("1", "first", deadLetteredAt)
 	other := strings.ReplaceAll(deadLetteredEvent("1", "second", deadLetteredAt), `"elsewhere"`, `"another"`)
@@ -472,10 +472,10 @@ func TestAnIDThatLooksLikeAnEntrysBlocksNothing(t *testing.T) {
 	}
 }
 
-func TestWhileTheStoreIsAwayAMessageComesAgain(t *testing.T) {
+func TestWhileTheStoreIsUnavailableAMessageIsRedelivered(t *testing.T) {
 	t.Parallel()
 	message := deadLetteredEvent("e1", "reason", deadLetteredAt)
-	// The store goes away after every number of calls in turn.
+	// The store becomes unavailable after each number of calls.
 	for calls := range 12 {
 		s := newService(t)
 		left := calls
@@ -492,12 +492,12 @@ func TestWhileTheStoreIsAwayAMessageComesAgain(t *testing.T) {
 			t.Errorf("after %d calls (%s), kept %+v", calls, first, items)
 		}
 		if calls == 0 && first != "RETRY" {
-			t.Errorf("a store that is away is answered %s", first)
+			t.Errorf("while the store is unavailable it answered %s", first)
 		}
 	}
 }
 
-func TestAFailureOfTheSurroundingsKeepsTheReason(t *testing.T) {
+func TestARetryableFailureKeepsTheReason(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	s.kept(t, deadLetteredEvent("e1", "no such order", deadLetteredAt))
@@ -531,13 +531,13 @@ func TestOfRacingRedrivesOneWins(t *testing.T) {
 		for range cap(outcomes) {
 			got[<-outcomes]++
 		}
-		if diff := cmp.Diff(map[string]int{done: 1, running: 9}, got); diff != "" || len(s.handled) != 1 {
+		if diff := cmp.Diff(map[string]int{outcomeRedriven: 1, running: 9}, got); diff != "" || len(s.handled) != 1 {
 			t.Errorf("outcomes (-want +got):\n%s\nhandled %d times", diff, len(s.handled))
 		}
 	})
 }
 
-func TestARedriveWhoseProcessDiedIsInterrupted(t *testing.T) {
+func TestARedriveWhoseProcessCrashedIsInterrupted(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newService(t)
@@ -546,7 +546,7 @@ func TestARedriveWhoseProcessDiedIsInterrupted(t *testing.T) {
 			s.store.fail = func() error { return state.ErrUnavailable } // as good as dead: nothing is recorded
 			return nil
 		}
-		if r := s.redrive(t, `"event_ids":["e1"]`); outcome(t, r) != done || !strings.Contains(r.Results[0].Error, "not be recorded") {
+		if r := s.redrive(t, `"event_ids":["e1"]`); outcome(t, r) != outcomeRedriven || !strings.Contains(r.Results[0].Error, "not be recorded") {
 			t.Errorf("got %+v", r)
 		}
 		s.store.fail, s.handle = nil, func(context.Context, eventing.Event) error { return nil }
@@ -560,24 +560,24 @@ func TestARedriveWhoseProcessDiedIsInterrupted(t *testing.T) {
 		if got := s.list(t, "topic=orders").Items[0].Attempts[0].Outcome; got != interrupted {
 			t.Errorf("the attempt is shown as %s", got)
 		}
-		if got := outcome(t, s.redrive(t, `"event_ids":["e1"]`)); got != done {
+		if got := outcome(t, s.redrive(t, `"event_ids":["e1"]`)); got != outcomeRedriven {
 			t.Errorf("after it: %s", got)
 		}
 		attempts := s.list(t, "topic=orders").Items[0].Attempts
-		if len(attempts) != 2 || attempts[0].Outcome != interrupted || attempts[1].Outcome != done {
+		if len(attempts) != 2 || attempts[0].Outcome != interrupted || attempts[1].Outcome != outcomeRedriven {
 			t.Errorf("attempts %+v", attempts)
 		}
 	})
 }
 
-// The process that died may have had a clock that was hours ahead, or behind.
+// The clock of the crashed process may have been hours ahead or behind.
 func TestALeaseOfAWrongClock(t *testing.T) {
 	t.Parallel()
 	for _, skew := range []time.Duration{5 * time.Hour, -5 * time.Hour} {
 		synctest.Test(t, func(t *testing.T) {
 			s := newService(t)
 			s.kept(t, deadLetteredEvent("e1", "reason", deadLetteredAt))
-			if _, err := s.letters.update(t.Context(), entryKey("orders", "e1"), func(e *entry) error {
+			if _, err := s.queue.update(t.Context(), entryKey("orders", "e1"), func(e *entry) error {
 				at := time.Now().Add(skew)
 				e.begin(attempt{ID: "another process's", At: at, Outcome: running}, at.Add(leaseTime))
 				return nil
@@ -586,11 +586,11 @@ func TestALeaseOfAWrongClock(t *testing.T) {
 			}
 			if skew > 0 {
 				if got := outcome(t, s.redrive(t, `"event_ids":["e1"]`)); got != running {
-					t.Errorf("%v ahead: at first sight it is %s", skew, got)
+					t.Errorf("%v ahead: when first read it is %s", skew, got)
 				}
 				time.Sleep(leaseTime)
 			}
-			if got := outcome(t, s.redrive(t, `"event_ids":["e1"]`)); got != done {
+			if got := outcome(t, s.redrive(t, `"event_ids":["e1"]`)); got != outcomeRedriven {
 				t.Errorf("%v ahead: after the lease it is %s", skew, got)
 			}
 		})
@@ -604,7 +604,7 @@ func TestPages(t *testing.T) {
 	for n := range letters {
 		s.kept(t, deadLetteredEvent(fmt.Sprint("e", n), "reason", deadLetteredAt))
 	}
-	// Every second one can be redriven; the others do not keep a redrive of all from going on.
+	// Every second one can be redriven; the others do not stop a redrive of all.
 	s.handle = func(_ context.Context, e eventing.Event) error {
 		if last := e.ID[len(e.ID)-1]; last%2 == 0 {
 			return nil
@@ -621,7 +621,7 @@ func TestPages(t *testing.T) {
 			fields = `"all":true,"cursor":"` + r.NextCursor + `"`
 		}
 	}
-	if diff := cmp.Diff(map[string]int{done: letters / 2, failed: letters / 2}, got); diff != "" || requests != 3 {
+	if diff := cmp.Diff(map[string]int{outcomeRedriven: letters / 2, failed: letters / 2}, got); diff != "" || requests != 3 {
 		t.Errorf("in %d requests (-want +got):\n%s", requests, diff)
 	}
 	for i := range s.handled {
@@ -653,9 +653,10 @@ func TestPages(t *testing.T) {
 	}
 }
 
-// TestNoOpenLetterIsHidden lets events be dead-lettered, redriven, dismissed and dead-lettered again at once, by two processes on a store that
-// fails at times. Whatever is open in the end must be listed as open, and whoever reads the list puts the rest of it right.
-func TestNoOpenLetterIsHidden(t *testing.T) {
+// TestEveryOpenDeadLetterIsListed lets events be dead-lettered, redriven, dismissed and dead-lettered again concurrently, by two
+// processes on a store that sometimes fails. In the end every open entry must be listed as open, and reading the list corrects
+// the rest.
+func TestEveryOpenDeadLetterIsListed(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	const events, rounds = 10, 20
@@ -678,17 +679,17 @@ func TestNoOpenLetterIsHidden(t *testing.T) {
 			}
 		})
 	}
-	wish := order{actor: "operator@example.com", reason: "test"}
-	for _, settle := range []func(context.Context, string, string, order) (result, error){s.letters.redrive, s.letters.redrive, s.letters.dismiss} {
+	who := request{actor: "operator@example.com", reason: "test"}
+	for _, settle := range []func(context.Context, string, string, request) (result, error){s.queue.redrive, s.queue.redrive, s.queue.dismiss} {
 		redriving.Go(func() {
 			for ctx.Err() == nil {
-				places, err := s.letters.all(t.Context(), "orders")
+				places, err := s.queue.all(t.Context(), "orders")
 				if err != nil {
 					continue
 				}
 				for _, p := range places {
-					if e, ok, err := s.letters.entry(t.Context(), "orders", p); err == nil && ok {
-						_, _ = settle(t.Context(), "orders", e.EventID, wish)
+					if e, ok, err := s.queue.entry(t.Context(), "orders", p); err == nil && ok {
+						_, _ = settle(t.Context(), "orders", e.EventID, who)
 					}
 				}
 			}
@@ -698,7 +699,7 @@ func TestNoOpenLetterIsHidden(t *testing.T) {
 	stop()
 	redriving.Wait()
 	s.store.fail = nil
-	places, err := s.letters.all(t.Context(), "orders")
+	places, err := s.queue.all(t.Context(), "orders")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -708,7 +709,7 @@ func TestNoOpenLetterIsHidden(t *testing.T) {
 	}
 	for n := range events {
 		key := entryKey("orders", fmt.Sprint("e", n))
-		e, err := s.letters.get(t.Context(), key)
+		e, err := s.queue.get(t.Context(), key)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -717,7 +718,7 @@ func TestNoOpenLetterIsHidden(t *testing.T) {
 		}
 	}
 	for _, p := range places {
-		if _, _, err := s.letters.entry(t.Context(), "orders", p); err != nil {
+		if _, _, err := s.queue.entry(t.Context(), "orders", p); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -765,6 +766,6 @@ func TestBadRequestsNameTheField(t *testing.T) {
 	s.store.fail = func() error { return state.ErrUnavailable }
 	var problem rest.Problem
 	if code := s.request(t, "GET", "/v1/dead-letters?topic=orders", "", &problem); code != http.StatusServiceUnavailable {
-		t.Errorf("with the store away: %d %+v", code, problem)
+		t.Errorf("while the store is unavailable: %d %+v", code, problem)
 	}
 }

@@ -10,27 +10,27 @@ import (
 	"waybill/platform/state"
 )
 
-// disposable refuses an entry that cannot be dismissed now.
-func (l *Letters) disposable(e *entry) error {
+// dismissible refuses an entry that cannot be dismissed now.
+func (q *Queue) dismissible(e *entry) error {
 	if e.State == dismissed {
-		return refusal{alreadyGone, "it was dismissed before"}
+		return refusal{alreadyDismissed, "it was already dismissed"}
 	}
-	return l.busy(e)
+	return q.busy(e)
 }
 
-// dismiss closes an entry whose event is not to be processed; it stays on record, and may still be redriven by its id. An
-// error says that the store could not be asked, or that its answer was lost.
-func (l *Letters) dismiss(ctx context.Context, topic, eventID string, o order) (result, error) {
+// dismiss closes an entry whose event will not be processed. The entry stays on record and can still be redriven by its id. With
+// an error it is not known whether the entry was closed.
+func (q *Queue) dismiss(ctx context.Context, topic, eventID string, o request) (result, error) {
 	key := entryKey(topic, eventID)
-	r := result{EventID: eventID, Outcome: letGo}
-	a := attempt{ID: rand.Text(), Actor: o.actor, Reason: o.reason, At: time.Now().UTC(), Outcome: letGo}
+	r := result{EventID: eventID, Outcome: outcomeDismissed}
+	a := attempt{ID: rand.Text(), Actor: o.actor, Reason: o.reason, At: time.Now().UTC(), Outcome: outcomeDismissed}
 	a.EndedAt = a.At
-	e, err := l.update(ctx, key, func(e *entry) error {
+	e, err := q.update(ctx, key, func(e *entry) error {
 		r.Type = e.Type
 		if slices.ContainsFunc(e.Attempts, func(known attempt) bool { return known.ID == a.ID }) {
-			return state.ErrUnchanged // a lost reply: it was this one
+			return state.ErrUnchanged // an earlier try of this write succeeded, but its reply was lost
 		}
-		if err := l.disposable(e); err != nil {
+		if err := q.dismissible(e); err != nil {
 			return err
 		}
 		if o.dryRun {
@@ -48,10 +48,10 @@ func (l *Letters) dismiss(ctx context.Context, topic, eventID string, o order) (
 		return r, nil
 	}
 	asked := slog.Group("dismissal", slog.String("topic", topic), slog.String("event_id", eventID), slog.String("actor", o.actor), slog.String("reason", o.reason))
-	l.logger.InfoContext(ctx, "dead letter dismissed", asked)
+	q.logger.InfoContext(ctx, "dead letter dismissed", asked)
 	if e.Page >= 0 {
-		if err := l.strike(ctx, topic, e.Page, key, e.Opening, dismissed); err != nil {
-			l.logger.WarnContext(ctx, "the list shows a dismissed dead letter as open until somebody reads it", asked, slog.Any("error", err))
+		if err := q.strike(ctx, topic, e.Page, key, e.Opening, dismissed); err != nil {
+			q.logger.WarnContext(ctx, "list not updated; it counts a dismissed dead letter as open until the list is read", asked, slog.Any("error", err))
 		}
 	}
 	return r, nil

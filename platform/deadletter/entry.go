@@ -15,35 +15,35 @@ import (
 type entryState string
 
 const (
-	// open: the event waits for somebody to do something about it.
+	// open: the event waits to be redriven or dismissed.
 	open entryState = "open"
-	// redriven: the handler took it after all.
+	// redriven: the handler processed it.
 	redriven entryState = "redriven"
-	// dismissed: somebody decided that it will not be processed.
+	// dismissed: a person decided that it will not be processed.
 	dismissed entryState = "dismissed"
 )
 
 // entry is a dead-lettered event as it is stored.
 type entry struct {
 	Topic string `json:"topic"`
-	// EventID is the event's id, or made from its content when it has none or when another event has the same.
+	// EventID is the event's id. It is derived from the content if the event has none, or if another event has the same.
 	EventID     string          `json:"event_id"`
 	Type        string          `json:"type,omitempty"`
 	Subject     string          `json:"subject,omitempty"`
 	Key         string          `json:"key,omitempty"`
 	Fingerprint string          `json:"fingerprint"`
 	Event       json.RawMessage `json:"event,omitempty"`
-	// Raw is the message when it is no CloudEvent, or the beginning of one that is too large to keep.
+	// Raw is a message that is not a CloudEvent, or the beginning of one that is too large to store.
 	Raw       []byte     `json:"raw,omitempty"`
 	Truncated bool       `json:"truncated,omitempty"`
 	State     entryState `json:"state"`
-	// Opening counts how often the entry became open.
+	// Opening counts how many times the entry became open.
 	Opening        int             `json:"opening"`
 	DeadLetterings []deadLettering `json:"parkings"`
 	Reason         string          `json:"reason"`
 	Attempts       []attempt       `json:"attempts,omitempty"`
 	Lease          *lease          `json:"lease,omitempty"`
-	// Page is where the entry is listed, negative before it is.
+	// Page is the page that lists the entry, negative before it is listed.
 	Page int `json:"page"`
 }
 
@@ -52,7 +52,7 @@ type deadLettering struct {
 	At     time.Time `json:"at"`
 	By     string    `json:"by"`
 	Reason string    `json:"reason"`
-	// Unsaid says that the message does not tell when it was dead-lettered, so At is when it was first seen.
+	// Unsaid says that the message has no time at which it was dead-lettered, so At is when it was first read.
 	Unsaid bool `json:"unsaid,omitempty"`
 }
 
@@ -67,22 +67,22 @@ type attempt struct {
 	Error   string    `json:"error,omitempty"`
 }
 
-// lease is the right to redrive an entry, which one at a time has. It ends by itself, for its holder may die.
+// lease is the right to redrive an entry, which only one attempt has at a time. It ends by itself, because its holder may crash.
 type lease struct {
 	Attempt string    `json:"attempt"`
 	Until   time.Time `json:"until"`
 }
 
 const (
-	// maxHistory is how many parkings and attempts are kept of an entry, the newest.
+	// maxHistory is how many dead-letterings and attempts of an entry are kept, the newest.
 	maxHistory = 50
-	// maxText is how long, in bytes, an entry's id, type, subject, reason and the like may be; none of ours is.
+	// maxText bounds an entry's id, type, subject and reason, in bytes. Waybill's own are shorter.
 	maxText = 2000
-	// maxCut is how much is kept, in bytes, of a message too large to keep.
+	// maxCut is how much is stored of a message that is too large, in bytes.
 	maxCut = 64 << 10
 )
 
-// newEntry is the entry of a message that came from the dead-letter topic of topic.
+// newEntry is the entry of a message from the dead-letter topic of topic.
 func newEntry(topic string, m eventing.Message, now time.Time) entry {
 	e := entry{Topic: topic, Key: m.Key, State: open, Opening: 1, Page: -1}
 	data := printable(m.Data)
@@ -92,7 +92,7 @@ func newEntry(topic string, m eventing.Message, now time.Time) entry {
 		e.EventID, e.Type, e.Raw, p.Reason = eventing.UnknownID(m.Data), "unknown", m.Data, "not a CloudEvent"
 		e.Fingerprint = fingerprint(m.Data)
 	} else {
-		e.EventID, e.Type, e.Subject, e.Event = event.ID, short(event.Type), short(event.Subject), asItWas(data)
+		e.EventID, e.Type, e.Subject, e.Event = event.ID, short(event.Type), short(event.Subject), original(data)
 		if len(e.EventID) > maxText {
 			e.EventID = eventing.UnknownID([]byte(e.EventID))
 		}
@@ -114,21 +114,21 @@ func newEntry(topic string, m eventing.Message, now time.Time) entry {
 
 func short(text string) string { return strings.ToValidUTF8(text[:min(len(text), maxText)], "") }
 
-// notTheEvents are the attributes that dead-lettering added or changed.
-var notTheEvents = []string{"parkedby", "parkedreason", "parkedat", "parkedcut", "topic", "pubsubname"}
+// deadLetterAttributes are the attributes that dead-lettering added or changed.
+var deadLetterAttributes = []string{"parkedby", "parkedreason", "parkedat", "parkedcut", "topic", "pubsubname"}
 
-// asItWas is the event as it was before it was dead-lettered, in the trace in which it was dead-lettered, which is its own.
-func asItWas(event []byte) json.RawMessage {
+// original is the event without what dead-lettering added. It keeps its own trace context.
+func original(event []byte) json.RawMessage {
 	var attributes map[string]json.RawMessage
 	if err := json.Unmarshal(event, &attributes); err != nil {
-		return event // it was decoded before
+		return event // cannot happen: it was decoded before
 	}
-	for _, name := range notTheEvents {
+	for _, name := range deadLetterAttributes {
 		delete(attributes, name)
 	}
 	b, err := json.Marshal(attributes)
 	if err != nil {
-		return event // what was decoded encodes
+		return event // cannot happen: it was decoded before
 	}
 	return b
 }
@@ -136,12 +136,12 @@ func asItWas(event []byte) json.RawMessage {
 func compact(data json.RawMessage) []byte {
 	var b bytes.Buffer
 	if err := json.Compact(&b, data); err != nil {
-		return data // empty, for the event was decoded before
+		return data // empty: the event was decoded before
 	}
 	return b.Bytes()
 }
 
-// fingerprint tells events apart that have the same id.
+// fingerprint distinguishes events that have the same id.
 func fingerprint(parts ...[]byte) string {
 	var sums []byte
 	for _, part := range parts {
@@ -152,12 +152,12 @@ func fingerprint(parts ...[]byte) string {
 	return hex.EncodeToString(sum[:6])
 }
 
-// cut leaves of a message that is too large to keep what can be kept.
+// cut keeps only the beginning of a message that is too large to store.
 func (e *entry) cut(message []byte) {
 	e.Event, e.Raw, e.Truncated = nil, message[:min(len(message), maxCut)], true
 }
 
-// entryKey is made of a hash, because an event's id may be anything and a key may not.
+// entryKey contains a hash, because an event's id may have characters that a key may not.
 func entryKey(topic, eventID string) string {
 	sum := sha256.Sum256([]byte(eventID))
 	return "deadletter:" + topic + ":" + hex.EncodeToString(sum[:16])
@@ -165,12 +165,13 @@ func entryKey(topic, eventID string) string {
 
 func (e *entry) key() string { return entryKey(e.Topic, e.EventID) }
 
-// knows reports whether the deadLettering is one that the entry has. Without a time of its own it cannot be told from the others.
+// knows reports whether the entry has the deadLettering already. One without a time of its own counts as known: it cannot be
+// distinguished from the others.
 func (e *entry) knows(p deadLettering) bool {
 	return p.Unsaid || slices.ContainsFunc(e.DeadLetterings, func(known deadLettering) bool { return known.At.Equal(p.At) && known.By == p.By })
 }
 
-// addDeadLettering notes that the event was dead-lettered again.
+// addDeadLettering records that the event was dead-lettered again, and opens the entry.
 func (e *entry) addDeadLettering(p deadLettering) {
 	e.Reason = p.Reason
 	e.DeadLetterings = newest(append(e.DeadLetterings, p))
@@ -179,14 +180,14 @@ func (e *entry) addDeadLettering(p deadLettering) {
 	}
 }
 
-// begin takes the lease for an attempt.
+// begin records an attempt and gives it the lease.
 func (e *entry) begin(a attempt, until time.Time) {
 	e.release(a.At)
 	e.Lease = &lease{a.ID, until}
 	e.Attempts = newest(append(e.Attempts, a))
 }
 
-// release ends the lease of one whose time is over.
+// release ends an expired lease and marks its attempt as interrupted.
 func (e *entry) release(at time.Time) {
 	if e.Lease != nil {
 		e.finish(e.Lease.Attempt, at, interrupted, "")

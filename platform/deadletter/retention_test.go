@@ -10,43 +10,43 @@ import (
 	"waybill/platform/state"
 )
 
-func TestAClosedLetterGoesAndAnOpenOneStays(t *testing.T) {
+func TestAClosedDeadLetterExpiresAndAnOpenOneStays(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newService(t)
-		s.letters.KeepFor(time.Hour)
+		s.queue.KeepFor(time.Hour)
 		s.kept(t, deadLetteredEvent("e1", "reason", deadLetteredAt), deadLetteredEvent("e2", "reason", deadLetteredAt), deadLetteredEvent("e3", "reason", deadLetteredAt))
 		time.Sleep(100 * time.Hour)
-		if got := outcome(t, s.dismiss(t, `"event_ids":["e1"]`)); got != letGo {
+		if got := outcome(t, s.dismiss(t, `"event_ids":["e1"]`)); got != outcomeDismissed {
 			t.Fatal(got)
 		}
-		if got := outcome(t, s.redrive(t, `"event_ids":["e2"]`)); got != done {
+		if got := outcome(t, s.redrive(t, `"event_ids":["e2"]`)); got != outcomeRedriven {
 			t.Fatal(got)
 		}
 		time.Sleep(30 * time.Minute)
 		if got := s.list(t, "topic=orders").Items; len(got) != 3 {
-			t.Errorf("half an hour later %d letters are listed", len(got))
+			t.Errorf("half an hour later %d dead letters are listed", len(got))
 		}
-		// Who looks again has it kept for longer, and one that is dead-lettered again is open.
+		// One that is dead-lettered again is open, and stays.
 		s.kept(t, deadLetteredEvent("e2", "again", deadLetteredAt.Add(time.Hour)))
 		time.Sleep(time.Hour)
 		got := s.list(t, "topic=orders").Items
 		if len(got) != 2 || got[0].EventID != "e3" && got[1].EventID != "e3" {
 			t.Errorf("after an hour there are %+v", got)
 		}
-		// One that is gone is new when it is dead-lettered again.
+		// An expired one that is dead-lettered again is new.
 		s.kept(t, deadLetteredEvent("e1", "once more", deadLetteredAt.Add(2*time.Hour)))
 		if got := s.list(t, "topic=orders&state=open").Items; len(got) != 3 {
-			t.Errorf("%d letters are open, want 3", len(got))
+			t.Errorf("%d dead letters are open, want 3", len(got))
 		}
 	})
 }
 
-func TestAListGoesAfterItsLetters(t *testing.T) {
+func TestAListExpiresAfterItsDeadLetters(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newService(t)
-		s.letters.KeepFor(time.Hour)
+		s.queue.KeepFor(time.Hour)
 		for n := range pageSize {
 			s.kept(t, deadLetteredEvent(fmt.Sprint("e", n), "reason", deadLetteredAt))
 		}
@@ -60,7 +60,7 @@ func TestAListGoesAfterItsLetters(t *testing.T) {
 			return err == nil
 		}
 		for n := range pageSize {
-			if got := outcome(t, s.dismiss(t, fmt.Sprintf(`"event_ids":["e%d"]`, n))); got != letGo {
+			if got := outcome(t, s.dismiss(t, fmt.Sprintf(`"event_ids":["e%d"]`, n))); got != outcomeDismissed {
 				t.Fatal(got)
 			}
 		}
@@ -74,7 +74,7 @@ func TestAListGoesAfterItsLetters(t *testing.T) {
 			time.Sleep(30 * time.Minute)
 		}
 		if there() {
-			t.Fatal("the page of closed letters is still there")
+			t.Fatal("the page of closed dead letters still exists")
 		}
 		s.kept(t, deadLetteredEvent("e7", "again", deadLetteredAt.Add(time.Hour)))
 		open := s.list(t, "topic=orders&state=open")
@@ -82,7 +82,7 @@ func TestAListGoesAfterItsLetters(t *testing.T) {
 			t.Errorf("open %+v", open)
 		}
 		s.rejecting("")
-		if got := outcome(t, s.redrive(t, `"all":true`)); got != done {
+		if got := outcome(t, s.redrive(t, `"all":true`)); got != outcomeRedriven {
 			t.Error(got)
 		}
 	})

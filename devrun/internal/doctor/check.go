@@ -24,7 +24,7 @@ const (
 	whyStock     = "Stock that is counted wrongly is oversold, or never sold."
 	whyTwoTruths = "Two services tell people different things about one order."
 
-	mendAsked = "orders announces the order's confirmation again within 5 minutes (SWEEP_PATIENCE) while it runs; "
+	mendAsked = "orders announces the order's confirmation again within 5 minutes (RECONCILE_AFTER) while it runs; "
 	mendHand  = "Nothing mends it by itself. "
 )
 
@@ -189,7 +189,7 @@ func (x *examination) open(o *orderDoc, s *sagaDoc) {
 			x.at("saga", "backlog:sagas"), true, "The saga %s, and the backlog of sagas that have not ended does not hold it.", verb(s))
 	}
 	if x.inEngine == No {
-		x.report(CodeLostInEngine, whyForgotten, "The watchdog of fulfillment starts the saga again at its next look (WATCHDOG_INTERVAL, 30 s) while it runs.",
+		x.report(CodeLostInEngine, whyForgotten, "The watchdog of fulfillment starts the saga again at its next look (RECONCILE_INTERVAL, 30 s) while it runs.",
 			append(x.at("saga"), contracts.AppFulfillment+" "+contracts.WorkflowStore), true, "The saga %s, and the workflow engine does not have it.", verb(s))
 	}
 }

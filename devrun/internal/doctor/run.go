@@ -360,7 +360,7 @@ func (s *folderSource) rest(ctx context.Context, r *Report) error {
 		}
 		if component == contracts.WorkflowStore {
 			f.Why = "The workflow engine has forgotten its sagas. No order is lost by that."
-			f.Mend = "Nothing need be done: the watchdog of fulfillment starts every saga that has not ended again (WATCHDOG_INTERVAL, 30 s)."
+			f.Mend = "Nothing need be done: the watchdog of fulfillment starts every saga that has not ended again (RECONCILE_INTERVAL, 30 s)."
 		}
 		if len(s.missing) < 5 { // else nothing was ever stored here
 			r.add(f)

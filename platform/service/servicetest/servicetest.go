@@ -1,4 +1,4 @@
-// Package servicetest runs a whole service in a test: as its main would, on a free port, with no sidecar to be found.
+// Package servicetest runs a whole service in a test: as its main does, but on a free port and without a sidecar.
 package servicetest
 
 import (
@@ -19,11 +19,11 @@ import (
 	"waybill/platform/config"
 )
 
-// Run is a service from its start until ctx ends, as every service's main has it.
+// Run is the run function of a service's main: it runs the service until ctx ends.
 type Run func(ctx context.Context, environ []string, stdout io.Writer) error
 
-// patience is how long a service may take for anything.
-const patience = 25 * time.Second
+// timeout bounds each wait for the service.
+const timeout = 25 * time.Second
 
 // Service is a running service.
 type Service struct {
@@ -35,14 +35,14 @@ type Service struct {
 	grown chan struct{}
 }
 
-// Start runs the service with the given environment beside a port of its own, and returns when it listens. The test's end
-// stops it, if Stop did not.
+// Start runs the service on a free port, with the given environment, and returns when it listens. The service stops at the end of
+// the test, unless Stop stopped it.
 func Start(t *testing.T, run Run, environ ...string) *Service {
 	t.Helper()
 	ctx, stop := context.WithCancel(t.Context())
 	logs, stdout := io.Pipe()
 	s := &Service{stop: stop, ended: make(chan error, 1), grown: make(chan struct{}, 1)}
-	// Nobody can listen on port 1.
+	// No sidecar listens on port 1.
 	environ = append([]string{"APP_PORT=0", "DAPR_HTTP_PORT=1", "DAPR_GRPC_PORT=1"}, environ...)
 	var running sync.WaitGroup
 	running.Go(func() {
@@ -77,10 +77,10 @@ func Start(t *testing.T, run Run, environ ...string) *Service {
 	return s
 }
 
-// client keeps no connections, which would outlive the test.
+// client keeps no connections: they would outlive the test.
 var client = http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 
-// Do sends a request. The caller closes the answer's body.
+// Do sends a request. The caller closes the body of the answer.
 func (s *Service) Do(t *testing.T, method, path, body string) *http.Response {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), method, s.url+path, strings.NewReader(body))
@@ -94,13 +94,13 @@ func (s *Service) Do(t *testing.T, method, path, body string) *http.Response {
 	return resp
 }
 
-// Answer is what a request shall be answered.
+// Answer is a request and the status that it must be answered with.
 type Answer struct {
 	Method, Path, Body string
 	Status             int
 }
 
-// Answers checks that the service is alive and not ready, shows its description, and answers the given requests so.
+// Answers checks that the service is alive and not ready, serves its OpenAPI, and answers the given requests as they say.
 func (s *Service) Answers(t *testing.T, answers ...Answer) {
 	t.Helper()
 	for _, a := range append([]Answer{
@@ -124,7 +124,7 @@ func (s *Service) Answers(t *testing.T, answers ...Answer) {
 // Logs waits until the log holds text.
 func (s *Service) Logs(t *testing.T, text string) {
 	t.Helper()
-	timeout := time.After(patience)
+	over := time.After(timeout)
 	for {
 		s.mu.Lock()
 		found := strings.Contains(s.log.String(), text)
@@ -134,8 +134,8 @@ func (s *Service) Logs(t *testing.T, text string) {
 		}
 		select {
 		case <-s.grown:
-		case <-timeout:
-			t.Errorf("the log says nothing of %q", text)
+		case <-over:
+			t.Errorf("the log does not contain %q", text)
 			return
 		}
 	}
@@ -148,22 +148,21 @@ func (s *Service) Stop(t *testing.T) {
 	select {
 	case err := <-s.ended:
 		if err != nil {
-			t.Errorf("the service ended with %v", err)
+			t.Errorf("the service stopped with %v", err)
 		}
-	case <-time.After(patience):
-		t.Fatal("the service does not end")
+	case <-time.After(timeout):
+		t.Fatal("the service does not stop")
 	}
 }
 
-// Mistake is an environment that a service refuses, and what the error must say: the variables that are wrong and what is
-// expected of each.
+// Mistake is an environment that a service refuses, and what the error must say: each wrong variable and what is expected of it.
 type Mistake struct {
 	Environ []string
 	Says    []string
 }
 
-// Mistakes checks that run refuses each environment at once, and that the error names everything that is wrong with it. The
-// mistakes must cover every variable of Config that can be wrong by itself.
+// Mistakes checks that run refuses each environment at once, and that the error names all its faults. The mistakes must cover every
+// variable of Config that can have a wrong value.
 func Mistakes[Config any](t *testing.T, run Run, mistakes ...Mistake) {
 	t.Helper()
 	var says strings.Builder
@@ -172,7 +171,7 @@ func Mistakes[Config any](t *testing.T, run Run, mistakes ...Mistake) {
 	}
 	for _, name := range config.Checked[Config]() {
 		if !strings.Contains(says.String(), name+" is ") {
-			t.Errorf("no mistake is made with %s", name)
+			t.Errorf("no mistake covers %s", name)
 		}
 	}
 	for _, m := range mistakes {
@@ -191,7 +190,7 @@ func Mistakes[Config any](t *testing.T, run Run, mistakes ...Mistake) {
 	}
 }
 
-// Shared are the mistakes that can be made with the variables that every service has.
+// Shared are mistakes with the variables that every service has.
 func Shared() []Mistake {
 	return []Mistake{
 		{nil, []string{"APP_PORT is missing: a port is a number from 0 (any free one) to 65535"}},
@@ -199,12 +198,12 @@ func Shared() []Mistake {
 		{[]string{"APP_PORT=65536"}, []string{`APP_PORT is "65536": a port is a number from 0 (any free one) to 65535`}},
 		{
 			[]string{
-				"APP_PORT=http", "DAPR_HTTP_PORT=0", "DAPR_GRPC_PORT=70000", "EVENT_RETRIES=nobody", "STATE_CALLS=-1", "DEAD_LETTER_RETENTION=90d", "CORS_ORIGINS=*", "LOG_FORMAT=xml",
+				"APP_PORT=http", "DAPR_HTTP_PORT=0", "DAPR_GRPC_PORT=70000", "EVENT_RETRIES=client", "STATE_CALLS=-1", "DEAD_LETTER_RETENTION=90d", "CORS_ORIGINS=*", "LOG_FORMAT=xml",
 				"LOG_LEVEL=loud", "OTEL_EXPORTER_OTLP_ENDPOINT=collector:4318", "DEBUG_PORT=x",
 			},
 			[]string{
 				`APP_PORT is "http": a port is a number`, `DAPR_HTTP_PORT is "0": the sidecar's port is a number from 1 to 65535`,
-				`DAPR_GRPC_PORT is "70000": the sidecar's port`, `EVENT_RETRIES is "nobody": events are retried by the sidecar or by the broker`,
+				`DAPR_GRPC_PORT is "70000": the sidecar's port`, `EVENT_RETRIES is "client": events are retried by the sidecar or by the broker`,
 				`STATE_CALLS is "-1": it is a whole number that is not negative`,
 				`DEAD_LETTER_RETENTION is "90d": a retention is 0 (for ever) or a duration of at least 1s with a unit, such as 2160h`,
 				`CORS_ORIGINS is "*": origins are exact and separated by commas, such as https://shop.example.com,http://localhost:3000, and "*" must not contain a wildcard`,
@@ -216,10 +215,10 @@ func Shared() []Mistake {
 	}
 }
 
-// asMain is the variable that makes a test binary run the service's main instead of its tests.
+// asMain is the variable that makes a test binary run the service's main function instead of its tests.
 const asMain = "WAYBILL_TEST_AS_MAIN"
 
-// Main runs main when the process was started by Exits, and returns otherwise. A TestMain calls it first.
+// Main runs main if Exits started the process, and otherwise returns. A TestMain calls it first.
 func Main(main func()) {
 	if os.Getenv(asMain) != "" {
 		main()
@@ -227,15 +226,15 @@ func Main(main func()) {
 	}
 }
 
-// Exits checks that the service's own process, started without any setting, says on standard error that its port is missing
-// and ends with status 1. The package's TestMain must call Main.
+// Exits checks that the process of the service, started without any setting, writes to standard error that its port is missing, and
+// exits with status 1. The package's TestMain must call Main.
 func Exits(t *testing.T) {
 	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), timeout)
 	defer cancel()
 	var said bytes.Buffer
 	cmd := exec.CommandContext(ctx, self) //nolint:gosec // this test itself
@@ -245,6 +244,6 @@ func Exits(t *testing.T) {
 		t.Errorf("the process ended with %v, want status 1", err)
 	}
 	if want := "APP_PORT is missing: a port is a number"; !strings.Contains(said.String(), want) {
-		t.Errorf("it said %q, want %q", said.String(), want)
+		t.Errorf("standard error is %q, want %q", said.String(), want)
 	}
 }

@@ -12,13 +12,13 @@ import (
 	"testing"
 )
 
-// shopOrigin may use the service that Surface looks at; Surface's caller starts it with CORS.
+// shopOrigin is an allowed origin of the service: the caller of Surface starts it with CORS.
 const shopOrigin = "https://shop.example.com"
 
-// CORS is the setting that Surface expects.
+// CORS is the setting that Surface requires.
 const CORS = "CORS_ORIGINS=" + shopOrigin
 
-// description is what Surface reads of a service's OpenAPI.
+// description is the part of a service's OpenAPI that Surface reads.
 type description struct {
 	Paths      map[string]map[string]operation `json:"paths"`
 	Components struct {
@@ -40,7 +40,7 @@ type schema struct {
 	OneOf      []schema       `json:"oneOf"`
 }
 
-// member is the name of a member of the body that the operation takes as JSON, empty when it takes none.
+// member is the name of a member of the operation's JSON body, or ~ if it has none.
 func (d description) member(o operation) string {
 	s := o.RequestBody.Content["application/json"].Schema
 	for s.Ref != "" || len(s.OneOf) > 0 {
@@ -53,8 +53,8 @@ func (d description) member(o operation) string {
 	return slices.Min(append(slices.Collect(maps.Keys(s.Properties)), "~"))
 }
 
-// Surface walks every route that the service describes, and those that every service has, and checks what holds for all of
-// them: how JSON, addresses and headers are read, HEAD, OPTIONS, and browsers of other origins.
+// Surface checks, for every route in the service's OpenAPI and those that every service has, the rules that hold for all routes: how
+// JSON, paths and headers are decoded, HEAD, OPTIONS, and requests from browsers.
 func (s *Service) Surface(t *testing.T) {
 	t.Helper()
 	var d description
@@ -66,7 +66,7 @@ func (s *Service) Surface(t *testing.T) {
 	d.Paths["/readyz"] = map[string]operation{"get": {}}
 	d.Paths["/openapi.json"] = map[string]operation{"get": {}}
 	d.Paths["/docs"] = map[string]operation{"get": {}}
-	// Without a sidecar some routes take seconds to say so.
+	// Without a sidecar some routes need seconds to answer.
 	var walking sync.WaitGroup
 	for template, operations := range d.Paths {
 		path := regexp.MustCompile(`\{[^}]*\}`).ReplaceAllString(template, "A-1")
@@ -87,7 +87,7 @@ type head struct {
 	Header     http.Header
 }
 
-// ask sends a request and reads the answer, but for a stream's.
+// ask sends a request and reads the answer, except that of a stream.
 func (s *Service) ask(t *testing.T, method, path, body string, header http.Header) (head, string) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), method, s.url+path, strings.NewReader(body))
@@ -101,7 +101,7 @@ func (s *Service) ask(t *testing.T, method, path, body string, header http.Heade
 		t.Errorf("%s %s: %v", method, path, err)
 		return head{}, ""
 	}
-	defer func() { _ = resp.Body.Close() }() // the answer was read, or is not wanted
+	defer func() { _ = resp.Body.Close() }() // the answer was read, or is not needed
 	if method == http.MethodGet && resp.Header.Get("Content-Type") == "text/event-stream" {
 		return head{resp.StatusCode, resp.Status, resp.Header}, ""
 	}
@@ -112,7 +112,7 @@ func (s *Service) ask(t *testing.T, method, path, body string, header http.Heade
 	return head{resp.StatusCode, resp.Status, resp.Header}, string(content)
 }
 
-// route checks what does not depend on a body.
+// route checks the rules that do not depend on a body.
 func (s *Service) route(t *testing.T, path string, operations map[string]operation) {
 	t.Helper()
 	for method := range operations {
@@ -185,10 +185,10 @@ func (s *Service) head(t *testing.T, path string, allow []string) {
 	}
 }
 
-// body checks how a body of JSON is read whose object may have the member.
+// body checks how a JSON body is decoded. Its object may have the member.
 func (s *Service) body(t *testing.T, method, path, member string) {
 	t.Helper()
-	const invalidEvent = "invalid_event" // analytics counts a faulty event by its place, and answers for all of them
+	const invalidEvent = "invalid_event" // analytics answers for a list of events, and names a faulty one by its position
 	upper := strings.ToUpper(member)
 	for _, c := range []struct {
 		name, body, where, rule string
