@@ -3,6 +3,7 @@ package eventing
 import (
 	"bytes"
 	"context"
+	"errors"
 	"log/slog"
 	"net/http"
 	"slices"
@@ -124,6 +125,7 @@ func (r *Receiver) receiveBulk(s Subscription) http.HandlerFunc {
 			events, index = append(events, one.event), append(index, i)
 		}
 		done := map[string]int64{} // by type
+		var retries retryLog
 		each := r.logger.Enabled(ctx, slog.LevelDebug)
 		for i, err := range r.processBulk(ctx, s, events) {
 			if err == nil && !each {
@@ -131,7 +133,13 @@ func (r *Receiver) receiveBulk(s Subscription) http.HandlerFunc {
 				done[events[i].Type]++
 				continue
 			}
-			statuses[index[i]].Status = r.settle(events[i].Trace(ctx), s, events[i], err)
+			if Retryable(err) {
+				retries.add(events[i], err)
+			}
+			statuses[index[i]].Status = r.settleQuietly(events[i].Trace(ctx), s, events[i], err)
+		}
+		for _, same := range retries {
+			r.logRetry(same.event.Trace(ctx), s, same.event, same.err, same.events)
 		}
 		for eventType, n := range done {
 			r.count(ctx, eventType, outcomeDone, n)
@@ -144,6 +152,28 @@ func (r *Receiver) receiveBulk(s Subscription) http.HandlerFunc {
 		}
 		r.answer(w, req, map[string][]bulkStatus{"statuses": statuses})
 	}
+}
+
+// retryLog are the events of a batch that will be retried, by type and reason: when a dependency is unavailable, a batch logs one line
+// for each type and not one for each event.
+type retryLog []retried
+
+type retried struct {
+	event  Event // the first one
+	err    error
+	reason error // the error that decides that err is retryable
+	events int
+}
+
+func (l *retryLog) add(e Event, err error) {
+	_, reason := retryable.Decide(err)
+	for i := range *l {
+		if same := &(*l)[i]; same.event.Type == e.Type && errors.Is(reason, same.reason) {
+			same.events++
+			return
+		}
+	}
+	*l = append(*l, retried{e, err, reason, 1})
 }
 
 // readDelivery reads a bulk delivery of up to messages events. Its size limit fits a batch of the largest events that the broker

@@ -1,13 +1,16 @@
 package eventing
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -129,7 +132,7 @@ func TestPublishRetries(t *testing.T) {
 	var server fakedapr.Server
 	server.Fail(func(_ context.Context, c fakedapr.Call) error {
 		if c.Number <= 2 {
-			return status.Error(codes.Unavailable, "the broker is away")
+			return status.Error(codes.Unavailable, "the broker is unavailable")
 		}
 		return nil
 	})
@@ -138,6 +141,39 @@ func TestPublishRetries(t *testing.T) {
 	}
 	if got := len(server.Calls("PublishEvent")); got != 3 {
 		t.Errorf("called %d times, want 3", got)
+	}
+}
+
+// An outage logs two lines for each topic, however many events are published meanwhile.
+func TestPublishLogsAnOutageOnce(t *testing.T) {
+	t.Parallel()
+	var server fakedapr.Server
+	var unavailable atomic.Bool
+	unavailable.Store(true)
+	server.Fail(func(context.Context, fakedapr.Call) error {
+		if unavailable.Load() {
+			return status.Error(codes.Unavailable, "the broker is unavailable")
+		}
+		return nil
+	})
+	var log bytes.Buffer
+	p := newPublisher(t, &server).WithLogger(slog.New(slog.NewTextHandler(&log, nil)))
+	p.timeout = 20 * time.Millisecond
+	for _, id := range []string{"e1", "e2"} {
+		if err := p.Publish(t.Context(), "orders", newEvent(t, id)); !errors.Is(err, ErrUnavailable) {
+			t.Errorf("got %v, want ErrUnavailable", err)
+		}
+	}
+	unavailable.Store(false)
+	for _, id := range []string{"e1", "e2"} {
+		if err := p.Publish(t.Context(), "orders", newEvent(t, id)); err != nil {
+			t.Error(err)
+		}
+	}
+	lines := strings.Split(strings.TrimSpace(log.String()), "\n")
+	if len(lines) != 2 || !strings.Contains(lines[0], `level=WARN msg="publish failed; will retry" component=orderbus topic=orders error=`) ||
+		!strings.Contains(lines[1], `level=INFO msg="publish works again" component=orderbus topic=orders failed_for=`) {
+		t.Errorf("the log is\n%s", log.String())
 	}
 }
 
@@ -163,8 +199,8 @@ func TestPublishDoesNotRetryWhatIsRefused(t *testing.T) {
 func TestPublishGivesUp(t *testing.T) {
 	t.Parallel()
 	for name, fail := range map[string]func(context.Context, fakedapr.Call) error{
-		"the broker is away": func(context.Context, fakedapr.Call) error { return status.Error(codes.Internal, "broker") },
-		"the sidecar hangs":  func(ctx context.Context, _ fakedapr.Call) error { <-ctx.Done(); return ctx.Err() },
+		"the broker is unavailable": func(context.Context, fakedapr.Call) error { return status.Error(codes.Internal, "broker") },
+		"the sidecar hangs":         func(ctx context.Context, _ fakedapr.Call) error { <-ctx.Done(); return ctx.Err() },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -4,7 +4,9 @@ import (
 	"context"
 	"crypto/sha256"
 	"fmt"
+	"log/slog"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
@@ -29,6 +31,8 @@ type Publisher struct {
 	timeout   time.Duration
 	published metric.Int64Counter
 	retried   metric.Int64Counter
+	logger    *slog.Logger
+	failing   *sync.Map // topic → since when publishing to it fails
 }
 
 // publishTimeout is how long a Publisher retries if its caller's context has no shorter deadline.
@@ -54,7 +58,7 @@ func NewPublisher(client dapr.Client, component string) (*Publisher, error) {
 	if err != nil {
 		return nil, fmt.Errorf("count publish retries: %w", err)
 	}
-	return &Publisher{client: client, component: component, timeout: publishTimeout, published: published, retried: retried}, nil
+	return &Publisher{client: client, component: component, timeout: publishTimeout, published: published, retried: retried, logger: slog.New(slog.DiscardHandler), failing: &sync.Map{}}, nil
 }
 
 // On returns a Publisher like p for another component.
@@ -62,6 +66,28 @@ func (p *Publisher) On(component string) *Publisher {
 	other := *p
 	other.component = component
 	return &other
+}
+
+// WithLogger returns a Publisher like p that logs when publishing to a topic begins to fail and when it works again.
+func (p *Publisher) WithLogger(logger *slog.Logger) *Publisher {
+	other := *p
+	other.logger = logger
+	return &other
+}
+
+// noteFailure logs the first failure of a topic.
+func (p *Publisher) noteFailure(ctx context.Context, topic string, err error) {
+	if _, failing := p.failing.LoadOrStore(topic, time.Now()); !failing {
+		p.logger.WarnContext(ctx, "publish failed; will retry", slog.String("component", p.component), slog.String("topic", topic), slog.Any("error", err))
+	}
+}
+
+// noteSuccess logs that a topic that failed works again.
+func (p *Publisher) noteSuccess(ctx context.Context, topic string) {
+	if since, failed := p.failing.LoadAndDelete(topic); failed {
+		p.logger.InfoContext(ctx, "publish works again", slog.String("component", p.component), slog.String("topic", topic),
+			slog.Duration("failed_for", time.Since(since.(time.Time)))) //nolint:forcetypeassert // noteFailure stores nothing else
+	}
 }
 
 // Publish returns nil when the broker has the event. It retries with backoff until ctx ends, at most for ten seconds. Its error
@@ -154,16 +180,21 @@ func (p *Publisher) retry(ctx context.Context, topic string, events int64, publi
 			err = backoff.Permanent(err)
 		}
 		return struct{}{}, err
-	}, backoff.WithBackOff(delay), backoff.WithMaxElapsedTime(p.timeout), backoff.WithNotify(func(error, time.Duration) {
+	}, backoff.WithBackOff(delay), backoff.WithMaxElapsedTime(p.timeout), backoff.WithNotify(func(err error, _ time.Duration) {
 		p.retried.Add(ctx, 1, toTopic)
+		p.noteFailure(ctx, topic, err)
 	}))
 	switch {
 	case err == nil:
 		p.published.Add(ctx, events, toTopic)
+		p.noteSuccess(ctx, topic)
 		return nil
 	case retryable.IsPermanent(err):
 		return fmt.Errorf("publish to %s: %w: %w", topic, ErrRefused, err)
 	default:
+		if ctx.Err() == nil { // else the caller left
+			p.noteFailure(ctx, topic, err)
+		}
 		return fmt.Errorf("publish to %s: %w: %w", topic, ErrUnavailable, err)
 	}
 }

@@ -242,7 +242,8 @@ func (r *Receiver) attempt(ctx context.Context, span trace.Span, e Event, handle
 // abandoned is the error of a delivery that ended before its event was tried often enough. It is retryable, because the event is
 // delivered again.
 func abandoned(ctx context.Context, err error) error {
-	return fmt.Errorf("the delivery ended: %w, after: %w", context.Cause(ctx), err)
+	// The ended context is wrapped first, because it decides that the error is retryable.
+	return fmt.Errorf("%[2]w; the delivery ended: %[1]w", context.Cause(ctx), err)
 }
 
 func sleep(ctx context.Context, d time.Duration) bool {
@@ -288,12 +289,28 @@ func (r *Receiver) final(err error) error {
 
 // settle turns the outcome of a handler into a verdict. It dead-letters the event if no retry can help.
 func (r *Receiver) settle(ctx context.Context, s Subscription, e Event, err error) verdict {
+	if Retryable(err) {
+		r.logRetry(ctx, s, e, err, 1)
+	}
+	return r.settleQuietly(ctx, s, e, err)
+}
+
+// logRetry logs that an event, and others of its delivery for the same reason, will be retried.
+func (r *Receiver) logRetry(ctx context.Context, s Subscription, e Event, err error, events int) {
+	message := "event handler failed; will retry"
+	if ctx.Err() != nil { // what the handler failed with is then only a consequence
+		message = "sidecar ended the delivery before the event was handled; will retry"
+	}
+	r.logger.WarnContext(ctx, message, eventAttrs(s, e), slog.Int("events", events), slog.Any("error", err))
+}
+
+// settleQuietly is settle without the log line of a retry.
+func (r *Receiver) settleQuietly(ctx context.Context, s Subscription, e Event, err error) verdict {
 	outcome, v := outcomeDone, success
 	switch {
 	case err == nil:
 	case Retryable(err):
 		outcome, v = "retry", retry
-		r.logger.WarnContext(ctx, "event handler failed; will retry", eventAttrs(s, e), slog.Any("error", err))
 	default:
 		outcome = "dead_lettered"
 		if deadErr := r.deadLetter(ctx, s, e, r.final(err)); deadErr != nil {

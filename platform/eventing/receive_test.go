@@ -741,6 +741,77 @@ func TestBulk(t *testing.T) {
 	}
 }
 
+// A batch logs one line for each type of event and reason.
+func TestABatchLogsItsRetriesTogether(t *testing.T) {
+	t.Parallel()
+	x := receive(t, "", bulkOf(func(_ context.Context, events []Event) []error {
+		errs := make([]error, len(events))
+		for i, e := range events {
+			errs[i] = fmt.Errorf("store %s: %w", e.ID, state.ErrUnavailable)
+			if e.ID == "e3" {
+				errs[i] = fmt.Errorf("publish %s: %w", e.ID, ErrUnavailable)
+			}
+		}
+		return errs
+	}))
+	other := strings.Replace(cloudEventOf("e4"), "Order.Placed", "Order.Changed", 1)
+	got := x.statuses(t, batchOf(cloudEventOf("e1"), cloudEventOf("e2"), cloudEventOf("e3"), other))
+	if want := []string{"RETRY", "RETRY", "RETRY", "RETRY"}; !slices.Equal(got, want) {
+		t.Errorf("answered %v, want %v", got, want)
+	}
+	type line struct {
+		Msg    string
+		Events int
+		Error  string
+		Event  struct{ ID, Type string }
+	}
+	var lines []line
+	for decoder := json.NewDecoder(&x.log); ; {
+		var l line
+		if err := decoder.Decode(&l); err != nil {
+			break
+		}
+		lines = append(lines, l)
+	}
+	const message = "event handler failed; will retry"
+	want := []line{
+		{message, 2, "store e1: the state store is unavailable", struct{ ID, Type string }{"e1", "Order.Placed"}},
+		{message, 1, "publish e3: the event bus is unavailable", struct{ ID, Type string }{"e3", "Order.Placed"}},
+		{message, 1, "store e4: the state store is unavailable", struct{ ID, Type string }{"e4", "Order.Changed"}},
+	}
+	if diff := cmp.Diff(want, lines); diff != "" {
+		t.Errorf("the log differs (-want +got):\n%s", diff)
+	}
+}
+
+// When the sidecar ends a delivery, the handler's error is a consequence, and the log says so.
+func TestADeliveryThatTheSidecarEnds(t *testing.T) {
+	t.Parallel()
+	for name, s := range map[string]Subscription{
+		"one event": handling(func(ctx context.Context, _ Event) error {
+			<-ctx.Done()
+			return fmt.Errorf("%w: %w", state.ErrUnavailable, ctx.Err())
+		}),
+		"a batch": bulkOf(func(ctx context.Context, _ []Event) []error {
+			<-ctx.Done()
+			return []error{fmt.Errorf("%w: %w", state.ErrUnavailable, ctx.Err())}
+		}),
+	} {
+		x := receive(t, "", s)
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+		path, body := placedPath, cloudEventOf("e1")
+		if s.Bulk != nil {
+			path, body = "/events/orders/bulk", batchOf(body)
+		}
+		x.do(ctx, http.MethodPost, path, body, nil)
+		cancel()
+		if got := x.log.String(); !strings.Contains(got, "sidecar ended the delivery before the event was handled; will retry") || !strings.Contains(got, `"events":1`) ||
+			strings.Contains(got, "event handler failed") {
+			t.Errorf("%s: the log is %s", name, got)
+		}
+	}
+}
+
 func TestBulkHandlersThatMisbehave(t *testing.T) {
 	t.Parallel()
 	for name, handle := range map[string]BulkHandler{

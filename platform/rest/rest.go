@@ -210,11 +210,12 @@ const problemType = "application/problem+json"
 // Failed turns an error that no client can mend into an answer: 503 with Retry-After when it is retryable, else a bare 500. It
 // logs the error once, here.
 func Failed(ctx context.Context, logger *slog.Logger, err error) *Problem {
-	logger.ErrorContext(ctx, "request failed", slog.Any("error", err))
 	if retryable.Is(err) {
+		logger.ErrorContext(ctx, "request failed; answered 503", slog.Any("error", err))
 		return &Problem{Status: http.StatusServiceUnavailable, Code: "unavailable", RetryAfter: 1,
 			Detail: "A part this service needs does not answer at the moment. Repeat the request; with an Idempotency-Key that is always safe."}
 	}
+	logger.ErrorContext(ctx, "request failed; answered 500", slog.Any("error", err))
 	return internal()
 }
 

@@ -169,6 +169,7 @@ func (s *Service) connect(ctx context.Context) (err error) {
 	if s.Publisher, err = eventing.NewPublisher(s.Sidecar.Client, s.options.PubSub); err != nil {
 		return err
 	}
+	s.Publisher = s.Publisher.WithLogger(s.Logger)
 	s.store = state.NewDapr(s.Sidecar.Client, s.options.StateStore)
 	s.State = state.WithConcurrencyLimit(s.store, int(c.StateCalls))
 	s.Documents = state.WithRetry(s.State, stateTimeout)

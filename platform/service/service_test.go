@@ -94,16 +94,16 @@ func TestTheOrderOfAStop(t *testing.T) {
 func TestABuildThatFails(t *testing.T) {
 	t.Parallel()
 	unreadable := errors.New("the database cannot be opened")
-	released, port := false, ""
+	released := false
 	run := runOf(func(_ context.Context, s *service.Service) (service.Parts, error) {
 		s.OnStop(func() error { released = true; return nil })
 		return service.Parts{}, unreadable
 	})
-	taken, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // only for its port
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	port = strconv.Itoa(taken.Addr().(*net.TCPAddr).Port)
+	port := strconv.Itoa(taken.Addr().(*net.TCPAddr).Port)
 	if err := run(t.Context(), []string{"APP_PORT=" + port}, io.Discard); err == nil || !strings.Contains(err.Error(), "APP_PORT") || released {
 		t.Errorf("on a port in use: %v", err)
 	}
