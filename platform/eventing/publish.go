@@ -86,7 +86,7 @@ func (p *Publisher) noteFailure(ctx context.Context, topic string, err error) {
 func (p *Publisher) noteSuccess(ctx context.Context, topic string) {
 	if since, failed := p.failing.LoadAndDelete(topic); failed {
 		p.logger.InfoContext(ctx, "publish works again", slog.String("component", p.component), slog.String("topic", topic),
-			slog.Duration("failed_for", time.Since(since.(time.Time)))) //nolint:forcetypeassert // noteFailure stores nothing else
+			slog.Duration("failed_for", time.Since(since.(time.Time)).Round(time.Millisecond))) //nolint:forcetypeassert // noteFailure stores nothing else
 	}
 }
 

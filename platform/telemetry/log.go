@@ -17,7 +17,16 @@ func newLogHandler(o Options) slog.Handler {
 	if o.Format == "text" {
 		return tracing{Handler: slog.NewTextHandler(o.Log, options)}
 	}
+	options.ReplaceAttr = readableDuration
 	return tracing{Handler: slog.NewJSONHandler(o.Log, options).WithAttrs([]slog.Attr{slog.String("service", o.Service)})}
+}
+
+// readableDuration makes a duration a text such as 22.6s. A JSON log has nanoseconds otherwise.
+func readableDuration(_ []string, a slog.Attr) slog.Attr {
+	if a.Value.Kind() == slog.KindDuration {
+		a.Value = slog.StringValue(a.Value.Duration().String())
+	}
+	return a
 }
 
 // tracing adds the ids of the context's span to every record, at its top level also when the logger is in a group, for that

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"go.opentelemetry.io/otel"
@@ -66,6 +67,7 @@ func TestLogLinesCarryTheTrace(t *testing.T) {
 		want   map[string]any
 	}{
 		"plain":               {plain, map[string]any{"k": "v"}},
+		"a duration":          {plain.With("waited", 22600*time.Millisecond), map[string]any{"k": "v", "waited": "22.6s"}},
 		"with":                {plain.With("a", 1), map[string]any{"k": "v", "a": 1.0}},
 		"in a group":          {plain.WithGroup("g"), map[string]any{"g": map[string]any{"k": "v"}}},
 		"with, in a group":    {plain.With("a", 1).WithGroup("g"), map[string]any{"a": 1.0, "g": map[string]any{"k": "v"}}},
