@@ -1,4 +1,4 @@
-// Package api holds what the services do against what their OpenAPI descriptions say, with schemathesis.
+// Package api compares what the services do with their OpenAPI descriptions, by schemathesis.
 package api
 
 import (
@@ -21,8 +21,8 @@ var (
 	only     = flag.String("service", "", "the only service to test")
 )
 
-// TestTheServicesDoWhatTheirDescriptionsSay lets schemathesis make up requests, valid and invalid ones, and sequences of them.
-// An answer that the description does not know, a valid request that is refused and an invalid one that is accepted fail it.
+// TestTheServicesDoWhatTheirDescriptionsSay lets schemathesis generate valid and invalid requests and sequences of them. It fails
+// on an answer that the description does not contain, a valid request that is refused and an invalid one that is accepted.
 func TestTheServicesDoWhatTheirDescriptionsSay(t *testing.T) {
 	if *program == "" {
 		t.Skip("make test-api runs this test: it needs schemathesis")

@@ -1,5 +1,5 @@
-// Package azure runs what can be run of the Azure components without Azure: the telemetry bus, on a broker that speaks the Kafka
-// protocol and asks for the name and password that Event Hubs asks for.
+// Package azure tests the Azure components as far as that works without Azure: the telemetry bus, on a broker that speaks the
+// Kafka protocol and asks for the user name and password of Event Hubs.
 package azure
 
 import (
@@ -33,13 +33,13 @@ import (
 
 const (
 	root = "../.."
-	// connection is what Event Hubs' Kafka endpoint takes as the password of the user $ConnectionString.
-	connection = "Endpoint=sb://localhost;SharedAccessKeyName=send-and-listen;SharedAccessKey=of-a-test"
-	token      = "the app api token of this test"
-	patience   = time.Minute
+	// connection is the password that Event Hubs' Kafka endpoint accepts for the user $ConnectionString.
+	connection  = "Endpoint=sb://localhost;SharedAccessKeyName=send-and-listen;SharedAccessKey=of-a-test"
+	token       = "the app api token of this test"
+	testTimeout = time.Minute
 )
 
-// app is analytics, as far as the bus sees it: the platform's own receiver with a handler that can be told to fail.
+// app is analytics as the bus sees it: the platform's receiver with a handler that can be made to fail.
 type app struct {
 	away     atomic.Bool
 	attempts atomic.Int64
@@ -75,10 +75,10 @@ func (a *app) deadLetters() []string {
 	return slices.Clone(a.dead)
 }
 
-// TestNothingIsLostWithoutAPolicy: with EVENT_RETRIES=broker and no resiliency policy, as on managed Dapr, events that their
-// service cannot take stay on the bus, over a regular stop of the sidecar between two attempts too, and none becomes a dead
-// letter. Dapr's Event Hubs component would move its checkpoint past them at that stop (docs/adr/0015). What is no CloudEvent
-// is dead-lettered by the service, with a reason, and blocks nothing.
+// TestNothingIsLostWithoutAPolicy runs with EVENT_RETRIES=broker and without a resiliency policy, as on managed Dapr. Events that
+// their service cannot process stay on the bus, even if the sidecar stops between two attempts, and no event is dead-lettered.
+// Dapr's Event Hubs component would move its checkpoint past them at that stop (docs/adr/0015). The service dead-letters what is
+// not a CloudEvent, with a reason, and it does not block other events.
 func TestNothingIsLostWithoutAPolicy(t *testing.T) {
 	t.Parallel()
 	broker := startBroker(t)
@@ -127,7 +127,7 @@ func TestNothingIsLostWithoutAPolicy(t *testing.T) {
 
 func eventually(t *testing.T, what string, condition func() bool) {
 	t.Helper()
-	timeout, tick := time.After(patience), time.NewTicker(20*time.Millisecond)
+	timeout, tick := time.After(testTimeout), time.NewTicker(20*time.Millisecond)
 	defer tick.Stop()
 	for !condition() {
 		select {
@@ -149,7 +149,7 @@ func startBroker(t *testing.T) string {
 	return cluster.ListenAddrs()[0]
 }
 
-// serve answers the sidecar on a port of its own.
+// serve answers the sidecar on its own port.
 func (a *app) serve(t *testing.T, publisher *eventing.Publisher) int {
 	t.Helper()
 	s := contracts.AnalyticsReadsEvents
@@ -184,8 +184,8 @@ type daprd struct {
 	once sync.Once
 }
 
-// startSidecar starts daprd with the component file for the emulators, which is that for Azure with another way in, and with
-// no resiliency policy.
+// startSidecar starts daprd with the component file for the emulators, which is the one for Azure with another address, and
+// without a resiliency policy.
 func startSidecar(t *testing.T, broker string, ports []int, appPort int) *daprd {
 	t.Helper()
 	components := t.TempDir()
@@ -243,7 +243,7 @@ func (d *daprd) stop(t *testing.T) {
 	})
 }
 
-// dial connects to the sidecar that will be on the ports.
+// dial connects to the sidecar that will listen on the ports.
 func dial(t *testing.T, ports []int) *sidecar.Sidecar {
 	t.Helper()
 	s, err := sidecar.Dial(sidecar.Config{Host: "127.0.0.1", HTTPPort: sidecar.Port(ports[0]), GRPCPort: sidecar.Port(ports[1])})

@@ -22,8 +22,8 @@ import (
 	"waybill/tests/internal/system"
 )
 
-// bare is a Dapr workflow that does nothing, on a sidecar, placement and scheduler of its own: the same programs with the
-// same settings as the system's. A piece is a run of it, done when lastActivity is. Its worker lives in this process.
+// bare is a Dapr workflow that does nothing, on its own sidecar, placement and scheduler: the same programs with the same
+// settings as the system's. A piece is one run of the workflow, done when lastActivity is. Its worker runs in this process.
 type bare struct {
 	flight   *pieces
 	running  []*child
@@ -46,7 +46,7 @@ var stages = [][]string{
 // lastActivity is the one that finishes a piece, as it does an order.
 const lastActivity = "UpdateOrderStatus"
 
-// newBare starts the workflow's processes on data of their own in folder.
+// newBare starts the processes of the workflow on their own data in folder.
 func newBare(ctx context.Context, folder string) (*bare, error) {
 	b := &bare{flight: newPieces()}
 	if err := b.start(ctx, folder); err != nil {
@@ -118,7 +118,7 @@ func (b *bare) start(ctx context.Context, folder string) error {
 	return b.work(ctx)
 }
 
-// bareComponents copies what the saga's sidecar has of the workflow engine to folder, with paths and scope of its own.
+// bareComponents copies the workflow components of the saga's sidecar to folder, with other paths and another scope.
 func bareComponents(top, folder string) (string, error) {
 	components := filepath.Join(folder, "components")
 	for _, dir := range []string{components, filepath.Join(folder, "state")} {
@@ -235,8 +235,7 @@ func (b *bare) close() error {
 	return errors.Join(errs...)
 }
 
-// freePorts finds ports that nobody listens on. Another process may take one before it is used; then the start fails and
-// says so.
+// freePorts finds free ports. If another process takes one before it is used, the start fails with an error that says so.
 func freePorts(n int) ([]int, error) {
 	var found []int
 	for range n {
@@ -250,7 +249,7 @@ func freePorts(n int) ([]int, error) {
 	return found, nil
 }
 
-// child is a process of what ours is compared with.
+// child is a process of the system that ours is compared with.
 type child struct {
 	name  string
 	cmd   *exec.Cmd
@@ -263,7 +262,7 @@ const (
 	stopWithin  = 10 * time.Second
 )
 
-// startChild starts a process in a group of its own, so that a Ctrl-C in the terminal leaves it to close.
+// startChild starts a process in its own process group, so that a Ctrl-C in the terminal leaves it to close.
 func startChild(name, path, folder string, log *os.File, args ...string) (*child, error) {
 	c := &child{name: name, ended: make(chan struct{})}
 	c.cmd = exec.Command(path, args...) //nolint:gosec,noctx // the runtime that the runner built; stopped by close
@@ -319,7 +318,7 @@ func (c *child) stop() error {
 	}
 }
 
-// engineLog keeps what the workflow client says in the log file.
+// engineLog writes the log of the workflow client to the log file.
 type engineLog struct{ *log.Logger }
 
 func (l engineLog) Debug(v ...any)            { l.Print(v...) }
@@ -331,7 +330,7 @@ func (l engineLog) Warnf(f string, v ...any)  { l.Printf(f, v...) }
 func (l engineLog) Error(v ...any)            { l.Print(v...) }
 func (l engineLog) Errorf(f string, v ...any) { l.Printf(f, v...) }
 
-// daprEnviron collects garbage as seldom as the runner has it done.
+// daprEnviron sets the garbage collection that the runner sets.
 func daprEnviron() []string {
 	env := os.Environ()
 	if os.Getenv("GOGC") == "" {

@@ -24,8 +24,8 @@ import (
 	"waybill/tests/internal/system"
 )
 
-// bareFeed is a Dapr bulk subscription that only acknowledges, on a sidecar and a topic of its own: the same program with the
-// same settings as that of analytics, on the same broker. Publisher and subscriber live in this process. An event has arrived
+// bareFeed is a Dapr bulk subscription that only acknowledges, on its own sidecar and topic: the same program with the same
+// settings as the sidecar of analytics, on the same broker. Publisher and subscriber run in this process. An event has arrived
 // when its acknowledgement is written.
 type bareFeed struct {
 	broker    int // process id
@@ -42,13 +42,13 @@ const (
 	feedApp   = "bench"
 	feedTopic = "bench-events"
 	feedPath  = "/take"
-	// The partitions of the system's topics, and what analytics asks of its subscription.
+	// The partitions of the system's topics and the settings of analytics' subscription.
 	feedPartitions = 8
 	feedDelivery   = 500
 	feedAwait      = 500 * time.Millisecond
 )
 
-// newBareFeed starts it beside a running system, on data of its own in folder.
+// newBareFeed starts it beside a running system, on its own data in folder.
 func newBareFeed(ctx context.Context, s *system.System, folder string) (*bareFeed, error) {
 	b := &bareFeed{}
 	if err := b.start(ctx, s, folder); err != nil {
@@ -122,7 +122,7 @@ func createTopic(ctx context.Context, broker string) error {
 	return nil
 }
 
-// feedComponents copies what the sidecar of analytics has of the bus to folder, with a broker, a topic and a scope of its own.
+// feedComponents copies the bus components of analytics' sidecar to folder, with another broker, topic and scope.
 func feedComponents(top, folder, broker string) (string, error) {
 	components := filepath.Join(folder, "components")
 	if err := os.MkdirAll(components, 0o700); err != nil {
@@ -163,7 +163,7 @@ func (b *bareFeed) serve(ctx context.Context) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	b.server = &http.Server{Handler: b.app(), ReadHeaderTimeout: patience}
+	b.server = &http.Server{Handler: b.app(), ReadHeaderTimeout: pieceTimeout}
 	b.serving.Go(func() {
 		if err := b.server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
 			_, _ = fmt.Fprintln(b.log, "the subscriber ended:", err)
@@ -184,7 +184,7 @@ func (b *bareFeed) app() http.Handler {
 	return mux
 }
 
-// take acknowledges a delivery and looks at nothing but the ids by which it does.
+// take acknowledges a delivery and reads only the ids that it needs for that.
 func (b *bareFeed) take(w http.ResponseWriter, req *http.Request) {
 	type entry struct {
 		EntryID string `json:"entryId"`
@@ -216,7 +216,7 @@ func (b *bareFeed) answer(w http.ResponseWriter, body any) bool {
 
 func (b *bareFeed) name() string { return "bare subscriber" }
 
-// hand publishes the events as analytics does: the same CloudEvents, keys and call.
+// hand publishes the events as analytics does: with the same CloudEvents, keys and call.
 func (b *bareFeed) hand(ctx context.Context, events []contracts.Payload) error {
 	all := make([]eventing.Event, len(events))
 	for i, payload := range events {
@@ -248,7 +248,7 @@ func (b *bareFeed) processes() ([]process, error) {
 	return []process{{"broker", b.broker}, {"daprd", b.child.cmd.Process.Pid}}, nil
 }
 
-// close ends the sidecar first, so that it finds its app until then.
+// close stops the sidecar first, because the sidecar needs its app until then.
 func (b *bareFeed) close() error {
 	var errs []error
 	if b.sidecar != nil {

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// prompt is a subject that does its pieces at once, or fails them.
+// prompt is a subject that finishes or fails its pieces at once.
 type prompt struct {
 	flight *pieces
 	err    error

@@ -20,17 +20,17 @@ import (
 )
 
 const (
-	// together is how many events are handed in at a time, and what one request to a sidecar carries at most.
+	// together is how many events are handed in at a time: the most that one request to a sidecar carries.
 	together = 500
-	// clients is how many batches are handed in side by side.
+	// clients is how many batches are handed in concurrently.
 	clients = 4
-	// catalogue is how many products the events are of, visits how many sessions have events at a time.
+	// catalogue is the number of products in the events, visits the number of sessions that have events at a time.
 	catalogue, visits = 10_000, 1_000
 	// algorithm makes all recommendations.
 	algorithm = "bench"
 )
 
-// feed is what events are measured on: it takes them in batches and says how many are where they should be.
+// feed is the system that events are measured on: it accepts them in batches and counts those that have arrived.
 type feed interface {
 	measured
 	name() string
@@ -40,7 +40,7 @@ type feed interface {
 	arrived(ctx context.Context) (int64, error)
 }
 
-// shop makes events: of twenty, sixteen views, three purchases and one recommendation. Each has an id of its own.
+// shop makes events: of twenty, sixteen views, three purchases and one recommendation. Each has its own id.
 type shop struct {
 	run  string
 	last atomic.Int64
@@ -73,7 +73,7 @@ func (s *shop) event(n int64, at time.Time) contracts.Payload {
 	}
 }
 
-// flow hands events in for the time d, as fast as they are taken, and measures until the last has arrived.
+// flow hands events in for the time d, as fast as they are accepted, and measures until the last has arrived.
 func flow(ctx context.Context, f feed, d time.Duration) (result, error) {
 	r := result{subject: f.name()}
 	start, err := f.arrived(ctx)
@@ -118,7 +118,7 @@ func flow(ctx context.Context, f feed, d time.Duration) (result, error) {
 
 // arrive waits until want events have arrived.
 func arrive(ctx context.Context, f feed, want int64) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, patience, fmt.Errorf("not done within %s", patience))
+	ctx, cancel := context.WithTimeoutCause(ctx, pieceTimeout, fmt.Errorf("not done within %s", pieceTimeout))
 	defer cancel()
 	for {
 		got, err := f.arrived(ctx)
@@ -135,8 +135,7 @@ func arrive(ctx context.Context, f feed, want int64) error {
 	}
 }
 
-// counting is the app analytics of the whole system. An event is handed in over REST and has arrived when it is stored and
-// counted.
+// counting is analytics of the whole system. An event is handed in over REST and has arrived when it is stored and counted.
 type counting struct {
 	system *system.System
 	url    string
@@ -164,7 +163,7 @@ func (c *counting) hand(ctx context.Context, events []contracts.Payload) error {
 	return err
 }
 
-// lines are events as NDJSON, in the form in which clients send them: with their type.
+// lines are events as NDJSON in the form in which clients send them: with their type.
 func lines(events []contracts.Payload) ([]byte, error) {
 	var text bytes.Buffer
 	for _, e := range events {
@@ -177,7 +176,7 @@ func lines(events []contracts.Payload) ([]byte, error) {
 	return text.Bytes(), nil
 }
 
-// arrived adds up what is counted, which comes after it is stored. Every recommendation has one score.
+// arrived adds up the counted events; an event is counted after it is stored. Every recommendation has one score.
 func (c *counting) arrived(ctx context.Context) (int64, error) {
 	var sum int64
 	for _, name := range []string{"total_views", "total_purchases", "recommendation_confidence_" + algorithm} {
@@ -203,7 +202,7 @@ func (c *counting) arrived(ctx context.Context) (int64, error) {
 	return sum, nil
 }
 
-// processes are those of the system through which an event goes.
+// processes are those of the system that an event passes.
 func (c *counting) processes() ([]process, error) {
 	status, err := c.system.Status()
 	if err != nil {

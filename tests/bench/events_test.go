@@ -21,7 +21,7 @@ import (
 	"waybill/tests/internal/system"
 )
 
-// sink is a feed in which everything has arrived at once, or that refuses all.
+// sink is a feed in which everything arrives at once, or that refuses everything.
 type sink struct {
 	taken *atomic.Int64
 	err   error

@@ -11,13 +11,13 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// subject is what is measured: something that takes pieces of work and says when each is done.
+// subject is the system that is measured: it accepts pieces of work and reports when each is done.
 type subject interface {
 	measured
 	name() string
-	// begin hands in one piece and returns when it is accepted; finished is told of its end.
+	// begin hands in one piece and returns when it is accepted; finished is called when it ends.
 	begin(ctx context.Context, id string) error
-	// pieces is where finished pieces are told.
+	// pieces collects the finished pieces.
 	pieces() *pieces
 }
 
@@ -36,7 +36,7 @@ type piece struct {
 
 func newPieces() *pieces { return &pieces{open: map[string]*piece{}} }
 
-// add makes a piece of a new id.
+// add adds a piece with a new id.
 func (p *pieces) add() (string, *piece) {
 	id := fmt.Sprintf("bench-%d", p.last.Add(1))
 	one := &piece{done: make(chan struct{})}
@@ -46,7 +46,7 @@ func (p *pieces) add() (string, *piece) {
 	return id, one
 }
 
-// finish says that a piece ended now, well if err is nil. A repetition says nothing new.
+// finish records that a piece ended now, successfully if err is nil. A repetition changes nothing.
 func (p *pieces) finish(id string, err error) {
 	now := time.Now()
 	p.mu.Lock()
@@ -59,12 +59,12 @@ func (p *pieces) finish(id string, err error) {
 	}
 }
 
-// patience is how long a piece may take before the run is given up.
-const patience = time.Minute
+// pieceTimeout is how long a piece may take before the run is given up.
+const pieceTimeout = time.Minute
 
-// do hands a new piece in and waits for its end.
+// do hands in a new piece and waits for its end.
 func do(ctx context.Context, s subject) (time.Time, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, patience, fmt.Errorf("not done within %s", patience))
+	ctx, cancel := context.WithTimeoutCause(ctx, pieceTimeout, fmt.Errorf("not done within %s", pieceTimeout))
 	defer cancel()
 	id, one := s.pieces().add()
 	if err := s.begin(ctx, id); err != nil {
@@ -96,10 +96,10 @@ type result struct {
 
 func (r result) rate() float64 { return float64(r.done) / r.window.Seconds() }
 
-// keptUp says whether no more than one second's pieces were left when the last one had been handed in.
+// keptUp reports whether at most the pieces of one second were left when the last one had been handed in.
 func (r result) keptUp() bool { return r.behind <= max(r.offered, 5) }
 
-// load is how long a closed loop runs: for a number of pieces or a time, after a number or a time that does not count.
+// load is the length of a closed loop: a number of pieces or a time, after a number or a time that does not count.
 type load struct {
 	warmCount, count int
 	warm, window     time.Duration
@@ -141,7 +141,7 @@ func closed(ctx context.Context, s subject, inFlight int, l load) (result, error
 		})
 	}
 	if l.count > 0 {
-		wait(loopCtx, enough, patience)
+		wait(loopCtx, enough, pieceTimeout)
 	} else {
 		wait(loopCtx, nil, l.warm)
 	}
@@ -184,8 +184,8 @@ func wait(ctx context.Context, signal <-chan struct{}, d time.Duration) {
 	}
 }
 
-// open hands in rate pieces a second for the time d, whatever becomes of them, and waits for all of them. A piece's time
-// counts from when it was due, so that a system which falls behind does not hide it.
+// open hands in rate pieces a second for the time d, even if earlier ones are not done, and waits for all of them. The time of a
+// piece counts from when it was due, so a system that falls behind does not hide it.
 func open(ctx context.Context, s subject, rate int, d time.Duration) (result, error) {
 	r := result{subject: s.name(), offered: rate, window: d}
 	before, err := takeUsage(s)

@@ -25,7 +25,7 @@ import (
 
 func main() { program.Main("bench", run) }
 
-// plan is how long and how hard a run measures.
+// plan is the duration and the load of a run.
 type plan struct {
 	alone    int           // orders, one after the other
 	rates    []int         // orders a second, rising
@@ -137,7 +137,7 @@ func measure(ctx context.Context, p plan, work string, progress io.Writer) (r *r
 		return nil, err
 	}
 	said := &program.Tail{}
-	// Without a bound of open orders: measured is what the system can do, not what it accepts.
+	// Without a limit of open orders: the run measures what the system can do, not what it accepts.
 	waybill, err := system.Start(ctx, binary, filepath.Join(work, "data"), said, "ADMISSION_OPEN=0")
 	if err != nil {
 		return nil, fmt.Errorf("%w\nthe runner said:\n%s", err, said)
@@ -159,7 +159,7 @@ func measure(ctx context.Context, p plan, work string, progress io.Writer) (r *r
 	return r, nil
 }
 
-// measureEvents comes after the orders, for what it stores keeps analytics busy for a while.
+// measureEvents runs after the orders, because what it stores keeps analytics busy for a while.
 func (r *report) measureEvents(ctx context.Context, waybill *system.System, folder string, note func(string, ...any)) (err error) {
 	ours, err := newCounting(waybill)
 	if err != nil {

@@ -17,7 +17,7 @@ type ours struct {
 	system *system.System
 	orders string // where to place orders
 	flight *pieces
-	// oneProduct lets all orders be for the same product.
+	// oneProduct makes all orders be for the same product.
 	oneProduct bool
 
 	follower *bus.Follower
@@ -46,7 +46,7 @@ func newOurs(ctx context.Context, s *system.System) (*ours, error) {
 
 func product(n int) string { return fmt.Sprintf("PROD-%03d", n+1) }
 
-// seen tells the end of an order.
+// seen records the end of an order.
 func (o *ours) seen(e bus.Event) {
 	switch {
 	case e.Type == contracts.TypeOrderFulfilled:

@@ -35,7 +35,7 @@ func (r *report) parts() []part {
 	return all
 }
 
-// disturbed says so when others took much of the machine.
+// disturbed warns if other processes used much of the machine.
 func disturbed(b *strings.Builder, of ...result) {
 	taken := 0.0
 	for _, one := range of {
@@ -46,7 +46,7 @@ func disturbed(b *strings.Builder, of ...result) {
 	}
 }
 
-// analytics is what was measured of events.
+// analytics is the result for events.
 func (r *report) analytics() string {
 	var b strings.Builder
 	b.WriteString(r.machine)
@@ -105,7 +105,7 @@ func total(rounds []result, subject string) result {
 	return t
 }
 
-// others is the share of the machine that went to processes which are not measured.
+// others is the share of the machine that processes used which are not measured.
 func (r result) others() float64 {
 	for _, p := range r.usage.of {
 		if p.name == everythingElse && r.span > 0 {
@@ -129,7 +129,7 @@ func (u usage) and(v usage) usage {
 	return sum
 }
 
-// orders is what was measured of orders.
+// orders is the result for orders.
 func (r *report) orders() string {
 	var b strings.Builder
 	b.WriteString(r.machine)
@@ -217,7 +217,7 @@ func (r *report) orders() string {
 	return b.String()
 }
 
-// each is the processor time of one piece.
+// each is the processor time for one piece.
 func each(cpu time.Duration, pieces int) string {
 	return fmt.Sprintf("%.1f", float64(cpu.Microseconds())/1000/float64(max(pieces, 1)))
 }

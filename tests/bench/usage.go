@@ -10,23 +10,23 @@ import (
 	proc "waybill/tests/internal/process"
 )
 
-// measured is something with processes of its own.
+// measured is a system with its own processes.
 type measured interface {
-	// processes are those that work on what is measured, and their ids.
+	// processes are the names and ids of the measured processes.
 	processes() ([]process, error)
 }
 
-// process is one that is measured.
+// process is one measured process.
 type process struct {
 	name string
 	pid  int
 }
 
-// usage is what processes used of the machine: since their start, or between two looks. It is empty on other systems than
+// usage is what processes used of the machine, since their start or between two readings. It is empty on systems other than
 // Linux.
 type usage struct {
 	of []processUsage
-	// busy is what everybody on the machine used.
+	// busy is the processor time of all processes on the machine.
 	busy time.Duration
 }
 
@@ -36,13 +36,13 @@ type processUsage struct {
 	peak int64 // bytes, of memory that was resident at once since the process started
 }
 
-// self is this program, which hands in the work, and is the bare workflow's worker and the bare subscriber.
+// self is this program, which hands in the work and is the worker of the bare workflow and the bare subscriber.
 const self = "this program"
 
-// everythingElse is what others on the machine used.
+// everythingElse is what other processes on the machine used.
 const everythingElse = "everything else"
 
-// takeUsage looks at the subject's processes and at this one.
+// takeUsage reads the usage of the subject's processes and of this one.
 func takeUsage(s measured) (usage, error) {
 	if runtime.GOOS != "linux" {
 		return usage{}, nil
@@ -67,7 +67,7 @@ func takeUsage(s measured) (usage, error) {
 	return u, err
 }
 
-// since is what was used between two looks.
+// since is the usage between two readings.
 func (u usage) since(before usage) (usage, error) {
 	if len(u.of) != len(before.of) {
 		return usage{}, errors.New("processes came or went during a measurement")

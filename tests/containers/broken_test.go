@@ -12,7 +12,7 @@ import (
 	"waybill/tests/internal/client"
 )
 
-// product is one that no other test orders, with a stock of n.
+// product is a product that no other test orders, with a stock of n.
 func product(ctx context.Context, t *testing.T, name string, n int) string {
 	t.Helper()
 	p := fmt.Sprintf("PROD-%s-%s", name, rand.Text()[:6]) // a test can run again on the same system
@@ -20,7 +20,7 @@ func product(ctx context.Context, t *testing.T, name string, n int) string {
 	return p
 }
 
-// awaitAccepted waits until so many orders were accepted.
+// awaitAccepted waits until n orders were accepted.
 func (o *orders) awaitAccepted(ctx context.Context, t *testing.T, n int) {
 	t.Helper()
 	for o.accepted.Load() < int32(n) {
@@ -30,18 +30,19 @@ func (o *orders) awaitAccepted(ctx context.Context, t *testing.T, n int) {
 	}
 }
 
-// A sidecar is cut off the bus with orders in flight. What it had not finished waits, and goes on when the cable is back.
+// A sidecar loses its connection to the bus with orders in flight. Unfinished work waits and continues when the connection is
+// back.
 func TestACutBetweenASidecarAndTheBroker(t *testing.T) {
 	const n = 20
 	t.Run("fulfillment-sidecar", func(t *testing.T) {
-		ctx := impatient(t)
+		ctx := bounded(t)
 		p := product(ctx, t, "CUT-F", 2*n)
 		before := place(ctx, p, n)
 		before.awaitAccepted(ctx, t, n/2)
 		if err := waybill.cut(ctx, "fulfillment-sidecar", "bus"); err != nil {
 			t.Fatal(err)
 		}
-		// Orders are taken and confirmed all the same; fulfilment cannot hear of these.
+		// Orders are still accepted and confirmed; fulfillment does not receive them yet.
 		during := make([]string, n)
 		for i := range during {
 			id, err := client.Place(ctx, waybill, fmt.Sprintf("%s-during-%d", p, i), client.Body("CUST-CUT", 10, client.Line(p, 1, 10)))
@@ -65,14 +66,14 @@ func TestACutBetweenASidecarAndTheBroker(t *testing.T) {
 		all.wantAllFulfilled(ctx, t, p)
 	})
 	t.Run("orders-sidecar", func(t *testing.T) {
-		ctx := impatient(t)
+		ctx := bounded(t)
 		p := product(ctx, t, "CUT-O", n)
 		placed := place(ctx, p, n)
 		placed.awaitAccepted(ctx, t, n/2)
 		if err := waybill.cut(ctx, "orders-sidecar", "bus"); err != nil {
 			t.Fatal(err)
 		}
-		// An order that cannot be published is not accepted; its client repeats it.
+		// An order that cannot be published is not accepted; its client retries.
 		short, cancel := context.WithTimeout(ctx, 2*time.Second)
 		defer cancel()
 		if id, err := client.Place(short, waybill, p+"-refused", client.Body("CUST-CUT", 10, client.Line("INVALID-PRODUCT", 1, 10))); err == nil {
@@ -85,12 +86,12 @@ func TestACutBetweenASidecarAndTheBroker(t *testing.T) {
 	})
 }
 
-// A container that stands still for a while, its connections open, loses nothing.
+// A container that is paused for a while, its connections open, loses nothing.
 func TestAPausedContainer(t *testing.T) {
 	const n = 20
 	for _, name := range []string{"fulfillment", "broker"} {
 		t.Run(name, func(t *testing.T) {
-			ctx := impatient(t)
+			ctx := bounded(t)
 			p := product(ctx, t, "PAUSE", n)
 			placed := place(ctx, p, n)
 			placed.awaitAccepted(ctx, t, n/2)
@@ -117,7 +118,7 @@ func TestAKilledContainer(t *testing.T) {
 	const n = 20
 	for _, name := range []string{"fulfillment-sidecar", "broker"} {
 		t.Run(name, func(t *testing.T) {
-			ctx := impatient(t)
+			ctx := bounded(t)
 			p := product(ctx, t, "KILL", n)
 			placed := place(ctx, p, n)
 			placed.awaitAccepted(ctx, t, n/2)
@@ -132,10 +133,10 @@ func TestAKilledContainer(t *testing.T) {
 	}
 }
 
-// Every service is restarted in turn, as an update does, while customers go on ordering. Nothing that was accepted is lost,
-// charged twice or shipped twice.
+// Every service is restarted in turn, as an update does, while customers place orders. No accepted order is lost, charged twice
+// or shipped twice.
 func TestRollingRestartUnderLoad(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*testTimeout)
 	defer cancel()
 	const stock = 100_000
 	p := product(ctx, t, "ROLL", stock)
@@ -163,7 +164,7 @@ func TestRollingRestartUnderLoad(t *testing.T) {
 		})
 	}
 	for _, name := range []string{"orders", "fulfillment", "notifications", "analytics"} {
-		// Under load means: some orders came before, and some after it was back.
+		// Under load means that some orders came before the restart and some after it.
 		load.awaitAccepted(ctx, t, int(load.accepted.Load())+5)
 		began := time.Now()
 		if err := waybill.restart(ctx, name); err != nil {
@@ -192,6 +193,6 @@ func TestRollingRestartUnderLoad(t *testing.T) {
 		wantBooks(ctx, t, id, client.Fulfilled)
 	}
 	wantStock(ctx, t, p, client.Stock{OnHand: stock - len(ids), Shipped: len(ids)})
-	// Each line was counted as one purchase, by an analytics that was restarted meanwhile.
+	// Each line was counted as one purchase although analytics was restarted meanwhile.
 	awaitCount(ctx, t, "purchases_"+p, len(ids))
 }

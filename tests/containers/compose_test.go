@@ -15,8 +15,8 @@ import (
 	"waybill/tests/internal/system"
 )
 
-// description is docker-compose.yml, as far as it describes what runs. A key that is not here fails the reading: what these
-// tests start would be something else than what Compose starts.
+// description is the part of docker-compose.yml that describes what runs. An unknown key is an error, because the tests would
+// start something else than Compose does.
 type description struct {
 	Services map[string]service  `yaml:"services"`
 	Networks map[string]any      `yaml:"networks"`
@@ -57,7 +57,7 @@ type healthcheck struct {
 	Disable  bool     `yaml:"disable"`
 }
 
-// readCompose reads docker-compose.yml with the variables' defaults, and leaves out what only a profile starts.
+// readCompose reads docker-compose.yml with the defaults of its variables, without services that only a profile starts.
 func readCompose() (description, error) {
 	var d description
 	root, err := system.Root()
@@ -105,7 +105,7 @@ func duration(text string, otherwise time.Duration) (time.Duration, error) {
 	return time.ParseDuration(text)
 }
 
-// What docker-compose.yml promises in its first lines.
+// The first lines of docker-compose.yml say this.
 func TestOnlyTheAPIsCanBeReachedAndNobodyHasMoreRightsThanNeeded(t *testing.T) {
 	t.Parallel()
 	d, err := readCompose()

@@ -23,12 +23,12 @@ var waybill *containerSystem
 func TestMain(m *testing.M) { os.Exit(run(m)) }
 
 func run(m *testing.M) int {
-	// Ryuk, the library's own cleaner, comes from a registry; stop cleans up.
+	// Ryuk, the library's own cleaner, comes from a registry; stop cleans up instead.
 	if err := os.Setenv("TESTCONTAINERS_RYUK_DISABLED", "true"); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	// Ports are published on this address, which the library would look for elsewhere when it runs in a container itself.
+	// Ports are published on this address; the library would use another one when it runs in a container itself.
 	if err := os.Setenv("TESTCONTAINERS_HOST_OVERRIDE", "127.0.0.1"); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
@@ -67,7 +67,7 @@ var errNoDocker = errors.New(`these tests need a Docker engine, and none answers
   Debian, Ubuntu: apt-get install docker.io && systemctl start docker
   others:         https://docs.docker.com/engine/install/`)
 
-// ready reports what the tests lack.
+// ready reports which requirements of the tests are missing.
 func ready(ctx context.Context, compose description) error {
 	docker, err := testcontainers.NewDockerClientWithOpts(ctx)
 	if err != nil {

@@ -10,7 +10,7 @@ import (
 	"waybill/tests/internal/client"
 )
 
-// awaitCount waits until analytics has counted so many, and fails when it has counted more.
+// awaitCount waits until analytics has counted n, and fails if it counts more.
 func awaitCount(ctx context.Context, t *testing.T, metric string, want int) {
 	t.Helper()
 	query := url.Values{"name": {metric}, "window": {"1h"}}

@@ -15,12 +15,12 @@ import (
 	"waybill/tests/internal/client"
 )
 
-// patience is how long a test waits for anything the system must do by itself.
-const patience = 90 * time.Second
+// testTimeout is how long a test waits for anything the system must do by itself.
+const testTimeout = 90 * time.Second
 
-func impatient(t *testing.T) context.Context {
+func bounded(t *testing.T) context.Context {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), testTimeout)
 	t.Cleanup(cancel)
 	return ctx
 }
@@ -75,7 +75,7 @@ func place(ctx context.Context, product string, n int) *orders {
 	return o
 }
 
-// wantAllFulfilled waits for every order, and looks at the books and the stock: each charged once and shipped once.
+// wantAllFulfilled waits for every order and checks ledgers and stock: each order is charged once and shipped once.
 func (o *orders) wantAllFulfilled(ctx context.Context, t *testing.T, product string) {
 	t.Helper()
 	if err := o.placing.Wait(); err != nil {
@@ -92,7 +92,7 @@ func (o *orders) wantAllFulfilled(ctx context.Context, t *testing.T, product str
 }
 
 func TestAnOrderIsFulfilled(t *testing.T) {
-	ctx := impatient(t)
+	ctx := bounded(t)
 	setStock(ctx, t, "PROD-REST", 5)
 	id, err := client.Place(ctx, waybill, "rest-1", client.Body("CUST-123", 99.98, client.Line("PROD-REST", 2, 49.99)))
 	if err != nil {
@@ -108,7 +108,7 @@ func TestAnOrderIsFulfilled(t *testing.T) {
 	wantBooks(ctx, t, id, client.Fulfilled)
 	wantStock(ctx, t, "PROD-REST", client.Stock{OnHand: 3, Shipped: 2})
 
-	// The sample customer, whom the container "samples" made known, gets mail and SMS through the inbox's container.
+	// The sample customer, which the container "samples" creates, gets mail and SMS in the container of the inbox.
 	want := map[string]string{"email": "delivered", "sms": "delivered"}
 	for {
 		channels, err := told(ctx, id)
@@ -120,7 +120,7 @@ func TestAnOrderIsFulfilled(t *testing.T) {
 	}
 }
 
-// told is what became of the messages about an order: channel → state. Those that were not wanted are left out.
+// told is the outcome of the messages about an order, by channel. Messages that the customer does not want are left out.
 func told(ctx context.Context, order string) (map[string]string, error) {
 	code, _, answer, err := client.Call(ctx, http.MethodGet, waybill.App("notifications").URL+"/v1/notifications?order_id="+order, nil)
 	if err != nil || code != http.StatusOK {
@@ -141,9 +141,9 @@ func told(ctx context.Context, order string) (map[string]string, error) {
 	return channels, nil
 }
 
-// The seed's failing order: the product does not exist, so the payment is given back.
+// The failing order of the original workshop: the product does not exist, so the payment is refunded.
 func TestAnOrderForAnInvalidProductIsRefunded(t *testing.T) {
-	ctx := impatient(t)
+	ctx := bounded(t)
 	id, err := client.Place(ctx, waybill, "invalid-product", client.Body("CUST-789", 99.99, client.Line("INVALID-PRODUCT", 1, 99.99)))
 	if err != nil {
 		t.Fatal(err)
@@ -158,10 +158,10 @@ func TestAnOrderForAnInvalidProductIsRefunded(t *testing.T) {
 	wantBooks(ctx, t, id, client.Books{Charges: 1, Refunds: 1, Reservation: "refused"})
 }
 
-// Another system publishes an order, twice, and a second one behind it on the same key, which shows when the repetition has
-// been dealt with.
+// Another system publishes an order twice, and a second order behind it with the same key, which shows when the repetition has
+// been processed.
 func TestADuplicateEventChangesNothing(t *testing.T) {
-	ctx := impatient(t)
+	ctx := bounded(t)
 	setStock(ctx, t, "PROD-TWICE", 5)
 	publish := func(event string, order string) {
 		t.Helper()

@@ -29,12 +29,12 @@ import (
 	"waybill/tests/internal/system"
 )
 
-// sidecarPort is the HTTP API of every sidecar, which docker-compose.yml keeps to itself; the tests publish it, to read the
-// books and to publish events as another system would.
+// sidecarPort is the HTTP API of every sidecar. docker-compose.yml does not publish it; the tests do, to read the ledgers and to
+// publish events as another system would.
 const sidecarPort = 3500
 
-// containerSystem is the system of docker-compose.yml in containers of its own: other networks, volumes and host ports than
-// those of a running `make compose-up`.
+// containerSystem is the system of docker-compose.yml with its own containers, networks, volumes and host ports, beside a running
+// `make compose-up`.
 type containerSystem struct {
 	docker     *client.Client
 	compose    description
@@ -71,7 +71,7 @@ func start(ctx context.Context, compose description, run string) (_ *containerSy
 	if err := s.choosePorts(); err != nil {
 		return nil, err
 	}
-	// All at once; each waits for those it depends on.
+	// All start at once; each waits for those it depends on.
 	started := map[string]chan struct{}{}
 	for name := range compose.Services {
 		started[name] = make(chan struct{})
@@ -99,7 +99,7 @@ func start(ctx context.Context, compose description, run string) (_ *containerSy
 	return s, s.waitHealthy(ctx, slices.Sorted(maps.Keys(compose.Services))...)
 }
 
-// choosePorts picks the host ports, once: a container that is started again must be found where it was.
+// choosePorts picks the host ports once: a restarted container must have the same address.
 func (s *containerSystem) choosePorts() error {
 	var held []net.Listener
 	defer func() {
@@ -233,7 +233,7 @@ func (s *containerSystem) container(name string) testcontainers.Container {
 
 func (s *containerSystem) id(name string) string { return s.container(name).GetContainerID() }
 
-// waitHealthy returns when each of the containers is healthy, or has ended well when that is what it is for.
+// waitHealthy returns when each of the containers is healthy, or has exited successfully if that is its purpose.
 func (s *containerSystem) waitHealthy(ctx context.Context, names ...string) error {
 	for _, name := range names {
 		for {
@@ -251,7 +251,7 @@ func (s *containerSystem) waitHealthy(ctx context.Context, names ...string) erro
 	return nil
 }
 
-// waitReady returns when a service says itself that it is ready, which is sooner than its container's health check does.
+// waitReady returns when a service reports that it is ready, which is earlier than the health check of its container.
 func (s *containerSystem) waitReady(ctx context.Context, name string) error {
 	for {
 		code, _, _, err := waybillclient.Call(ctx, http.MethodGet, s.App(name).URL+"/readyz", nil)
@@ -271,7 +271,7 @@ func (s *containerSystem) fine(name string, state *container.State) bool {
 	return state.Running && state.Health != nil && state.Health.Status == container.Healthy
 }
 
-// cut takes a container off a network, as a pulled cable would; mend puts it back under its name.
+// cut disconnects a container from a network; mend connects it again under its name.
 func (s *containerSystem) cut(ctx context.Context, name, from string) error {
 	_, err := s.docker.NetworkDisconnect(ctx, s.networks[from].ID, client.NetworkDisconnectOptions{Container: s.id(name), Force: true})
 	return err
@@ -294,8 +294,7 @@ func (s *containerSystem) unpause(ctx context.Context, name string) error {
 	return err
 }
 
-// kill ends a container without warning and starts it again. Docker's own restart policy does not apply to what a person
-// killed.
+// kill kills a container and starts it again. Docker's restart policy does not apply to a container that was killed by hand.
 func (s *containerSystem) kill(ctx context.Context, name string) error {
 	if _, err := s.docker.ContainerKill(ctx, s.id(name), client.ContainerKillOptions{Signal: "KILL"}); err != nil {
 		return err
@@ -310,7 +309,7 @@ func (s *containerSystem) restart(ctx context.Context, name string) error {
 	return err
 }
 
-// saveLogs writes every container's log to a folder, and says where.
+// saveLogs writes the log of every container to a folder and names it.
 func (s *containerSystem) saveLogs() error {
 	dir, err := os.MkdirTemp("", "waybill-containers-")
 	if err != nil {
@@ -339,7 +338,7 @@ func saveLog(c testcontainers.Container, path string) error {
 	return os.WriteFile(path, text.Bytes(), 0o600)
 }
 
-// stop removes everything that start made.
+// stop removes everything that start created.
 func (s *containerSystem) stop() error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()

@@ -17,19 +17,19 @@ import (
 	"waybill/tests/internal/system"
 )
 
-// published is a system whose services alone can be reached: that of `make compose-up`.
+// published is a system of which only the services can be reached, as with `make compose-up`.
 type published map[string]string
 
 // App implements client.System.
 func (p published) App(name string) system.App { return system.App{URL: p[name]} }
 
-// What a person does: make compose-up, an order, everything killed, make compose-up again, make compose-down. What was stored
-// is still there in between, and nothing is left in the end.
+// What a person does: make compose-up, an order, everything killed, make compose-up again, make compose-down. Stored data
+// survives the kill, and nothing is left at the end.
 func TestComposeUpAndDown(t *testing.T) {
 	if exec.CommandContext(t.Context(), "docker", "compose", "version").Run() != nil && exec.CommandContext(t.Context(), "docker-compose", "version").Run() != nil {
 		t.Fatal("Compose is not installed: on Debian and Ubuntu, apt-get install docker-compose")
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*testTimeout)
 	defer cancel()
 	root, err := system.Root()
 	if err != nil {
@@ -82,7 +82,7 @@ func TestComposeUpAndDown(t *testing.T) {
 		t.Errorf("stock %+v, want 2 pieces of the sample stock to be shipped", before)
 	}
 
-	// All but the scheduler, which takes 20 seconds to believe that its earlier life is over, and what ended by itself.
+	// All but the scheduler, which needs 20 seconds until its earlier lease expires, and containers that exited by themselves.
 	for _, id := range of(ctx, t, project, "running") {
 		if c, err := waybill.docker.ContainerInspect(ctx, id, docker.ContainerInspectOptions{}); err != nil || c.Container.Config.Labels["com.docker.compose.service"] == "scheduler" {
 			continue

@@ -25,7 +25,7 @@ type admission struct {
 	BusHeld bool    `json:"bus_held"`
 }
 
-// awaitAdmission waits until orders, which stays ready, shows an admission that is wanted.
+// awaitAdmission waits until admission is as wanted, and fails if orders is not ready meanwhile.
 func awaitAdmission(ctx context.Context, t *testing.T, s *system.System, wanted func(admission) bool) {
 	t.Helper()
 	for {
@@ -43,13 +43,14 @@ func awaitAdmission(ctx context.Context, t *testing.T, s *system.System, wanted 
 	}
 }
 
-// Orders that a carrier holds up fill the bound. Then a new order is refused before anything of it is stored, over REST, and waits, on
-// the bus; the orders that are open are read and cancelled, and when enough of them have ended, both are accepted. At last, a carrier
-// that is slow and takes one call at a time delays its own orders, fails none, and holds up no payment.
+// Orders that wait for a slow carrier fill the limit of open orders. A new order over REST is then refused before anything of it
+// is stored; a new order on the bus waits there. Open orders can still be read and cancelled. When enough of them have ended,
+// both new orders are accepted. Finally, a slow carrier that accepts one call at a time delays its own orders, fails none, and
+// does not delay payments.
 func TestNoMoreIsAcceptedThanCanBeFinished(t *testing.T) {
 	t.Parallel()
 	const bound = 5
-	ctx := impatient(t)
+	ctx := bounded(t)
 	s := ownSystem(ctx, t, fmt.Sprint("ADMISSION_OPEN=", bound), "PARTNER_CALLS=1")
 	setStock(t, s, "PROD-ADM", 100)
 	body := func(n int) map[string]any {
@@ -98,7 +99,7 @@ func TestNoMoreIsAcceptedThanCanBeFinished(t *testing.T) {
 	publish(t, bus, "orders", "CUST-ADM-0", created(t, "EVT-foreign", foreign))
 	awaitAdmission(ctx, t, s, func(a admission) bool { return a.BusHeld })
 
-	// Cancelled, the first makes room for none: it opens at four fifths of the bound.
+	// Cancelling one order is not enough: admission opens again at four fifths of the limit.
 	if code := cancel(ctx, t, s, ids[0], nil); code != http.StatusAccepted {
 		t.Errorf("cancel: %d", code)
 	}

@@ -67,10 +67,11 @@ func viewed(id, session, product string) map[string]any {
 	}
 }
 
-// The seed's test: a hundred views, each taken with 202; then the views of each product add up. Sent again, nothing changes.
+// The test of the original workshop: 100 views, each answered with 202; then the views of each product add up. Sent again, they
+// change nothing.
 func TestEveryViewIsCountedOnce(t *testing.T) {
 	t.Parallel()
-	ctx := impatient(t)
+	ctx := bounded(t)
 	run := rand.Text()[:8]
 	const views, products = 100, 5
 	for range 2 {
@@ -92,7 +93,7 @@ func TestEveryViewIsCountedOnce(t *testing.T) {
 // Every line of a fulfilled order is one purchase.
 func TestAFulfilledOrderIsPurchases(t *testing.T) {
 	t.Parallel()
-	ctx := impatient(t)
+	ctx := bounded(t)
 	product := "PROD-BOUGHT-" + rand.Text()[:8]
 	setStock(t, waybill, product, 10)
 	id, err := place(ctx, waybill, product, orderBody("CUST-BOUGHT", 30, line(product, 2, 10), line(product, 1, 10)))
@@ -110,11 +111,11 @@ func TestAFulfilledOrderIsPurchases(t *testing.T) {
 	}
 }
 
-// Events whose ids and properties look like Waybill's own are counted once, take nothing from an order, and are counted again after
-// the service was killed.
+// Events whose ids and properties look like Waybill's own are counted once, replace no event of an order, and are not counted
+// again after the service was killed.
 func TestAwkwardEventsSurviveARestart(t *testing.T) {
 	t.Parallel()
-	ctx := impatient(t)
+	ctx := bounded(t)
 	s := ownSystem(ctx, t)
 	const product = "PROD-AWKWARD"
 	setStock(t, s, product, 10)
@@ -150,7 +151,7 @@ func TestAwkwardEventsSurviveARestart(t *testing.T) {
 	}
 }
 
-// aView is the text of a view with its members replaced, or without those whose text is empty.
+// aView is the JSON of a view with some members replaced, or left out if their text is empty.
 func aView(id, product string, replaced map[string]string) string {
 	members := map[string]string{
 		"event_type": `"analytics.product_viewed"`, "event_id": strconv.Quote(id), "session_id": `"S-` + product + `"`, "product_id": strconv.Quote(product),
@@ -166,7 +167,7 @@ func aView(id, product string, replaced map[string]string) string {
 	return "{" + strings.Join(text, ",") + "}"
 }
 
-// faults are faulty events: what of a view is replaced, and where and why it is refused.
+// faults are invalid events: which member of a view is replaced, and which path and rule the refusal names.
 var faults = map[string]struct {
 	replaced       map[string]string
 	field, because string
@@ -181,13 +182,13 @@ var faults = map[string]struct {
 	"many properties": {map[string]string{"properties": `{"a":"` + strings.Repeat("x", 10_000) + `"}`}, "properties", "must not be larger than 8 KiB"},
 }
 
-// A request with faulty events takes the good ones beside them, and names each faulty one by its place.
+// A request with invalid events: the valid ones are accepted, and the answer names each invalid one by its position.
 func TestFaultyAnalyticsEventsAreNamed(t *testing.T) {
 	t.Parallel()
 	for media, form := range map[string]struct{ first, between, last, place string }{
 		"application/json": {"[", ",", "]", "body"}, "application/x-ndjson": {"", "\n", "\n", "lines"},
 	} {
-		ctx := impatient(t)
+		ctx := bounded(t)
 		run := rand.Text()[:8]
 		product := "PROD-" + run
 		events := append(make([]string, 0, len(faults)+2), aView(run+"-1", product, nil))
@@ -220,10 +221,10 @@ func TestFaultyAnalyticsEventsAreNamed(t *testing.T) {
 	}
 }
 
-// A faulty event from the bus goes to the dead-letter topic with its reason; the good ones in its batch count.
+// An invalid event from the bus is dead-lettered with its reason; the valid events of its batch are counted.
 func TestFaultyAnalyticsEventsFromTheBusAreDeadLettered(t *testing.T) {
 	t.Parallel()
-	ctx := impatient(t)
+	ctx := bounded(t)
 	bus := foreign(t, kgo.ProducerBatchMaxBytes(1<<20))
 	run := rand.Text()[:8]
 	product := "PROD-BUS-" + run
@@ -262,21 +263,21 @@ func TestFaultyAnalyticsEventsFromTheBusAreDeadLettered(t *testing.T) {
 		t.Error(err)
 	}
 	for id, reason := range reasons {
-		if l := awaitLetter(ctx, t, "analytics", "analytics-events", "open", ofEvent(id)); !strings.Contains(l.Reason, reason) || l.DeadLetterBy != "analytics" {
+		if l := awaitDeadLetter(ctx, t, "analytics", "analytics-events", "open", ofEvent(id)); !strings.Contains(l.Reason, reason) || l.DeadLetterBy != "analytics" {
 			t.Errorf("%s is dead-lettered by %s because %q, want %q", id, l.DeadLetterBy, l.Reason, reason)
 		}
 	}
 	for _, text := range []string{unreadable, run + "-no number"} {
-		awaitLetter(ctx, t, "analytics", "analytics-events", "open", func(l letter) bool { return strings.Contains(string(l.Raw), text) })
+		awaitDeadLetter(ctx, t, "analytics", "analytics-events", "open", func(l letter) bool { return strings.Contains(string(l.Raw), text) })
 	}
 }
 
-// analytics, its sidecar and the broker are killed in the middle of many events: each is counted once.
+// analytics, its sidecar and the broker are killed while many events are sent: each event is counted once.
 func TestKilledWhileCounting(t *testing.T) {
 	const events, batch = 100_000, 500
 	for _, victim := range []string{"analytics", "analytics-sidecar", "broker"} {
 		t.Run(victim, func(t *testing.T) {
-			ctx := impatient(t)
+			ctx := bounded(t)
 			run := rand.Text()[:8]
 			product := "PROD-COUNT-" + run
 			var work errgroup.Group
@@ -305,7 +306,7 @@ func TestKilledWhileCounting(t *testing.T) {
 	}
 }
 
-// send posts events as NDJSON until they are taken, as a client does that never gives up.
+// send posts events as NDJSON and retries until they are accepted.
 func send(ctx context.Context, s *system.System, lines []byte) error {
 	for {
 		code, _, answer, err := call(ctx, http.MethodPost, s.App("analytics").URL+"/v1/analytics/events", lines, "Content-Type", "application/x-ndjson")

@@ -19,7 +19,7 @@ import (
 
 var undoneBooks = books{Charges: 1, Refunds: 1, Reservation: "released"}
 
-// with sets what tells the simulated partners how to behave.
+// with sets the fields that control the simulated partners.
 func with(body map[string]any, token, zip string) map[string]any {
 	if token != "" {
 		body["payment_token"] = token
@@ -31,7 +31,7 @@ func with(body map[string]any, token, zip string) map[string]any {
 	return body
 }
 
-// ask sends a request to an app and wants a status.
+// ask sends a request to an app and fails unless the answer has the status.
 func ask(t *testing.T, s *system.System, method, app, path string, body any, want int) map[string]any {
 	t.Helper()
 	code, _, answer, err := call(t.Context(), method, s.App(app).URL+path, body)
@@ -70,10 +70,10 @@ func aLargeOrder(ctx context.Context, t *testing.T, s *system.System, key string
 	return id
 }
 
-// A large order waits for a named person's decision, which an event with whatever payload is not.
+// A large order waits for the decision of a named person. An event on the bus, whatever its payload, does not approve it.
 func TestALargeOrderIsApproved(t *testing.T) {
 	t.Parallel()
-	ctx := impatient(t)
+	ctx := bounded(t)
 	id := aLargeOrder(ctx, t, waybill, "approve")
 	for _, event := range []string{"Signal", "ApprovalEvent"} {
 		code, _, answer, err := call(ctx, http.MethodPost, waybill.App("fulfillment").DaprHTTP+"/v1.0/workflows/dapr/"+id+"/raiseEvent/"+event,
@@ -111,7 +111,7 @@ func TestALargeOrderIsApproved(t *testing.T) {
 
 func TestALargeOrderIsRefused(t *testing.T) {
 	t.Parallel()
-	ctx := impatient(t)
+	ctx := bounded(t)
 	id := aLargeOrder(ctx, t, waybill, "refuse")
 	ask(t, waybill, http.MethodPost, "fulfillment", "/v1/approvals/"+id, decision(false, "approver@example.com"), 202)
 	o, err := await(ctx, waybill, id, "fulfillment_failed")
@@ -127,7 +127,7 @@ func TestALargeOrderIsRefused(t *testing.T) {
 // An order can be cancelled until it has shipped: while it waits, and between two steps.
 func TestCancelling(t *testing.T) {
 	t.Parallel()
-	ctx := impatient(t)
+	ctx := bounded(t)
 	id := aLargeOrder(ctx, t, waybill, "cancel-waiting")
 	for range 2 {
 		wantAnswer(t, cancel(ctx, t, waybill, id, map[string]any{"reason": "Ordered twice."}), 202)
@@ -165,10 +165,10 @@ func TestCancelling(t *testing.T) {
 	}
 }
 
-// A hundred orders at once want one of the last ten pieces each: ten ship, ninety are refunded, and nothing is left.
+// 100 orders at once want one of the last ten pieces each: ten ship, 90 are refunded, and no stock stays reserved.
 func TestAHundredOrdersForTheLastTen(t *testing.T) {
 	t.Parallel()
-	ctx := impatient(t)
+	ctx := bounded(t)
 	const orders, pieces = 100, 10
 	setStock(t, waybill, "PROD-LAST", pieces)
 	ids := make([]string, orders)
@@ -211,11 +211,11 @@ func final(ctx context.Context, s *system.System, id string) (order, error) {
 	return awaitAny(ctx, s, id, finalStatuses...)
 }
 
-// Every event of an order that was shipped, one that was undone and one that was cancelled is delivered again, newest first:
-// nothing changes, neither an order nor a ledger, and nobody is told anything twice.
+// Every event of a shipped, a compensated and a cancelled order is delivered again, newest first. No order, no payment and no
+// stock changes, and no customer gets a second message.
 func TestEveryEventTwiceAndOutOfOrder(t *testing.T) {
 	t.Parallel()
-	ctx := impatient(t)
+	ctx := bounded(t)
 	setStock(t, waybill, "PROD-TWICE", 10)
 	body := func(quantity int) map[string]any {
 		return orderBody("CUST-123", float64(quantity*10), line("PROD-TWICE", quantity, 10))
@@ -233,7 +233,7 @@ func TestEveryEventTwiceAndOutOfOrder(t *testing.T) {
 		}
 		ids[id] = status
 		if status == "cancelled" {
-			// Cancelled before it was confirmed, it would have no saga, and nobody to tell its customer.
+			// An order that is cancelled before its confirmation has no saga, so its customer gets no message.
 			if _, err := await(ctx, waybill, id, "confirmed"); err != nil {
 				t.Fatal(err)
 			}
@@ -277,7 +277,7 @@ func TestEveryEventTwiceAndOutOfOrder(t *testing.T) {
 	for _, e := range events {
 		publish(t, client, e.Topic, string(e.Key), e.Value)
 	}
-	// An order behind them, on every partition that they went to, shows when they have been dealt with.
+	// Another order on each of their partitions shows when they have been processed.
 	id, err := place(ctx, waybill, "twice-behind", body(1))
 	if err != nil {
 		t.Fatal(err)
@@ -321,10 +321,11 @@ func recorded(ctx context.Context, t *testing.T, topics []string, wanted func(va
 	return events
 }
 
-// What cannot be undone stands still, is shown and announced, and goes on when a named person has it repaired.
+// A saga whose compensation fails needs attention: the API shows it, an event announces it, and it goes on after a named person
+// orders the repair.
 func TestAnUndoThatFailsIsRepaired(t *testing.T) {
 	t.Parallel()
-	ctx := impatient(t)
+	ctx := bounded(t)
 	s := ownSystem(ctx, t, "UNDO_ATTEMPTS=2")
 	setStock(t, s, "PROD-REPAIR", 5)
 	id, err := place(ctx, s, "repair", with(orderBody("CUST-123", 10, line("PROD-REPAIR", 1, 10)), "tok_refund_fail_3", "X-REFUSED"))
@@ -356,11 +357,10 @@ func TestAnUndoThatFailsIsRepaired(t *testing.T) {
 	ask(t, s, http.MethodPost, "fulfillment", "/v1/fulfillments/"+id+"/repair", map[string]any{"actor": "other@example.com", "reason": "Again."}, 409)
 }
 
-// What goes on failing is given up in the end, and undone: a provider or a carrier that stays down, and a person who does not
-// decide.
+// A provider or carrier that stays down, and a person who does not decide, make the saga fail in the end; it is compensated.
 func TestWhatIsGivenUp(t *testing.T) {
 	t.Parallel()
-	ctx := impatient(t)
+	ctx := bounded(t)
 	s := ownSystem(ctx, t, "STEP_ATTEMPTS=3", "APPROVAL_TIMEOUT=1s")
 	setStock(t, s, "PROD-DOWN", 10)
 	for name, c := range map[string]struct {

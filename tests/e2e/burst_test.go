@@ -11,12 +11,12 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// A product that everybody wants at once: each order is either refused at the door or fulfilled, orders for other products go
-// through meanwhile, and nothing is left behind that holds later orders up. `make test-overload` offers far more and measures it.
-// It runs alone, because requests of other tests could be refused.
+// A burst of orders for one product: each order is either refused at admission or fulfilled, orders for other products go through
+// meanwhile, and nothing that is left delays later orders. `make test-overload` offers a much higher load and measures it. This
+// test runs alone, because it would make requests of other tests be refused.
 func TestABurstOfOrdersForOneProduct(t *testing.T) {
 	const orders, clients, onHand = 400, 64, 10_000
-	ctx := impatient(t)
+	ctx := bounded(t)
 	run := rand.Text()[:8] // the test can run again on the same system
 	hot, other := "PROD-HOT-"+run, "PROD-COLD-"+run
 	setStock(t, waybill, hot, onHand)

@@ -12,7 +12,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// foreign is a client of the bus that is none of ours: plain Kafka, no Dapr.
+// foreign is a Kafka client of another system, without Dapr.
 func foreign(t *testing.T, options ...kgo.Opt) *kgo.Client {
 	t.Helper()
 	status, err := waybill.Status()
@@ -39,7 +39,7 @@ type partition struct {
 	number int32
 }
 
-// endOffsets is where each partition of the topics that holds anything ends now.
+// endOffsets are the current end offsets of the partitions that hold records.
 func endOffsets(ctx context.Context, t *testing.T, topics []string) map[partition]int64 {
 	t.Helper()
 	listed, err := kadm.NewClient(foreign(t)).ListEndOffsets(ctx, topics...)
@@ -55,7 +55,7 @@ func endOffsets(ctx context.Context, t *testing.T, topics []string) map[partitio
 	return ends
 }
 
-// created is an Order.Created as another system would write it.
+// created is an Order.Created as another system would publish it.
 func created(t *testing.T, eventID string, data map[string]any) []byte {
 	t.Helper()
 	event, err := json.Marshal(map[string]any{
@@ -88,7 +88,7 @@ func deadLettered(ctx context.Context, t *testing.T, topic string, wanted func(e
 
 func TestAnOrderPublishedToTheBusIsFulfilledOnce(t *testing.T) {
 	t.Parallel()
-	ctx := impatient(t)
+	ctx := bounded(t)
 	setStock(t, waybill, "PROD-BUS", 5)
 	client := foreign(t)
 	data := orderBody("CUST-BUS", 299.99, line("PROD-BUS", 1, 299.99))
@@ -104,7 +104,7 @@ func TestAnOrderPublishedToTheBusIsFulfilledOnce(t *testing.T) {
 	}
 	before := timeline(t, waybill, "BUS-1")
 
-	// The same event once more, and an order behind it on the same key that shows when it has been dealt with.
+	// The same event again, and an order behind it with the same key, which shows when the repetition has been processed.
 	publish(t, client, "orders", "CUST-BUS", event)
 	data["order_id"] = "BUS-2"
 	publish(t, client, "orders", "CUST-BUS", created(t, "their-event-2", data))
@@ -123,7 +123,7 @@ func TestAnOrderPublishedToTheBusIsFulfilledOnce(t *testing.T) {
 // An event that can never be processed is dead-lettered with the reason, and the order behind it on the same key goes on.
 func TestAnInvalidEventIsParkedAndBlocksNothing(t *testing.T) {
 	t.Parallel()
-	ctx := impatient(t)
+	ctx := bounded(t)
 	setStock(t, waybill, "PROD-POISON", 50)
 	client := foreign(t)
 	valid := func(id string) map[string]any {
@@ -167,10 +167,10 @@ func TestAnInvalidEventIsParkedAndBlocksNothing(t *testing.T) {
 	})
 }
 
-// A second, different order with an id already taken is dead-lettered; the first stays what it was.
+// A second order with the id of another one and different content is dead-lettered; the first order does not change.
 func TestADifferentOrderWithATakenIDIsDeadLettered(t *testing.T) {
 	t.Parallel()
-	ctx := impatient(t)
+	ctx := bounded(t)
 	setStock(t, waybill, "PROD-TAKEN", 5)
 	client := foreign(t)
 	data := orderBody("CUST-TAKEN", 10, line("PROD-TAKEN", 1, 10))
@@ -191,7 +191,7 @@ func TestADifferentOrderWithATakenIDIsDeadLettered(t *testing.T) {
 	}
 }
 
-// Nobody but the sidecar may deliver events.
+// Only the sidecar may deliver events.
 func TestEventRoutesAnswerOnlyTheSidecar(t *testing.T) {
 	t.Parallel()
 	for _, app := range []string{"orders", "fulfillment"} {

@@ -11,8 +11,8 @@ import (
 	"waybill/tests/internal/system"
 )
 
-// cancel asks for an order to be cancelled until it is known what becomes of that, as a client does: 503 says that fulfilment,
-// which may just have been killed, has not answered yet.
+// cancel requests a cancellation and repeats the request until the outcome is known, as a client does: 503 means that
+// fulfillment, which may just have been killed, has not answered yet.
 func cancel(ctx context.Context, t *testing.T, s *system.System, id string, body any) int {
 	t.Helper()
 	for {
@@ -26,8 +26,8 @@ func cancel(ctx context.Context, t *testing.T, s *system.System, id string, body
 	}
 }
 
-// wantCancelled waits for the end of an order whose cancellation was answered with 202, and checks that nothing stays booked,
-// reserved or charged.
+// wantCancelled waits for the end of an order whose cancellation was answered with 202, and checks that no shipment, reservation
+// or charge is left.
 func wantCancelled(ctx context.Context, t *testing.T, id string) {
 	t.Helper()
 	if o, err := final(ctx, waybill, id); err != nil || o.Status != "cancelled" {
@@ -46,7 +46,7 @@ func wantCancelled(ctx context.Context, t *testing.T, id string) {
 	}
 }
 
-// A step that retries sees a cancellation between two attempts, whichever step it is, and however long its next pause is.
+// A step that retries checks for a cancellation between two attempts, whichever step it is and however long the backoff is.
 func TestCancellingWhileAStepRetries(t *testing.T) {
 	t.Parallel()
 	setStock(t, waybill, "PROD-CANCEL-RETRY", 100)
@@ -59,13 +59,13 @@ func TestCancellingWhileAStepRetries(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			ctx := impatient(t)
+			ctx := bounded(t)
 			id, err := place(ctx, waybill, "cancel-retry-"+trouble.token+trouble.zip,
 				with(orderBody("CUST-CANCEL-"+trouble.token+trouble.zip, 10, line("PROD-CANCEL-RETRY", 1, 10)), trouble.token, trouble.zip))
 			if err != nil {
 				t.Fatal(err)
 			}
-			// The step has failed once at least.
+			// Wait until the step has failed at least once.
 			for failing := false; !failing; {
 				var saga struct {
 					Steps []struct{ Outcome string }
@@ -88,15 +88,16 @@ func TestCancellingWhileAStepRetries(t *testing.T) {
 	}
 }
 
-// An approval does not overtake a cancellation: twelve orders are cancelled and approved at the same moment, and each whose
-// cancellation was answered with 202 is cancelled. The approval that comes after it is refused and shows it.
+// An approval does not overtake a cancellation. Twelve orders are cancelled and approved at the same moment; each order whose
+// cancellation was answered with 202 ends cancelled. The approval that comes after it is refused, and the refusal names the
+// cancellation.
 func TestAnApprovalAfterACancellation(t *testing.T) {
 	t.Parallel()
 	setStock(t, waybill, "PROD-CANCEL-LARGE", 100)
 	for i := range 12 {
 		t.Run(fmt.Sprint(i), func(t *testing.T) {
 			t.Parallel()
-			ctx := impatient(t)
+			ctx := bounded(t)
 			id, err := place(ctx, waybill, fmt.Sprint("cancel-approve-", i), orderBody(fmt.Sprint("CUST-CANCEL-", i), 6000, line("PROD-CANCEL-LARGE", 1, 6000)))
 			if err != nil {
 				t.Fatal(err)
@@ -124,10 +125,10 @@ func TestAnApprovalAfterACancellation(t *testing.T) {
 	}
 }
 
-// Nothing is charged for a free order: a card that would be declined does not fail it, and nobody hears of a refund.
+// A free order is not charged. A card that would be declined does not fail it, and its cancellation announces no refund.
 func TestAFreeOrder(t *testing.T) {
 	t.Parallel()
-	ctx := impatient(t)
+	ctx := bounded(t)
 	setStock(t, waybill, "PROD-FREE", 10)
 	for zip, want := range map[string]string{"": "fulfilled", "X-REFUSED": "fulfillment_failed"} {
 		id, err := place(ctx, waybill, "free-"+want, with(orderBody("CUST-FREE", 0, line("PROD-FREE", 1, 0)), "tok_declined", zip))

@@ -14,11 +14,11 @@ import (
 	"waybill/tests/internal/system"
 )
 
-// patience is how long a test waits for anything the system must do by itself. The longest way back known is that of a
+// testTimeout is how long a test waits for anything the system must do by itself. The longest way back known is that of a
 // scheduler killed without warning: its lease runs for 20 seconds.
-const patience = 2 * time.Minute
+const testTimeout = 2 * time.Minute
 
-// What tests of processes and tests of containers share stands in package client; these are its names here.
+// The tests of processes and of containers share package client; these are its names here.
 type (
 	order = client.Order
 	books = client.Books
@@ -80,7 +80,7 @@ func timeline(t *testing.T, s *system.System, id string) []timelineEntry {
 	return page.Items
 }
 
-// story is a timeline in words.
+// story is a timeline as a list of words.
 func story(entries []timelineEntry) []string {
 	told := make([]string, 0, len(entries))
 	for _, e := range entries {
@@ -124,10 +124,9 @@ func stockOf(t *testing.T, s *system.System, product string) stock {
 	return got
 }
 
-// impatient gives a test's waiting an end.
-func impatient(t *testing.T) context.Context {
+func bounded(t *testing.T) context.Context {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), testTimeout)
 	t.Cleanup(cancel)
 	return ctx
 }

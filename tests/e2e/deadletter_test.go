@@ -25,12 +25,12 @@ type letter struct {
 	Reason       string
 	DeadLetterAt time.Time `json:"parked_at"`
 	DeadLetterBy string    `json:"parked_by"`
-	Attempts     []letterAttempt
+	Attempts     []deadLetterAttempt
 	Event        map[string]any
 	Raw          []byte
 }
 
-type letterAttempt struct{ Actor, Reason, Outcome, Error string }
+type deadLetterAttempt struct{ Actor, Reason, Outcome, Error string }
 
 // letters reads a page of a service's dead letters.
 func letters(ctx context.Context, app, query string) ([]letter, error) {
@@ -42,8 +42,8 @@ func letters(ctx context.Context, app, query string) ([]letter, error) {
 	return page.Items, json.Unmarshal(answer, &page)
 }
 
-// awaitLetter polls a service's dead letters until wanted accepts one.
-func awaitLetter(ctx context.Context, t *testing.T, app, topic, state string, wanted func(l letter) bool) letter {
+// awaitDeadLetter polls a service's dead letters until wanted accepts one.
+func awaitDeadLetter(ctx context.Context, t *testing.T, app, topic, state string, wanted func(l letter) bool) letter {
 	t.Helper()
 	query := url.Values{"topic": {topic}, "state": {state}, "limit": {"100"}}.Encode()
 	for {
@@ -62,11 +62,11 @@ func ofEvent(id string) func(letter) bool { return func(l letter) bool { return 
 // redrive answers with the outcome of one event.
 func redrive(ctx context.Context, t *testing.T, app, topic, eventID string, dryRun bool) (outcome, reason string) {
 	t.Helper()
-	return handleLetter(ctx, t, "redrive", app, topic, eventID, dryRun, "The order is there now.")
+	return handleDeadLetter(ctx, t, "redrive", app, topic, eventID, dryRun, "The order is there now.")
 }
 
-// handleLetter redrives or dismisses one event, whichever what names.
-func handleLetter(ctx context.Context, t *testing.T, what, app, topic, eventID string, dryRun bool, why string) (outcome, reason string) {
+// handleDeadLetter redrives or dismisses one event; what is redrive or dismiss.
+func handleDeadLetter(ctx context.Context, t *testing.T, what, app, topic, eventID string, dryRun bool, why string) (outcome, reason string) {
 	t.Helper()
 	code, _, answer, err := call(ctx, http.MethodPost, waybill.App(app).URL+"/v1/dead-letters/"+what, map[string]any{
 		"topic": topic, "event_ids": []string{eventID}, "dry_run": dryRun, "actor": "operator@example.com", "reason": why,
@@ -87,23 +87,23 @@ func handleLetter(ctx context.Context, t *testing.T, what, app, topic, eventID s
 	return answered.Results[0].Outcome, answered.Results[0].Error
 }
 
-// A poison message is listed with its reason, and stays listed until it can be processed. So is one that is no CloudEvent,
-// which never reaches the service in the ordinary way.
+// A poison message is listed with its reason until it can be processed. A message that is not a CloudEvent, which never reaches
+// the handlers of the service, is listed as well.
 func TestDeadLettersAreListedWithTheirReason(t *testing.T) {
 	t.Parallel()
-	ctx := impatient(t)
+	ctx := bounded(t)
 	client := foreign(t)
 	poison := orderBody("CUST-LETTER", 11, line("PROD-LETTER", 1, 10))
 	poison["order_id"] = "LETTER-POISON"
 	publish(t, client, "orders", "CUST-LETTER", created(t, "letter-poison", poison))
 	publish(t, client, "orders", "CUST-LETTER", []byte(`no JSON, says the letter test`))
 
-	listed := awaitLetter(ctx, t, "orders", "orders", "open", ofEvent("letter-poison"))
+	listed := awaitDeadLetter(ctx, t, "orders", "orders", "open", ofEvent("letter-poison"))
 	if !strings.Contains(listed.Reason, "total_amount") || listed.DeadLetterBy != "orders" || listed.DeadLetterAt.IsZero() || listed.Key != "CUST-LETTER" ||
 		listed.Type != "Order.Created" || listed.Subject != "orders/LETTER-POISON" || listed.Event["id"] != "letter-poison" {
 		t.Errorf("listed %+v", listed)
 	}
-	unreadable := awaitLetter(ctx, t, "orders", "orders", "open", func(l letter) bool {
+	unreadable := awaitDeadLetter(ctx, t, "orders", "orders", "open", func(l letter) bool {
 		return string(l.Raw) == "no JSON, says the letter test"
 	})
 	if unreadable.Reason != "not a CloudEvent" || unreadable.DeadLetterBy != "sidecar" {
@@ -112,10 +112,10 @@ func TestDeadLettersAreListedWithTheirReason(t *testing.T) {
 	if outcome, _ := redrive(ctx, t, "orders", "orders", unreadable.EventID, false); outcome != "not_redrivable" {
 		t.Errorf("redriving what is no CloudEvent: %s", outcome)
 	}
-	if outcome, _ := handleLetter(ctx, t, "dismiss", "orders", "orders", unreadable.EventID, false, "A test of another system."); outcome != "dismissed" {
+	if outcome, _ := handleDeadLetter(ctx, t, "dismiss", "orders", "orders", unreadable.EventID, false, "A test of another system."); outcome != "dismissed" {
 		t.Errorf("dismissing it: %s", outcome)
 	}
-	gone := awaitLetter(ctx, t, "orders", "orders", "dismissed", ofEvent(unreadable.EventID))
+	gone := awaitDeadLetter(ctx, t, "orders", "orders", "dismissed", ofEvent(unreadable.EventID))
 	if len(gone.Attempts) != 1 || gone.Attempts[0].Outcome != "dismissed" || string(gone.Raw) != string(unreadable.Raw) {
 		t.Errorf("on record is %+v", gone)
 	}
@@ -123,13 +123,13 @@ func TestDeadLettersAreListedWithTheirReason(t *testing.T) {
 	if outcome, _ := redrive(ctx, t, "orders", "orders", "letter-poison", true); outcome != "would_redrive" {
 		t.Errorf("dry run: %s", outcome)
 	}
-	if diff := cmp.Diff(listed, awaitLetter(ctx, t, "orders", "orders", "open", ofEvent("letter-poison"))); diff != "" {
+	if diff := cmp.Diff(listed, awaitDeadLetter(ctx, t, "orders", "orders", "open", ofEvent("letter-poison"))); diff != "" {
 		t.Errorf("the dry run changed the letter (-before +after):\n%s", diff)
 	}
 	if outcome, reason := redrive(ctx, t, "orders", "orders", "letter-poison", false); outcome != "failed" || !strings.Contains(reason, "total_amount") {
 		t.Errorf("redrive of what is still poison: %s, %s", outcome, reason)
 	}
-	if after := awaitLetter(ctx, t, "orders", "orders", "open", ofEvent("letter-poison")); len(after.Attempts) != 1 || after.Attempts[0].Outcome != "failed" {
+	if after := awaitDeadLetter(ctx, t, "orders", "orders", "open", ofEvent("letter-poison")); len(after.Attempts) != 1 || after.Attempts[0].Outcome != "failed" {
 		t.Errorf("attempts %+v", after.Attempts)
 	}
 	code, _, answer, err := call(ctx, http.MethodGet, waybill.App("orders").URL+"/v1/dead-letters?topic=inventory", nil)
@@ -141,7 +141,7 @@ func TestDeadLettersAreListedWithTheirReason(t *testing.T) {
 // A step of a saga whose order is not known is dead-lettered; when the order is there, a redrive puts the step on its timeline.
 func TestADeadLetterIsRedrivenOnceItsCauseIsRepaired(t *testing.T) {
 	t.Parallel()
-	ctx := impatient(t)
+	ctx := bounded(t)
 	const id, eventID = "LETTER-1", "letter-step"
 	step, err := json.Marshal(map[string]any{
 		"specversion": "1.0", "id": eventID, "type": "Fulfillment.StepCompleted", "source": "/another/system", "subject": "orders/" + id,
@@ -153,7 +153,7 @@ func TestADeadLetterIsRedrivenOnceItsCauseIsRepaired(t *testing.T) {
 		t.Fatal(err)
 	}
 	publish(t, foreign(t), "fulfillment", "CUST-LETTER", step)
-	if listed := awaitLetter(ctx, t, "orders", "fulfillment", "open", ofEvent(eventID)); listed.Reason == "" || listed.DeadLetterBy != "orders" {
+	if listed := awaitDeadLetter(ctx, t, "orders", "fulfillment", "open", ofEvent(eventID)); listed.Reason == "" || listed.DeadLetterBy != "orders" {
 		t.Errorf("listed %+v", listed)
 	}
 	if outcome, _ := redrive(ctx, t, "orders", "fulfillment", eventID, false); outcome != "failed" {
@@ -175,11 +175,11 @@ func TestADeadLetterIsRedrivenOnceItsCauseIsRepaired(t *testing.T) {
 	if !slices.ContainsFunc(timeline(t, waybill, id), func(e timelineEntry) bool { return e.EventID == eventID }) {
 		t.Errorf("the timeline of %s lacks %s: %v", id, eventID, timeline(t, waybill, id))
 	}
-	recorded := awaitLetter(ctx, t, "orders", "fulfillment", "redriven", ofEvent(eventID))
+	recorded := awaitDeadLetter(ctx, t, "orders", "fulfillment", "redriven", ofEvent(eventID))
 	if len(recorded.Attempts) != 2 || recorded.Attempts[0].Outcome != "failed" || recorded.Attempts[0].Error == "" {
 		t.Fatalf("recorded %+v", recorded.Attempts)
 	}
-	want := letterAttempt{Actor: "operator@example.com", Reason: "The order is there now.", Outcome: "redriven"}
+	want := deadLetterAttempt{Actor: "operator@example.com", Reason: "The order is there now.", Outcome: "redriven"}
 	if diff := cmp.Diff(want, recorded.Attempts[1]); diff != "" {
 		t.Errorf("recorded (-want +got):\n%s", diff)
 	}
@@ -191,11 +191,11 @@ func TestADeadLetterIsRedrivenOnceItsCauseIsRepaired(t *testing.T) {
 	}
 }
 
-// An order that can never be accepted, and an event that no store can keep, do not hold up what is behind them in their
-// partition: both are dead-lettered with their reasons, and the orders around them are fulfilled within 30 seconds.
+// An order that can never be accepted and an event that no store can keep do not block the events behind them in their partition:
+// both are dead-lettered with their reasons, and the orders around them are fulfilled within 30 seconds.
 func TestPoisonDoesNotBlockItsPartition(t *testing.T) {
 	t.Parallel()
-	ctx := impatient(t)
+	ctx := bounded(t)
 	client := foreign(t)
 	const customer = "CUST-POISON"
 	setStock(t, waybill, "PROD-POISON", 100)
@@ -204,7 +204,7 @@ func TestPoisonDoesNotBlockItsPartition(t *testing.T) {
 		body["order_id"] = id
 		return body
 	}
-	// Fulfilment keeps a saga under its order's id, and a key with || is refused by every state store.
+	// Fulfillment stores a saga under its order's id, and every state store refuses a key with ||.
 	confirmed, err := json.Marshal(map[string]any{
 		"specversion": "1.0", "id": "poison-event", "type": "Order.Confirmed", "source": "/another/system", "subject": "orders/POISON||1",
 		"datacontenttype": "application/json", "data": order("POISON||1", 10),
@@ -230,12 +230,12 @@ func TestPoisonDoesNotBlockItsPartition(t *testing.T) {
 	for app, c := range map[string]struct{ eventID, reason string }{
 		"orders": {"poison-order", "total_amount"}, "fulfillment": {"poison-event", "POISON||1"},
 	} {
-		listed := awaitLetter(ctx, t, app, "orders", "open", ofEvent(c.eventID))
+		listed := awaitDeadLetter(ctx, t, app, "orders", "open", ofEvent(c.eventID))
 		t.Logf("%s dead-lettered %s: %s", app, listed.EventID, listed.Reason)
 		if !strings.Contains(listed.Reason, c.reason) || listed.DeadLetterBy != app || listed.Key != customer {
 			t.Errorf("%s listed %+v", app, listed)
 		}
-		if outcome, _ := handleLetter(ctx, t, "dismiss", app, "orders", c.eventID, false, "A test of poison."); outcome != "dismissed" {
+		if outcome, _ := handleDeadLetter(ctx, t, "dismiss", app, "orders", c.eventID, false, "A test of poison."); outcome != "dismissed" {
 			t.Errorf("dismissing it: %s", outcome)
 		}
 	}

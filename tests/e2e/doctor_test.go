@@ -63,7 +63,7 @@ func (d *diagnosis) names() []string {
 	return names
 }
 
-// doctor runs the doctor and checks that its exit code says what its report does.
+// doctor runs the doctor and checks that its exit code agrees with its report.
 func doctor(ctx context.Context, t *testing.T, args ...string) *diagnosis {
 	t.Helper()
 	path, err := doctorProgram()
@@ -103,11 +103,11 @@ func wantHealthy(t *testing.T, d *diagnosis) {
 // graceOfRunning is long enough for events that are on their way on a busy machine.
 const graceOfRunning = "10s"
 
-// Nothing differs on a system that works, while it runs and after it was stopped. Each of many differences that are planted in its
-// stores is found and named, and nothing else. What can be made again is, when the system runs again.
+// On a healthy system the doctor finds no difference, while it runs and after it was stopped. Then differences are planted in the
+// stores: the doctor finds and names each of them and nothing else. When the system runs again, it repairs what can be repaired.
 func TestTheDoctorFindsEachPlantedDifference(t *testing.T) {
 	t.Parallel()
-	ctx, cancel := context.WithTimeout(t.Context(), 3*patience)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*testTimeout)
 	defer cancel()
 	out := &program.Tail{}
 	t.Cleanup(func() {
@@ -167,7 +167,7 @@ func TestTheDoctorFindsEachPlantedDifference(t *testing.T) {
 	p.sql(o, "UPDATE state SET value = json_set(value, '$.entries', json_array(json_object('n', 0, 'id', ?), json_object('n', 1, 'id', ?), json_object('n', 2, 'id', ?))) WHERE key = (SELECT min(key) FROM state WHERE key LIKE 'orders||backlog:orders:%')", forgotten, deleted, lost)
 	p.sql(f, "UPDATE state SET value = json_remove(value, '$.approval') WHERE key = ?", "fulfillment||saga:"+forgotten)
 	p.sql(f, "DELETE FROM state WHERE key = ?", "fulfillment||saga:"+deleted)
-	// It waits for a person, and is asked about once in five minutes only.
+	// It waits for a person, so it is reconciled only every five minutes.
 	p.sql(o, "UPDATE state SET value = json_set(value, '$.updated_at', '2026-01-01T00:00:00Z') WHERE key = ?", "orders||order:"+deleted)
 	p.sql(f, "UPDATE state SET value = json_remove(value, '$.refunds') WHERE key = ?", "fulfillment||payment:"+ids[6])
 	p.sql(f, "UPDATE state SET value = json_set(value, '$.refunds', json_extract(value, '$.charges')) WHERE key = ?", "fulfillment||payment:"+ids[7])
@@ -197,7 +197,7 @@ func TestTheDoctorFindsEachPlantedDifference(t *testing.T) {
 		}
 	}
 
-	// The system runs again, and makes again what it can.
+	// The system runs again and repairs what it can.
 	if s, err = system.Start(ctx, runner, data, out, environment...); err != nil {
 		t.Fatal(err)
 	}

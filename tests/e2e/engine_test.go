@@ -14,12 +14,12 @@ import (
 )
 
 // The workflow engine's database and the scheduler's data can both be lost (docs/adr/0018, docs/operations.md). Here everything
-// stops with sagas at work, in the pause before a retry, and waiting for a person; what scheduler and engine kept is thrown
-// away; and every order still ends, charged once and shipped once.
+// stops while sagas run, wait before a retry, and wait for a person. Then the data of scheduler and engine is deleted. Every
+// order still ends, charged once and shipped once.
 func TestTheWorkflowEngineForgetsEverything(t *testing.T) {
 	t.Parallel()
 	const orders = 20
-	ctx, cancel := context.WithTimeout(t.Context(), 3*patience)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*testTimeout)
 	defer cancel()
 	out := &program.Tail{}
 	t.Cleanup(func() {

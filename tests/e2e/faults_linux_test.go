@@ -21,15 +21,15 @@ import (
 )
 
 const (
-	// stoppedFor is how long a process is stopped, fullFor how long its disk is full.
+	// stoppedFor is how long a process is stopped, fullFor how long its disk stays full.
 	stoppedFor = 40 * time.Second
 	fullFor    = 30 * time.Second
-	// The same in a usual run, at least.
+	// The same in a normal run, at least.
 	quicklyStoppedFor = 15 * time.Second
 	quicklyFullFor    = 10 * time.Second
 )
 
-// atStep is where the orders are when a process is stopped or its disk fills: where they need it.
+// atStep is the step that orders have reached when a process is stopped or its disk fills: one at which they need it.
 func atStep(process string) string {
 	switch {
 	case strings.HasPrefix(process, "orders"):
@@ -41,9 +41,9 @@ func atStep(process string) string {
 	}
 }
 
-// suffering starts a system for these tests, each process that keeps data with a disk of its own if disks is set, and stops it
-// when the test ends. The error is system.ErrNoDisks where that is not allowed.
-func suffering(ctx context.Context, t *testing.T, disks bool) (*system.System, error) {
+// startForFaults starts a system for these tests and stops it when the test ends. If disks is set, each process that stores data has a
+// disk of its own. The error is system.ErrNoDisks where the machine does not allow that.
+func startForFaults(ctx context.Context, t *testing.T, disks bool) (*system.System, error) {
 	t.Helper()
 	out := &program.Tail{}
 	t.Cleanup(func() {
@@ -67,9 +67,9 @@ func suffering(ctx context.Context, t *testing.T, disks bool) (*system.System, e
 	return s, nil
 }
 
-// suffer brings orders to the step where they need the process, lets the fault last until during returns, and checks what becomes
-// of the orders.
-func suffer(ctx context.Context, s *system.System, follow *bus, process string, during func(ctx context.Context) error,
+// injectFault brings orders to the step at which they need the process, lets the fault last until during returns, and checks how the
+// orders end.
+func injectFault(ctx context.Context, s *system.System, follow *bus, process string, during func(ctx context.Context) error,
 	fault func(ctx context.Context, process string, during func(ctx context.Context) error) (time.Time, error),
 ) (result, error) {
 	for _, m := range moments(s) {
@@ -82,7 +82,7 @@ func suffer(ctx context.Context, s *system.System, follow *bus, process string, 
 	return result{}, fmt.Errorf("there is no step %s", atStep(process))
 }
 
-// lasting returns when d is over and all that shall happen meanwhile has happened.
+// lasting returns when d is over and everything that must happen meanwhile has happened.
 func lasting(d time.Duration, meanwhile ...func(ctx context.Context) error) func(ctx context.Context) error {
 	return func(ctx context.Context) error {
 		all, ctx := errgroup.WithContext(ctx)
@@ -99,7 +99,7 @@ func lasting(d time.Duration, meanwhile ...func(ctx context.Context) error) func
 	}
 }
 
-// unready asks the service once and reports whether it answers that it is not ready, with all these words.
+// unready reports whether the service says that it is not ready, with all these words in its answer.
 func unready(ctx context.Context, s *system.System, service string, words ...string) bool {
 	code, _, answer, err := call(ctx, http.MethodGet, s.App(service).URL+"/readyz", nil)
 	there := err == nil && code == http.StatusServiceUnavailable
@@ -109,20 +109,20 @@ func unready(ctx context.Context, s *system.System, service string, words ...str
 	return there
 }
 
-// The sidecar of fulfillment is stopped (SIGSTOP) with orders in flight: fulfillment says that it is not ready, orders accepts one
-// more, and all of them end when the sidecar goes on. Then the disk under the stores of orders is full: orders says that it is not
-// ready, and an order that is placed meanwhile is refused and nothing of it is stored, or it is accepted and fulfilled.
+// The sidecar of fulfillment is stopped (SIGSTOP) with orders in flight. Fulfillment is not ready, orders accepts one more order,
+// and all of them end when the sidecar continues. Then the disk with the stores of orders is full: orders is not ready, and an
+// order that is placed meanwhile is either refused without being stored, or accepted and fulfilled.
 func TestAStoppedSidecarAndAFullDisk(t *testing.T) {
 	t.Parallel()
 	if *matrix != "quick" {
 		t.Skip("TestStoppedAndFull does more")
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*testTimeout)
 	defer cancel()
-	s, noDisks := suffering(ctx, t, true)
+	s, noDisks := startForFaults(ctx, t, true)
 	if errors.Is(noDisks, system.ErrNoDisks) {
 		var err error
-		if s, err = suffering(ctx, t, false); err != nil {
+		if s, err = startForFaults(ctx, t, false); err != nil {
 			t.Fatal(err)
 		}
 	} else if noDisks != nil {
@@ -133,7 +133,7 @@ func TestAStoppedSidecarAndAFullDisk(t *testing.T) {
 	t.Run("stopped sidecar", func(t *testing.T) {
 		setStock(t, s, "PROD-STOP", 1)
 		var id string
-		row, err := suffer(ctx, s, follow, "fulfillment-sidecar", lasting(quicklyStoppedFor,
+		row, err := injectFault(ctx, s, follow, "fulfillment-sidecar", lasting(quicklyStoppedFor,
 			func(ctx context.Context) error {
 				for !unready(ctx, s, "fulfillment") {
 					if !wait(ctx, 50*time.Millisecond) {
@@ -169,8 +169,8 @@ func TestAStoppedSidecarAndAFullDisk(t *testing.T) {
 			return b
 		}
 		var accepted, refused []string
-		row, err := suffer(ctx, s, follow, "orders-sidecar", lasting(quicklyFullFor, func(ctx context.Context) error {
-			// The first may be accepted: SQLite still has space in its log.
+		row, err := injectFault(ctx, s, follow, "orders-sidecar", lasting(quicklyFullFor, func(ctx context.Context) error {
+			// The first order may be accepted: SQLite still has space in its log.
 			for n, said := 0, false; !said || len(refused) == 0; n++ {
 				var placing errgroup.Group // together, because orders tries each for some seconds before it refuses it
 				ids, codes := make([]string, 5), make([]int, 5)
@@ -227,9 +227,9 @@ func TestAStoppedSidecarAndAFullDisk(t *testing.T) {
 	})
 }
 
-// Each process in turn is stopped (SIGSTOP) for a while with orders in flight (-matrix stop), or finds the disk under its data
-// full (-matrix disk). Afterwards all orders come to their end, as after a kill, without anybody's help. It takes a minute or
-// more for each process, so neither is part of a usual run: -run 'TestStoppedAndFull/broker$' tries one process alone.
+// Each process in turn is stopped (SIGSTOP) with orders in flight (-matrix stop), or the disk with its data is full (-matrix
+// disk). Afterwards all orders end as they do after a kill, without help. One process takes a minute or more, so neither is part
+// of a normal run. -run 'TestStoppedAndFull/broker$' tries one process alone.
 func TestStoppedAndFull(t *testing.T) {
 	if *matrix != "stop" && *matrix != "disk" {
 		t.Skip("takes minutes: -matrix stop, -matrix disk")
@@ -237,7 +237,7 @@ func TestStoppedAndFull(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 40*time.Minute)
 	defer cancel()
 	full := *matrix == "disk"
-	s, err := suffering(ctx, t, full)
+	s, err := startForFaults(ctx, t, full)
 	if errors.Is(err, system.ErrNoDisks) {
 		t.Skip(err)
 	}
@@ -261,7 +261,7 @@ func TestStoppedAndFull(t *testing.T) {
 		}
 		tried := false
 		t.Run(process, func(t *testing.T) {
-			row, err := suffer(ctx, s, follow, process, during, fault)
+			row, err := injectFault(ctx, s, follow, process, during, fault)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -278,7 +278,7 @@ func TestStoppedAndFull(t *testing.T) {
 	}
 }
 
-// The page has a row for every process that can stop or has a disk, and says why each other one has none.
+// The page has a row for every process that can stop or has a disk, and says why each other process has none.
 func TestFaultsOnThePageAreComplete(t *testing.T) {
 	t.Parallel()
 	root, err := system.Root()

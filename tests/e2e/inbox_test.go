@@ -23,7 +23,7 @@ type message struct {
 	ID      string `json:"notification_id"`
 }
 
-// received reads every message that the inbox has taken so far.
+// received reads every message that the inbox has accepted so far.
 func received(s *system.System) ([]message, error) {
 	status, err := s.Status()
 	if err != nil {
@@ -47,12 +47,12 @@ func received(s *system.System) ([]message, error) {
 	return all, nil
 }
 
-// messages waits until the customer of an order was told at least n things, and returns them all.
+// messages waits until the customer of an order has at least n messages, and returns all of them.
 func messages(ctx context.Context, s *system.System, orderID string, n int) ([]message, error) {
 	return until(ctx, s, fmt.Sprintf("%d messages about %s", n, orderID), n, func(m message) bool { return strings.HasPrefix(m.ID, orderID+":") })
 }
 
-// alert waits until the operators were told of an order.
+// alert waits until the operators have a message about an order.
 func alert(ctx context.Context, s *system.System, orderID string) ([]message, error) {
 	return until(ctx, s, "an alert about "+orderID, 1, func(m message) bool {
 		return strings.HasPrefix(m.To, "operators@") && strings.Contains(m.Text+m.Subject, orderID)

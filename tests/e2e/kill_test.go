@@ -12,14 +12,13 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// Each process in turn is killed without warning while fifty orders are in flight. When it is back, every order is
-// fulfilled, charged once and shipped once, and the stock adds up. One after the other, for each kills what the others
-// would need.
+// Each process in turn is killed with SIGKILL while 50 orders are in flight. When it is back, every order is fulfilled, charged
+// once and shipped once, and the stock adds up. The subtests run one after the other, because each kills what the others need.
 func TestKillAnyProcess(t *testing.T) {
 	const orders = 50
 	for _, victim := range []string{"orders", "orders-sidecar", "fulfillment", "fulfillment-sidecar", "notifications", "notifications-sidecar", "placement", "scheduler", "broker"} {
 		t.Run(victim, func(t *testing.T) {
-			ctx := impatient(t)
+			ctx := bounded(t)
 			run := rand.Text()[:8] // the test can run again on the same system
 			product := "PROD-KILL-" + run
 			setStock(t, waybill, product, orders)
@@ -60,7 +59,7 @@ func TestKillAnyProcess(t *testing.T) {
 	}
 }
 
-// killWhen kills the process once enough orders are under way.
+// killWhen kills the process when enough orders are in flight.
 func killWhen(ctx context.Context, enough <-chan struct{}, victim string) error {
 	select {
 	case <-enough:

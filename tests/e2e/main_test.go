@@ -12,7 +12,7 @@ import (
 	"waybill/tests/internal/system"
 )
 
-// waybill is the system that the tests share; a test that needs to break more than a process starts its own.
+// waybill is the system that the tests share. A test that breaks more than one process starts its own system.
 var (
 	waybill *system.System
 	runner  string

@@ -31,18 +31,18 @@ var (
 	matrixGrain = flag.Int("matrix.orders", 5, "orders under way at every kill")
 )
 
-// moment is a place in the saga at which a process can be killed: what brings orders there, how the test knows that one has
-// arrived, and how the orders end.
+// moment is a point in the saga at which a process can be killed: how orders get there, how the test knows that one has arrived,
+// and how the orders end.
 type moment struct {
 	step string
-	// how says to the reader of the page how the saga is held there, or how the test hits it.
+	// how tells the reader of the page how the saga is held there, or how the test hits that point.
 	how string
-	// token and zip make the simulated partners do what leads there.
+	// token and zip control the simulated partners.
 	token, zip string
 	price      float64
 	// arrived reports whether an event says that its order is there.
 	arrived func(e busEvent) bool
-	// status the orders reach by themselves; decide brings them to their end, where a person has to.
+	// status is the status that the orders reach; decide sends the decision of a person where one is needed.
 	status string
 	decide func(ctx context.Context, id string) error
 	books  books
@@ -119,11 +119,12 @@ type result struct {
 	// back is the time until every process was ready again, whole until the last order had its status.
 	back, whole time.Duration
 	status      string
-	// resent is how many messages came twice.
+	// resent is the number of messages that arrived twice.
 	resent int
 }
 
-// outcome is the columns back, whole, status, ledgers and messages: a row whose ledgers do not balance is an error and not shown.
+// outcome is the text of the columns back, whole, status, ledgers and messages. A row whose ledgers do not balance is an error
+// and is not shown.
 func (r result) outcome() string {
 	told := "each once"
 	if r.resent > 0 {
@@ -137,13 +138,13 @@ func machine() string {
 	return fmt.Sprintf("%d processors, %s/%s, %s", runtime.NumCPU(), runtime.GOOS, runtime.GOARCH, runtime.Version())
 }
 
-// Each process is killed at each step of the saga, with several orders at that step. Whatever was killed, every order comes
-// to the end it should, its ledgers balance, and its customer is told once.
+// Each process is killed at each step of the saga, with several orders at that step. Every order ends as it should, its ledgers
+// balance, and its customer gets each message once.
 func TestFailureMatrix(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 80*time.Minute)
 	defer cancel()
-	// Fewer attempts than by default, so that a step which never succeeds gives up within the time of a test, and still more
-	// than any process needs to come back.
+	// Fewer attempts than the default, so that a step that never succeeds gives up within the time of a test, and still more than
+	// a process needs to come back.
 	s := ownSystem(ctx, t, "STEP_ATTEMPTS=9", "STEP_LAST_RETRY=5s", "SEND_FIRST_RETRY=200ms", "SEND_LAST_RETRY=2s")
 	follow := followBus(ctx, t, s)
 	all := moments(s)
@@ -163,7 +164,7 @@ func TestFailureMatrix(t *testing.T) {
 			})
 		}
 	}
-	// Whatever was killed, the services agree in the end.
+	// After all kills the services agree with each other.
 	wantHealthy(t, doctor(ctx, t, "--data", s.Data, "--grace", graceOfRunning))
 	if *matrixPage != "" && !t.Failed() {
 		if err := figures.Replace(*matrixPage, "kills", "test-chaos", kills(rows, all)); err != nil {
@@ -172,7 +173,7 @@ func TestFailureMatrix(t *testing.T) {
 	}
 }
 
-// bus passes on what is published, to whoever waits for it.
+// bus passes published events on to the tests that wait for them.
 type bus struct{ events chan busEvent }
 
 func followBus(ctx context.Context, t *testing.T, s *system.System) *bus {
@@ -208,7 +209,7 @@ func followBus(ctx context.Context, t *testing.T, s *system.System) *bus {
 	return b
 }
 
-// drain forgets what was published so far.
+// drain forgets the events published so far.
 func (b *bus) drain() {
 	for {
 		select {
@@ -243,10 +244,10 @@ func killAt(ctx context.Context, s *system.System, follow *bus, process string, 
 	})
 }
 
-// hitAt is killAt with another fault: hit lets the process suffer and returns when everything is ready again, with the time at
-// which the fault ended.
+// hitAt is killAt with another fault: hit injects it and returns when everything is ready again, with the time at which the fault
+// ended.
 func hitAt(ctx context.Context, s *system.System, follow *bus, process string, m moment, hit func(ctx context.Context, process string) (time.Time, error)) (result, error) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, testTimeout)
 	defer cancel()
 	run := rand.Text()[:8]
 	row := result{process: process, step: m.step, status: m.status}
@@ -308,7 +309,7 @@ func hitAt(ctx context.Context, s *system.System, follow *bus, process string, m
 	return row, errors.Join(balanced(ctx, s, ids, product, m), once(ctx, s, ids, m, &row))
 }
 
-// undoing returns when the saga has given up its order and begun to undo a step.
+// undoing returns when the saga has failed and has begun to compensate a step.
 func undoing(ctx context.Context, s *system.System, id, undo string) error {
 	for {
 		code, _, answer, err := call(ctx, http.MethodGet, s.App("fulfillment").URL+"/v1/fulfillments/"+id, nil)
@@ -345,8 +346,8 @@ func balanced(ctx context.Context, s *system.System, ids []string, product strin
 	return errors.Join(errs...)
 }
 
-// once checks that every customer was told one thing over every channel, and every message has one outcome. A message that
-// was on its way to its channel when notifications was killed may arrive twice (docs/adr/0010): it is counted.
+// once checks that every customer has one message on every channel and every message one outcome. A message that was being sent
+// when notifications was killed may arrive twice (docs/adr/0010); it is counted.
 func once(ctx context.Context, s *system.System, ids []string, m moment, row *result) error {
 	var errs []error
 	for _, id := range ids {
@@ -416,7 +417,7 @@ what was left.
 	return b.String()
 }
 
-// The page must not lag behind the code: it names every process and every step.
+// The page is complete: it names every process and every step.
 func TestFailureMatrixPageIsComplete(t *testing.T) {
 	t.Parallel()
 	root, err := system.Root()

@@ -11,7 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// in makes an order in a currency; a line's price and the total are JSON numbers as they are written.
+// in is an order in a currency; the price of its line and the total are JSON numbers exactly as given.
 func in(currency, product, price string) map[string]any {
 	body := orderBody("CUST-MONEY", 0, line(product, 1, 0))
 	body["currency"], body["total_amount"] = currency, json.Number(price)
@@ -35,7 +35,7 @@ func TestMoneyFollowsItsCurrency(t *testing.T) {
 			t.Errorf("%s %s: %d %s %v", c.price, c.currency, code, answer, err)
 		}
 	}
-	// The tests' system has a threshold in USD only.
+	// The system of the tests has an approval threshold in USD only.
 	for _, c := range []struct{ currency, price, status string }{
 		{"KWD", "1.234", "awaiting_approval"}, {"JPY", "705", "awaiting_approval"}, {"USD", "4999.99", "fulfilled"},
 	} {
@@ -66,7 +66,7 @@ func TestMoneyFollowsItsCurrency(t *testing.T) {
 	}
 }
 
-// A hundred adjustments of one product, each sent twice, while orders reserve and ship it.
+// 100 adjustments of one product, each sent twice, while orders reserve and ship it.
 func TestStockIsAdjustedWhileOrdersShip(t *testing.T) {
 	t.Parallel()
 	const product, adjustments, orders = "PROD-ADJUSTED", 100, 10

@@ -13,7 +13,7 @@ import (
 
 func TestAnOrderPlacedOverRESTIsFulfilled(t *testing.T) {
 	t.Parallel()
-	ctx := impatient(t)
+	ctx := bounded(t)
 	setStock(t, waybill, "PROD-REST", 5)
 	id, err := place(ctx, waybill, "rest-1", orderBody("CUST-REST", 99.98, line("PROD-REST", 2, 49.99)))
 	if err != nil {
@@ -39,10 +39,10 @@ func TestAnOrderPlacedOverRESTIsFulfilled(t *testing.T) {
 	}
 }
 
-// The seed's failing order: the product does not exist, so the payment is given back and the timeline says why.
+// The failing order of the original workshop: the product does not exist, so the payment is refunded, and the timeline says why.
 func TestAnOrderForAnInvalidProductIsRefunded(t *testing.T) {
 	t.Parallel()
-	ctx := impatient(t)
+	ctx := bounded(t)
 	body := orderBody("CUST-789", 99.99, line("INVALID-PRODUCT", 1, 99.99))
 	body["shipping_address"] = map[string]any{"street": "789 Error St", "city": "Fail City", "state": "ER", "zip": "00000"}
 	id, err := place(ctx, waybill, "invalid-product", body)
@@ -66,10 +66,10 @@ func TestAnOrderForAnInvalidProductIsRefunded(t *testing.T) {
 	}
 }
 
-// The seed's five orders of one customer are all listed, each once, newest first, over pages.
+// The five orders of one customer of the original workshop are listed, each once, newest first, over several pages.
 func TestACustomersOrdersAreListedOnce(t *testing.T) {
 	t.Parallel()
-	ctx := impatient(t)
+	ctx := bounded(t)
 	setStock(t, waybill, "PROD-LIST", 100)
 	const orders = 5
 	want := make([]string, 0, orders)
@@ -115,7 +115,7 @@ func TestACustomersOrdersAreListedOnce(t *testing.T) {
 
 func TestARepeatedRequestIsOneOrder(t *testing.T) {
 	t.Parallel()
-	ctx := impatient(t)
+	ctx := bounded(t)
 	setStock(t, waybill, "PROD-REPEAT", 5)
 	body := orderBody("CUST-REPEAT", 10, line("PROD-REPEAT", 1, 10))
 	first, err := place(ctx, waybill, "repeat-1", body)

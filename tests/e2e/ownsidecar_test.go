@@ -21,12 +21,12 @@ import (
 	"waybill/tests/internal/system"
 )
 
-// On Container Apps fulfillment brings its own daprd, placement and scheduler. Here the real three are started at the same time,
-// with the arguments that infra/bicep/modules/fulfillment.bicep gives them, but for ports and folders of this machine and
-// components that need no Azure; they find each other, and answer the probes that the template asks.
+// On Container Apps fulfillment runs its own daprd, placement and scheduler. Here the real three start at the same time with the
+// arguments of infra/bicep/modules/fulfillment.bicep, except for ports, folders and components that need no Azure. They find each
+// other and answer the probes of the template.
 func TestTheOwnSidecarOfFulfillmentStarts(t *testing.T) {
 	t.Parallel()
-	ctx := impatient(t)
+	ctx := bounded(t)
 	root, err := system.Root()
 	if err != nil {
 		t.Fatal(err)
@@ -61,7 +61,7 @@ func TestTheOwnSidecarOfFulfillmentStarts(t *testing.T) {
 		}
 		return argument
 	}
-	// What another scheduler or placement on this machine would have taken by default.
+	// Ports that another scheduler or placement on this machine would use by default.
 	own := map[string][]string{
 		"placement": {"--initial-cluster", "dapr-placement-0=127.0.0.1:" + freePort(t)},
 		"scheduler": {"--etcd-client-port", freePort(t), "--etcd-initial-cluster", "dapr-scheduler-server-0=http://127.0.0.1:" + freePort(t)},
@@ -129,7 +129,7 @@ func TestTheOwnSidecarOfFulfillmentStarts(t *testing.T) {
 	})
 }
 
-// fulfillmentsContainers are the containers of its app, by name, in the development environment.
+// fulfillmentsContainers are the containers of the app, by name, in the development environment.
 func fulfillmentsContainers(t *testing.T, root string) map[string]*bicep.Value {
 	t.Helper()
 	parameters := map[string]*bicep.Value{
@@ -157,7 +157,7 @@ func fulfillmentsContainers(t *testing.T, root string) map[string]*bicep.Value {
 	return containers
 }
 
-// freePort is a port that nobody listens on now.
+// freePort is a port on which no process listens now.
 func freePort(t *testing.T) string {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")

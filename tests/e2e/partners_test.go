@@ -12,11 +12,11 @@ import (
 	"waybill/tests/internal/system"
 )
 
-// A provider that refuses a message for good is asked once, and the message says why it was given up; one that asks for a pause gets
-// it. Both answers come through Dapr's real bindings.
+// A message that the provider refuses permanently is sent once, and its record says why it failed. A provider that asks for a
+// pause gets it. Both answers come through the real bindings of Dapr.
 func TestProvidersThatAnswer(t *testing.T) {
 	t.Parallel()
-	ctx := impatient(t)
+	ctx := bounded(t)
 	refused := fmt.Sprintf("CUST-REFUSED-%d", time.Now().UnixNano())
 	setContact(t, refused, map[string]any{"email": "refused@example.com", "phone": "+15005550001", "preferences": map[string]bool{"email": true, "sms": true, "push": false}})
 	got := notifications(ctx, t, orderOf(ctx, t, refused, "PROD-PARTNERS"), 3, "failed")
@@ -32,10 +32,10 @@ func TestProvidersThatAnswer(t *testing.T) {
 	}
 }
 
-// A mail server that does not answer is called less and less often, and the other channels do not notice.
+// A mail server that does not answer is called less and less often, and the other channels are not delayed.
 func TestAMailServerThatHangs(t *testing.T) {
 	t.Parallel()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*testTimeout)
 	defer cancel()
 	s, err := system.Start(ctx, runner, t.TempDir(), io.Discard, "SEND_TIMEOUT=1s", "SEND_FIRST_RETRY=1s", "SEND_ATTEMPTS=30")
 	if err != nil {
@@ -84,7 +84,8 @@ func TestAMailServerThatHangs(t *testing.T) {
 			}
 		}
 	}
-	// A second a call, and pauses of 1, 2, 4, 8 ... seconds: five or six in twenty seconds, however many messages wait.
+	// One second for each call and pauses of 1, 2, 4, 8 ... seconds: five or six calls in twenty seconds, however many messages
+	// wait.
 	if calls == 0 || calls > 7 {
 		t.Errorf("%d calls of a mail server that hangs, for %d messages, want at most 7", calls, orders)
 	}

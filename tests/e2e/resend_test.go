@@ -21,7 +21,7 @@ type notification struct {
 	Resends    []struct{ Actor, Reason string }
 }
 
-// notifications waits until the order has that many messages and each is in one of the states, and returns them by channel.
+// notifications waits until the order has n messages, each in one of the states, and returns them by channel.
 func notifications(ctx context.Context, t *testing.T, orderID string, n int, states ...string) map[string]notification {
 	t.Helper()
 	for {
@@ -70,10 +70,10 @@ func orderOf(ctx context.Context, t *testing.T, customer, product string) string
 	return id
 }
 
-// The order comes first and the customer's contact afterwards: its messages arrive then, once each.
+// The order comes first, the customer's contact later: then its messages arrive, once each.
 func TestAContactAfterTheOrder(t *testing.T) {
 	t.Parallel()
-	ctx := impatient(t)
+	ctx := bounded(t)
 	customer := fmt.Sprintf("CUST-LATE-%d", time.Now().UnixNano())
 	id := orderOf(ctx, t, customer, "PROD-LATE-CONTACT")
 	for channel, n := range notifications(ctx, t, id, 3, "waiting_for_address") {
@@ -81,7 +81,7 @@ func TestAContactAfterTheOrder(t *testing.T) {
 			t.Errorf("%s: %+v", channel, n)
 		}
 	}
-	// The same contact twice is no reason to send twice.
+	// Setting the same contact again sends nothing again.
 	for range 2 {
 		setContact(t, customer, map[string]any{"email": "late@b\u00fccher.example", "phone": "+12065550199"})
 	}
@@ -97,7 +97,7 @@ func TestAContactAfterTheOrder(t *testing.T) {
 		t.Errorf("the inbox has %+v", got)
 	}
 	notifications(ctx, t, id, 3, "delivered", "waiting_for_address")
-	// A further order is told of at once, and nothing of the first one arrives again.
+	// The messages of another order are sent at once, and no message of the first one arrives again.
 	second := orderOf(ctx, t, customer, "PROD-LATE-CONTACT")
 	if _, err := messages(ctx, waybill, second, 2); err != nil {
 		t.Error(err)
@@ -107,10 +107,10 @@ func TestAContactAfterTheOrder(t *testing.T) {
 	}
 }
 
-// A message that was given up is sent again when an operator says so.
+// A failed message is sent again when an operator resends it.
 func TestAMessageIsSentAgain(t *testing.T) {
 	t.Parallel()
-	ctx := impatient(t)
+	ctx := bounded(t)
 	customer := fmt.Sprintf("CUST-AGAIN-%d", time.Now().UnixNano())
 	contact := map[string]any{"email": "again@example.com", "preferences": map[string]bool{"email": false, "sms": false, "push": false}}
 	setContact(t, customer, contact)
@@ -149,7 +149,7 @@ func TestAMessageIsSentAgain(t *testing.T) {
 	}
 }
 
-// An address that no mail server would accept is refused when it is given.
+// An address that no mail server would accept is refused when it is set.
 func TestAnAddressThatCannotBeSentTo(t *testing.T) {
 	t.Parallel()
 	code, _, answer, err := call(t.Context(), http.MethodPut, waybill.App("notifications").URL+"/v1/customers/CUST-123-UTF8/contact",

@@ -16,8 +16,8 @@ import (
 	"waybill/tests/internal/system"
 )
 
-// The whole system stops with orders in flight and one that waits for approval, once as Ctrl-C stops it and once by killing the runner, and goes on
-// where it was when it is started again on the same data. Nothing it started is left behind.
+// The whole system stops with orders in flight and one that waits for approval, once by Ctrl-C and once by killing the runner.
+// Started again on the same data, it continues where it was. No process that it started is left running.
 func TestASecondStartContinuesTheFirst(t *testing.T) {
 	t.Parallel()
 	const orders = 20
@@ -27,7 +27,7 @@ func TestASecondStartContinuesTheFirst(t *testing.T) {
 	}
 	for name, stop := range stops {
 		t.Run(name, func(t *testing.T) {
-			ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+			ctx, cancel := context.WithTimeout(t.Context(), 2*testTimeout)
 			defer cancel()
 			out := &program.Tail{}
 			t.Cleanup(func() {
@@ -64,7 +64,7 @@ func TestASecondStartContinuesTheFirst(t *testing.T) {
 				}
 				wantBooks(t, second, id, fulfilledBooks)
 			}
-			// Who waited for a person waits on, and is found.
+			// An order that waited for a person still waits and is listed.
 			ask(t, second, http.MethodPost, "fulfillment", "/v1/approvals/"+large, decision(true, "approver@example.com"), 202)
 			if _, err := await(ctx, second, large, "fulfilled"); err != nil {
 				t.Error(err)
@@ -82,12 +82,12 @@ func TestASecondStartContinuesTheFirst(t *testing.T) {
 	}
 }
 
-// The scheduler keeps the workflow engine's reminders on its disk. Where that disk goes with its container, as on Azure
-// Container Apps, every saga looks as if it were at work and would stand still for ever. The watchdog runs them anew, wherever
-// they were: paying, shipping, waiting for a person, giving money back.
+// The scheduler keeps the workflow engine's reminders on its disk. If that disk is lost with its container, as on Azure Container
+// Apps, every saga looks as if it were running and would never continue. The reconciler restarts the sagas, whatever they were
+// doing: paying, shipping, waiting for a person, refunding.
 func TestASchedulerThatLosesItsDataLosesNoOrder(t *testing.T) {
 	t.Parallel()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*testTimeout)
 	defer cancel()
 	out := &program.Tail{}
 	t.Cleanup(func() {

@@ -11,12 +11,12 @@ import (
 	"waybill/tests/internal/stored"
 )
 
-// Nothing is left of a workflow that has ended when its retention is over: neither rows nor jobs, however long its history, with and
+// When the retention of a finished workflow is over, no row and no job of it is left, however long its history is, with and
 // without a compensation, and although the sidecar that runs the workflows is killed while others are removed. A job that stayed
-// would be triggered every second for ever. Orders, messages and idempotency keys go as well.
+// would be triggered every second. Orders, messages and idempotency keys are removed as well.
 func TestNothingIsLeftOfWhatHasEnded(t *testing.T) {
 	t.Parallel()
-	ctx := impatient(t)
+	ctx := bounded(t)
 	s := ownSystem(ctx, t, "WORKFLOW_RETENTION=2s", "STATE_CLEANUP_INTERVAL=2s", "ORDER_RETENTION=20s", "IDEMPOTENCY_TTL=20s",
 		"ADDRESS_WAIT=2s", "MESSAGE_RETENTION=2s", "STEP_FIRST_RETRY=1ms", "STEP_LAST_RETRY=1ms", "SEND_ATTEMPTS=1")
 	const lines, few = 100, 20

@@ -11,7 +11,7 @@ import (
 	"waybill/platform/state/statetest"
 )
 
-// The suite that the in-memory store passes in platform's own tests holds on the real store behind a real sidecar too.
+// The conformance suite that the in-memory store passes in platform's tests passes on the real store behind a real sidecar too.
 func TestStateStore(t *testing.T) {
 	t.Parallel()
 	host, port, _ := strings.Cut(waybill.App("orders").DaprGRPC, ":")

@@ -16,8 +16,8 @@ import (
 	"waybill/tests/internal/system"
 )
 
-// spans collects what the services export, as an OpenTelemetry collector would: the names of the spans of each trace,
-// with the service's name before them.
+// spans collects what the services export, as an OpenTelemetry collector would: the names of the spans of each trace, prefixed
+// with the name of the service.
 type spans struct {
 	mu     sync.Mutex
 	traces map[string][]string
@@ -51,7 +51,7 @@ func (s *spans) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// of returns the trace in which a span has the name, or nil.
+// of returns the trace that has a span with the name, or nil.
 func (s *spans) of(name string) []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -63,10 +63,10 @@ func (s *spans) of(name string) []string {
 	return nil
 }
 
-// One order is one trace, from its request over every event and every step of its saga to its end.
+// One order is one trace, from its request through every event and every step of its saga to its end.
 func TestAnOrderIsOneTrace(t *testing.T) {
 	t.Parallel()
-	ctx := impatient(t)
+	ctx := bounded(t)
 	collected := &spans{traces: map[string][]string{}}
 	server := httptest.NewServer(collected)
 	t.Cleanup(server.Close)

@@ -25,7 +25,7 @@ import (
 
 var analytics = flag.String("analytics", "quick", "quick sends a stream of 30,000 events of which everything is known, all one of 200,000")
 
-// statistics are a metric as GET /v1/analytics/metrics describes it.
+// statistics are a metric as GET /v1/analytics/metrics shows it.
 type statistics struct {
 	truth.Summary
 
@@ -42,24 +42,24 @@ func statisticsOf(ctx context.Context, s *system.System, name string) (statistic
 	return m, json.Unmarshal(answer, &m)
 }
 
-// known is a stream that is being sent to a system of its own.
+// known is a stream with known contents that is sent to a system of its own.
 type known struct {
 	*system.System
 
 	stream truth.Stream
 	bus    *kgo.Client
-	// facts are those that arrived so far, in the order in which they did.
+	// facts are the facts that arrived so far, in order of arrival.
 	facts []truth.Fact
 }
 
-// A stream with duplicates, in disorder, with events that come too late and with anomalies, sent over REST and from the bus:
-// counts and sums are exact, quantiles within 1 %, and every planted anomaly is found.
+// A stream with duplicates, out-of-order events, events that come too late and anomalies is sent over REST and from the bus.
+// Counts and sums are exact, quantiles are within 1 %, and every planted anomaly is found.
 func TestAStreamOfWhichEverythingIsKnown(t *testing.T) {
 	t.Parallel()
-	ctx, cancel := context.WithTimeout(t.Context(), 5*patience)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*testTimeout)
 	defer cancel()
-	// The stream tells of the hour before now within a minute or so, so that partitions are apart by minutes of it: what comes
-	// too late comes so by more than that, and what comes on time by less.
+	// The stream covers the last hour and is sent within about a minute, so that partitions drift apart by minutes of it. What
+	// comes too late is later than that, and what comes in time is earlier.
 	const lateness = "LATENESS=10m"
 	options := truth.Options{
 		Seed: 1, Events: 30_000, Products: 2_000, Sessions: 3_000, Start: time.Now().UTC().Add(-50 * time.Minute), Span: 49 * time.Minute,
@@ -119,13 +119,14 @@ func TestAStreamOfWhichEverythingIsKnown(t *testing.T) {
 	k.checkAnomalies(ctx, t)
 }
 
-// otherSystem is the source of the facts that another publisher puts on the bus.
+// otherSystem is the source of the facts that another publisher sends on the bus.
 const otherSystem = "/another/system"
 
-// ofOtherSystem tells which facts those are. A duplicate comes from the same source, for else it would be another event.
+// ofOtherSystem reports whether the other system publishes a fact. A duplicate has the same source; otherwise it would be another
+// event.
 func ofOtherSystem(fact int) bool { return fact%10 == 0 }
 
-// send hands over arrivals: every tenth fact comes from another publisher on the bus, the others over REST, 500 a request.
+// send sends arrivals: every tenth fact on the bus as another publisher, the others over REST, 500 in a request.
 func (k *known) send(ctx context.Context, arrivals []truth.Arrival) error {
 	work, ctx := errgroup.WithContext(ctx)
 	work.SetLimit(4)
@@ -160,7 +161,7 @@ func (k *known) send(ctx context.Context, arrivals []truth.Arrival) error {
 	return errors.Join(k.bus.ProduceSync(ctx, records...).FirstErr(), work.Wait())
 }
 
-// counted waits until what arrived is counted, and fails when more is.
+// counted waits until everything that arrived is counted, and fails if more is counted.
 func (k *known) counted(ctx context.Context) error {
 	for name, values := range k.expected(time.Time{}, time.Now().Add(time.Hour)) {
 		if !strings.HasPrefix(name, "total_") && !strings.HasPrefix(name, "recommendation_") {
@@ -175,8 +176,8 @@ func (k *known) counted(ctx context.Context) error {
 
 func (k *known) expected(from, to time.Time) truth.Values { return truth.Expect(k.facts, from, to) }
 
-// flush sends views of many sessions, which go through all partitions, and waits until they are counted: then nothing is
-// under way any more.
+// flush sends views of many sessions, which go through all partitions, and waits until they are counted. Then no earlier event is
+// in flight.
 func (k *known) flush(ctx context.Context) error {
 	const last = 200
 	var lines bytes.Buffer
@@ -195,8 +196,8 @@ func (k *known) flush(ctx context.Context) error {
 	return k.counted(ctx)
 }
 
-// checkMetrics compares the totals, those of the algorithms, and those of the products that are viewed most and of those with
-// a planted spike.
+// checkMetrics compares the totals, the metrics of the algorithms, and those of the products with the most views or with a
+// planted spike.
 func (k *known) checkMetrics(ctx context.Context) error {
 	names := []string{"total_views", "total_purchases", "total_revenue"}
 	for name := range k.expected(time.Time{}, time.Now().Add(time.Hour)) {
@@ -245,7 +246,7 @@ func (k *known) checkMetrics(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// checkTop compares the thousand best products with what was stored, which is what came too late, too.
+// checkTop compares the top 1,000 products with what was stored, including what came too late.
 func (k *known) checkTop(ctx context.Context, by string) error {
 	const most = 1000
 	code, _, answer, err := call(ctx, http.MethodGet, k.App("analytics").URL+"/v1/analytics/top?limit=1000&by="+by, nil)
@@ -311,7 +312,7 @@ func (k *known) checkTop(ctx context.Context, by string) error {
 
 func (k *known) checkAnomalies(ctx context.Context, t *testing.T) {
 	t.Helper()
-	// An anomaly is named after the event in which it was found: by its id, or by a digest of id and source (ADR 25).
+	// An anomaly is named after the event in which it was found: by the event's id, or by a digest of id and source (ADR 25).
 	fromBus := map[string]string{}
 	for i, fact := range k.stream.Facts {
 		if ofOtherSystem(i) {
@@ -364,7 +365,7 @@ func (k *known) checkAnomalies(ctx context.Context, t *testing.T) {
 	}
 	t.Logf("%d anomalies were planted and found; not planted: %d of %d purchases, %d spikes", len(k.stream.Planted),
 		unplanted[contracts.AnomalyUnusualPurchase], purchases, unplanted[contracts.AnomalyViewSpike])
-	// Of purchases that are usual, three in a thousand differ by more than three deviations.
+	// Of normal purchases, three in a thousand differ by more than three standard deviations.
 	if unplanted[contracts.AnomalyViewSpike] > 0 || unplanted[contracts.AnomalyUnusualPurchase] > max(10, purchases*8/1000) {
 		t.Errorf("found without a reason: %v", unplanted)
 	}

@@ -9,17 +9,17 @@ import (
 	"waybill/tests/internal/system"
 )
 
-// infra/validate.sh is what says after a deployment whether it works; here it asks the local system.
+// infra/validate.sh checks a deployment; here it checks the local system.
 func TestTheValidationOfADeployment(t *testing.T) {
 	t.Parallel()
 	root, err := system.Root()
 	if err != nil {
 		t.Fatal(err)
 	}
-	validate := func(orders, patience string) (string, error) {
+	validate := func(orders, testTimeout string) (string, error) {
 		out, err := exec.CommandContext(t.Context(), filepath.Join(root, "infra", "validate.sh"),
 			"--orders", orders, "--fulfillment", waybill.App("fulfillment").URL, "--analytics", waybill.App("analytics").URL,
-			"--notifications", waybill.App("notifications").URL, "--patience", patience).CombinedOutput()
+			"--notifications", waybill.App("notifications").URL, "--testTimeout", testTimeout).CombinedOutput()
 		return string(out), err
 	}
 	if out, err := validate(waybill.App("orders").URL, "60"); err != nil {
@@ -27,7 +27,7 @@ func TestTheValidationOfADeployment(t *testing.T) {
 	} else if !strings.Contains(out, "is fulfilled") || !strings.HasSuffix(out, "ok: analytics counts it\n") {
 		t.Errorf("it said:\n%s", out)
 	}
-	// fulfillment takes no orders. What could be a fault that passes is asked for until patience ends.
+	// fulfillment does not accept orders. The script retries a failure that could be temporary until its time is up.
 	if out, err := validate(waybill.App("fulfillment").URL, "3"); err == nil || !strings.Contains(out, "failed after 3 seconds: an order is accepted") {
 		t.Errorf("%v with orders at the wrong address:\n%s", err, out)
 	}

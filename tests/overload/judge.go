@@ -14,7 +14,8 @@ import (
 type result struct {
 	shape    shape
 	capacity float64 // orders fulfilled a second, with as many in flight as the system likes
-	// leftBefore and left are the shares of the machine that others left while the capacity was measured, and during the burst.
+	// leftBefore and left are the shares of the machine that other processes left while the capacity was measured and during the
+	// burst.
 	leftBefore, left float64
 	rate             float64 // orders offered a second in the burst
 	burst            time.Duration
@@ -43,13 +44,13 @@ type result struct {
 }
 
 const (
-	// least is the share of the capacity under which the goodput of no ten seconds may fall. A burst of 15 seconds is hardly more than
-	// its start, in which the system fills up. Without admission goodput fell to 29 %.
+	// least is the share of the capacity that the goodput of every ten seconds must reach. A burst of 15 seconds is hardly more
+	// than its start, in which the system fills up. Without admission goodput fell to 29 %.
 	least, leastQuick = 0.7, 0.5
-	// endWithin is the time after the burst in which every accepted order must have ended, plus twice what its carrier takes. Orders
-	// that waited on the bus have twice the time that the system needs for them at its capacity.
+	// endWithin is the time after the burst in which every accepted order must have ended, plus twice the time of its carrier.
+	// Orders that waited on the bus have twice the time that the system needs for them at its capacity.
 	endWithin = time.Minute
-	// A new order may take half as long again as before the burst, and a little more, for a machine is never twice the same.
+	// A new order may take 1.5 times as long as before the burst and a little more, because a machine is never the same twice.
 	slack, slackFloor = 1.5, 150 * time.Millisecond
 )
 
@@ -68,7 +69,7 @@ func memoryBound(process string) int64 {
 	}
 }
 
-// judge names everything that a burst must not do.
+// judge returns everything that must not happen in a burst and did.
 func judge(r result) (faults []string) {
 	fault := func(format string, args ...any) { faults = append(faults, fmt.Sprintf(format, args...)) }
 	for at, rate := range r.goodput {
@@ -120,7 +121,8 @@ func judge(r result) (faults []string) {
 	return append(faults, r.books...)
 }
 
-// possible is the capacity, less what others took of the machine during the burst and did not while the capacity was measured.
+// possible is the capacity less what other processes used of the machine during the burst and not while the capacity was
+// measured.
 func (r result) possible() float64 {
 	if r.leftBefore == 0 {
 		return r.capacity
@@ -128,7 +130,7 @@ func (r result) possible() float64 {
 	return r.capacity * min(1, r.left/r.leftBefore)
 }
 
-// refusal reports whether an answer is one that a client of an overloaded system understands.
+// refusal reports whether an answer is one that a client of an overloaded system can act on.
 func refusal(answer string) bool { return len(answer) > 4 && answer[:4] == "503 " }
 
 // allowed is how long a new order may take after a burst.
@@ -136,7 +138,7 @@ func allowed(before []time.Duration) time.Duration {
 	return time.Duration(slack*float64(figures.Quantile(before, 0.95))) + slackFloor
 }
 
-// recovered is the first of so many new orders in a row that none took longer than the limit, or -1.
+// recovered is the index of the first of n new orders in a row that took no longer than the limit, or -1.
 func recovered(all []*trial, limit time.Duration) int {
 	good := 0
 	for at, t := range all {
@@ -151,7 +153,7 @@ func recovered(all []*trial, limit time.Duration) int {
 	return -1
 }
 
-// goodput is how many orders ended a second in every ten seconds between from and to, one second after the other.
+// goodput is the number of orders that ended in each second, averaged over ten seconds, between from and to.
 func goodput(ends []time.Duration, from, to time.Duration) (rates []float64) {
 	for start := from; start+window <= to; start += time.Second {
 		n := 0

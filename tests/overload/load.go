@@ -21,7 +21,7 @@ import (
 	"waybill/tests/internal/system"
 )
 
-// shop offers orders and knows what became of each.
+// shop offers orders and records the outcome of each.
 type shop struct {
 	shape  shape
 	system *system.System
@@ -47,7 +47,7 @@ type shop struct {
 	stop     context.CancelFunc
 }
 
-// order is one that was offered. Times are since the run began.
+// order is an offered order. Times are relative to the start of the run.
 type order struct {
 	offered  time.Duration
 	accepted bool
@@ -115,7 +115,7 @@ func (h *shop) seen(e bus.Event) {
 	}
 }
 
-// sample looks once a second at the memory of every process, and at restarts.
+// sample reads the memory and the restarts of every process once a second.
 func (h *shop) sample(ctx context.Context) {
 	for client.Wait(ctx, time.Second) {
 		status, err := h.system.Status()
@@ -133,7 +133,7 @@ func (h *shop) sample(ctx context.Context) {
 	}
 }
 
-// Others that take part of the machine.
+// Other processes that use the machine.
 const (
 	self           = "this program"
 	everythingElse = "everything else"
@@ -158,7 +158,7 @@ func (h *shop) processor() map[string]time.Duration {
 	return used
 }
 
-// add makes the next order known.
+// add registers the next order.
 func (h *shop) add() (string, map[string]any, *order) {
 	n := int(h.last.Add(1))
 	id, o := fmt.Sprintf("%s-%d", h.run, n), &order{offered: h.since(), done: make(chan struct{})}
@@ -215,7 +215,7 @@ func (h *shop) send(ctx context.Context, id string, body map[string]any) (ok boo
 	return false, fmt.Sprintf("%d %s", status, problem.Code), header.Get("Retry-After") != "", nil
 }
 
-// pause is the time after which a client offers a refused order again.
+// pause is the time after which a client retries a refused order.
 const pause = 100 * time.Millisecond
 
 // place offers a new order until it is accepted, and waits until it has ended. It returns the time from the first offer to the end.
@@ -239,14 +239,14 @@ func (h *shop) place(ctx context.Context) (time.Duration, error) {
 	return o.ended - o.offered, nil
 }
 
-// orderNowAndThen places an order of another customer every second for the time d. It returns how many were refused, and how long the
-// others took when all of them have ended.
+// orderNowAndThen places an order of another customer every second for the time d. When all of them have ended it returns how
+// many were refused and how long the others took.
 func (h *shop) orderNowAndThen(ctx context.Context, d time.Duration) (refused int, took []time.Duration) {
 	var mu sync.Mutex
 	var orders sync.WaitGroup
 	for from := time.Now(); time.Since(from) < d; {
 		orders.Go(func() {
-			bounded, cancel := context.WithTimeout(ctx, patience)
+			bounded, cancel := context.WithTimeout(ctx, orderTimeout)
 			defer cancel()
 			id, body, o := h.add()
 			body["customer_id"] = otherCustomer
@@ -302,8 +302,8 @@ func (h *shop) keep(ctx context.Context, inFlight int, over <-chan struct{}) err
 	return errors.Join(all...)
 }
 
-// pour offers orders at a rate for the time d, whatever becomes of them, and at most a number of them if it is not 0. It returns how
-// many it offered, and how many more were due while every client was busy.
+// pour offers orders at a rate for the time d, without waiting for earlier ones, and at most limit of them if that is not 0. It
+// returns how many it offered, and how many more were due while every client was busy.
 func (h *shop) pour(ctx context.Context, rate float64, d time.Duration, most int) (offered, held int) {
 	places := make(chan struct{}, clients)
 	var requests sync.WaitGroup
@@ -345,14 +345,14 @@ func (h *shop) fulfilled(from, to time.Duration) (n int) {
 	return n
 }
 
-// counts is what became of the orders that were accepted.
+// counts are the outcomes of the accepted orders.
 type counts struct {
 	accepted, open, fulfilled int
 	failed                    map[string]int
 	lastEnd                   time.Duration
 }
 
-// count counts all orders. An order that ended was accepted, whatever its client was told.
+// count counts all orders. An order that ended was accepted, even if its client got another answer.
 func (h *shop) count() counts {
 	h.mu.Lock()
 	defer h.mu.Unlock()

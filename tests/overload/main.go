@@ -29,7 +29,7 @@ import (
 
 func main() { program.Main("overload", run) }
 
-// plan is how long and how hard a run loads the system.
+// plan is the duration and the load of a run.
 type plan struct {
 	shapes  []shape
 	times   float64       // the offered rate as a multiple of the capacity
@@ -37,7 +37,7 @@ type plan struct {
 	measure time.Duration // in which the capacity is measured
 	least   float64       // the share of the capacity under which goodput must not fall
 
-	// A fixed burst is watched and not compared with a capacity.
+	// A fixed burst is shown and not compared with a capacity.
 	orders int
 	rate   float64
 	watch  time.Duration

@@ -22,21 +22,23 @@ import (
 const (
 	// warmUp is how many orders are fulfilled before anything is measured.
 	warmUp = 5
-	// probes are the new orders whose time is compared, one every probeEvery.
+	// probes is the number of new orders whose time is compared, one every probeEvery.
 	probes     = 10
 	probeEvery = 500 * time.Millisecond
-	// patience is how long a new order may take before it counts as lost.
-	patience = time.Minute
-	// recoverWithin is how long after the burst a new order may take longer than before it; watched is how long new orders are placed.
+	// orderTimeout is how long a new order may take before it counts as lost.
+	orderTimeout = time.Minute
+	// recoverWithin is how long after the burst a new order may take longer than before it; watched is how long new orders are
+	// placed.
 	recoverWithin = 30 * time.Second
 	watched       = 60 * time.Second
 	// window is the time over which goodput is an average.
 	window = 10 * time.Second
-	// backlog is what is offered on the bus, where nothing is refused, as a multiple of what the system can fulfil during the burst.
+	// backlog is the number of orders offered on the bus, where no order is refused, as a multiple of what the system can fulfil
+	// during the burst.
 	backlog = 1.5
 )
 
-// measure runs one shape from the first order to the books.
+// measure runs one shape, from the first order to the comparison of the ledgers.
 func (h *shop) measure(ctx context.Context, p plan, say func(string, ...any)) (result, error) {
 	r := result{shape: h.shape, burst: p.burst, least: p.least}
 	say("warming up, and %d orders on the idle system", probes)
@@ -66,7 +68,7 @@ func (h *shop) measure(ctx context.Context, p plan, say func(string, ...any)) (r
 		return r, errors.Join(errors.New("no order was fulfilled while the capacity was measured"), ctx.Err())
 	}
 
-	// The orders in flight are the beginning of the burst: no time passes in which the system has too little to do.
+	// The orders in flight are the beginning of the burst, so the system is never idle.
 	r.rate = p.times * r.capacity
 	most := 0
 	if h.shape.bus {
@@ -127,7 +129,7 @@ func (h *shop) measure(ctx context.Context, p plan, say func(string, ...any)) (r
 	}
 	r.ends = h.count()
 	r.drained = max(0, h.lastEndOf(began, ended)-ended)
-	// The books of an order that is under way add up later.
+	// The ledgers of an order in flight add up later.
 	if r.ends.open == 0 {
 		say("comparing the books")
 		var err error
@@ -141,7 +143,7 @@ func (h *shop) measure(ctx context.Context, p plan, say func(string, ...any)) (r
 	return r, ctx.Err()
 }
 
-// shares is what each process used of one processor between two looks.
+// shares is what each process used of one processor between two readings.
 func shares(before, after map[string]time.Duration, span time.Duration) map[string]float64 {
 	all := map[string]float64{}
 	for name, used := range after {
@@ -150,14 +152,14 @@ func shares(before, after map[string]time.Duration, span time.Duration) map[stri
 	return all
 }
 
-// left is the share of the machine that others left to the system and this program.
+// left is the share of the machine that other processes left to the system and this program.
 func left(of map[string]float64) float64 {
 	return 1 - min(0.9, of[everythingElse]/float64(runtime.NumCPU()))
 }
 
-// warm has some orders fulfilled at a time.
+// warm fulfils some orders, a few at a time.
 func (h *shop) warm(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, orderTimeout)
 	defer cancel()
 	orders, ctx := errgroup.WithContext(ctx)
 	for range warmUp {
@@ -176,7 +178,7 @@ type trial struct {
 	err      error
 }
 
-// probe places a new order every half second until enough says that these are enough, and waits for all of them.
+// probe places a new order every half second until enough accepts them, and waits for all of them.
 func (h *shop) probe(ctx context.Context, enough func([]*trial) bool) []*trial {
 	var mu sync.Mutex
 	var all []*trial
@@ -188,7 +190,7 @@ func (h *shop) probe(ctx context.Context, enough func([]*trial) bool) []*trial {
 			t := &trial{at: h.since()}
 			all = append(all, t)
 			orders.Go(func() {
-				bounded, cancel := context.WithTimeout(ctx, patience)
+				bounded, cancel := context.WithTimeout(ctx, orderTimeout)
 				defer cancel()
 				took, err := h.place(bounded)
 				mu.Lock()
@@ -205,7 +207,7 @@ func (h *shop) probe(ctx context.Context, enough func([]*trial) bool) []*trial {
 	return all
 }
 
-// forget makes the answers to the requests of the burst the only ones that are counted.
+// forget drops the counts so far, so that only the answers during the burst count.
 func (h *shop) forget() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -236,7 +238,7 @@ func (h *shop) acceptedSince(from time.Duration) (n int) {
 	return n
 }
 
-// lastEndOf is when the last order ended of those that were offered in a span of time.
+// lastEndOf is the end of the last order that was offered in a span of time.
 func (h *shop) lastEndOf(from, to time.Duration) (last time.Duration) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -258,7 +260,7 @@ func (h *shop) drain(ctx context.Context, within time.Duration) error {
 	return nil
 }
 
-// findUnanswered asks for the orders whose client got no answer: they may have been accepted.
+// findUnanswered looks up the orders whose client got no answer; they may have been accepted.
 func (h *shop) findUnanswered(ctx context.Context) error {
 	if _, unanswered, _ := h.answers(); len(unanswered) == 0 || h.shape.bus {
 		return nil
@@ -292,7 +294,7 @@ func each(ctx context.Context, ids []string, do func(ctx context.Context, id str
 	return tasks.Wait()
 }
 
-// compareBooks compares what payment provider, warehouse and carrier recorded with what became of every order, and returns the
+// compareBooks compares the records of payment provider, warehouse and carrier with the outcome of every order, and returns the
 // differences.
 func (h *shop) compareBooks(ctx context.Context) (differences []string, err error) {
 	if err := h.settled(ctx); err != nil {
@@ -342,7 +344,7 @@ func (h *shop) compareBooks(ctx context.Context) (differences []string, err erro
 	return differences, err
 }
 
-// settled waits until fulfilment has no saga that has not ended.
+// settled waits until fulfillment has no open saga.
 func (h *shop) settled(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
@@ -357,7 +359,7 @@ func (h *shop) settled(ctx context.Context) error {
 	}
 }
 
-// watch offers a fixed number of orders and shows every ten seconds what became of them.
+// watch offers a fixed number of orders and shows their outcomes every ten seconds.
 func (h *shop) watch(ctx context.Context, p plan, out io.Writer) error {
 	if err := h.warm(ctx); err != nil {
 		return err
@@ -400,7 +402,7 @@ func sum(of map[string]int) (n int) {
 	return n
 }
 
-// list shows counts in a stable order.
+// list formats counts in a stable order.
 func list(of map[string]int) string {
 	if len(of) == 0 {
 		return "none"

@@ -9,7 +9,7 @@ import (
 	"waybill/tests/internal/figures"
 )
 
-// show is what was measured, as Markdown.
+// show formats the results as Markdown.
 func show(all []result) string {
 	if len(all) == 0 {
 		return ""

@@ -10,22 +10,22 @@ import (
 // shape is what the orders of a burst have in common.
 type shape struct {
 	name string
-	// products and customers are how many the orders are spread over.
+	// products and customers are the numbers that the orders are spread over.
 	products, customers int
 	zip                 string
 	// takes is how long an order takes at least.
 	takes time.Duration
 	// inFlight is how many orders are kept in flight to measure the capacity.
 	inFlight int
-	// other says that another customer places an order a second meanwhile.
+	// other means that another customer places an order every second meanwhile.
 	other bool
-	// bus says that another system publishes the orders, and cannot be refused.
+	// bus means that another system publishes the orders, so they cannot be refused.
 	bus bool
 }
 
 const (
 	usualInFlight = 32
-	// plenty is the stock of each product: no order fails because there is none.
+	// plenty is the stock of each product, enough for all orders.
 	plenty = 1_000_000
 )
 
@@ -34,7 +34,7 @@ func allShapes() []shape {
 		{name: "many products", products: 20, customers: 200, inFlight: usualInFlight},
 		{name: "one product", products: 1, customers: 200, inFlight: usualInFlight},
 		{name: "one customer", products: 20, customers: 1, inFlight: usualInFlight, other: true},
-		// The time that the carrier takes is no work: enough must be in flight to keep the machine busy meanwhile.
+		// The carrier's time costs no work, so enough orders must be in flight to keep the machine busy.
 		{name: "slow carrier", products: 20, customers: 200, zip: "X-SLOW-10", takes: 10 * time.Second, inFlight: 160},
 		{name: "bus", products: 20, customers: 200, inFlight: usualInFlight, bus: true},
 	}
@@ -61,8 +61,8 @@ func (s shape) order(id string, n int) map[string]any {
 	return body
 }
 
-// otherCustomer is who orders now and then while one customer orders all the time.
+// otherCustomer is the customer who orders every second while another one orders all the time.
 const otherCustomer = "CUST-124"
 
-// quantity is how many pieces an order is for.
+// quantity is the number of pieces of an order.
 const quantity = 2

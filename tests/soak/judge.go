@@ -5,16 +5,16 @@ import (
 	"time"
 )
 
-// sample is what one process holds at one moment.
+// sample is the memory of one process at one moment.
 type sample struct {
 	at  time.Duration // since the load began
 	rss int64         // bytes of resident memory
 }
 
-// memory compares what a process held in the last window with what it held in the window before.
+// memory compares the memory of a process in the last window with the window before.
 //
-// A Go process's resident memory goes up and down with its garbage collection, so a window is worth its smallest sample: what the
-// process held at its leanest moment. No process may hold anything of an order that has ended for longer than its retention.
+// The resident memory of a Go process goes up and down with garbage collection, so a window counts by its smallest sample. No
+// process may keep memory for an order longer than the order's retention.
 type memory struct {
 	first, before, last int64
 	allowed             int64
@@ -23,7 +23,7 @@ type memory struct {
 const (
 	// growthAllowed is the share by which the last window may exceed the one before.
 	growthAllowed = 0.10
-	// growthFloor is growth that says nothing: a process of 15 MB moves by so much when its garbage is collected a moment later.
+	// growthFloor is a growth that means nothing: a process of 15 MB varies by this much with the time of its garbage collection.
 	growthFloor = 4 << 20
 )
 

@@ -18,7 +18,7 @@ func series(of func(second int) int64) []sample {
 
 func TestMemory(t *testing.T) {
 	t.Parallel()
-	// A collection every 20 seconds lets memory go up by half and down again.
+	// A garbage collection every 20 seconds lets memory rise by half and fall again.
 	saw := func(base int64) func(int) int64 {
 		return func(n int) int64 { return base + base/2*int64(n%20)/20 }
 	}

@@ -6,13 +6,13 @@ import (
 	"waybill/tests/internal/stored"
 )
 
-// retentions make time run faster: what a system keeps for hours or months, the system of a run keeps for a part of a window.
+// retentions make time run faster: what a system keeps for hours or months is kept for a part of a window.
 type retentions struct {
 	// ended is how long orders, messages, idempotency keys, finished workflows and events are kept.
 	ended time.Duration
-	// cleanup is how often the state stores remove what has outlived that.
+	// cleanup is how often the state stores remove expired records.
 	cleanup time.Duration
-	// address is how long a message waits for an address, which in a run most customers do not have.
+	// address is how long a message waits for an address, which most customers of a run do not have.
 	address time.Duration
 }
 
@@ -21,7 +21,7 @@ func retentionsFor(window time.Duration) retentions {
 	return retentions{ended: ended, cleanup: max(ended/6, 2*time.Second).Truncate(time.Second), address: max(ended/3, 3*time.Second).Truncate(time.Second)}
 }
 
-// gone is how long after the end of an order nothing is left of it that does not stay for ever, with time to spare for a busy machine.
+// gone is how long after the end of an order all its records with a retention are removed, with a margin for a busy machine.
 func (r retentions) gone() time.Duration { return r.ended + r.address + 2*r.cleanup + time.Minute }
 
 func (r retentions) environment() []string {
@@ -36,18 +36,18 @@ func (r retentions) environment() []string {
 type keeping int
 
 const (
-	// forAWhile: each of them goes some time after its order has ended.
+	// forAWhile: each is removed some time after its order has ended.
 	forAWhile keeping = iota + 1
 	// forEver: each order leaves some.
 	forEver
-	// few: their number does not follow from the number of orders.
+	// few: their number does not depend on the number of orders.
 	few
 )
 
-// expected is what a run may leave of a kind.
+// expected is how many records of a kind a run may leave.
 type expected struct {
 	keeping keeping
-	// perOrder is how many an order leaves at most, of those that stay.
+	// perOrder is the most that an order leaves, for kinds that stay.
 	perOrder float64
 }
 
@@ -66,7 +66,7 @@ var kinds = map[string]expected{
 	"fulfillment.statestore/payment":     {keeping: forEver, perOrder: 1},
 	"fulfillment.statestore/reservation": {keeping: forEver, perOrder: 1},
 	"fulfillment.statestore/shipment":    {keeping: forEver, perOrder: 1},
-	// Pages of 200 entries, which stay for an hour when they are done with.
+	// Pages of 200 entries, which stay for an hour after they are empty.
 	"orders.statestore/backlog":        {keeping: forEver, perOrder: 0.03},
 	"fulfillment.statestore/backlog":   {keeping: forEver, perOrder: 0.03},
 	"notifications.statestore/backlog": {keeping: forEver, perOrder: 0.2},
@@ -85,6 +85,6 @@ var kinds = map[string]expected{
 	"analytics/Anomalies":                 {keeping: few},
 }
 
-// someRows is how many records of a kind may come that does not grow with the orders: customers and products of a run, and points of
-// a series.
+// someRows is how many records may be added to a kind that does not grow with the orders: customers and products of a run, and
+// points of a series.
 const someRows = 600

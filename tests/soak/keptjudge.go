@@ -10,7 +10,7 @@ import (
 	"waybill/tests/internal/stored"
 )
 
-// look is what was stored at one moment.
+// look is the stored records at one moment.
 type look struct {
 	at      time.Duration // since the load began
 	records map[string]stored.Records
@@ -18,20 +18,20 @@ type look struct {
 }
 
 const (
-	// stillAllowed is the share by which the last window's most may exceed that of the window before: orders come evenly, and go
-	// when a cleanup comes round.
+	// stillAllowed is the share by which the maximum of the last window may exceed that of the window before: orders come evenly
+	// and are removed with each cleanup.
 	stillAllowed = 0.15
 	stillRows    = 200
 	stillBytes   = 6 << 20
 )
 
-// filling are the parts of the data folder that do not grow without end, although they may never shrink: files whose pages are used
-// again, and the segments of the broker's topics.
+// filling are the parts of the data folder that do not grow without limit although they may never shrink: files whose pages are
+// reused, and the segments of the broker's topics.
 var filling = []string{
 	"broker", "scheduler/db", "scheduler/wal", "state/fulfillment.workflowstore.db", "state/notifications.statestore.db", "state/orders.statestore.db",
 }
 
-// plateau names what is stored for a while and was still growing in the last window.
+// plateau returns the kinds that have a retention and still grew in the last window.
 func plateau(looks []look, length, window time.Duration) (faults []error) {
 	before, last := between(looks, length-2*window, length-window), between(looks, length-window, length)
 	if len(before) == 0 || len(last) == 0 {
@@ -73,7 +73,7 @@ func most(looks []look, of func(look) int64) (n int64) {
 	return n
 }
 
-// lasts reports whether there is something that goes after its retention.
+// lasts reports whether there are kinds with a retention.
 func lasts(stored map[string]stored.Records) bool {
 	for kind, r := range stored {
 		if kinds[kind].keeping == forAWhile && r.Rows > 0 {
@@ -83,7 +83,7 @@ func lasts(stored map[string]stored.Records) bool {
 	return false
 }
 
-// left names what stayed of the orders of a run and should not have: at the end, when every retention is over.
+// left returns the records of a run's orders that remain after every retention is over.
 func left(begin, end map[string]stored.Records, orders int64) (faults []error) {
 	for _, kind := range slices.Sorted(maps.Keys(end)) {
 		rows, more := end[kind].Rows, end[kind].Rows-begin[kind].Rows

@@ -14,12 +14,12 @@ import (
 	"waybill/tests/internal/system"
 )
 
-// kind is an order that ends in one certain way.
+// kind is an order with a certain outcome.
 type kind struct {
 	name string
 	body func(customer string) map[string]any
 	end  string // the event that it must end with
-	// cancel and approve are what is done about it on the way.
+	// cancel and approve say whether the order is cancelled or approved on the way.
 	cancel, approve bool
 }
 
@@ -31,7 +31,7 @@ func order(customer string, total float64, change func(body map[string]any)) map
 	return body
 }
 
-// plain is the kind whose time is judged: nothing but the system makes it wait.
+// plain is the kind whose duration is judged: only the system itself makes it wait.
 const plain = "fulfilled"
 
 // mix is repeated for as long as the load runs.
@@ -55,10 +55,10 @@ func mix() []kind {
 	}
 }
 
-// patience is how long an order may take until it counts as lost.
-const patience = 3 * time.Minute
+// orderTimeout is how long an order may take until it counts as lost.
+const orderTimeout = 3 * time.Minute
 
-// shop places orders and follows the bus to their ends.
+// shop places orders and reads their outcomes from the bus.
 type shop struct {
 	system *system.System
 	run    string // makes the ids of this run unique
@@ -102,9 +102,9 @@ func (h *shop) seen(e bus.Event) {
 	}
 }
 
-// sell places order number n and returns when it has ended as it must. A failure says what became of it instead.
+// sell places order number n and returns when it has ended as expected. The error says how it ended instead.
 func (h *shop) sell(ctx context.Context, n int, k kind) (err error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, patience, fmt.Errorf("not ended within %s: lost", patience))
+	ctx, cancel := context.WithTimeoutCause(ctx, orderTimeout, fmt.Errorf("not ended within %s: lost", orderTimeout))
 	defer cancel()
 	id := fmt.Sprintf("%s-%d", h.run, n)
 	end, asked := make(chan string, 1), make(chan struct{})
@@ -155,7 +155,7 @@ func (h *shop) sell(ctx context.Context, n int, k kind) (err error) {
 	}
 }
 
-// insist posts until the answer is a success: what was just placed may not be known everywhere yet.
+// insist retries a POST until it succeeds: a new order may not be known everywhere yet.
 func (h *shop) insist(ctx context.Context, url string, body any) error {
 	for {
 		code, _, answer, err := client.Call(ctx, http.MethodPost, url, body)

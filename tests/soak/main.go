@@ -22,7 +22,7 @@ import (
 
 func main() { program.Main("soak", run) }
 
-// plan is how long and how hard a run loads the system.
+// plan is the duration and the load of a run.
 type plan struct {
 	rate     float64       // orders a second
 	inFlight int           // orders at once, at most
@@ -34,7 +34,7 @@ type plan struct {
 	retentions
 }
 
-// windows is how many windows a run must have before its memory is judged: the first ones fill caches, pools and heaps.
+// windows is how many windows a run needs before its memory is judged: in the first ones caches, pools and heaps fill.
 const windows = 4
 
 func planFor(length time.Duration, rate float64, inFlight int) plan {
@@ -47,11 +47,11 @@ func planFor(length time.Duration, rate float64, inFlight int) plan {
 	return p
 }
 
-// judgesStores reports whether the run is long enough to see that what is stored for a while does not grow: a window is then longer
-// than that while.
+// judgesStores reports whether the run is long enough to judge stored records: a window is then longer than the retention.
 func (p plan) judgesStores() bool { return p.window >= time.Minute }
 
-// judgesMemory reports whether the run is long enough. In the first minutes every process grows to its working size.
+// judgesMemory reports whether the run is long enough to judge memory. In the first minutes every process grows to its working
+// size.
 func (p plan) judgesMemory() bool { return p.window >= 3*time.Minute && p.killEvery == 0 }
 
 func run(ctx context.Context, args []string, out, progress io.Writer) error {

@@ -20,7 +20,7 @@ import (
 	"waybill/tests/internal/system"
 )
 
-// report is what a run has seen.
+// report collects the results of a run.
 type report struct {
 	plan plan
 
@@ -46,10 +46,10 @@ type ended struct {
 	kind     string
 }
 
-// maxFaults bounds how many lost orders a run goes on with.
+// maxFaults is the number of lost orders after which a run stops.
 const maxFaults = 20
 
-// watch loads the system and looks at it until every order has ended.
+// watch loads the system and measures it until every order has ended.
 func watch(ctx context.Context, p plan, s *system.System, shop *shop, out io.Writer) (*report, error) {
 	r := &report{plan: p, samples: map[string][]sample{}, restarts: map[string]int{}}
 	begun := time.Now()
@@ -91,8 +91,8 @@ func watch(ctx context.Context, p plan, s *system.System, shop *shop, out io.Wri
 	return r, r.last(ctx, s)
 }
 
-// load places orders at the plan's rate. A place in flight that is not free holds the next order back: the load is bounded, and
-// what the machine does not do does not pile up.
+// load places orders at the plan's rate. When no place in flight is free, the next order waits: the load is bounded and does not
+// pile up.
 func (r *report) load(ctx context.Context, shop *shop, begun time.Time, flight *atomic.Int64, stop context.CancelCauseFunc) {
 	places := make(chan struct{}, r.plan.inFlight)
 	kinds := mix()
@@ -142,7 +142,7 @@ func (r *report) load(ctx context.Context, shop *shop, begun time.Time, flight *
 	}
 }
 
-// sample looks at every process's memory once a second.
+// sample reads the memory of every process once a second.
 func (r *report) sample(ctx context.Context, s *system.System, begun time.Time) {
 	for client.Wait(ctx, time.Second) {
 		status, err := s.Status()
@@ -163,7 +163,7 @@ func (r *report) sample(ctx context.Context, s *system.System, begun time.Time) 
 	}
 }
 
-// watchStores looks at what is stored ten times a window.
+// watchStores counts the stored records ten times a window.
 func (r *report) watchStores(ctx context.Context, s *system.System, begun time.Time) {
 	for client.Wait(ctx, r.plan.window/10) {
 		at := time.Since(begun)
@@ -181,7 +181,7 @@ func (r *report) watchStores(ctx context.Context, s *system.System, begun time.T
 	}
 }
 
-// killed is the process that a run kills again and again when it is told to: fulfillment's sidecar, which runs the workflows.
+// killed is the process that a run kills repeatedly if asked to: fulfillment's sidecar, which runs the workflows.
 const killed = "fulfillment-sidecar"
 
 func (r *report) kill(ctx context.Context, s *system.System) {
@@ -194,8 +194,8 @@ func (r *report) kill(ctx context.Context, s *system.System) {
 	}
 }
 
-// drain waits until nothing is left of the orders but what stays for ever, and then looks whether the scheduler has nothing to do:
-// reminders of workflows that are gone must not be triggered.
+// drain waits until only records without a retention are left of the orders, and then checks that the scheduler has nothing to
+// do: reminders of removed workflows must not be triggered.
 func (r *report) drain(ctx context.Context, s *system.System) error {
 	for begun := time.Now(); ; {
 		found, err := stored.Count(ctx, s)
@@ -225,9 +225,9 @@ func (r *report) drain(ctx context.Context, s *system.System) error {
 	return err
 }
 
-// settled waits until fulfilment has no order left that has not ended.
+// settled waits until fulfillment has no open saga.
 func (r *report) settled(ctx context.Context, s *system.System) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, orderTimeout)
 	defer cancel()
 	for {
 		code, _, answer, err := client.Call(ctx, "GET", s.App("fulfillment").URL+"/v1/fulfillments?limit=1", nil)
@@ -250,7 +250,7 @@ func (r *report) last(ctx context.Context, s *system.System) (err error) {
 	return err
 }
 
-// look records processor time, disk, rows and heaps as the run's first or latest.
+// look records processor time, disk, rows and heaps as the first or latest values of the run.
 func (r *report) look(ctx context.Context, s *system.System, at int) (err error) {
 	status, err := s.Status()
 	if err != nil {
@@ -273,7 +273,7 @@ func (r *report) look(ctx context.Context, s *system.System, at int) (err error)
 	return nil
 }
 
-// show prints what the interval that ends at to was like.
+// show prints the interval that ends at to.
 func (r *report) show(ctx context.Context, s *system.System, to time.Duration, flight int, out io.Writer) error {
 	cpuBefore, diskBefore, before := r.cpu[1], r.disk[1], r.records[1]
 	if cpuBefore == nil {
@@ -330,7 +330,7 @@ func changes(before, now map[string]int64, show func(int64) string) string {
 	return strings.Join(all, ", ")
 }
 
-// took is how long the plain orders took that ended in a span of time.
+// took is the duration of the plain orders that ended in a span of time.
 func (r *report) took(from, to time.Duration) (all []time.Duration) {
 	for _, e := range r.ends {
 		if e.kind == plain && e.at >= from && e.at < to {
@@ -416,8 +416,8 @@ func (r *report) summary(out io.Writer) error {
 	return err
 }
 
-// storedSummary prints what was stored: at the most in each of the last two windows, and when every retention was over, which is what
-// the orders leave.
+// storedSummary prints the stored records: the maximum in each of the last two windows, and what is left when every retention is
+// over.
 func (r *report) storedSummary(w io.Writer) {
 	p, orders := r.plan, float64(max(1, len(r.ends)))
 	_, _ = fmt.Fprintf(w, "\nstored\trows: begin\tmost in the last window but one\tmost in the last\t%s after the last order\trows left per order\tbytes left per order\t\n", r.drained.Round(time.Second))
@@ -434,7 +434,7 @@ func (r *report) storedSummary(w io.Writer) {
 	}
 }
 
-// keptUp reports whether the machine did nearly all of the work that was asked of it.
+// keptUp reports whether the machine did nearly all of the requested work.
 func (r *report) keptUp() bool {
 	return float64(r.placed) >= 0.95*r.plan.rate*r.plan.length.Seconds()
 }
@@ -445,7 +445,7 @@ func (r *report) lastP95() time.Duration {
 	return figures.Quantile(r.took(r.plan.length-r.plan.window, r.plan.length), 0.95)
 }
 
-// verdict is an error for everything that a run must not show.
+// verdict returns an error for each thing that a run must not show.
 func (r *report) verdict() error {
 	errs := slices.Clone(r.faults)
 	if len(r.ends)+len(r.faults) < r.placed {
@@ -466,7 +466,7 @@ func (r *report) verdict() error {
 	if r.plan.killEvery > 0 {
 		return errors.Join(errs...) // orders wait while the sidecar is away
 	}
-	// A signal that arrives together with an activity's result causes one; anything else does not.
+	// A signal that arrives together with the result of an activity causes one; other events do not.
 	if r.retries > r.placed/100 {
 		errs = append(errs, fmt.Errorf("the sidecars retried %d calls to workflows that had been put away, in %d orders (docs/adr/0027)", r.retries, r.placed))
 	}

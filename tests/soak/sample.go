@@ -19,7 +19,7 @@ import (
 	"waybill/tests/internal/system"
 )
 
-// disk is what the parts of a data folder take, in bytes that are allocated: a folder, or one file of state.
+// disk is the allocated size in bytes of the parts of a data folder: a folder, or one file of state.
 func disk(data string) (map[string]int64, error) {
 	parts := map[string]int64{}
 	err := filepath.WalkDir(data, func(path string, entry fs.DirEntry, err error) error {
@@ -70,8 +70,8 @@ var (
 	goMetric   = regexp.MustCompile(`(?m)^go_memstats_heap_alloc_bytes(?:\{[^}]*\})? ([0-9.e+]+)$`)
 )
 
-// liveHeaps asks every process that shows it for its Go heap: a service for what is left after a garbage collection, which is what it
-// holds; a Dapr process for what its metrics say, garbage included.
+// liveHeaps reads the Go heap of every process that shows it: of a service after a garbage collection, of a Dapr process from its
+// metrics, garbage included.
 func liveHeaps(ctx context.Context, s *system.System, processes []system.Process) map[string]int64 {
 	heaps := map[string]int64{}
 	for _, p := range processes {
@@ -119,8 +119,8 @@ func number(ctx context.Context, url string, pattern *regexp.Regexp) (int64, boo
 	return int64(value), err == nil
 }
 
-// retriesAtEndedActors counts the line with which a sidecar says that a call waits for a second because its workflow's actor had
-// just been put away. Rotated logs are gone, so it is a lower bound.
+// retriesAtEndedActors counts the log line of a sidecar that says that a call waits for a second because the actor of its
+// workflow was just deactivated. Rotated logs are missing, so it is a lower bound.
 func retriesAtEndedActors(data string) (int, error) {
 	logs, err := filepath.Glob(filepath.Join(data, "logs", "*-sidecar.log*"))
 	if err != nil {

@@ -17,7 +17,7 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// component is a component file in Dapr's open-source schema, whole: an unknown member is a fault.
+// component is a whole component file in Dapr's open-source schema; an unknown member is an error.
 type component struct {
 	APIVersion string `yaml:"apiVersion"`
 	Kind       string `yaml:"kind"`
@@ -115,7 +115,7 @@ func parseComponent(text []byte) (component, error) {
 	return c, nil
 }
 
-// Fields that no metadata.yaml lists, because the runtime reads them and not the component, by the component's kind.
+// Fields that no metadata.yaml lists because the runtime reads them and not the component, by the component's kind.
 var runtimeFields = map[string][]field{
 	"pubsub": {
 		{Name: "allowedTopics"}, {Name: "protectedTopics"}, {Name: "publishingScopes"}, {Name: "subscriptionScopes"}, {Name: "consumerID"},
@@ -136,7 +136,7 @@ var withoutAuthentication = map[string]string{
 	"components/emulators/email.yaml": "as locally",
 }
 
-// check names everything that is wrong with a component file, by what its component says of itself.
+// check returns every fault of a component file according to the component's own description.
 func (d definitions) check(file string, c component) []string {
 	var faults []string
 	fault := func(format string, args ...any) { faults = append(faults, file+": "+fmt.Sprintf(format, args...)) }
@@ -243,8 +243,8 @@ func (d definitions) fields(def definition) map[string]field {
 	return known
 }
 
-// authentication says why the fields that are set are no single way to authenticate: one profile must have all its required
-// fields, and none of the others' own may stand beside it. It says so of the profile that fits best.
+// authentication explains why the fields are not exactly one way to authenticate: one profile must have all its required fields,
+// and no field of another profile may be set. It explains the profile that fits best.
 func (d definitions) authentication(def definition, set map[string]*string) string {
 	type profile struct {
 		title  string
@@ -310,7 +310,7 @@ func (d definitions) authentication(def definition, set map[string]*string) stri
 	return "spec.metadata: the nearest way to authenticate, " + nearest + ", " + strings.Join(least, ", ")
 }
 
-// fault says what the field's value should be, nothing when it is.
+// fault says what the value of the field must be, or nothing if it is correct.
 func (f field) fault(value string) string {
 	if len(f.Allowed) > 0 && !slices.Contains(f.Allowed, value) {
 		return "one of " + strings.Join(f.Allowed, ", ")

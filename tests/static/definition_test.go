@@ -18,7 +18,7 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// root is the repository's folder, seen from here.
+// root is the repository's folder, relative to this package.
 const root = "../.."
 
 // definition is a component's own description of itself, a metadata.yaml of components-contrib.
@@ -44,7 +44,7 @@ type field struct {
 	Allowed  []string `yaml:"allowedValues"`
 }
 
-// definitions are all components of the release that the local runner builds into daprd, by type and version.
+// definitions are all components of the Dapr release that the local runner builds, by type and version.
 type definitions struct {
 	byType map[string]map[string]definition
 	// azure are the fields of every component that can authenticate with Microsoft Entra ID. No metadata.yaml lists them.
@@ -114,7 +114,7 @@ func knownComponents(t *testing.T) definitions {
 	return known
 }
 
-// nearest is the candidate that differs least from word, for whoever mistyped it.
+// nearest is the candidate that differs least from word, to suggest a correction.
 func nearest(word string, candidates []string) string {
 	best, least := "", len(word)
 	for _, c := range candidates {
@@ -125,7 +125,7 @@ func nearest(word string, candidates []string) string {
 	return best
 }
 
-// distance is how many letters must be changed, added or removed to make b of a.
+// distance is the number of letters to change, add or remove to make b from a.
 func distance(a, b string) int {
 	row := make([]int, len(b)+1)
 	for j := range row {

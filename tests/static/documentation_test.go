@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// TestEveryValueIsDocumented keeps the tables in the README of components/azure and components/emulators equal to the envRefs
-// and secrets that the files there ask for: whoever deploys sets what those tables say.
+// TestEveryValueIsDocumented keeps the tables in the README of components/azure and components/emulators equal to the environment
+// references and secrets in the component files there: a deployment sets what the tables list.
 func TestEveryValueIsDocumented(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{"azure", "emulators"} {

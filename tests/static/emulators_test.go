@@ -8,8 +8,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// emulatorDiffers are the fields in which a component for the emulators may differ from its model in components/azure: how to
-// get in, and whether there is TLS.
+// emulatorDiffers are the fields in which a component for the emulators may differ from its model in components/azure:
+// credentials, addresses and TLS.
 var emulatorDiffers = map[string][]string{
 	"orderbus.yaml":      {"namespaceName", "connectionString", "azureAuthMethods", "azureClientId"},
 	"telemetrybus.yaml":  {"saslPassword", "disableTls"},
@@ -18,13 +18,13 @@ var emulatorDiffers = map[string][]string{
 	"email.yaml":         {"user", "password", "skipTLSVerify"},
 }
 
-// withoutModel are the files that have none in the other folder, with the reason.
+// withoutModel are the files without a model in the other folder, with the reason.
 var withoutModel = map[string]string{
 	"secretstore.yaml": "the emulators' keys are in the environment",
 	"sms.yaml":         "Twilio has no emulator: it is components/local/sms.yaml with another address",
 }
 
-// TestTheEmulatorsGetWhatAzureGets holds components/emulators to components/azure.
+// TestTheEmulatorsGetWhatAzureGets compares components/emulators with components/azure.
 func TestTheEmulatorsGetWhatAzureGets(t *testing.T) {
 	t.Parallel()
 	azure, emulators := readFolder(t, "azure").components, readFolder(t, "emulators").components
@@ -55,15 +55,15 @@ func TestTheEmulatorsGetWhatAzureGets(t *testing.T) {
 	}
 }
 
-// without is the component with neither the named fields nor what is about secrets and starting up.
+// without is the component without the named fields and without its secrets and start settings.
 func without(c component, fields ...string) component {
 	c.Spec.Metadata = slices.DeleteFunc(slices.Clone(c.Spec.Metadata), func(e entry) bool { return slices.Contains(fields, e.Name) })
 	c.Auth.SecretStore, c.Spec.InitTimeout = "", ""
 	return c
 }
 
-// TestTheSidecarsAreConfiguredAlike holds the settings of the sidecar that fulfillment brings to Azure to the local ones, with
-// which everything is tested.
+// TestTheSidecarsAreConfiguredAlike compares the settings of the sidecar that fulfillment runs on Azure with the local ones,
+// which all tests use.
 func TestTheSidecarsAreConfiguredAlike(t *testing.T) {
 	t.Parallel()
 	local, azure := readFolder(t, "local").others, readFolder(t, "azure").others

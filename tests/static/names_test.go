@@ -17,10 +17,10 @@ import (
 
 var apps = []string{contracts.AppOrders, contracts.AppFulfillment, contracts.AppAnalytics, contracts.AppNotifications}
 
-// inboxWriters publish to the notifications topic, which is an inbox: nobody owns it as the other topics are owned.
+// inboxWriters publish to the notifications topic, which is an inbox and has no owner.
 var inboxWriters = []string{contracts.AppFulfillment}
 
-// rights are what an app may do on a bus, by app.
+// rights are the topics that an app may use on a bus, by app.
 type rights map[string][]string
 
 func (r rights) add(app string, topics ...string) { r[app] = append(r[app], topics...) }
@@ -32,8 +32,8 @@ func (r rights) sorted() rights {
 	return r
 }
 
-// wantRights follow from contracts: an owner publishes to its topics, and whoever subscribes may read the topic, dead-letter on its
-// dead-letter topic and read that.
+// wantRights follow from contracts: an owner publishes to its topics; a subscriber reads the topic, publishes to its own
+// dead-letter topic and reads that.
 func wantRights(bus string) (publish, subscribe rights) {
 	publish, subscribe = rights{}, rights{}
 	for _, topic := range contracts.EventTopics() {
@@ -76,8 +76,8 @@ func wantScopes() map[string][]string {
 	return want
 }
 
-// TestTheComponentsKnowTheContracts keeps the names, scopes and topics of all component files equal to what contracts says,
-// and so those of the folders equal to each other.
+// TestTheComponentsKnowTheContracts keeps the names, scopes and topics of all component files equal to those in contracts, and so
+// the folders equal to each other.
 func TestTheComponentsKnowTheContracts(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{"local", "azure", "emulators"} {
@@ -144,7 +144,7 @@ func checkTopics(t *testing.T, path string, bus component) {
 	}
 }
 
-// checkResiliency: a policy that names no component of ours would silently do nothing.
+// checkResiliency fails for a policy that names no component of ours: Dapr would silently ignore it.
 func checkResiliency(t *testing.T, f folder) {
 	t.Helper()
 	for file, other := range f.others {
@@ -234,7 +234,7 @@ func documentedPorts(t *testing.T) map[string]int {
 	return ports
 }
 
-// TestOnlyContractsNamesComponents: code that wrote a component's name by itself would not follow when contracts changes it.
+// TestOnlyContractsNamesComponents fails for code with a component's name of its own: it would not follow a change in contracts.
 func TestOnlyContractsNamesComponents(t *testing.T) {
 	t.Parallel()
 	var names []string

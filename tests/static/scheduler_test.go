@@ -9,14 +9,14 @@ import (
 	"testing"
 )
 
-// schedulerRetention bounds what the scheduler's etcd keeps of the past (docs/adr/0027).
+// schedulerRetention limits the history that the scheduler's etcd keeps (docs/adr/0027).
 var schedulerRetention = []string{
 	"--etcd-compaction-mode=periodic", "--etcd-compaction-retention=1m", "--etcd-snapshot-count=5000",
 	"--etcd-max-wals=3", "--etcd-max-snapshots=3",
 }
 
-// The default settings of the scheduler's etcd let its memory grow by 85 MB a minute at nine orders a second. Every place that
-// starts a scheduler must bound it, and all in the same way.
+// With its default settings the scheduler's etcd grows by 85 MB a minute at nine orders a second. Every place that starts a
+// scheduler must limit it in the same way.
 func TestEverySchedulerBoundsItsHistory(t *testing.T) {
 	t.Parallel()
 	flag := regexp.MustCompile(`--etcd-(?:compaction-mode|compaction-retention|snapshot-count|max-wals|max-snapshots)["']?(?:=|,?\s+)["']?[a-z0-9]+`)

@@ -10,10 +10,10 @@ import (
 	"waybill/contracts"
 )
 
-// Values are those that every metric summarises, by the metric's name. Conversion rates are not among them.
+// Values are the values that a metric summarises, by the metric's name, without conversion rates.
 type Values map[string][]float64
 
-// Expect are the values of the facts that happened in a window, in their order. Those that come too late are left out.
+// Expect returns the values of the facts that happened in a window, in their order, without those that come too late.
 func Expect(facts []Fact, from, to time.Time) Values {
 	values := Values{}
 	add := func(name string, value float64) { values[name] = append(values[name], value) }
@@ -40,7 +40,7 @@ func Expect(facts []Fact, from, to time.Time) Values {
 	return values
 }
 
-// Rates are the conversion rates that follow from the values, by the metric's name.
+// Rates returns the conversion rates that follow from the values, by the metric's name.
 func (v Values) Rates() map[string]float64 {
 	rates := map[string]float64{}
 	for name, views := range v {
@@ -51,7 +51,7 @@ func (v Values) Rates() map[string]float64 {
 	return rates
 }
 
-// Summary is what somebody says of the values of one metric.
+// Summary is a summary of the values of one metric, as the system under test shows it.
 type Summary struct {
 	Count                      int64
 	Sum, Mean, StdDev          float64
@@ -87,7 +87,7 @@ func (s Summary) Check(values []float64, accuracy float64) error {
 	return nil
 }
 
-// Finding is an anomaly that somebody found.
+// Finding is an anomaly that the system under test found.
 type Finding struct {
 	ID, Kind, Product string
 	// EventID is the purchase that was unusual.
@@ -95,8 +95,8 @@ type Finding struct {
 	At      time.Time
 }
 
-// Judge holds what was found against what was planted. It returns what is wrong, and how many of each kind were found that
-// nobody planted.
+// Judge compares what was found with what was planted. It returns the faults, and how many anomalies of each kind were found that
+// were not planted.
 func (s Stream) Judge(found []Finding) (unplanted map[string]int, faults []error) {
 	ids := map[string]bool{}
 	unplanted = map[string]int{}

@@ -2,7 +2,7 @@
 // which come twice or too late, and which are anomalies; and it says what has to be counted of them. The service's own tests
 // measure its pipeline by it, those of the whole system measure everything from the request to the answer.
 //
-// It is a module of its own, because both are in modules that must not need each other.
+// It is its own module because two modules use it that must not depend on each other.
 package truth
 
 import (
@@ -16,21 +16,19 @@ import (
 	"waybill/contracts"
 )
 
-// Options say what stream to make. The same options make the same stream.
+// Options describe the stream. The same options make the same stream.
 type Options struct {
 	Seed uint64
-	// Events is how many different events there are, the planted anomalies left out: 80 % views, 15 % purchases, 5 %
-	// recommendations.
+	// Events is the number of different events without the planted anomalies: 80 % views, 15 % purchases, 5 % recommendations.
 	Events, Products, Sessions int
-	// Start is when the first event happens, and Span for how long they go on.
+	// Start is the time of the first event, Span the time that the events cover.
 	Start time.Time
 	Span  time.Duration
-	// Lateness is how long after it happened an event comes at most; TooLateAfter is how long after they happened those come at
-	// least that come too late.
+	// Lateness is the longest delay of an event that is counted; TooLateAfter is the shortest delay of those that come too late.
 	Lateness, TooLateAfter time.Duration
-	// Duplicates and TooLate are the fractions of the events that come a second time, and that come too late.
+	// Duplicates and TooLate are the fractions of the events that arrive twice and that come too late.
 	Duplicates, TooLate float64
-	// Purchases and Spikes are how many anomalies of each kind to plant.
+	// Purchases and Spikes are the numbers of planted anomalies of each kind.
 	Purchases, Spikes int
 }
 
@@ -51,22 +49,22 @@ type Fact struct {
 	// Confidence is the mean of a recommendation's scores.
 	Confidence float64
 	At         time.Time
-	// Late says that the fact arrives too late to be counted.
+	// Late means that the fact arrives too late to be counted.
 	Late bool
 }
 
 // Arrival is one event as it arrives.
 type Arrival struct {
-	// Fact is the place of what happened among the facts.
+	// Fact is the index of the fact.
 	Fact int
-	// Again says that the fact has arrived before.
+	// Again means that the fact has arrived before.
 	Again bool
 	JSON  []byte
-	// due is when it arrives, which orders the arrivals.
+	// due is the time of arrival, which orders the arrivals.
 	due time.Time
 }
 
-// Planted is an anomaly that has to be found.
+// Planted is an anomaly that must be found.
 type Planted struct {
 	Kind, Product string
 	// EventID is the purchase; a spike has none.
@@ -143,15 +141,16 @@ func (m *maker) event(of int) {
 	m.stream.Facts = append(m.stream.Facts, f)
 }
 
-// tooLateWithin is the time within which those come that come too late; so much of the stream is left behind the last of them.
+// tooLateWithin is the time within which late events arrive; the stream leaves this much room behind the last of them.
 func (m *maker) tooLateWithin() time.Duration { return m.Span / 6 }
 
-// amount is what a product usually costs, with a deviation of 15 %, and 45 % more or less at most.
+// amount is the usual price of a product, with a standard deviation of 15 % and 45 % more or less at most.
 func (m *maker) amount(of int) contracts.Amount {
 	return contracts.MinorUnit(contracts.DefaultCurrency) * contracts.Amount(math.Round(m.prices[of]*(1+0.15*min(3, max(-3, m.dice.NormFloat64())))))
 }
 
-// unusual plants a purchase of ten times the usual amount of a product that is bought often, late enough for a history.
+// unusual plants a purchase of ten times the usual amount of a product that is bought often, late enough that the product has a
+// history.
 func (m *maker) unusual(of int) {
 	at := m.Start.Add(m.Span/2 + m.some(m.Span/2-m.Lateness))
 	f := Fact{
@@ -162,7 +161,7 @@ func (m *maker) unusual(of int) {
 	m.stream.Planted = append(m.stream.Planted, Planted{contracts.AnomalyUnusualPurchase, f.Product, f.ID, at, at})
 }
 
-// spike plants 150 to 400 views within 40 seconds of a product that is hardly viewed else.
+// spike plants 150 to 400 views within 40 seconds of a product that is rarely viewed otherwise.
 func (m *maker) spike(of int) {
 	at := m.Start.Add(m.Span/4 + m.some(m.Span/2))
 	for range 150 + m.dice.IntN(250) {
@@ -174,7 +173,7 @@ func (m *maker) spike(of int) {
 	m.stream.Planted = append(m.stream.Planted, Planted{contracts.AnomalyViewSpike, product(of), "", at, at.Add(40 * time.Second)})
 }
 
-// arrive has a fact arrive: mostly within seconds, sometimes nearly as late as may be, some too late, some twice.
+// arrive adds the arrival of a fact: mostly within seconds, sometimes nearly at the limit, some too late, some twice.
 func (m *maker) arrive(i int, f Fact) {
 	data := f.json(i)
 	delay := m.some(5 * time.Second)
@@ -213,6 +212,6 @@ func (f Fact) json(i int) []byte {
 	if err != nil {
 		panic(err) // a payload of texts and numbers always encodes
 	}
-	// The event names its type itself, so that it can be sent to the API as it is.
+	// The event has its type in its body, so it can be sent to the API as it is.
 	return append([]byte(`{"event_type":"`+f.Type+`",`), data[1:]...)
 }

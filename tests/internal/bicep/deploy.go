@@ -8,12 +8,12 @@ import (
 	"strings"
 )
 
-// Resource is one resource that a deployment would ask for, or refer to.
+// Resource is one resource that a deployment would create or refer to.
 type Resource struct {
 	// Type is without the version, such as Microsoft.App/containerApps.
 	Type    string
 	Version string
-	// Name is the resource's own, with its parents' before it.
+	// Name is the resource's own name, prefixed with the names of its parents.
 	Name     string
 	Scope    string // the id of the resource that an extension such as a role assignment belongs to
 	Existing bool
@@ -24,13 +24,13 @@ type Resource struct {
 // ID is the resource's id, without subscription and group.
 func (r *Resource) ID() string { return "/" + r.Type + "/" + r.Name }
 
-// Deployment is what a template comes to with given parameters.
+// Deployment is the result of a template with given parameters.
 type Deployment struct {
 	Resources []*Resource
 	Outputs   map[string]*Value
 }
 
-// Of lists the resources of a type that the deployment makes.
+// Of returns the created resources of a type.
 func (d *Deployment) Of(resourceType string) []*Resource {
 	var found []*Resource
 	for _, r := range d.Resources {
@@ -41,7 +41,7 @@ func (d *Deployment) Of(resourceType string) []*Resource {
 	return found
 }
 
-// Deploy works out a template's resources. Parameters stand by their names.
+// Deploy evaluates a template. Parameters are given by name.
 func Deploy(path string, parameters map[string]*Value) (*Deployment, error) {
 	w := &world{files: map[string]*File{}, deployment: &Deployment{}}
 	var in *instance
@@ -76,7 +76,7 @@ type world struct {
 	deployment *Deployment
 }
 
-// instance is one template at work with its parameters.
+// instance is the evaluation of one template with its parameters.
 type instance struct {
 	world   *world
 	file    *File
@@ -85,7 +85,7 @@ type instance struct {
 	outputs map[string]*Value
 }
 
-// scope is an instance, and the names of the loops and lambdas around an expression.
+// scope is an instance with the names of the loops and lambdas around an expression.
 type scope struct {
 	*instance
 
@@ -142,7 +142,7 @@ func (w *world) run(path string, parameters map[string]*Value, from Pos) *instan
 	return in
 }
 
-// checkParameter holds a value against a parameter's type and decorators.
+// checkParameter checks a value against the type and decorators of a parameter.
 func checkParameter(d *Decl, v *Value, in *instance) {
 	checkType(v.Pos, "parameter "+d.Name, d.Type, v)
 	argument := func(name string) *Value {
@@ -185,7 +185,7 @@ func checkType(pos Pos, what, declared string, v *Value) {
 	}
 }
 
-// lookup works out a declared name.
+// lookup evaluates a declared name.
 func (in *instance) lookup(pos Pos, name string) *Value {
 	if v := in.values[name]; v != nil {
 		return v
@@ -213,7 +213,7 @@ func (in *instance) lookup(pos Pos, name string) *Value {
 	return v
 }
 
-// each makes a resource or module, or one for each turn of its loop.
+// each creates a resource or module, or one for each iteration of its loop.
 func (in *instance) each(s *scope, d *Decl, body *Expr) *Value {
 	switch body.Kind {
 	case "for":
@@ -268,7 +268,8 @@ func (in *instance) makeModule(s *scope, d *Decl, body *Expr) *Value {
 			}
 			for j, name := range body.Args[i].Keys {
 				v := *in.eval(s, body.Args[i].Args[j])
-				// What is known while this template runs is known when the module begins. The fault is where it was passed.
+				// A value that is known while this template runs is known when the module begins. The error names the place where
+				// it was passed.
 				marked := v.mark(false)
 				marked.Pos = body.Args[i].Keys[j].Pos
 				arguments[name.Text[0]] = marked

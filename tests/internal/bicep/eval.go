@@ -137,7 +137,7 @@ func (in *instance) member(e *Expr, of *Value) *Value {
 		}
 		failf(e.Pos, "a resource has no %s here", e.Name)
 	case "later":
-		// A group of properties is passed through; what the caller makes of it is a text.
+		// A group of properties is passed through; the caller uses it as text.
 		if inner := strings.HasSuffix(of.Text, " "+e.Name); inner {
 			failf(e.Pos, "%s twice", e.Name)
 		}
@@ -203,7 +203,7 @@ func (in *instance) binary(s *scope, e *Expr) *Value {
 	return nil
 }
 
-// call works out a function, or listKeys of a resource.
+// call evaluates a function, or listKeys of a resource.
 func (in *instance) call(s *scope, e *Expr) *Value {
 	if len(e.Keys) == 1 {
 		of := in.eval(s, e.Keys[0])
@@ -237,7 +237,7 @@ type function struct {
 	run         func(in *instance, pos Pos, args []*Value) *Value
 }
 
-// apply works out a lambda for one value.
+// apply evaluates a lambda for one value.
 func (in *instance) apply(lambda, v *Value) *Value {
 	return in.eval(lambda.scope.with(lambda.lambda.Name, v), lambda.lambda.Args[0])
 }

@@ -1,6 +1,6 @@
-// Package bicep reads the part of the Bicep language that infra/bicep uses, and works out what a deployment would ask Azure
-// for. It is no compiler: it knows no resource type's properties, and what it does not know in the language it refuses, so
-// that nothing passes unread. It must not know what the templates are about.
+// Package bicep reads the part of the Bicep language that infra/bicep uses and evaluates what a deployment would ask Azure for.
+// It is not a compiler: it knows no properties of resource types. Language that it does not know is an error, so nothing is
+// ignored. It must not know what the templates are about.
 package bicep
 
 import (
@@ -145,7 +145,7 @@ func (p *parser) failf(format string, args ...any) {
 
 func (p *parser) pos() Pos { return Pos{p.file, p.line} }
 
-// skip passes blanks and comments, and the ends of lines if those do not matter where it is called.
+// skip skips spaces and comments, and line ends if those do not matter to the caller.
 func (p *parser) skip(lines bool) {
 	for p.at < len(p.src) {
 		switch {
@@ -174,7 +174,7 @@ func (p *parser) has(text string) bool {
 	return strings.HasPrefix(string(p.src[p.at:min(len(p.src), p.at+len(text))]), text)
 }
 
-// take passes text if it comes next.
+// take skips text if it comes next.
 func (p *parser) take(text string) bool {
 	p.skip(false)
 	if !p.has(text) {
@@ -199,7 +199,7 @@ func (p *parser) endOfLine() {
 
 func wordRune(r rune) bool { return r == '_' || unicode.IsLetter(r) || unicode.IsDigit(r) }
 
-// word reads a name, empty when none comes next.
+// word reads a name; it is empty if none comes next.
 func (p *parser) word() string {
 	p.skip(false)
 	from := p.at
@@ -209,7 +209,7 @@ func (p *parser) word() string {
 	return string(p.src[from:p.at])
 }
 
-// peek reads a name without passing it.
+// peek reads a name without consuming it.
 func (p *parser) peek() string {
 	at := p.at
 	word := p.word()
@@ -276,7 +276,7 @@ func (p *parser) literal() string {
 	return e.Text[0]
 }
 
-// body reads what a resource or module is, or each element of a for: an object, or one that depends on a condition.
+// body reads the value of a resource or module, or of each iteration of a for: an object, or one that depends on a condition.
 func (p *parser) body() *Expr {
 	if p.peek() != "if" {
 		return p.expr()
@@ -307,7 +307,7 @@ func (p *parser) expr() *Expr {
 	return &Expr{Kind: "choice", Pos: pos, Args: []*Expr{e, yes, p.expr()}}
 }
 
-// takeOnNextLine passes an operator that may stand at the beginning of the next line.
+// takeOnNextLine skips an operator that may be at the beginning of the next line.
 func (p *parser) takeOnNextLine(op string) bool {
 	at, line := p.at, p.line
 	p.skip(true)

@@ -9,13 +9,13 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// Value is what an expression comes to: null, a bool, an int, a string, an array or an object; or, within the interpreter
-// alone, a resource, a module, a lambda or a namespace of functions.
+// Value is the result of an expression: null, a bool, an int, a string, an array or an object; or, only within the interpreter, a
+// resource, a module, a lambda or a namespace of functions.
 type Value struct {
 	Kind string // null, bool, int, string, array, object; resource, module, lambda
 	Bool bool
 	Int  int64
-	// Text is a string. What is known only while the deployment runs stands in angle brackets, and Later says so.
+	// Text is a string. A part that is known only while the deployment runs is in angle brackets, and Later is then set.
 	Text  string
 	Later bool
 	Items []*Value
@@ -48,7 +48,7 @@ func (v *Value) set(key string, field *Value) {
 	v.Fields[key] = field
 }
 
-// At finds a field by its path, such as properties.template.scale; the null value when there is none.
+// At returns the field at a path such as properties.template.scale, or the null value.
 func (v *Value) At(path string) *Value {
 	for key := range strings.SplitSeq(path, ".") {
 		if v.Kind != "object" || v.Fields[key] == nil {
@@ -59,7 +59,7 @@ func (v *Value) At(path string) *Value {
 	return v
 }
 
-// String is the value as text: a string as it is, anything else so that a reader recognises it.
+// String is the value as text: a string as it is, other values in a readable form.
 func (v *Value) String() string {
 	switch v.Kind {
 	case "string":
@@ -94,7 +94,7 @@ func (v *Value) Texts() []string {
 	return texts
 }
 
-// later says whether any part of the value is known only while the deployment runs.
+// later reports whether a part of the value is known only while the deployment runs.
 func (v *Value) later() bool {
 	if v.Later {
 		return true

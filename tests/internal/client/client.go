@@ -1,5 +1,5 @@
-// Package client is a running Waybill as its customers and its auditors see it: it places orders over REST, waits for what
-// becomes of them, and reads the books of payment provider, warehouse and carrier. It does not care how the system runs.
+// Package client is a running Waybill as customers and auditors see it: it places orders over REST, waits for their outcome, and
+// reads the records of payment provider, warehouse and carrier. It does not depend on how the system runs.
 package client
 
 import (
@@ -16,7 +16,7 @@ import (
 	"waybill/tests/internal/system"
 )
 
-// System tells where a service and its sidecar listen.
+// System returns the addresses of a service and its sidecar.
 type System interface {
 	App(name string) system.App
 }
@@ -47,10 +47,10 @@ func Body(customer string, total float64, items ...map[string]any) map[string]an
 	}
 }
 
-// connections keeps as many connections as a burst has requests at a time: the default transport keeps two to a host.
+// connections keeps as many connections as a burst has concurrent requests; the default transport keeps two for each host.
 var connections = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 1000, IdleConnTimeout: time.Minute}}
 
-// Call sends a request and returns status, header and body; any answer is fine with it.
+// Call sends a request and returns status, header and body of any answer.
 func Call(ctx context.Context, method, url string, body any, header ...string) (int, http.Header, []byte, error) {
 	var reader io.Reader
 	switch b := body.(type) {
@@ -83,8 +83,8 @@ func Call(ctx context.Context, method, url string, body any, header ...string) (
 	return resp.StatusCode, resp.Header, answer, err
 }
 
-// Place posts an order until it is accepted, as a client does that never gives up: with one Idempotency-Key for all its
-// attempts, or without one when key is empty. It returns the order's id.
+// Place posts an order until it is accepted, as a client that retries: with one Idempotency-Key for all attempts, or without one
+// if key is empty. It returns the order's id.
 func Place(ctx context.Context, s System, key string, body any) (string, error) {
 	var idempotency []string
 	if key != "" {
@@ -111,7 +111,7 @@ func Place(ctx context.Context, s System, key string, body any) (string, error) 
 	}
 }
 
-// Wait is the pause between two looks at a condition; false says that ctx has ended.
+// Wait is the pause between two checks of a condition; false means that ctx has ended.
 func Wait(ctx context.Context, d time.Duration) bool {
 	select {
 	case <-ctx.Done():
@@ -134,7 +134,7 @@ func Await(ctx context.Context, s System, id string, statuses ...string) (Order,
 	}
 }
 
-// Read gets an order, and the status of the answer.
+// Read gets an order and the status code of the answer.
 func Read(ctx context.Context, s System, id string) (Order, int, error) {
 	var o Order
 	code, _, answer, err := Call(ctx, http.MethodGet, s.App("orders").URL+"/v1/orders/"+id, nil)
@@ -144,16 +144,16 @@ func Read(ctx context.Context, s System, id string) (Order, int, error) {
 	return o, code, err
 }
 
-// Books is what payment provider, warehouse and carrier recorded of an order.
+// Books is what payment provider, warehouse and carrier recorded for an order.
 type Books struct {
 	Charges, Refunds, Parcels int
 	Reservation               string
 }
 
-// Fulfilled is what the books hold of every order that was fulfilled.
+// Fulfilled is the record of every fulfilled order.
 var Fulfilled = Books{Charges: 1, Parcels: 1, Reservation: "shipped"}
 
-// BooksOf reads an order's books from fulfilment's state store.
+// BooksOf reads an order's records from fulfillment's state store.
 func BooksOf(ctx context.Context, s System, id string) (Books, error) {
 	var payment struct{ Charges, Refunds []json.RawMessage }
 	var shipment struct{ Booked []json.RawMessage }
@@ -173,7 +173,7 @@ type Stock struct {
 	Shipped  int `json:"shipped"`
 }
 
-// SetStock puts a product into the warehouse.
+// SetStock sets the stock of a product.
 func SetStock(ctx context.Context, s System, product string, onHand int) error {
 	code, _, answer, err := Call(ctx, http.MethodPut, s.App("fulfillment").URL+"/v1/inventory/"+product, map[string]int{"on_hand": onHand})
 	if err != nil || code != http.StatusOK {

@@ -1,5 +1,4 @@
-// Package figures is how the programs that measure show what they measured: quantiles, tables in Markdown, the machine, and the
-// parts of a page that a program writes.
+// Package figures formats measurements: quantiles, tables in Markdown, the machine, and the generated parts of a page.
 package figures
 
 import (
@@ -18,7 +17,7 @@ import (
 	"waybill/tests/internal/system"
 )
 
-// Quantile is the duration that the share q of all does not pass, 0 if there are none.
+// Quantile is the duration that the share q of all durations does not exceed, 0 if there are none.
 func Quantile(all []time.Duration, q float64) time.Duration {
 	if len(all) == 0 {
 		return 0
@@ -27,7 +26,7 @@ func Quantile(all []time.Duration, q float64) time.Duration {
 	return sorted[min(int(q*float64(len(sorted))), len(sorted)-1)]
 }
 
-// MS shows a duration in milliseconds.
+// MS formats a duration in milliseconds.
 func MS(d time.Duration) string { return fmt.Sprintf("%d ms", d.Milliseconds()) }
 
 // Table is a Markdown table whose columns line up, so that it reads well in a terminal too.
@@ -72,7 +71,7 @@ func (t *Table) String() string {
 	return b.String()
 }
 
-// Machine says when and where something was measured, and of what.
+// Machine says when, where and on which commit something was measured.
 func Machine(ctx context.Context, at time.Time) string {
 	found := []string{fmt.Sprintf("%d processors%s", runtime.NumCPU(), of("/proc/cpuinfo", "model name"))}
 	if memory := of("/proc/meminfo", "MemTotal"); memory != "" {
@@ -115,7 +114,7 @@ func answer(ctx context.Context, name string, args ...string) string {
 	return strings.TrimSpace(string(text))
 }
 
-// marks are the lines around a part of a page that a make target writes.
+// marks are the lines around the generated part of a page.
 func marks(part, target string) (begin, end string) {
 	return fmt.Sprintf("<!-- measured %s: begin (make %s writes this part) -->\n", part, target), "<!-- measured " + part + ": end -->\n"
 }

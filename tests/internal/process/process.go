@@ -1,4 +1,4 @@
-// Package process reads what the kernel knows of a process: its processor time and its memory. It works on Linux only.
+// Package process reads the kernel's figures for a process: processor time and memory. It works on Linux only.
 package process
 
 import (

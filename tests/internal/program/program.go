@@ -1,5 +1,5 @@
-// Package program is what the programs that load the whole system share: their lifetime, their folder, and what they keep of a
-// process's output.
+// Package program has what the programs that load the whole system share: lifetime, data folder, and the kept output of a
+// process.
 package program
 
 import (
@@ -30,8 +30,8 @@ func Main(name string, run func(ctx context.Context, args []string, out, progres
 	}
 }
 
-// InFolder makes a temporary folder for what a program starts, calls do, and removes the folder. It keeps the folder, and says where
-// it is, if keep is set or do failed.
+// InFolder creates a temporary folder, calls do, and removes the folder. It keeps the folder and prints its path if keep is set
+// or do failed.
 func InFolder(ctx context.Context, name string, keep bool, progress io.Writer, do func(work string) error) error {
 	work, err := os.MkdirTemp("", "waybill-"+name+"-")
 	if err != nil {
@@ -49,7 +49,7 @@ func InFolder(ctx context.Context, name string, keep bool, progress io.Writer, d
 	return errors.Join(err, os.RemoveAll(work))
 }
 
-// Tail is a writer that keeps the end of what is written to it. It may be used concurrently.
+// Tail is a writer that keeps the end of its input. It is safe for concurrent use.
 type Tail struct {
 	mu   sync.Mutex
 	tail bytes.Buffer

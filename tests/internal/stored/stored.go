@@ -1,5 +1,5 @@
-// Package stored counts what a running system keeps on this machine: the documents of its state stores by kind, and the scheduler's
-// jobs. It works on Linux only.
+// Package stored counts what a running system stores on this machine: the documents of its state stores by kind, and the
+// scheduler's jobs. It works on Linux only.
 package stored
 
 import (
@@ -25,7 +25,7 @@ import (
 // Records are the stored records of one kind.
 type Records struct{ Rows, Bytes int64 }
 
-// Jobs is the kind of what the scheduler is to do.
+// Jobs is the kind of the scheduler's jobs.
 const Jobs = "scheduler/jobs"
 
 // Count counts all stored records by their kind, such as orders.statestore/order.
@@ -114,7 +114,7 @@ func names(ctx context.Context, db *sql.DB) (tables []string, err error) {
 	return tables, found.Err()
 }
 
-// countKeys counts the rows of a state store by what their keys begin with.
+// countKeys counts the rows of a state store by the prefix of their keys.
 func countKeys(ctx context.Context, db *sql.DB, store string, counts map[string]Records) (err error) {
 	found, err := db.QueryContext(ctx, `SELECT key, length(key) + length(value) FROM state`)
 	if err != nil {

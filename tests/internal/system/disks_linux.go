@@ -16,8 +16,8 @@ import (
 // diskMB is the size of the disk of each process that keeps data.
 var diskMB = map[string]int{"orders-sidecar": 64, "fulfillment-sidecar": 64, "notifications-sidecar": 64, "scheduler": 320, "broker": 96}
 
-// StartOnDisks is Start on data of which each process that keeps some has a small disk of its own. The disks are mounted in a
-// user namespace, which needs no rights; ErrNoDisks says that this machine does not allow that.
+// StartOnDisks is Start with a small disk of its own for each process that stores data. The disks are mounted in a user
+// namespace, which needs no privileges; ErrNoDisks means that this machine does not allow that.
 func StartOnDisks(ctx context.Context, runner, data string, out io.Writer, environment ...string) (*System, error) {
 	top, err := Root()
 	if err != nil {
@@ -60,7 +60,7 @@ func StartOnDisks(ctx context.Context, runner, data string, out io.Writer, envir
 	return start(ctx, inNamespace(script+`exec "$@"`+"\n", runner, "up", "--free-ports", "--data", data).runner, data)
 }
 
-// ErrNoDisks says that no file systems can be mounted here.
+// ErrNoDisks means that file systems cannot be mounted here.
 var ErrNoDisks = errors.New("no disks can be mounted in a user namespace")
 
 func disk(data, process string) string {
@@ -73,8 +73,8 @@ func disk(data, process string) string {
 // HasDisk reports whether StartOnDisks gives the process a disk.
 func HasDisk(process string) bool { return diskMB[process] > 0 }
 
-// Fill keeps the disk of a process full until during returns, and returns when everything is ready again. Ended is when there was
-// space again.
+// Fill keeps the disk of a process full until during returns, and returns when everything is ready again. Ended is the time at
+// which there was space again.
 func (s *System) Fill(ctx context.Context, process string, during func(ctx context.Context) error) (ended time.Time, err error) {
 	path := filepath.Join("/proc", strconv.Itoa(s.PID()), "root", disk(s.Data, process), "fill")
 	file, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600) //nolint:gosec // a disk that StartOnDisks mounted

@@ -1,5 +1,5 @@
-// Package system runs the whole of Waybill for a test: real processes on free ports, started by the local runner on data
-// of their own, so that it can run beside a `make up`.
+// Package system runs the whole of Waybill for a test: real processes on free ports, started by the local runner with their own
+// data, so that it can run beside a `make up`.
 package system
 
 import (
@@ -51,7 +51,7 @@ type Process struct {
 	Restarts int    `json:"restarts"`
 }
 
-// App is where a service and its sidecar listen.
+// App is the addresses of a service and its sidecar.
 type App struct {
 	URL      string `json:"url"`
 	DaprHTTP string `json:"dapr_http"`
@@ -59,7 +59,7 @@ type App struct {
 }
 
 const (
-	// startTimeout leaves room for building Dapr's runtime on a slow machine.
+	// startTimeout is long enough to build Dapr's runtime on a slow machine.
 	startTimeout = 25 * time.Minute
 	stopTimeout  = time.Minute
 	poll         = 20 * time.Millisecond
@@ -109,7 +109,7 @@ func Start(ctx context.Context, runner, data string, out io.Writer, environment 
 	if err != nil {
 		return nil, err
 	}
-	// Not ctx: the runner is told to stop, or killed, by those who started it.
+	// Not ctx: Stop or KillRunner ends the runner.
 	cmd := command(context.Background(), runner, "up", "--free-ports", "--data", data)
 	cmd.Dir = top
 	cmd.Env = append(os.Environ(), environment...)
@@ -181,7 +181,7 @@ func (s *System) App(name string) App {
 	return status.Apps[name]
 }
 
-// Kill ends one process with SIGKILL, as a crash would, and returns when it is back and ready.
+// Kill kills one process with SIGKILL, as a crash would, and returns when it is back and ready.
 func (s *System) Kill(ctx context.Context, name string) error {
 	before, err := s.process(name)
 	if err != nil {
@@ -204,8 +204,8 @@ func (s *System) Kill(ctx context.Context, name string) error {
 	}
 }
 
-// Pause stops a process with SIGSTOP, lets it go on when during returns, and returns when everything is ready again. Ended is when
-// it went on.
+// Pause stops a process with SIGSTOP, continues it when during returns, and returns when everything is ready again. Ended is the
+// time at which it continued.
 func (s *System) Pause(ctx context.Context, name string, during func(ctx context.Context) error) (ended time.Time, err error) {
 	p, err := s.process(name)
 	if err != nil {
@@ -225,7 +225,8 @@ func (s *System) Pause(ctx context.Context, name string, during func(ctx context
 	return ended, s.WaitAnswering(ctx)
 }
 
-// WaitAnswering returns when every process is ready and every service says so itself: the runner notices neither at once.
+// WaitAnswering returns when every process is ready and every service says so itself; the runner notices a failure a moment
+// later.
 func (s *System) WaitAnswering(ctx context.Context) error {
 	client := http.Client{Timeout: 3 * time.Second}
 	defer client.CloseIdleConnections()
@@ -291,7 +292,7 @@ func (s *System) Stop() error {
 	return left(status)
 }
 
-// KillRunner ends the runner with SIGKILL and returns when it and all it started are gone, or ctx ends.
+// KillRunner kills the runner with SIGKILL and returns when it and all its processes have ended, or when ctx ends.
 func (s *System) KillRunner(ctx context.Context) error {
 	status, err := s.Status()
 	if err != nil {
@@ -327,8 +328,7 @@ func left(status Status) error {
 	return errors.Join(errs...)
 }
 
-// State reads a document from an app's state store through its sidecar, as the app itself would; false says that there
-// is none.
+// State reads a document from an app's state store through its sidecar, as the app would; false means that there is none.
 func (s *System) State(ctx context.Context, app, store, key string, doc any) (bool, error) {
 	return ReadState(ctx, s.App(app).DaprHTTP, store, key, doc)
 }

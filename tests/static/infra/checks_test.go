@@ -75,7 +75,7 @@ func resourceTypes(r repository) (faults []string) {
 	return faults
 }
 
-// limits are what Azure allows of a name's last part, of the types whose names this repository makes up.
+// limits are Azure's rules for the last part of a name, for the types whose names this repository generates.
 var limits = map[string]struct {
 	most  int
 	shape string
@@ -96,8 +96,8 @@ var limits = map[string]struct {
 	"Microsoft.EventHub/namespaces/eventhubs":              {256, `^[a-z][a-z0-9.-]*[a-z0-9]$`},
 }
 
-// names are within what Azure allows, also with the longest environment and region. That no two are the same, and that each is
-// known before the deployment begins, the interpreter sees to.
+// names checks that every name is within Azure's limits, also with the longest environment and region. The interpreter checks
+// that no two are the same and that each is known before the deployment begins.
 func names(r repository) (faults []string) {
 	for plan, d := range r.plans {
 		for _, res := range d.Resources {
@@ -134,8 +134,8 @@ func (r repository) templates() []*bicep.File {
 	return files
 }
 
-// parameters are described and bounded, every template is used, and every parameter file gives only what is asked for, which
-// the interpreter sees to as it does to modules' parameters and outputs.
+// parameters checks that parameters are described and bounded, that every template is used, and that every parameter file sets
+// only existing parameters. The interpreter checks the same of the parameters and outputs of modules.
 func parameters(r repository) (faults []string) {
 	modules := map[string]bool{}
 	for _, file := range r.templates() {
@@ -172,7 +172,7 @@ var (
 	secretText = regexp.MustCompile(`(?i)(AccountKey=|SharedAccessKey=|password=|-----BEGIN)`)
 )
 
-// secrets come from Key Vault, from a secure parameter or from a resource itself, and never stand anywhere.
+// secrets checks that secrets come from Key Vault, a secure parameter or a resource, and are written in no file.
 func secrets(r repository) (faults []string) {
 	for _, file := range r.templates() {
 		for _, d := range file.Decls {
@@ -221,8 +221,8 @@ func secrets(r repository) (faults []string) {
 	return faults
 }
 
-// keyless says where a resource could be entered without an identity. Event Hubs can, by its Kafka endpoint; so can
-// Application Insights, by Dapr.
+// keyless lists the resources that can be used without an identity: Event Hubs through its Kafka endpoint, and Application
+// Insights, because of Dapr.
 func keyless(d *bicep.Deployment) (faults []string) {
 	for resourceType, want := range map[string][2]string{
 		"Microsoft.ServiceBus/namespaces":           {"properties.disableLocalAuth", "true"},
@@ -246,7 +246,7 @@ func keyless(d *bicep.Deployment) (faults []string) {
 
 var guid = regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}`)
 
-// roles are those of roles.json, each of them is used, and no id of one stands anywhere else.
+// roles checks that roles are those of roles.json, that each of them is used, and that no id of one is written elsewhere.
 func roles(r repository) (faults []string) {
 	list, err := bicep.Load(filepath.Join(r.root, "infra/bicep/roles.json"))
 	if err != nil {
@@ -273,7 +273,7 @@ func roles(r repository) (faults []string) {
 			panic(err)
 		}
 		for i, line := range strings.Split(string(content), "\n") {
-			// Cosmos DB's own roles are no roles of Azure; this one is the same in every account.
+			// Cosmos DB's own roles are not Azure roles; this one is the same in every account.
 			own := strings.Contains(line, "/sqlRoleDefinitions/00000000-0000-0000-0000-000000000002")
 			if guid.MatchString(line) && !own {
 				faults = append(faults, fmt.Sprintf("%s:%d: an id stands here that should be in roles.json", file.Path, i+1))
@@ -283,7 +283,7 @@ func roles(r repository) (faults []string) {
 	return faults
 }
 
-// identity is the short name of the identity behind an id of it, such as fulfillment.
+// identity is the short name of the identity of an id, such as fulfillment.
 func identity(v *bicep.Value) string {
 	if m := regexp.MustCompile(`id-([a-z]+)-`).FindStringSubmatch(v.Text); m != nil {
 		return m[1]
@@ -291,7 +291,7 @@ func identity(v *bicep.Value) string {
 	return v.Text
 }
 
-// identityOf is the identity by which an app's sidecar reaches the bus.
+// identityOf is the identity with which an app's sidecar uses the bus.
 func identityOf(app string) string {
 	if app == contracts.AppFulfillment {
 		return "fulfillment"
@@ -299,7 +299,7 @@ func identityOf(app string) string {
 	return "components"
 }
 
-// rights are what each identity may do: what its apps send and read by the component's scopes, and nothing else.
+// rights checks that each identity may send and read what its apps' component scopes allow, and nothing else.
 func rights(r repository) (faults []string) {
 	bus, err := bicep.Load(filepath.Join(r.root, "components/azure/orderbus.yaml"))
 	if err != nil {
@@ -378,7 +378,7 @@ func rights(r repository) (faults []string) {
 	return faults
 }
 
-// expect holds fields of a body against what they should be.
+// expect compares fields of a body with their expected values.
 func expect(res *bicep.Resource, want map[string]string) (faults []string) {
 	for path, value := range want {
 		if v := res.Body.At(path); v.String() != value {
@@ -392,7 +392,7 @@ func expect(res *bicep.Resource, want map[string]string) (faults []string) {
 	return faults
 }
 
-// compare holds the resources of one kind against the names that there should be.
+// compare compares the resources of one kind with the expected names.
 func compare(what string, made map[string]*bicep.Resource, want []string, file, near string, r repository) (faults []string) {
 	for name, res := range made {
 		if !slices.Contains(want, name) {
@@ -593,7 +593,7 @@ func managedComponents(r repository) (faults []string) {
 			faults = append(faults, "infra/bicep/main.bicep:1: there is no environment ("+plan+")")
 		}
 	}
-	// What is passed and no file asks for is a name that was changed in one place only.
+	// A value that is passed and used by no file has a name that was changed in one place only.
 	for _, file := range r.templates() {
 		if !strings.HasSuffix(file.Path, "/main.bicep") {
 			continue
@@ -624,7 +624,7 @@ func walk(e *bicep.Expr, visit func(*bicep.Expr)) {
 	}
 }
 
-// sameComponent holds what Bicep made of a file against the file.
+// sameComponent compares the result of Bicep with the component file.
 func sameComponent(c *bicep.Resource, file *bicep.Value, scopes []string) (faults []string) {
 	store := "null"
 	if file.At("auth.secretStore").Kind == "string" {
@@ -671,7 +671,7 @@ func sameComponent(c *bicep.Resource, file *bicep.Value, scopes []string) (fault
 	return faults
 }
 
-// attached holds the identity that a component uses against those of the apps that have the component.
+// attached compares the identity that a component uses with those of the apps that have the component.
 func attached(d *bicep.Deployment, c *bicep.Resource, scopes []string) (faults []string) {
 	for _, m := range c.Body.At("properties.metadata").Items {
 		if m.At("name").Text != "azureClientId" {
@@ -703,7 +703,7 @@ func (r repository) ports() map[string]int64 {
 	return ports
 }
 
-// container finds one by its name.
+// container finds a container by its name.
 func container(app *bicep.Resource, name string) *bicep.Value {
 	for _, c := range app.Body.At("properties.template.containers").Items {
 		if c.At("name").Text == name {
@@ -713,7 +713,7 @@ func container(app *bicep.Resource, name string) *bicep.Value {
 	return app.Body.At("none")
 }
 
-// arguments are a command line's flags and what follows each.
+// arguments are the flags of a command line with their values.
 func arguments(c *bicep.Value) map[string]*bicep.Value {
 	given := map[string]*bicep.Value{}
 	args := c.At("args").Items
@@ -729,7 +729,7 @@ func arguments(c *bicep.Value) map[string]*bicep.Value {
 	return given
 }
 
-// apps are those of contracts, with the ports of dapr.yaml, orders, analytics and notifications once in each region.
+// apps are the apps of contracts with the ports of dapr.yaml; orders, analytics and notifications once in each region.
 func apps(r repository) (faults []string) {
 	ports := r.ports()
 	for plan, d := range r.systems() {
