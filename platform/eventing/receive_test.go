@@ -99,11 +99,11 @@ func (x *receiving) deliver(t *testing.T, path, body string) string {
 
 // brokerUnavailable makes every publish fail until the returned function is called.
 func (x *receiving) brokerUnavailable() (back func()) {
-	patience := x.publish.timeout
+	before := x.publish.timeout
 	x.publish.timeout = 20 * time.Millisecond
 	x.sidecar.Fail(func(context.Context, fakedapr.Call) error { return status.Error(codes.Unavailable, "away") })
 	return func() {
-		x.publish.timeout = patience
+		x.publish.timeout = before
 		x.sidecar.Fail(nil)
 	}
 }

@@ -127,7 +127,7 @@ func TestAFailureIsTriedAgainSoon(t *testing.T) {
 	})
 }
 
-func TestAHangingTrialHoldsNobodyLongerThanItsContext(t *testing.T) {
+func TestAHangingTrialEndsWithItsContext(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		p := health.NewProbe(func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() })
@@ -170,7 +170,7 @@ func TestACallerThatLeavesSaysNothing(t *testing.T) {
 		asking.Wait()
 		close(hang)
 		if err := p.Check(t.Context()); err != nil {
-			t.Errorf("the next caller is told %v", err)
+			t.Errorf("the next caller got %v", err)
 		}
 	})
 }

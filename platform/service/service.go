@@ -161,7 +161,7 @@ func start(ctx context.Context, o Options) (*Service, error) {
 func (s *Service) connect(ctx context.Context) (err error) {
 	c := s.options.Config
 	if s.server, err = listen(ctx, net.JoinHostPort(c.Host, strconv.Itoa(int(c.Port))), s.Logger); err != nil {
-		return fmt.Errorf("APP_HOST and APP_PORT, %s and %d: an address of this machine is expected that nobody listens on: %w", c.Host, c.Port, err)
+		return fmt.Errorf("APP_HOST and APP_PORT, %s and %d: a free address of this machine is expected: %w", c.Host, c.Port, err)
 	}
 	if s.Sidecar, err = sidecar.Dial(c.Sidecar); err != nil {
 		return err

@@ -19,7 +19,7 @@ import (
 	"waybill/services/analytics/internal/store/sqlite"
 )
 
-// Config is everything the environment decides.
+// Config is everything that the environment decides.
 type Config struct {
 	config.Service
 
@@ -33,18 +33,18 @@ type Config struct {
 	// AzureClientID names the managed identity; without it the system-assigned one is used.
 	AzureClientID string `env:"AZURE_CLIENT_ID"`
 
-	// A batch goes to the broker when it has so many events, or when its first one has waited so long.
+	// A batch is sent to the broker when it has BatchSize events, or when its first event has waited for BatchInterval.
 	BatchSize     config.Count    `env:"INGEST_BATCH_SIZE" envDefault:"100"`
 	BatchInterval config.Duration `env:"INGEST_BATCH_INTERVAL" envDefault:"20ms"`
-	// BatchLanes is how many batches are under way at a time.
+	// BatchLanes is how many batches are sent at the same time.
 	BatchLanes config.Count `env:"INGEST_LANES" envDefault:"4"`
-	// BufferEvents and BufferBytes bound what is under way altogether; more is refused.
+	// BufferEvents and BufferBytes bound the events that wait for the broker; more are refused.
 	BufferEvents config.Count `env:"INGEST_BUFFER_EVENTS" envDefault:"20000"`
 	BufferBytes  config.Count `env:"INGEST_BUFFER_BYTES" envDefault:"67108864"`
-	// IngestWait is how long a client waits for the broker at most.
+	// IngestWait is the longest time that a request waits for the broker.
 	IngestWait config.Duration `env:"INGEST_WAIT" envDefault:"15s"`
 
-	// The bus delivers so many events together, or what is there after so long. The sidecar delivers one batch at a time, so a
+	// The sidecar delivers a batch when it has DeliveryEvents events, or after DeliveryAwait. It delivers one batch at a time, so a
 	// wait that is shorter than a round over all partitions makes batches small just when there is much to deliver.
 	DeliveryEvents config.Count    `env:"DELIVERY_EVENTS" envDefault:"500"`
 	DeliveryAwait  config.Duration `env:"DELIVERY_AWAIT" envDefault:"500ms"`

@@ -17,8 +17,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// The service starts without a sidecar, is alive and not ready, answers what needs none, and stops cleanly although somebody
-// watches.
+// The service starts without a sidecar, is alive and not ready, answers requests that need no sidecar, and stops cleanly while a
+// live stream is open.
 func TestRunWithoutASidecar(t *testing.T) {
 	t.Parallel()
 	service := servicetest.Start(t, run, "INGEST_WAIT=100ms", "SQLITE_FILE="+filepath.Join(t.TempDir(), "a.sqlite"))

@@ -11,14 +11,14 @@ import (
 	"waybill/services/fulfillment/internal/saga"
 )
 
-// Config is everything the environment decides.
+// Config is everything that the environment decides.
 type Config struct {
 	config.Service
 
-	// Warehouse is named in stock events.
+	// Warehouse is the warehouse's id in stock events.
 	Warehouse string `env:"WAREHOUSE_ID" envDefault:"WH-001"`
 
-	// The saga's limits; saga.Limits says what they bound.
+	// The saga's limits; see saga.Limits.
 	ApprovalThreshold  Thresholds      `env:"APPROVAL_THRESHOLD" envDefault:"5000.00 USD"`
 	ApprovalTimeout    config.Duration `env:"APPROVAL_TIMEOUT" envDefault:"24h"`
 	ReservationTimeout config.Duration `env:"RESERVATION_TIMEOUT" envDefault:"5m"`
@@ -27,28 +27,28 @@ type Config struct {
 	StepAttempts       config.Count    `env:"STEP_ATTEMPTS" envDefault:"30"`
 	UndoAttempts       config.Count    `env:"UNDO_ATTEMPTS" envDefault:"200"`
 
-	// PartnerCalls is how many calls to a partner that start something may be under way at a time, and how many that undo.
+	// PartnerCalls is how many calls that start something may run at a partner at the same time, and as many that compensate.
 	PartnerCalls config.Count `env:"PARTNER_CALLS" envDefault:"100"`
 
 	// ReconcileInterval is how often the sagas that have not ended are reconciled, except those younger than ReconcileGrace.
 	ReconcileInterval config.Duration `env:"RECONCILE_INTERVAL" envDefault:"30s" formerly:"WATCHDOG_INTERVAL"`
 	ReconcileGrace    config.Duration `env:"RECONCILE_GRACE" envDefault:"30s" formerly:"WATCHDOG_GRACE"`
-	// LostAfter is how long something that a saga waits for may be overdue until the engine counts as having lost it, and the
-	// saga is run anew. An activity takes half a minute at most, and waits for its turn where there are many.
+	// LostAfter is how long a saga's pending task may be overdue before the saga counts as lost and is started again. An activity
+	// runs for half a minute at most, and may wait for a free slot before.
 	LostAfter config.Duration `env:"LOST_AFTER" envDefault:"2m"`
-	// StuckAfter is how long a saga may run without waiting for anybody until it is reported as stuck. Steps retry for some
+	// StuckAfter is how long a saga may run, without waiting for a person, before it is reported as stuck. Steps retry for about
 	// eleven minutes.
 	StuckAfter config.Duration `env:"STUCK_AFTER" envDefault:"15m"`
 
-	// SagaRetention is how long the journal's entry of a saga is kept after the saga has ended. What partners and stock know of the
-	// order is kept for longestSaga longer, counted from its last change.
+	// SagaRetention is how long a saga record is kept after the saga's end. The order's payment, reservation and shipment are kept
+	// for longestSaga longer, counted from their last change.
 	SagaRetention config.Retention `env:"SAGA_RETENTION" envDefault:"0"`
-	// WorkflowPurge is how long after its end a completed workflow is removed that the engine has not removed. It must be longer
-	// than the engine's own retention, which is in components/*/config.yaml.
+	// WorkflowPurge is how long after its end a workflow is removed, if the engine did not remove it. It must be longer than the
+	// engine's own retention, which is in components/*/config.yaml.
 	WorkflowPurge config.Duration `env:"WORKFLOW_PURGE_AFTER" envDefault:"24h"`
 }
 
-// parse reads and checks the environment and names everything that is wrong with it.
+// parse reads and checks the environment. Its error names every setting that is wrong.
 func parse(environ []string) (Config, error) {
 	c, err := config.Parse[Config](environ)
 	faults := []error{err}
@@ -58,10 +58,10 @@ func parse(environ []string) (Config, error) {
 	return c, errors.Join(faults...)
 }
 
-// longestSaga is how long a saga may take that waits for people.
+// longestSaga is the longest time that a saga may wait for people.
 const longestSaga = 30 * 24 * time.Hour
 
-// orderTTL is how long what is stored of an order beside the journal is kept; 0 is for ever.
+// orderTTL is how long an order's documents other than its saga record are kept; 0 is for ever.
 func (c Config) orderTTL() time.Duration {
 	if c.SagaRetention == 0 {
 		return 0

@@ -13,23 +13,24 @@ import (
 	"waybill/services/notifications/internal/vapid"
 )
 
-// Config is everything the environment decides.
+// Config is everything that the environment decides.
 type Config struct {
 	config.Service
 
-	// OperatorsEmail is where alerts go.
+	// OperatorsEmail gets the alerts.
 	OperatorsEmail emailAddress `env:"OPERATORS_EMAIL" envDefault:"operators@example.com"`
 
-	// The keys by which push services know this service, in base64url. Without them a pair is made and kept in the state
-	// store, where whoever reads that can read them.
+	// The keys that identify this service to push services, in base64url. Without them a pair is generated and kept in the state
+	// store, readable for everyone with access to that store.
 	VAPIDPublicKey  string         `env:"VAPID_PUBLIC_KEY"`
 	VAPIDPrivateKey sidecar.Secret `env:"VAPID_PRIVATE_KEY"`
-	// VAPIDSubject is how a push service's operators reach this service's.
+	// VAPIDSubject is the address at which a push service's operators reach the operators of this service.
 	VAPIDSubject string `env:"VAPID_SUBJECT" envDefault:"mailto:operators@example.com"`
 	// AllowLoopbackPush lets push endpoints be on this machine, for tests and laptops.
 	AllowLoopbackPush bool `env:"ALLOW_LOOPBACK_PUSH" envDefault:"false"`
 
-	// A message is tried so often, with pauses that double from the first to the last: two hours with the defaults.
+	// SendAttempts is how many times a message is tried. The pauses double from SendFirstRetry to SendLastRetry: with the defaults
+	// two hours in all.
 	SendAttempts   config.Count    `env:"SEND_ATTEMPTS" envDefault:"30"`
 	SendFirstRetry config.Duration `env:"SEND_FIRST_RETRY" envDefault:"1s"`
 	SendLastRetry  config.Duration `env:"SEND_LAST_RETRY" envDefault:"5m"`
@@ -37,7 +38,7 @@ type Config struct {
 	SendTimeout config.Duration `env:"SEND_TIMEOUT" envDefault:"10s"`
 	// AddressWait is how long a message to a customer without an address for its channel waits for one.
 	AddressWait config.Duration `env:"ADDRESS_WAIT" envDefault:"24h"`
-	// MessageRetention is how long messages are kept after their outcome.
+	// MessageRetention is how long a message is kept after its outcome.
 	MessageRetention config.Retention `env:"MESSAGE_RETENTION" envDefault:"2160h"`
 }
 
@@ -52,7 +53,7 @@ func (a *emailAddress) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// parse reads and checks the environment and names everything that is wrong with it.
+// parse reads and checks the environment. Its error names every setting that is wrong.
 func parse(environ []string) (Config, error) {
 	c, err := config.Parse[Config](environ)
 	faults := []error{err}
@@ -71,7 +72,7 @@ func parse(environ []string) (Config, error) {
 	return c, errors.Join(faults...)
 }
 
-// subject is the address in the form that goes into a token for push services (RFC 8292), and whether it is one.
+// subject returns the address in the form for a push service's token (RFC 8292), and whether it is valid.
 func subject(address string) (string, bool) {
 	if name, isMail := strings.CutPrefix(address, "mailto:"); isMail {
 		ascii, err := contact.MailAddress(name)

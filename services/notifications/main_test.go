@@ -80,11 +80,11 @@ func TestEveryMistakeInTheConfigurationIsNamed(t *testing.T) {
 	servicetest.Exits(t)
 	servicetest.Mistakes[Config](t, run, append(servicetest.Shared(), servicetest.Mistake{
 		Environ: []string{
-			"OPERATORS_EMAIL=nobody", "VAPID_PRIVATE_KEY=x", "VAPID_SUBJECT=operators", "ALLOW_LOOPBACK_PUSH=perhaps",
+			"OPERATORS_EMAIL=operators", "VAPID_PRIVATE_KEY=x", "VAPID_SUBJECT=operators", "ALLOW_LOOPBACK_PUSH=perhaps",
 			"SEND_ATTEMPTS=0", "SEND_FIRST_RETRY=0s", "SEND_LAST_RETRY=never", "SEND_TIMEOUT=10", "ADDRESS_WAIT=0s", "MESSAGE_RETENTION=-1h",
 		},
 		Says: []string{
-			"APP_PORT is missing", `OPERATORS_EMAIL is "nobody": an email address is expected, such as operators@example.com: it must be an email address`, pair,
+			"APP_PORT is missing", `OPERATORS_EMAIL is "operators": an email address is expected, such as operators@example.com: it must be an email address`, pair,
 			`VAPID_SUBJECT is "operators": an address that begins with mailto: or https:// is expected`,
 			`ALLOW_LOOPBACK_PUSH is "perhaps": it is true or false`, `SEND_ATTEMPTS is "0": a count is a whole number of at least 1`,
 			`SEND_FIRST_RETRY is "0s": ` + duration, `SEND_LAST_RETRY is "never": ` + duration, `SEND_TIMEOUT is "10": ` + duration, `ADDRESS_WAIT is "0s": ` + duration, `MESSAGE_RETENTION is "-1h": a retention is 0 (for ever) or a duration of at least 1s with a unit, such as 2160h`,

@@ -46,7 +46,7 @@ func TestRunNamesAPortInUse(t *testing.T) {
 	}()
 	port := strconv.Itoa(listener.Addr().(*net.TCPAddr).Port)
 	err = run(t.Context(), []string{"APP_PORT=" + port}, io.Discard)
-	if want := "APP_HOST and APP_PORT, 127.0.0.1 and " + port + ": an address of this machine is expected that nobody listens on"; err == nil || !strings.Contains(err.Error(), want) {
+	if want := "APP_HOST and APP_PORT, 127.0.0.1 and " + port + ": a free address of this machine is expected"; err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("got %v, want %q", err, want)
 	}
 }
