@@ -14,7 +14,7 @@ func NewClient(conn grpc.ClientConnInterface, logger *slog.Logger) *workflow.Cli
 }
 
 // clientLog writes the log lines of the workflow client to slog. What the client logs as information only helps to debug the
-// client itself. What it logs as an error it retries.
+// client itself. After an error that it logs, it reconnects, or the engine schedules the task again.
 type clientLog struct{ logger *slog.Logger }
 
 func (l clientLog) Debug(v ...any) {
@@ -24,7 +24,7 @@ func (l clientLog) Debugf(f string, v ...any) { l.Debug(fmt.Sprintf(f, v...)) }
 func (l clientLog) Info(v ...any)             { l.Debug(v...) }
 func (l clientLog) Infof(f string, v ...any)  { l.Debugf(f, v...) }
 func (l clientLog) Warn(v ...any) {
-	l.logger.Warn("workflow client warning; the client retries", slog.String("text", fmt.Sprint(v...)))
+	l.logger.Warn("workflow client warning; unfinished work runs again", slog.String("text", fmt.Sprint(v...)))
 }
 func (l clientLog) Warnf(f string, v ...any)  { l.Warn(fmt.Sprintf(f, v...)) }
 func (l clientLog) Error(v ...any)            { l.Warn(v...) }
