@@ -33,6 +33,11 @@ inbox: $(DEVRUN) ## Show the mail, SMS and push messages that customers got (ARG
 demo: $(DEVRUN) ## Place orders that end in every way on a running `make up`, and show how they get there
 	@exec $(DEVRUN) demo
 
+.PHONY: record-demo
+record-demo: $(DEVRUN) ## Run the demo on a running `make up`, and draw it again for the README (docs/demo.svg)
+	@$(DEVRUN) demo > $(BIN)/demo.txt
+	@cd tests && go run ./recording -write ../docs/demo.svg < ../$(BIN)/demo.txt
+
 .PHONY: doctor
 doctor: ## Compare what the services hold, running or stopped, and name every difference (ARGS="--json", ARGS="--orders http://...")
 	@mkdir -p $(BIN)
@@ -170,8 +175,9 @@ vuln: ## Look for known vulnerabilities in what is built (asks the Go vulnerabil
 	@for m in $(MODULES); do echo "== vuln $$m"; (cd $$m && go run golang.org/x/vuln/cmd/govulncheck@$(GOVULNCHECK) ./...) || exit 1; done
 
 .PHONY: generate
-generate: ## Write the files that follow from contracts: schemas, samples, docs/events.md, the emulators' topics
+generate: ## Write the generated files: schemas, samples, docs/events.md, docs/configuration.md, the emulators' topics
 	@cd contracts && go generate ./...
+	@cd tests && go test -count=1 -run 'TestTheSettingsAreDocumented$$' ./static -update
 
 .PHONY: tidy
 tidy: ## Bring every go.mod and go.sum up to date

@@ -160,7 +160,7 @@ func checkResiliency(t *testing.T, f folder) {
 	}
 }
 
-// TestTheRunFileKnowsTheContracts keeps dapr.yaml, and the addresses in the README, equal.
+// TestTheRunFileKnowsTheContracts keeps dapr.yaml and the addresses in docs/api.md equal.
 func TestTheRunFileKnowsTheContracts(t *testing.T) {
 	t.Parallel()
 	text, err := os.ReadFile(filepath.Join(root, "dapr.yaml"))
@@ -202,7 +202,7 @@ func TestTheRunFileKnowsTheContracts(t *testing.T) {
 			t.Errorf("dapr.yaml: %s is in %s, want %s", app.AppID, app.AppDirPath, want)
 		}
 		if app.AppPort != documented[app.AppID] {
-			t.Errorf("dapr.yaml: %s has appPort %d, and README.md says %d", app.AppID, app.AppPort, documented[app.AppID])
+			t.Errorf("dapr.yaml: %s has appPort %d, and docs/api.md says %d", app.AppID, app.AppPort, documented[app.AppID])
 		}
 		// The last digit of all ports of an app is the same.
 		for name, port := range map[string]int{"daprHTTPPort": app.HTTPPort - 3500, "daprGRPCPort": app.GRPCPort - 50010, "metricsPort": app.Metrics - 9100} {
@@ -216,10 +216,10 @@ func TestTheRunFileKnowsTheContracts(t *testing.T) {
 	}
 }
 
-// documentedPorts are the ports in the README's table of routes, whose rows begin with "| orders, 8001 |".
+// documentedPorts are the ports in the table of routes in docs/api.md, whose rows begin with "| orders, 8001 |".
 func documentedPorts(t *testing.T) map[string]int {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join(root, "README.md"))
+	text, err := os.ReadFile(filepath.Join(root, "docs", "api.md"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -22,7 +22,7 @@ func TestEverySchedulerBoundsItsHistory(t *testing.T) {
 	flag := regexp.MustCompile(`--etcd-(?:compaction-mode|compaction-retention|snapshot-count|max-wals|max-snapshots)["']?(?:=|,?\s+)["']?[a-z0-9]+`)
 	for _, place := range []string{
 		"devrun/internal/scheduler/retention.go", "docker-compose.yml", "Dockerfile", "infra/bicep/modules/fulfillment.bicep",
-		"README.md", "tests/bench/bare.go",
+		"docs/running.md", "tests/bench/bare.go",
 	} {
 		text, err := os.ReadFile(filepath.Join("..", "..", filepath.FromSlash(place)))
 		if err != nil {
