@@ -15,6 +15,7 @@ import (
 
 // Service are the settings that every service has. A service embeds it in its own configuration.
 type Service struct {
+	// Host is the address that the service listens on.
 	Host string `env:"APP_HOST" envDefault:"127.0.0.1"`
 	// Port has no default: Dapr sets it, and two services with the same port are hard to tell apart.
 	Port Port `env:"APP_PORT,required,notEmpty"`
@@ -34,6 +35,7 @@ type Service struct {
 	// CORSOrigins are the origins whose pages may use the API in a browser, none by default.
 	CORSOrigins Origins `env:"CORS_ORIGINS"`
 
+	// LogFormat is json or text, LogLevel is debug, info, warn or error.
 	LogFormat LogFormat  `env:"LOG_FORMAT" envDefault:"json"`
 	LogLevel  slog.Level `env:"LOG_LEVEL" envDefault:"info"`
 

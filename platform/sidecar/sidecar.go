@@ -22,6 +22,7 @@ import (
 
 // Config says where a sidecar listens. The variables have the names that Dapr itself uses.
 type Config struct {
+	// Host, GRPCPort and HTTPPort are the address of the sidecar.
 	Host     string `env:"DAPR_HOST" envDefault:"127.0.0.1"`
 	GRPCPort Port   `env:"DAPR_GRPC_PORT" envDefault:"50001"`
 	HTTPPort Port   `env:"DAPR_HTTP_PORT" envDefault:"3500"`
