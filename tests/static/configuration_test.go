@@ -52,7 +52,7 @@ func TestTheSettingsAreDocumented(t *testing.T) {
 		t.Fatal(err)
 	}
 	table += rowsOf(t, "every", shared)
-	for _, app := range apps {
+	for _, app := range []string{"orders", "fulfillment", "notifications", "analytics"} {
 		own, err := settings("services/"+app, "Config")
 		if err != nil {
 			t.Fatal(err)
@@ -69,7 +69,7 @@ func TestTheSettingsAreDocumented(t *testing.T) {
 		}
 		return
 	}
-	if diff := cmp.Diff(want, string(text)); diff != "" {
+	if diff := cmp.Diff(strings.Split(want, "\n"), strings.Split(string(text), "\n")); diff != "" {
 		t.Errorf("docs/configuration.md is not current; run make generate (-want +got):\n%s", diff)
 	}
 }
