@@ -35,7 +35,7 @@ type Service struct {
 	// CORSOrigins are the origins whose pages may use the API in a browser, none by default.
 	CORSOrigins Origins `env:"CORS_ORIGINS"`
 
-	// LogFormat is json or text, LogLevel is debug, info, warn or error.
+	// The format of the log is json or text; LogLevel is debug, info, warn or error.
 	LogFormat LogFormat  `env:"LOG_FORMAT" envDefault:"json"`
 	LogLevel  slog.Level `env:"LOG_LEVEL" envDefault:"info"`
 

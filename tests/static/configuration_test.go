@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -146,7 +147,7 @@ func fieldsOf(set *token.FileSet, folder string, file *ast.File, fields *ast.Str
 		if strings.Contains(options, "required") {
 			standard = "required"
 		}
-		text, line := described(f), set.Position(f.Pos()).Line
+		text, line := described(f, namesOf(fields)), set.Position(f.Pos()).Line
 		if n := len(all) - 1; text == "" && n >= 0 && all[n].last == line-1 { // one comment for several fields
 			all[n].names, all[n].standards, all[n].last = append(all[n].names, "`"+name+"`"), append(all[n].standards, standard), line
 			continue
@@ -179,12 +180,38 @@ func partsOf(folder string, file *ast.File, kind ast.Expr) ([]setting, error) {
 	return nil, nil
 }
 
-// described is the comment of a field as a sentence that does not begin with the field's name.
-func described(f *ast.Field) string {
+// described is the comment of a field as a sentence that names settings and not fields.
+func described(f *ast.Field, names map[string]string) string {
 	text := strings.Join(strings.Fields(f.Doc.Text()+" "+f.Comment.Text()), " ")
-	if rest, ok := strings.CutPrefix(text, f.Names[0].Name+" "); ok {
-		text = strings.TrimPrefix(strings.TrimPrefix(rest, "is "), "are ")
-		text = strings.ToUpper(text[:1]) + text[1:]
+	own := f.Names[0].Name
+	for _, verb := range []string{" is ", " are "} {
+		if rest, ok := strings.CutPrefix(text, own+verb); ok {
+			text = strings.ToUpper(rest[:1]) + rest[1:]
+		}
 	}
-	return text
+	return word.ReplaceAllStringFunc(text, func(w string) string {
+		name, ok := names[w]
+		// A field such as Store has the name of an ordinary word, unless it begins the comment.
+		if ordinary := strings.ToLower(w[1:]) == w[1:]; !ok || ordinary && !strings.HasPrefix(text, own) {
+			return w
+		}
+		return "`" + name + "`"
+	})
+}
+
+var word = regexp.MustCompile(`\b[A-Z]\w+`)
+
+// namesOf are the settings by the names of their fields.
+func namesOf(fields *ast.StructType) map[string]string {
+	names := map[string]string{}
+	for _, f := range fields.Fields.List {
+		if f.Tag == nil || len(f.Names) == 0 {
+			continue
+		}
+		name, _, _ := strings.Cut(reflect.StructTag(strings.Trim(f.Tag.Value, "`")).Get("env"), ",")
+		if name != "" {
+			names[f.Names[0].Name] = name
+		}
+	}
+	return names
 }
