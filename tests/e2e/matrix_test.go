@@ -89,13 +89,13 @@ func moments(s *system.System) []moment {
 			status: "fulfilled", books: fulfilledBooks, told: "order_shipped"},
 		{step: "ReserveInventory", how: "when the payment is announced", arrived: done("ValidatePayment"),
 			status: "fulfilled", books: fulfilledBooks, told: "order_shipped"},
-		{step: "Approval", how: "while nobody has decided", price: 6000, arrived: ofType("Fulfillment.ApprovalRequested"),
+		{step: "Approval", how: "before a person has decided", price: 6000, arrived: ofType("Fulfillment.ApprovalRequested"),
 			status: "fulfilled", decide: approve, books: fulfilledBooks, told: "order_shipped"},
 		{step: "ProcessShipment", how: "the carrier takes two seconds", zip: "X-SLOW", arrived: done("ReserveInventory"),
 			status: "fulfilled", books: fulfilledBooks, told: "order_shipped"},
 		{step: "Notify", how: "when the shipment is announced", arrived: done("ProcessShipment"),
 			status: "fulfilled", books: fulfilledBooks, told: "order_shipped"},
-		{step: "UpdateOrderStatus", how: "when a message is asked for", arrived: ofType("Notification.Requested"),
+		{step: "UpdateOrderStatus", how: "when a message is requested", arrived: ofType("Notification.Requested"),
 			status: "fulfilled", books: fulfilledBooks, told: "order_shipped"},
 		{step: "CancelShipment", how: "when the carrier booked and did not answer until the retries were used up", zip: "X-LOST",
 			arrived: func(e busEvent) bool { return false }, // no event tells of it: see undoing
@@ -385,19 +385,19 @@ func once(ctx context.Context, s *system.System, ids []string, m moment, row *re
 // kills is the part of docs/failure-matrix.md about processes that are killed.
 func kills(rows []result, all []moment) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, `Each process of the local system is killed (SIGKILL) at each step of the saga, with %d orders at that step, more or less:
-"how" says how the orders are held there, or by which event the kill is timed. The tables are only written when in every row
+	fmt.Fprintf(&b, `Each process of the local system is killed (SIGKILL) at each step of the saga, with about %d orders at that step.
+"How" says what holds the orders there, or which event triggers the kill. The tables are written only if in every row
 
-- every order came to the status of its step,
-- every order has at most one charge, and a refund exactly when it was not shipped; one parcel, or none that is under way,
-- stock is conserved: on hand + shipped is what was set, and nothing stays reserved,
-- every customer was told once over each of email, SMS and push; "again" counts messages that came twice, which can only
-  be when notifications or its sidecar is killed while a message is on its way ([ADR 10](adr/0010-notifications-once.md)).
+- every order reached the status of its step,
+- every order has at most one charge, and a refund exactly if it was not shipped; it has one parcel, or none that was not cancelled,
+- stock balances: on hand + shipped is what was set, and nothing stays reserved,
+- every customer got each email, SMS and push message once. "Again" counts messages that arrived twice. That is possible only
+  if notifications or its sidecar is killed while a message is being sent ([ADR 10](adr/0010-notifications-once.md)).
 
-"Back" is the time from the kill until the runner reports the process, and all others, as ready; before it starts a process
+"Back" is the time from the kill until the runner reports the process, and all others, as ready. Before it starts a process
 again that died often it waits up to five seconds, and a killed sidecar's partitions are free again after six. "Whole" is the
-time until the last order had its status; of the two waits of two seconds, of the retries, and of a person's approval it holds
-what was left.
+time until the last order had its status. It includes the remaining part of the two waits of two seconds, of the retries, and
+of a person's approval.
 
 `, *matrixGrain)
 	fmt.Fprintf(&b, "Run on %s.\n\n", machine())
