@@ -1,6 +1,6 @@
 #!/bin/sh
-# Deploys Waybill to an Azure resource group, or brings what is there up to date, and asks whether it works. It can be repeated at
-# any time, also after it failed. docs/operations.md says more.
+# Deploys Waybill to an Azure resource group, or updates it, and checks that it works. It can be repeated at
+# any time, also after a failure. docs/operations.md says more.
 set -eu
 
 usage() {
@@ -26,7 +26,7 @@ fail() {
 }
 
 images='orders fulfillment notifications analytics daprd placement scheduler'
-# What the channels and the bus need from the vault; the last one the deployment itself puts there.
+# The secrets that the channels and the bus need from the vault. The deployment itself stores the last one.
 secrets='smtp-user smtp-password twilio-account-sid twilio-auth-token eventhubs-connection-string'
 api_version=2025-07-01
 
@@ -109,7 +109,7 @@ step() {
 
 stopped=
 deployed=no
-# Whatever goes wrong, fulfillment is not left standing still, and the last line says where it went wrong.
+# After any failure, fulfillment runs again, and the last line says which step failed.
 leave() {
 	code=$?
 	[ "$code" -ne 0 ] || return 0
@@ -164,8 +164,8 @@ for image in $images; do
 	fi
 done
 
-# A deployment starts the new replica before it stops the old one. Two of fulfillment would be two workflow engines on the same
-# state, so it stops first; what is published meanwhile waits on the bus.
+# A deployment starts the new replica before it stops the old one. Two replicas of fulfillment would be two workflow engines on the same
+# state, so fulfillment stops first. Events that are published meanwhile wait on the bus.
 step "stop fulfillment"
 running=$(az resource list --resource-group "$group" --resource-type Microsoft.App/containerApps --query "[?starts_with(name, 'fulfillment-')].id" --output tsv)
 case $running in

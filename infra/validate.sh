@@ -1,6 +1,6 @@
 #!/bin/sh
-# Asks a running Waybill whether it works: every service is ready, an order is placed and fulfilled, and analytics counts it.
-# infra/deploy.sh runs it after a deployment; it serves for any Waybill whose addresses it is given. It leaves behind a product,
+# Checks that a running Waybill works: every service is ready, an order is placed and fulfilled, and analytics counts it.
+# infra/deploy.sh runs it after a deployment. It works with any Waybill whose addresses it gets. It leaves a product,
 # DEPLOY-CHECK-<time>, and one order for it.
 set -eu
 

@@ -1,29 +1,29 @@
-// Waybill on Azure: everything but the registry, which registry.bicep makes first. infra/deploy.sh runs both, in that order, with
+// Waybill on Azure: everything except the registry, which registry.bicep creates first. infra/deploy.sh runs both, in that order, with
 // the parameters that change from one deployment to the next.
 targetScope = 'resourceGroup'
 
-@description('Part of every name.')
+@description('A part of every name.')
 @minLength(2)
 @maxLength(6)
 param environmentName string
 
-@description('The regions, home first. Service Bus, Event Hubs, Azure Data Explorer and the vault stand at home; Cosmos DB, and orders, analytics and notifications, in all of them.')
+@description('The regions, home first. Service Bus, Event Hubs, Azure Data Explorer and the vault are in the home region; Cosmos DB, orders, analytics and notifications are in all regions.')
 @minLength(1)
 @maxLength(5)
 param locations string[] = [
   resourceGroup().location
 ]
 
-@description('The one region that runs fulfillment, beside the workflow engine\'s database. Another one only when home is lost.')
+@description('The one region that runs fulfillment, beside the workflow engine\'s database. Choose another one only when home is lost.')
 param fulfillmentLocation string = locations[0]
 
-@description('Put on every resource.')
+@description('Tags for every resource.')
 param tags object = {
   application: 'waybill'
   environment: environmentName
 }
 
-@description('Name of the registry that registry.bicep made.')
+@description('The name of the registry that registry.bicep created.')
 @minLength(5)
 @maxLength(50)
 param registryName string
@@ -33,44 +33,44 @@ param registryName string
 @maxLength(128)
 param imageTag string
 
-@description('Names this deployment: another one each time, so that every deployment starts new revisions.')
+@description('The name of this deployment. It differs each time, so that every deployment starts new revisions.')
 @minLength(1)
 @maxLength(20)
 param release string
 
-@description('Address ranges, such as 203.0.113.0/24, that may call the services. Nobody else may: the services do not know their callers.')
+@description('Address ranges, such as 203.0.113.0/24, that may call the services. All others are refused, because the services do not authenticate their callers.')
 @minLength(1)
 param clientAddresses string[]
 
 @description('Origins whose pages may use the services in a browser, separated by commas, such as https://shop.example.com. None by default.')
 param corsOrigins string = ''
 
-@description('Who is told of alerts, approvals, and sagas that need attention.')
+@description('The email address of the operators. They get alerts, approvals, and sagas that need attention.')
 @minLength(6)
 param operatorsEmail string
 
-@description('The largest total in each currency that needs no approval, such as 5000.00 USD,4600.00 EUR. An order in any other currency always needs one.')
+@description('The largest total in each currency that needs no approval, such as 5000.00 USD,4600.00 EUR. An order in any other currency always needs approval.')
 @minLength(1)
 param approvalThreshold string = '5000.00 USD'
 
 @description('How long an order is kept after it has ended, such as 17520h. 0 is for ever.')
 param orderRetention string = '0'
 
-@description('How long the journal of a saga is kept after the saga has ended; what stock and partners know of the order, 30 days longer. At least as long as an event can come again: 0, which is for ever, or more than the 7 days of the bus and the retention of dead letters.')
+@description('How long a saga record is kept after the saga has ended. Reservation, payment and shipment of the order are kept 30 days longer. At least as long as an event can be delivered again: 0, which is for ever, or more than the 7 days of the bus and the retention of dead letters.')
 param sagaRetention string = '0'
 
 @description('How long messages to customers are kept after their outcome. 0 is for ever.')
 param messageRetention string = '2160h'
 
-@description('How long a dead letter is kept that was redriven or dismissed. 0 is for ever.')
+@description('How long a dead letter is kept after it was redriven or dismissed. 0 is for ever.')
 param deadLetterRetention string = '2160h'
 
-@description('How many orders may be worked on at a time, before new ones are refused. Measure how many fulfillment finishes in half a minute.')
+@description('How many orders may be in fulfilment at the same time before new ones are refused. Measure how many orders fulfillment finishes in half a minute.')
 @minValue(0)
 @maxValue(100000)
 param admissionOpen int = 200
 
-@description('How many calls to each partner (payment provider, carrier) may be under way at a time, and as many that undo.')
+@description('How many calls to each partner (payment provider, carrier) may run at the same time. The same number again is for compensations.')
 @minValue(1)
 @maxValue(10000)
 param partnerCalls int = 100
@@ -90,12 +90,12 @@ param emailPort int = 587
 @minLength(6)
 param emailFrom string
 
-@description('The number that text messages come from.')
+@description('The phone number that sends text messages.')
 @minLength(8)
 @maxLength(16)
 param smsFrom string
 
-@description('What fulfillment\'s sidecar shows to the service. A new one for every deployment will do: both get it together.')
+@description('The token that fulfillment\'s sidecar sends to the service. It may be new for every deployment, because both get it together.')
 @secure()
 @minLength(20)
 param appApiToken string = newGuid()
@@ -107,12 +107,12 @@ param appApiToken string = newGuid()
 ])
 param serviceBusSku string
 
-@description('Event Hubs: throughput units to begin with.')
+@description('Event Hubs: throughput units at the start.')
 @minValue(1)
 @maxValue(40)
 param eventHubsUnits int = 1
 
-@description('Event Hubs: throughput units at most.')
+@description('Event Hubs: the most throughput units.')
 @minValue(1)
 @maxValue(40)
 param eventHubsMaxUnits int = 4
@@ -122,7 +122,7 @@ param eventHubsMaxUnits int = 4
 @maxValue(1000000)
 param cosmosMaxThroughput int = 4000
 
-@description('Whether Cosmos DB stands in several zones of each region.')
+@description('Whether Cosmos DB uses several zones of each region.')
 param zoneRedundant bool
 
 @description('PostgreSQL: size of the server.')
@@ -160,20 +160,20 @@ param kustoMachines int
 @maxValue(10)
 param minReplicas int
 
-@description('The same, at most.')
+@description('The most replicas of orders, analytics and notifications, in each region.')
 @minValue(1)
 @maxValue(30)
 param maxReplicas int
 
-@description('Days that logs are kept.')
+@description('For how many days logs are kept.')
 @minValue(30)
 @maxValue(730)
 param logRetentionDays int = 30
 
-@description('Whether a deleted vault is safe from being purged.')
+@description('Whether a deleted vault cannot be purged.')
 param purgeProtection bool
 
-@description('So many messages in one topic, for a quarter of an hour, are an alert.')
+@description('This number of messages in one topic, for a quarter of an hour, raises an alert.')
 @minValue(1)
 @maxValue(1000000)
 param waitingMessages int = 100
@@ -181,8 +181,8 @@ param waitingMessages int = 100
 var home = locations[0]
 var suffix = '${environmentName}${take(uniqueString(resourceGroup().id, environmentName), 6)}'
 
-// Four identities that containers use, and one that only the platform does. Managed Dapr has one identity for a component of
-// several apps, so orders, analytics and notifications share theirs; what only some may do has an identity of its own.
+// Four identities that containers use, and one that only the platform uses. Managed Dapr has one identity for a component of
+// several apps, so orders, analytics and notifications share one. What only some of them may do has a separate identity.
 module componentsIdentity 'modules/identity.bicep' = {
   name: 'identity-components'
   params: {
@@ -307,7 +307,7 @@ module cosmos 'modules/cosmos.bicep' = {
 module postgres 'modules/postgres.bicep' = {
   name: 'postgres'
   params: {
-    // The server stands beside fulfillment, so it has another name where fulfillment runs elsewhere.
+    // The server is in the region of fulfillment, so it has another name if fulfillment runs elsewhere.
     suffix: fulfillmentLocation == home ? suffix : '${suffix}-${fulfillmentLocation}'
     location: fulfillmentLocation
     tags: tags
@@ -516,7 +516,7 @@ module analytics 'modules/service.bicep' = [for (location, i) in locations: {
         value: analyticsIdentity.outputs.clientId
       }
       {
-        // Every replica counts what the others stored, too (docs/adr/0014).
+        // Every replica also counts what the others stored (docs/adr/0014).
         name: 'FOLLOW_INTERVAL'
         value: '5s'
       }
@@ -538,7 +538,7 @@ module analytics 'modules/service.bicep' = [for (location, i) in locations: {
         identity: platformIdentity.outputs.id
       }
       {
-        // How Event Hubs calls whoever shows a connection string.
+        // The user name that Event Hubs expects with a connection string.
         name: 'eventhubs-user'
         value: '$ConnectionString'
       }

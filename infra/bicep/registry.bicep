@@ -1,7 +1,7 @@
-// The registry, deployed by itself and first: no app can start before its image is there. infra/deploy.sh does so.
+// The registry. infra/deploy.sh deploys it separately and first, because no app can start before its image exists.
 targetScope = 'resourceGroup'
 
-@description('Where the registry stands.')
+@description('The region of the registry.')
 param location string = resourceGroup().location
 
 @description('Basic is enough for one region; Premium can replicate images to several.')
@@ -12,7 +12,7 @@ param location string = resourceGroup().location
 ])
 param sku string = 'Basic'
 
-@description('Put on every resource.')
+@description('Tags for every resource.')
 param tags object = {
   application: 'waybill'
 }

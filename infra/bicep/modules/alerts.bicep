@@ -1,9 +1,9 @@
-// What wakes somebody. docs/operations.md has a row for each alert, by its name; a test compares the two.
+// The alerts. docs/operations.md has a row for each, by its name; a test compares the two.
 
-@description('Where the rules stand.')
+@description('The region of the rules.')
 param location string
 
-@description('Put on every resource.')
+@description('Tags for every resource.')
 param tags object
 
 @description('The regions in which orders, analytics and notifications run.')
@@ -13,7 +13,7 @@ param locations string[]
 @description('The region in which fulfillment runs.')
 param fulfillmentLocation string
 
-@description('Who is told.')
+@description('The email address that gets the alerts.')
 @minLength(6)
 param operatorsEmail string
 
@@ -35,7 +35,7 @@ param postgresId string
 @description('The Azure Data Explorer cluster.')
 param kustoId string
 
-@description('So many messages in one topic, at every look of a quarter of an hour, are too many.')
+@description('This number of messages in one topic, at every check within a quarter of an hour, is too many.')
 @minValue(1)
 @maxValue(1000000)
 param waitingMessages int
@@ -57,7 +57,7 @@ resource operators 'Microsoft.Insights/actionGroups@2023-01-01' = {
   }
 }
 
-// Severity: 1 wakes somebody, 2 waits for the morning, 3 is worth knowing.
+// Severity: 1 wakes the person on call, 2 waits for the morning, 3 is information.
 var queries = [
   {
     name: 'events-parked'
@@ -155,7 +155,7 @@ var deadLetterTopics = [
   'orders.analytics.dead'
 ]
 
-// There is no metric of a message's age. A topic that is never down to few messages for a quarter of an hour has old ones.
+// There is no metric of a message's age. A topic that never has few messages for a quarter of an hour has old ones.
 var resourceAlerts = [
   {
     name: 'dead-letters-unread'

@@ -1,20 +1,20 @@
 // Business state: the orders, sagas, stock, notifications and dead letters of every service, one document each.
 
-@description('Last part of the names.')
+@description('The last part of the names.')
 param suffix string
 
-@description('The regions, the one that is written to first. The others hold copies and can take over.')
+@description('The regions. The first one accepts writes; the others hold copies and can take over.')
 @minLength(1)
 @maxLength(5)
 param locations string[]
 
-@description('Put on every resource.')
+@description('Tags for every resource.')
 param tags object
 
-@description('Whether the copies of a region stand in several zones.')
+@description('Whether the copies of a region are in several zones.')
 param zoneRedundant bool
 
-@description('The most request units a second, with several regions. One region is serverless and has no such bound.')
+@description('The most request units a second, with several regions. One region is serverless and has no such limit.')
 @minValue(1000)
 @maxValue(1000000)
 param maxThroughput int
@@ -36,9 +36,9 @@ resource account 'Microsoft.DocumentDB/databaseAccounts@2025-04-15' = {
         name: 'EnableServerless'
       }
     ] : []
-    // The sidecars send no session token, so with session consistency a read could be older than a write before it, and fulfillment
-    // counts on that it is not (docs/adr/0028). Several regions cannot have strong reads without waiting for each other; with bounded
-    // staleness, reads in the region that is written to are as new.
+    // The sidecars send no session token, so with session consistency a read could be older than a write before it. Fulfillment
+    // relies on newer reads (docs/adr/0028). Several regions cannot have strong reads without waiting for each other. With bounded
+    // staleness, reads in the region that accepts writes are as new.
     consistencyPolicy: serverless ? {
       defaultConsistencyLevel: 'Strong'
     } : {
@@ -56,7 +56,7 @@ resource account 'Microsoft.DocumentDB/databaseAccounts@2025-04-15' = {
     disableLocalAuth: true
     disableKeyBasedMetadataWriteAccess: true
     minimalTlsVersion: 'Tls12'
-    // Any moment of the last seven days can be restored into a new account.
+    // The data of any moment of the last seven days can be restored into a new account.
     backupPolicy: {
       type: 'Continuous'
       continuousModeProperties: {
@@ -76,8 +76,8 @@ resource database 'Microsoft.DocumentDB/databaseAccounts/sqlDatabases@2025-04-15
   }
 }
 
-// Dapr writes each key into a partition of its own. A TTL of -1 keeps a document for ever unless the document says otherwise.
-// Nothing is indexed but what Cosmos DB itself needs: documents are read by their id.
+// Dapr writes each key into a separate partition. A TTL of -1 keeps a document for ever unless the document says otherwise.
+// Only what Cosmos DB itself needs is indexed: documents are read by their id.
 resource container 'Microsoft.DocumentDB/databaseAccounts/sqlDatabases/containers@2025-04-15' = {
   parent: database
   name: 'state'

@@ -1,21 +1,21 @@
 // One region's Container Apps environment, and the Dapr components of the apps in it that use managed Dapr.
 
-@description('Last part of the names.')
+@description('The last part of the names.')
 param suffix string
 
-@description('Where the environment stands.')
+@description('The region of the environment.')
 param location string
 
-@description('Put on every resource.')
+@description('Tags for every resource.')
 param tags object
 
-@description('The workspace that takes the logs.')
+@description('The workspace that gets the logs.')
 param workspaceId string
 
-@description('Name of the Application Insights that takes the sidecars\' traces.')
+@description('The name of the Application Insights that gets the sidecars\' traces.')
 param insightsName string
 
-@description('What stands for each envRef of components/azure.')
+@description('The value of each envRef of components/azure.')
 param settings object
 
 @description('Client id of the identity by which the sidecars reach Service Bus and Cosmos DB.')
@@ -24,8 +24,8 @@ param componentsClientId string
 @description('Client id of the identity by which the sidecars read Key Vault.')
 param secretsClientId string
 
-// The components as the self-hosted sidecar reads them, the secret store first, which others need. workflowstore is fulfillment's
-// alone, and fulfillment brings its own sidecar. any() because not every file has every member.
+// The components as the self-hosted sidecar reads them. The secret store is first, because others need it. Only fulfillment uses
+// workflowstore, and fulfillment brings its own sidecar. any() because not every file has every member.
 var files = [
   any(loadYamlContent('../../../components/azure/secretstore.yaml'))
   any(loadYamlContent('../../../components/azure/orderbus.yaml'))
@@ -40,7 +40,7 @@ var managedApps = [
   'notifications'
 ]
 
-// A component is one resource for all its apps, so it has one identity. The vault has its own, which orders does not get.
+// A component is one resource for all its apps, so it has one identity. The vault has another one, which orders does not get.
 var forComponents = union(settings, {
   IDENTITY_CLIENT_ID: componentsClientId
 })

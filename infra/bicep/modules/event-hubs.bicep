@@ -1,30 +1,30 @@
 // The telemetry bus: an event hub for each topic of analytics, used through its Kafka endpoint (docs/adr/0015). Dapr's Kafka
-// component knows no identity of Azure there, so this is the one place with a key. It goes from the namespace into Key Vault
-// within the deployment and is seen by nobody.
+// component supports no identity of Azure there, so this is the only place with a key. The deployment copies it from the namespace
+// into Key Vault, and no person sees it.
 
-@description('Last part of the names.')
+@description('The last part of the names.')
 param suffix string
 
-@description('Where the namespace stands.')
+@description('The region of the namespace.')
 param location string
 
-@description('Put on every resource.')
+@description('Tags for every resource.')
 param tags object
 
-@description('Throughput units to begin with: each takes 1 MB or 1,000 events a second.')
+@description('Throughput units at the start: each accepts 1 MB or 1,000 events a second.')
 @minValue(1)
 @maxValue(40)
 param throughputUnits int
 
-@description('Throughput units at most; the namespace grows by itself.')
+@description('The most throughput units; the namespace grows by itself.')
 @minValue(1)
 @maxValue(40)
 param maxThroughputUnits int
 
-@description('Name of the vault that takes the connection string.')
+@description('The name of the vault that gets the connection string.')
 param vaultName string
 
-// A test compares the hubs with contracts. alerts is read by nobody here: it is for whoever wants to know.
+// A test compares the hubs with contracts. No service reads alerts: it is for other systems.
 var hubs = [
   'analytics-events'
   'alerts'
@@ -50,8 +50,8 @@ resource namespace 'Microsoft.EventHub/namespaces@2024-01-01' = {
   }
 }
 
-// Four partitions, which is how many replicas of analytics can share the reading; seven days, which is the longest that
-// Standard keeps, and what the lookback of the views in Azure Data Explorer is made for.
+// Four partitions: at most four replicas of analytics can share the reading. Seven days is the longest that Standard keeps
+// events; the lookback of the views in Azure Data Explorer fits it.
 resource hub 'Microsoft.EventHub/namespaces/eventhubs@2024-01-01' = [for name in hubs: {
   parent: namespace
   name: name

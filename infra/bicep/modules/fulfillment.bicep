@@ -1,10 +1,10 @@
-// fulfillment, with a sidecar of its own: managed Dapr has no workflows. One replica, four containers that reach each other on
-// the loopback interface. docs/adr/0018 says why, and what is lost with the replica.
+// fulfillment with its own sidecar, because managed Dapr has no workflows. One replica with four containers that reach each other on
+// the loopback interface. docs/adr/0017 says why, and what is lost with the replica.
 
-@description('Where the app runs.')
+@description('The region of the app.')
 param location string
 
-@description('Put on every resource.')
+@description('Tags for every resource.')
 param tags object
 
 @description('The environment of that region.')
@@ -16,7 +16,7 @@ param registryServer string
 @description('The version of the images.')
 param imageTag string
 
-@description('Last part of the revision\'s name.')
+@description('The last part of the revision\'s name.')
 param release string
 
 @description('fulfillment\'s identity, by resource id.')
@@ -25,29 +25,28 @@ param identityId string
 @description('The identity that pulls images. No container can use it.')
 param platformIdentityId string
 
-@description('What stands for each envRef of the components that fulfillment has.')
+@description('The value of each envRef of the components that fulfillment uses.')
 param settings object
 
-@description('Settings of the service itself, beside those that it needs in any case.')
+@description('Settings of the service beside those that it always gets.')
 param serviceSettings array
 
 @description('Origins whose pages may use the service in a browser, separated by commas.')
 param corsOrigins string
 
-@description('What the sidecar shows to the service when it delivers events.')
+@description('The token that the sidecar sends to the service when it delivers events.')
 @secure()
 @minLength(20)
 param appApiToken string
 
-@description('Address ranges that may call the service. Nobody else may: the service does not know its callers.')
+@description('Address ranges that may call the service. All others are refused, because the service does not authenticate its callers.')
 @minLength(1)
 param clientAddresses string[]
 
 var app = 'fulfillment'
 var port = 8002
 
-// Every process has ports of its own; the health ports are the only ones that answer beyond the loopback interface, for the
-// platform's probes.
+// Every process has separate ports. Only the health ports answer beyond the loopback interface, for the platform's probes.
 var daprHttpPort = 3500
 var daprGrpcPort = 50001
 var daprHealthPort = 3510
@@ -56,7 +55,7 @@ var placementHealthPort = 3520
 var schedulerPort = 50006
 var schedulerHealthPort = 3530
 
-// The files as they are: the sidecar takes each envRef from its own environment.
+// The files are unchanged: the sidecar reads each envRef from its own environment.
 var files = [
   {
     secret: 'orderbus'
@@ -155,7 +154,7 @@ resource fulfillment 'Microsoft.App/containerApps@2025-07-01' = {
           ]
         }
         {
-          // Outlives a container, and not the replica.
+          // This survives a container, but not the replica.
           name: 'reminders'
           storageType: 'EmptyDir'
         }
@@ -290,7 +289,7 @@ resource fulfillment 'Microsoft.App/containerApps@2025-07-01' = {
           ]
           probes: [
             {
-              // Outbound: whether its own APIs can be used. Its other health waits for the service, which waits for it.
+              // Outbound health: whether the sidecar's APIs can be used. Its other health check waits for the service, which waits for the sidecar.
               type: 'Liveness'
               httpGet: {
                 path: '/v1.0/healthz/outbound'
@@ -352,7 +351,7 @@ resource fulfillment 'Microsoft.App/containerApps@2025-07-01' = {
             string(schedulerHealthPort)
             '--etcd-data-dir'
             '/reminders/etcd'
-            // What etcd keeps of the past is bounded: ADR 27.
+            // The history that etcd keeps is bounded: ADR 27.
             '--etcd-compaction-mode'
             'periodic'
             '--etcd-compaction-retention'

@@ -1,14 +1,14 @@
-// One identity. Every service has its own, so that it can be allowed what it needs and nothing else.
+// One identity. Every service has its own, so that it gets only the rights that it needs.
 
 @description('Name of the identity.')
 @minLength(3)
 @maxLength(128)
 param name string
 
-@description('Where the identity stands. It can be used in every region.')
+@description('The region of the identity. It can be used in every region.')
 param location string
 
-@description('Put on every resource.')
+@description('Tags for every resource.')
 param tags object
 
 resource identity 'Microsoft.ManagedIdentity/userAssignedIdentities@2024-11-30' = {

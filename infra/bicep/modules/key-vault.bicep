@@ -1,23 +1,23 @@
-// The secrets of the channels that reach customers. Bicep makes the vault and says who may read; a person puts the secrets in
+// The secrets of the channels that reach customers. Bicep creates the vault and grants read access. A person stores the secrets
 // (docs/operations.md), so no secret is ever a parameter, an output or a line of a deployment's history.
 
 var roles = loadJsonContent('../roles.json')
 
-@description('Last part of the names.')
+@description('The last part of the names.')
 @minLength(3)
 @maxLength(15)
 param suffix string
 
-@description('Where the vault stands.')
+@description('The region of the vault.')
 param location string
 
-@description('Put on every resource.')
+@description('Tags for every resource.')
 param tags object
 
 @description('The identities that read secrets.')
 param readerPrincipalIds string[]
 
-@description('Whether a deleted vault can be purged before its ninety days are over. It cannot be switched off again.')
+@description('Whether a deleted vault can be purged before its ninety days have ended. It cannot be switched off again.')
 param purgeProtection bool
 
 resource vault 'Microsoft.KeyVault/vaults@2024-11-01' = {
@@ -33,7 +33,7 @@ resource vault 'Microsoft.KeyVault/vaults@2024-11-01' = {
     enableRbacAuthorization: true
     enableSoftDelete: true
     softDeleteRetentionInDays: 90
-    // The resource provider refuses false, so it is left out.
+    // The resource provider refuses false, so false is left out.
     enablePurgeProtection: purgeProtection ? true : null
   }
 }

@@ -1,17 +1,17 @@
 // The history of analytics: a cluster, its database, the tables and functions of infra/kusto, and who may use them.
 
-@description('Last part of the names.')
+@description('The last part of the names.')
 @minLength(3)
 @maxLength(14)
 param suffix string
 
-@description('Where the cluster stands.')
+@description('The region of the cluster.')
 param location string
 
-@description('Put on every resource.')
+@description('Tags for every resource.')
 param tags object
 
-@description('Size of the cluster. The first is for development: one machine and no promise of its availability.')
+@description('Size of the cluster. The first is for development: one machine, with no guaranteed availability.')
 @allowed([
   'Dev(No SLA)_Standard_E2a_v4'
   'Standard_E2ads_v5'
@@ -19,7 +19,7 @@ param tags object
 ])
 param size string
 
-@description('Machines of the cluster.')
+@description('The number of machines of the cluster.')
 @minValue(1)
 @maxValue(10)
 param machines int
@@ -57,7 +57,7 @@ resource database 'Microsoft.Kusto/clusters/databases@2024-04-13' = {
   }
 }
 
-// In the order of their names: each needs what the ones before it made. A script runs again when its text changes.
+// In the order of their names: each needs what earlier ones created. A script runs again when its text changes.
 var scripts = [
   {
     name: '01-tables'

@@ -1,15 +1,15 @@
-// Where logs and traces go.
+// The workspaces for logs and traces.
 
-@description('Last part of the names.')
+@description('The last part of the names.')
 param suffix string
 
-@description('Where the workspace stands.')
+@description('The region of the workspace.')
 param location string
 
-@description('Put on every resource.')
+@description('Tags for every resource.')
 param tags object
 
-@description('Days that logs are kept.')
+@description('For how many days logs are kept.')
 @minValue(30)
 @maxValue(730)
 param retentionDays int
@@ -31,8 +31,8 @@ resource workspace 'Microsoft.OperationalInsights/workspaces@2025-07-01' = {
   }
 }
 
-// Dapr on Container Apps sends its traces with the instrumentation key alone, so local authentication stays on here: the key
-// can write telemetry and read nothing.
+// Dapr on Container Apps sends its traces with the instrumentation key alone, so local authentication stays on here. The key
+// can write telemetry and cannot read anything.
 resource insights 'Microsoft.Insights/components@2020-02-02' = {
   name: 'appi-waybill-${suffix}'
   location: location

@@ -1,12 +1,12 @@
-// The workflow engine's own state. Only identities of Microsoft Entra can log in, and only fulfillment's is one.
+// The workflow engine's own state. Only identities of Microsoft Entra can log in, and only fulfillment's has access.
 
-@description('Last part of the names.')
+@description('The last part of the names.')
 param suffix string
 
-@description('Where the server stands: beside fulfillment.')
+@description('The region of the server: that of fulfillment.')
 param location string
 
-@description('Put on every resource.')
+@description('Tags for every resource.')
 param tags object
 
 @description('Size of the server.')
@@ -21,7 +21,7 @@ param size string
 @description('Whether a second server in another zone takes over when the first is lost. Not for sizes that begin with Standard_B.')
 param highAvailability bool
 
-@description('Days that backups are kept.')
+@description('For how many days backups are kept.')
 @minValue(7)
 @maxValue(35)
 param backupDays int
@@ -84,8 +84,8 @@ resource database 'Microsoft.DBforPostgreSQL/flexibleServers/databases@2024-08-0
   ]
 }
 
-// Container Apps have no fixed address without a network of their own. This rule lets in Azure's own addresses, those of other
-// customers included, none of whom has a login.
+// Container Apps have no fixed address without a separate network. This rule allows all addresses of Azure, including those of other
+// customers, who have no login.
 resource fromAzure 'Microsoft.DBforPostgreSQL/flexibleServers/firewallRules@2024-08-01' = {
   parent: server
   name: 'azure'

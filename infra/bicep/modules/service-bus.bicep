@@ -1,19 +1,19 @@
-// The order bus: every topic and subscription of it, and who may send and receive where. Dapr makes none of them
-// (disableEntityManagement), so that sessions, lifetimes and duplicate detection are what stands here.
+// The order bus: all its topics and subscriptions, and who may send and receive where. Dapr creates none of them
+// (disableEntityManagement), so sessions, lifetimes and duplicate detection are as defined here.
 
 var roles = loadJsonContent('../roles.json')
 
-@description('Last part of the names.')
+@description('The last part of the names.')
 param suffix string
 
-@description('The regions, home first. The namespace stands in the first.')
+@description('The regions, home first. The namespace is in the first one.')
 @minLength(1)
 param locations string[]
 
-@description('Put on every resource.')
+@description('Tags for every resource.')
 param tags object
 
-@description('Standard is enough for one region. Premium has memory of its own, and copies of itself in further regions.')
+@description('Standard is enough for one region. Premium has dedicated memory, and copies in further regions.')
 @allowed([
   'Standard'
   'Premium'
@@ -50,7 +50,7 @@ var topics = [
   }
 ]
 
-// Each app's reading of a topic. What the app sets aside goes to <topic>.<app>.dead, which it alone sends to and reads.
+// The apps that read each topic. An app dead-letters to <topic>.<app>.dead, and is the only one that sends to it and reads it.
 var subscriptions = [
   {
     topic: 'orders'
@@ -93,13 +93,13 @@ var sendings = flatten(map(allTopics, t => map(t.senders, app => {
   app: app
 })))
 
-// A message waits for its app as long as the app is away, so its lifetime bounds an outage. What its app gives back is delivered
+// A message waits as long as its app is away, so its lifetime bounds an outage. A message that the app returns is delivered
 // again at once, and counted: docs/adr/0016 says why 100,000. The component renews a lock three times a minute.
 var lifetime = 'P7D'
 var lock = 'PT1M'
 var maxDeliveries = 100000
 
-// A publish is repeated for ten seconds. A longer window would swallow the reminders of docs/adr/0009.
+// A publish is repeated for ten seconds. A longer window would drop the repeated announcements of docs/adr/0009.
 var duplicateWindow = 'PT1M'
 
 var replicated = sku == 'Premium' && length(locations) > 1
@@ -117,7 +117,7 @@ resource namespace 'Microsoft.ServiceBus/namespaces@2024-01-01' = {
     disableLocalAuth: true
     minimumTlsVersion: '1.2'
     premiumMessagingPartitions: sku == 'Premium' ? 1 : null
-    // One copy, in the second region: with more than one location every message is in both before it counts as sent.
+    // One copy, in the second region. With more than one location every message is in both before it counts as sent.
     geoDataReplication: replicated ? {
       maxReplicationLagDurationInSeconds: 0
       locations: [
@@ -139,7 +139,7 @@ resource topic 'Microsoft.ServiceBus/namespaces/topics@2024-01-01' = [for t in a
   name: t.name
   properties: {
     defaultMessageTimeToLive: endsWith(t.name, '.dead') ? 'P90D' : lifetime
-    // An event may be set aside twice.
+    // An event may be dead-lettered twice.
     requiresDuplicateDetection: !endsWith(t.name, '.dead')
     duplicateDetectionHistoryTimeWindow: endsWith(t.name, '.dead') ? null : duplicateWindow
     supportOrdering: true
@@ -157,7 +157,7 @@ resource subscription 'Microsoft.ServiceBus/namespaces/topics/subscriptions@2024
     deadLetteringOnFilterEvaluationExceptions: true
     lockDuration: lock
     maxDeliveryCount: maxDeliveries
-    // What Service Bus gives up goes where the app looks for its dead letters, and not into a queue that nobody reads.
+    // Messages that Service Bus gives up go to the topic from which the app reads its dead letters, and not into a queue without a reader.
     forwardDeadLetteredMessagesTo: topic[indexOf(topicNames, '${s.topic}.${s.app}.dead')].name
   }
 }]
@@ -166,7 +166,7 @@ resource deadSubscription 'Microsoft.ServiceBus/namespaces/topics/subscriptions@
   parent: topic[indexOf(topicNames, '${s.topic}.${s.app}.dead')]
   name: s.app
   properties: {
-    // What Dapr itself parks has no session.
+    // Messages that Dapr itself dead-letters have no session.
     requiresSession: false
     defaultMessageTimeToLive: 'P90D'
     deadLetteringOnMessageExpiration: true

@@ -8,10 +8,10 @@
 ])
 param app string
 
-@description('Where the app runs.')
+@description('The region of the app.')
 param location string
 
-@description('Put on every resource.')
+@description('Tags for every resource.')
 param tags object
 
 @description('The environment of that region, with its components.')
@@ -23,7 +23,7 @@ param registryServer string
 @description('The version of the image.')
 param imageTag string
 
-@description('Last part of the revision\'s name.')
+@description('The last part of the revision\'s name.')
 param release string
 
 @description('Where the service listens.')
@@ -34,7 +34,7 @@ param port int
 @description('Origins whose pages may use the service in a browser, separated by commas.')
 param corsOrigins string
 
-@description('Settings beside those that every service gets.')
+@description('Settings in addition to those that every service gets.')
 param settings array
 
 @description('The identities that the service and its sidecar use, by resource id.')
@@ -46,7 +46,7 @@ param platformIdentityId string
 @description('Secrets of the scale rules: name and keyVaultUrl, or name and value.')
 param secrets array
 
-@description('Address ranges that may call the service. Nobody else may: the service does not know its callers.')
+@description('Address ranges that may call the service. All others are refused, because the service does not authenticate its callers.')
 @minLength(1)
 param clientAddresses string[]
 
@@ -55,12 +55,12 @@ param clientAddresses string[]
 @maxValue(30)
 param minReplicas int
 
-@description('Replicas at most.')
+@description('The most replicas.')
 @minValue(1)
 @maxValue(30)
 param maxReplicas int
 
-@description('When to run more of them.')
+@description('The rules that decide when to run more replicas.')
 param scaleRules array
 
 var ownIdentities = toObject(identityIds, id => id, id => {})

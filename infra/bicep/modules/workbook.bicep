@@ -1,9 +1,9 @@
-// One page that shows how the system is: orders, sagas, what waits, what was set aside, what failed.
+// One page that shows the state of the system: orders, sagas, waiting messages, dead letters, failures.
 
-@description('Where the workbook stands.')
+@description('The region of the workbook.')
 param location string
 
-@description('Put on every resource.')
+@description('Tags for every resource.')
 param tags object
 
 @description('The workspace with the logs.')
