@@ -1,4 +1,4 @@
-# Waybill. `make help` lists what can be done.
+# Waybill. `make help` lists the targets.
 
 MODULES := contracts platform services/orders services/fulfillment services/notifications services/analytics devrun tests tests/containers tests/truth
 BIN     := .waybill/bin
@@ -7,18 +7,18 @@ DEVRUN  := $(BIN)/devrun
 GOLANGCI_LINT := v2.15.0
 GOVULNCHECK   := v1.9.0
 
-# Every module is built and tested by itself, as its users would, and not through go.work.
+# Every module is built and tested separately, as its users would, and not through go.work.
 export GOWORK := off
 export CGO_ENABLED ?= 0
 
 .DEFAULT_GOAL := help
 
 .PHONY: help
-help: ## List these targets
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+help: ## List the targets
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: up
-up: $(DEVRUN) ## Run the whole system on this machine until Ctrl-C (the first time builds Dapr: minutes)
+up: $(DEVRUN) ## Run the whole system on this machine until Ctrl-C (the first run builds Dapr, which takes minutes)
 	@exec $(DEVRUN) up
 
 .PHONY: broker
@@ -26,11 +26,11 @@ broker: $(DEVRUN) ## Run the embedded broker and the inbox alone, for `dapr run 
 	@exec $(DEVRUN) broker
 
 .PHONY: inbox
-inbox: $(DEVRUN) ## Show the mail, SMS and push messages that customers got (ARGS="--follow", ARGS="--order <id>")
+inbox: $(DEVRUN) ## Show the email, SMS and push messages that customers got (ARGS="--follow", ARGS="--order <id>")
 	@exec $(DEVRUN) inbox $(ARGS)
 
 .PHONY: demo
-demo: $(DEVRUN) ## Place orders that end in every way on a running `make up`, and show how they get there
+demo: $(DEVRUN) ## Place orders on a running `make up`, one for every way in which an order can end, and show their steps
 	@exec $(DEVRUN) demo
 
 .PHONY: record-demo
@@ -39,7 +39,7 @@ record-demo: $(DEVRUN) ## Run the demo on a running `make up`, and draw it again
 	@cd tests && go run ./recording -write ../docs/demo.svg < ../$(BIN)/demo.txt
 
 .PHONY: doctor
-doctor: ## Compare what the services hold, running or stopped, and name every difference (ARGS="--json", ARGS="--orders http://...")
+doctor: ## Compare what the services hold, on a running or stopped system, and name every difference (ARGS="--json", ARGS="--orders http://...")
 	@mkdir -p $(BIN)
 	@[ -x $(BIN)/doctor ] || echo "building the doctor: a minute the first time"
 	@cd devrun && go build -o ../$(BIN)/doctor ./doctor && cd .. && exec $(BIN)/doctor $(ARGS)
@@ -53,11 +53,11 @@ compose-up: $(DEVRUN) ## Run the whole system in containers, with the images of 
 	@exec $(DEVRUN) compose up
 
 .PHONY: compose-down
-compose-down: $(DEVRUN) ## Stop the containers and remove them, their networks and what they stored
+compose-down: $(DEVRUN) ## Stop and remove the containers, their networks and their data
 	@exec $(DEVRUN) compose down
 
 .PHONY: compose-inbox
-compose-inbox: ## Show the mail and SMS that customers of the system in containers got (ARGS="--order <id>")
+compose-inbox: ## Show the email and SMS that customers of the system in containers got (ARGS="--order <id>")
 	@docker exec "$$(docker ps -q --filter label=com.docker.compose.project=waybill --filter label=com.docker.compose.service=inbox)" /devrun inbox --data /data $(ARGS)
 
 .PHONY: build
@@ -68,9 +68,9 @@ build: ## Compile every module
 test: test-unit test-e2e ## Run all tests: every module's own, then the whole system on real Dapr, on free ports
 
 .PHONY: test-unit
-test-unit: ## Run every module's own tests, the saga on the real durable engine among them
+test-unit: ## Run every module's own tests, including the saga on the real durable engine
 	@for m in $(filter-out tests%,$(MODULES)); do echo "== $$m"; (cd $$m && go test ./...) || exit 1; done
-	@echo "== tests/static"; cd tests && go test -count=1 ./static/... # what it reads lies outside its module, which the cache of tests does not see
+	@echo "== tests/static"; cd tests && go test -count=1 ./static/... # these tests read files outside of their module, which the test cache does not see
 
 .PHONY: test-race
 test-race: export CGO_ENABLED = 1
@@ -78,30 +78,30 @@ test-race: ## Run every module's own tests under the race detector (needs a C co
 	@for m in $(filter-out tests%,$(MODULES)); do echo "== $$m"; (cd $$m && go test -race ./...) || exit 1; done
 
 .PHONY: test-e2e
-test-e2e: runtime ## Run the end-to-end tests: the real processes, killed one after the other
+test-e2e: runtime ## Run the end-to-end tests, which kill the real processes one after the other
 	@echo "== tests"
 	@cd tests && go test -count=1 -timeout 20m ./...
 
 .PHONY: test-containers
-test-containers: $(DEVRUN) ## Make the images and run the whole system in containers, broken on purpose (needs Docker)
+test-containers: $(DEVRUN) ## Make the images, run the whole system in containers, and break it on purpose (needs Docker)
 	@$(DEVRUN) images
 	@echo "== tests/containers"
 	@cd tests/containers && go test -count=1 -timeout 15m -v ./...
 
 .PHONY: test-chaos
-test-chaos: runtime test-events ## Kill every process at every step of the saga and write that part of docs/failure-matrix.md (a quarter of an hour)
+test-chaos: runtime test-events ## Kill every process at every step of the saga, and write that part of docs/failure-matrix.md (15 minutes)
 	@cd tests && go test -count=1 -timeout 90m -run 'TestFailureMatrix$$' ./e2e -matrix all -matrix.page $(CURDIR)/docs/failure-matrix.md -v
 
 .PHONY: test-faults
-test-faults: runtime ## Stop every process for 40 s, and fill the disk of each that has one, with orders in flight, and write those parts of docs/failure-matrix.md (about 15 minutes)
+test-faults: runtime ## Stop every process for 40 s, fill every disk, with orders in flight, and write those parts of docs/failure-matrix.md (15 minutes)
 	@cd tests && go test -count=1 -timeout 45m -run 'TestStoppedAndFull$$' ./e2e -matrix stop -matrix.page $(CURDIR)/docs/failure-matrix.md -v
 	@cd tests && go test -count=1 -timeout 45m -run 'TestStoppedAndFull$$' ./e2e -matrix disk -matrix.page $(CURDIR)/docs/failure-matrix.md -v
 
 .PHONY: test-events
-test-events: runtime ## Send analytics 200,000 events of which everything is known, and compare all it answers (a minute)
+test-events: runtime ## Send analytics 200,000 events with known results, and compare its answers (a minute)
 	@cd tests && go test -count=1 -timeout 30m -run 'TestAStreamOfWhichEverythingIsKnown$$' ./e2e -analytics all -v
 
-# schemathesis and what it needs, each in one version. requirements.in says how the list is renewed.
+# schemathesis and its dependencies, each in one version. requirements.in says how to update the list.
 PYTHON := $(CURDIR)/.waybill/python
 
 .PHONY: python
@@ -112,10 +112,10 @@ python:
 		cp tests/api/requirements.txt $(PYTHON)/installed.txt; }
 
 .PHONY: test-api
-test-api: runtime python ## Hold the services against their OpenAPI descriptions (needs Python; ARGS="-examples 300 -seed 1 -service orders")
+test-api: runtime python ## Compare the services with their OpenAPI descriptions (needs Python; ARGS="-examples 300 -seed 1 -service orders")
 	@cd tests && go test -count=1 -timeout 60m -v ./api -schemathesis $(PYTHON)/bin/schemathesis $(ARGS)
 
-# What the tests of Azure Data Explorer and of the infrastructure need beside Go; without it those tests skip.
+# What the tests of Azure Data Explorer and of the infrastructure need besides Go. Without it those tests are skipped.
 AZURITE_VERSION         := 3.35.0
 KUSTO_LANGUAGE_VERSION  := 12.4.1
 TREE_SITTER_VERSION     := 0.25.10
@@ -124,7 +124,7 @@ NPM  := $(CURDIR)/.waybill/npm
 NPMS := azurite@$(AZURITE_VERSION) @kusto/language-service-next@$(KUSTO_LANGUAGE_VERSION) \
 	web-tree-sitter@$(TREE_SITTER_VERSION) tree-sitter-bicep@$(BICEP_GRAMMAR_VERSION)
 
-# Nothing of these packages runs at installation: tree-sitter-bicep would compile a parser that is not needed.
+# No script of these packages runs at installation: tree-sitter-bicep would compile a parser that is not needed.
 .PHONY: npm
 npm:
 	@mkdir -p $(NPM)
@@ -146,23 +146,23 @@ test-infra: npm ## Test the infrastructure without Azure: Bicep, KQL, shell scri
 	@cd tests && go test -count=1 ./internal/bicep ./static/infra
 
 .PHONY: bench
-bench: runtime ## Measure orders and events beside bare Dapr, turn by turn (ARGS=-quick: two minutes instead of eight)
+bench: runtime ## Measure orders and events, alternating with bare Dapr (ARGS=-quick: two minutes instead of eight)
 	@cd tests && go build -o ../$(BIN)/bench ./bench && cd .. && exec $(BIN)/bench $(ARGS)
 
 .PHONY: test-soak
-test-soak: runtime ## Load the system for 12 minutes; memory, disk, rows, jobs and latency must stay flat (ARGS=-quick: 2 minutes)
+test-soak: runtime ## Load the system for 12 minutes, and fail if memory, disk, rows, jobs or latency grow (ARGS=-quick: 2 minutes)
 	@cd tests && go build -o ../$(BIN)/soak ./soak && cd .. && exec $(BIN)/soak $(ARGS)
 
 .PHONY: test-overload
-test-overload: runtime ## Offer ten times the capacity in five shapes; goodput, orders, memory and books are judged (ARGS=-quick: 2 minutes)
+test-overload: runtime ## Offer ten times the capacity in five shapes, and check goodput, orders, memory and ledgers (ARGS=-quick: 2 minutes)
 	@cd tests && go build -o ../$(BIN)/overload ./overload && cd .. && exec $(BIN)/overload $(ARGS)
 
 .PHONY: bench-pipeline
-bench-pipeline: ## Measure analytics' pipeline alone, in process on one processor (two minutes)
+bench-pipeline: ## Measure the pipeline of analytics alone, in process on one processor (two minutes)
 	@cd services/analytics && go test -run '^$$' -bench 'Pipeline$$|Add$$' -cpu 1 -count 8 -benchtime 1000000x $(ARGS) ./internal/pipeline
 
 .PHONY: runtime
-runtime: $(DEVRUN) ## Build the pinned Dapr runtime, if it is not there yet
+runtime: $(DEVRUN) ## Build the pinned Dapr runtime, if it is missing
 	@$(DEVRUN) build
 
 .PHONY: lint
@@ -171,7 +171,7 @@ lint: $(BIN)/golangci-lint-$(GOLANGCI_LINT) ## Check style and generated files
 	@./hack/check-generated
 
 .PHONY: vuln
-vuln: ## Look for known vulnerabilities in what is built (asks the Go vulnerability database)
+vuln: ## Find known vulnerabilities in what is built (asks the Go vulnerability database)
 	@for m in $(MODULES); do echo "== vuln $$m"; (cd $$m && go run golang.org/x/vuln/cmd/govulncheck@$(GOVULNCHECK) ./...) || exit 1; done
 
 .PHONY: generate
@@ -184,7 +184,7 @@ tidy: ## Bring every go.mod and go.sum up to date
 	@for m in $(MODULES) devrun/runtime; do (cd $$m && go mod tidy) || exit 1; done
 
 .PHONY: clean
-clean: ## Remove everything that was built, stored and logged here; refuses while something runs on it
+clean: ## Remove everything that was built, stored and logged here, unless the system is running
 	@./hack/clean
 
 .PHONY: $(DEVRUN)
