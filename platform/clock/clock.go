@@ -1,7 +1,7 @@
-// Package clock judges times that another process wrote. Clocks of two processes can differ by hours, and a clock can be set
-// while a process runs. So a stored time is compared with the wall clock once, when this process first sees it. From then on
-// the process counts on its own monotonic clock. The package does
-// no I/O. docs/operations.md, "Clocks", says which clock decides what.
+// Package clock measures the age of times that another process wrote. The clocks of two processes can differ by hours, and a
+// clock can be set while a process runs. So a Tracker compares a stored time with the wall clock once, when this process first
+// sees it, and then uses its own monotonic clock. The package does no I/O. docs/operations.md, "Clocks", says which clock
+// decides what.
 package clock
 
 import (
@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// Tracker remembers when this process first saw a record with a stored time. A record whose time changes is a new one. It may
-// be used by many goroutines.
+// Tracker remembers when this process first saw each record with a stored time. A record whose time changes counts as new. A
+// Tracker is safe for concurrent use.
 type Tracker[K comparable] struct {
 	now     func() time.Time
 	elapsed func() time.Duration
@@ -20,41 +20,42 @@ type Tracker[K comparable] struct {
 	seen map[K]*observation
 }
 
-// observation is one stored time as it was first seen.
+// observation is one stored time when it was first seen.
 type observation struct {
 	stored time.Time
-	// ahead is by how much the stored time was later than the wall clock then.
+	// ahead is how much later than the wall clock the stored time was; it is negative for a time in the past.
 	ahead time.Duration
-	// at is when that was, on this process's own clock.
-	at    time.Duration
-	asked bool
+	// at is the moment of the observation on this process's monotonic clock.
+	at   time.Duration
+	used bool // since the last Prune
 }
 
-// defaultLimit bounds how many records are remembered. A record that is forgotten counts as seen for the first time again.
+// defaultLimit is how many records a Tracker remembers. A record that it has forgotten counts as new.
 const defaultLimit = 100_000
 
-// most is the largest difference that is told apart, some 73 years: sums of it do not overflow. The zero time is further away.
+// most limits differences to about 73 years, so that sums do not overflow. The zero time is further away.
 const most = time.Duration(1) << 61
 
-// NewTracker returns empty Tracker. Now is the clock; the differences of its readings are monotonic when it is time.Now.
+// NewTracker returns an empty Tracker that reads the clock now. With time.Now, differences of its readings are monotonic.
 func NewTracker[K comparable](now func() time.Time) *Tracker[K] {
 	began := now()
 	return &Tracker[K]{now: now, elapsed: func() time.Duration { return now().Sub(began) }, limit: defaultLimit, seen: map[K]*observation{}}
 }
 
-// Seen is how long this process has known the record with this stored time; zero at first sight.
+// SinceFirstSeen returns how long this process has known the record with this stored time; zero for a new record.
 func (s *Tracker[K]) SinceFirstSeen(key K, stored time.Time) time.Duration {
 	_, seen := s.see(key, stored)
 	return seen
 }
 
-// Age is how old the record is: as old as its stored time said at first sight, but not negative, and the time since then.
+// Age returns how old the record is: its age when it was first seen, at least zero, plus the time since then.
 func (s *Tracker[K]) Age(key K, stored time.Time) time.Duration {
 	ahead, seen := s.see(key, stored)
 	return max(0, -ahead) + seen
 }
 
-// Left is how long it is until the stored time comes, but at most longest from first sight on; zero or negative when it has come.
+// Remaining returns the time until the stored time, but at most longest after the record was first seen. It is zero or negative
+// if the time has passed.
 func (s *Tracker[K]) Remaining(key K, stored time.Time, longest time.Duration) time.Duration {
 	ahead, seen := s.see(key, stored)
 	return min(ahead, longest) - seen
@@ -71,19 +72,19 @@ func (s *Tracker[K]) see(key K, stored time.Time) (ahead, seen time.Duration) {
 		known = &observation{stored: stored, ahead: min(max(stored.Sub(s.now()), -most), most), at: s.elapsed()}
 		s.seen[key] = known
 	}
-	known.asked = true
+	known.used = true
 	return known.ahead, s.elapsed() - known.at
 }
 
-// Tidy forgets the records that were not asked about since the last Tidy.
+// Prune forgets the records that were not used since the last Prune.
 func (s *Tracker[K]) Prune() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for key, known := range s.seen {
-		if !known.asked {
+		if !known.used {
 			delete(s.seen, key)
 		}
-		known.asked = false
+		known.used = false
 	}
 }
 

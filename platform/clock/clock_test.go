@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// world is a wall clock that can be set, and a monotonic one that cannot.
+// world has a wall clock that a test can set, and a monotonic clock.
 type world struct {
 	wall    time.Time
 	elapsed time.Duration
@@ -31,23 +31,23 @@ func check(t *testing.T, what string, got, want time.Duration) {
 	}
 }
 
-// A record is as old as its stored time says, and a time in the future counts as now.
+// A record is as old as its stored time says; a stored time in the future counts as now.
 func TestAge(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		name   string
-		writer time.Duration // by how much the writer's clock was ahead
-		want   time.Duration // the age after a minute
+		writer time.Duration // how far the writer's clock is ahead
+		want   time.Duration // age after a minute
 	}{
 		{"the same clock", 0, time.Minute},
-		{"a writer that is behind", -5 * time.Hour, 5*time.Hour + time.Minute},
-		{"a writer that is ahead", 5 * time.Hour, time.Minute},
+		{"a writer whose clock is behind", -5 * time.Hour, 5*time.Hour + time.Minute},
+		{"a writer whose clock is ahead", 5 * time.Hour, time.Minute},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			w := &world{wall: noon}
 			s, stored := w.tracker(), noon.Add(c.writer)
-			check(t, "at first sight", s.Age("ORD-1001", stored), c.want-time.Minute)
+			check(t, "when first seen", s.Age("ORD-1001", stored), c.want-time.Minute)
 			check(t, "seen", s.SinceFirstSeen("ORD-1001", stored), 0)
 			w.pass(time.Minute)
 			check(t, "after a minute", s.Age("ORD-1001", stored), c.want)
@@ -57,36 +57,36 @@ func TestAge(t *testing.T) {
 	}
 }
 
-// A clock that is set while the process runs changes nothing about what the process has seen.
-func TestASetClock(t *testing.T) {
+// Setting the wall clock while the process runs does not change ages and remaining times.
+func TestWallClockStep(t *testing.T) {
 	t.Parallel()
 	for _, step := range []time.Duration{5 * time.Hour, -5 * time.Hour} {
 		w := &world{wall: noon}
 		s, stored := w.tracker(), noon.Add(time.Minute)
-		check(t, "left at first sight", s.Remaining("ORD-1001", stored, time.Hour), time.Minute)
+		check(t, "remaining when first seen", s.Remaining("ORD-1001", stored, time.Hour), time.Minute)
 		w.wall = w.wall.Add(step)
-		check(t, "left after the step", s.Remaining("ORD-1001", stored, time.Hour), time.Minute)
+		check(t, "remaining after the step", s.Remaining("ORD-1001", stored, time.Hour), time.Minute)
 		check(t, "age after the step", s.Age("ORD-1001", stored), 0)
 		w.pass(2 * time.Minute)
-		check(t, "left two minutes later", s.Remaining("ORD-1001", stored, time.Hour), -time.Minute)
+		check(t, "remaining two minutes later", s.Remaining("ORD-1001", stored, time.Hour), -time.Minute)
 		check(t, "age two minutes later", s.Age("ORD-1001", stored), 2*time.Minute)
 	}
 }
 
-// A time that another clock wrote is waited for no longer than it can have been meant.
-func TestLeftIsBounded(t *testing.T) {
+// A writer whose clock is ahead does not cause a longer wait than the given limit.
+func TestRemainingIsLimited(t *testing.T) {
 	t.Parallel()
 	w := &world{wall: noon}
 	s := w.tracker()
 	w.pass(time.Hour)
 	check(t, "a time far ahead", s.Remaining("ORD-1001", w.wall.Add(5*time.Hour), time.Minute), time.Minute)
-	if left := s.Remaining("ORD-1003", time.Time{}, time.Minute); left >= 0 {
-		t.Errorf("the zero time: %v left, want none", left)
+	if remaining := s.Remaining("ORD-1003", time.Time{}, time.Minute); remaining >= 0 {
+		t.Errorf("the zero time: %v remaining, want a negative time", remaining)
 	}
-	check(t, "a time that has come", s.Remaining("ORD-1002", w.wall.Add(-time.Second), time.Minute), -time.Second)
+	check(t, "a time that has passed", s.Remaining("ORD-1002", w.wall.Add(-time.Second), time.Minute), -time.Second)
 }
 
-func TestForgetting(t *testing.T) {
+func TestPruneAndForget(t *testing.T) {
 	t.Parallel()
 	w := &world{wall: noon}
 	s := w.tracker()
@@ -97,14 +97,14 @@ func TestForgetting(t *testing.T) {
 	w.pass(time.Minute)
 	s.SinceFirstSeen("ORD-1001", noon)
 	s.Prune()
-	check(t, "asked about again", s.SinceFirstSeen("ORD-1001", noon), time.Minute)
-	check(t, "not asked about", s.SinceFirstSeen("ORD-1002", noon), 0)
+	check(t, "used again", s.SinceFirstSeen("ORD-1001", noon), time.Minute)
+	check(t, "not used", s.SinceFirstSeen("ORD-1002", noon), 0)
 	s.SinceFirstSeen("ORD-1003", noon)
 	if len(s.seen) > s.limit {
-		t.Errorf("%d are remembered, want at most %d", len(s.seen), s.limit)
+		t.Errorf("the tracker remembers %d, want at most %d", len(s.seen), s.limit)
 	}
 	s.Forget("ORD-1003")
 	if len(s.seen) != 0 {
-		t.Errorf("%d are remembered, want none", len(s.seen))
+		t.Errorf("the tracker remembers %d, want none", len(s.seen))
 	}
 }

@@ -12,14 +12,14 @@ import (
 	"waybill/platform/strictjson"
 )
 
-// value passes over a text that has to be one value.
+// value reports whether the text is exactly one value.
 func value(text string) bool {
 	end, _, ok := jsonscan.SkipValue(text, jsonscan.SkipSpace(text, 0))
 	return ok && jsonscan.SkipSpace(text, end) == len(text)
 }
 
-// The scanner takes what the strict decoder takes, but for what is nested more than 32 deep.
-func TestTheScannerTakesWhatTheStrictDecoderTakes(t *testing.T) {
+// The scanner accepts what the strict decoder accepts, except values that are nested more than 32 deep.
+func TestScannerAgreesWithStrictDecoder(t *testing.T) {
 	t.Parallel()
 	fragments := []string{
 		"{", "}", "[", "]", ",", ":", `"`, `"a"`, `"\u00e9"`, `"\x"`, `"\`, `\u12`, "0", "01", "-", "-1", "1.", "1.5", "1e", "1e+5", "E9", ".5",
@@ -35,7 +35,7 @@ func TestTheScannerTakesWhatTheStrictDecoderTakes(t *testing.T) {
 		}
 		want := strictjson.Check([]byte(text.String())) == nil
 		if value(text.String()) != want {
-			t.Fatalf("%q: the strict decoder says %v", text.String(), want)
+			t.Fatalf("%q: the strict decoder: %v", text.String(), want)
 		}
 		if want {
 			valid++
@@ -57,8 +57,8 @@ func TestTheScannerTakesWhatTheStrictDecoderTakes(t *testing.T) {
 	}
 }
 
-// Strings are looked at eight bytes at a time: each byte is tried at each place of texts of several lengths.
-func TestEachByteAtEachPlace(t *testing.T) {
+// SkipString checks eight bytes at a time, so this tries each byte at each position of strings of several lengths.
+func TestEachByteAtEachPosition(t *testing.T) {
 	t.Parallel()
 	for length := range 20 {
 		for place := range length {
@@ -87,7 +87,7 @@ func TestUnquote(t *testing.T) {
 	for _, text := range []string{`""`, `"plain"`, `"a \"b\" \\ \/ \b\f\n\r\t"`, `"\u00e9\ud83d\ude42"`, `"ü ß"`} {
 		end, marks, ok := jsonscan.SkipString(text, 0)
 		if !ok || end != len(text) {
-			t.Fatalf("%s is no string", text)
+			t.Fatalf("%s is not a string", text)
 		}
 		var want string
 		if err := json.Unmarshal([]byte(text), &want); err != nil {
@@ -99,7 +99,7 @@ func TestUnquote(t *testing.T) {
 	}
 }
 
-// Duplicate names are found whatever the number of members, and whichever two of them they are.
+// SkipValue finds duplicate names for every number of members and every pair.
 func TestDuplicateNames(t *testing.T) {
 	t.Parallel()
 	for _, members := range []int{1, 2, 11, 12, 13, 14, 40, 200} {
@@ -114,17 +114,17 @@ func TestDuplicateNames(t *testing.T) {
 			return `[{` + b.String()[1:] + `}]`
 		}
 		if !value(text(-1)) {
-			t.Errorf("%d members are refused", members)
+			t.Errorf("SkipValue rejects %d members with different names", members)
 		}
 		for twice := range members {
 			if value(text(twice)) {
-				t.Errorf("of %d members, the name of %d is taken twice", members, twice)
+				t.Errorf("SkipValue accepts %d members and a duplicate of name %d", members, twice)
 			}
 		}
 	}
 }
 
-func FuzzTheScannerTakesWhatTheStrictDecoderTakes(f *testing.F) {
+func FuzzScannerAgreesWithStrictDecoder(f *testing.F) {
 	for _, seed := range []string{`{"a":[1,2.5e+3,"\u00e9\ud83d\ude42"],"b":{"a":null}}`, `{"a":1,"\u0061":2}`, `"\ud83d"`, "\"\xff\"", `{"":1,"":2}`} {
 		f.Add(seed)
 	}
@@ -133,7 +133,7 @@ func FuzzTheScannerTakesWhatTheStrictDecoderTakes(f *testing.F) {
 			return
 		}
 		if want := strictjson.Check([]byte(text)); value(text) != (want == nil) {
-			t.Fatalf("%q: the strict decoder says %v", text, want)
+			t.Fatalf("%q: the strict decoder: %v", text, want)
 		}
 	})
 }

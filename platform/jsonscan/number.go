@@ -5,12 +5,12 @@ import (
 	"strings"
 )
 
-// maxPlain bounds how long a number without its exponent may become. Longer ones fit into no int64 and no amount of money.
+// maxPlain limits the digits of a number without its exponent. Longer numbers fit into no int64 and no amount of money.
 const maxPlain = 64
 
-// Plain writes a JSON number without an exponent, and without zeros at the end of its fraction: 10.0 and 1e1 become 10, and
-// 1.25e1 becomes 12.5. The value stays exactly the same. What is no JSON number, or would have more than 64 digits, stays as
-// it is.
+// NormalizeNumber writes a JSON number without an exponent and without trailing zeros in its fraction: 10.0 and 1e1 become 10,
+// and 1.25e1 becomes 12.5. The value stays exactly the same. Text that is not a JSON number, or that would have more than 64
+// digits, stays as it is.
 func NormalizeNumber(number string) string {
 	if !strings.ContainsAny(number, ".eE") {
 		return number
@@ -20,7 +20,7 @@ func NormalizeNumber(number string) string {
 	if scientific {
 		var err error
 		if shift, err = strconv.Atoi(exponent); err != nil || shift > maxPlain || shift < -maxPlain {
-			shift = maxPlain + 1 // only zero stays short then
+			shift = maxPlain + 1 // with this shift, only zero is short enough
 		}
 	}
 	sign := ""
@@ -38,7 +38,7 @@ func NormalizeNumber(number string) string {
 	if shift > maxPlain || len(all) > maxPlain {
 		return number
 	}
-	// The value is 0.all times ten to the power of place.
+	// The value is 0.all × 10^place.
 	place := len(all) - len(fraction) + shift
 	all = strings.TrimRight(all, "0")
 	switch {
@@ -53,7 +53,7 @@ func NormalizeNumber(number string) string {
 	}
 }
 
-// unsigned is the exponent without its sign.
+// unsigned returns the exponent without its sign.
 func unsigned(exponent string) string {
 	if exponent != "" && (exponent[0] == '+' || exponent[0] == '-') {
 		return exponent[1:]
@@ -70,8 +70,8 @@ func allDigits(s string) bool {
 	return s != ""
 }
 
-// NormalizeNumbers is the JSON text with every number as Plain writes it. It changes nothing else, and reads text that is not JSON
-// without a fault. The result is text itself when there is nothing to change.
+// NormalizeNumbers returns the JSON text with every number as NormalizeNumber writes it. It changes nothing else, and accepts text
+// that is not JSON. If there is nothing to change, it returns text itself.
 func NormalizeNumbers(text []byte) []byte {
 	var out []byte
 	copied := 0

@@ -1,6 +1,6 @@
-// Package strictjson decodes JSON that other programs wrote, so that every reader of it reads the same: member names match
-// by every letter, no object has a name twice, and all text is valid UTF-8. What a member means is encoding/json's to say.
-// It is for what crosses the edge of a service. Documents that a service stored itself are read leniently elsewhere.
+// Package strictjson decodes JSON that other programs wrote, so that all readers understand it in the same way: member names are
+// case-sensitive, no object has a duplicate name, and all text is valid UTF-8. Apart from that, values decode as in encoding/json.
+// Use it for requests and events. Services read documents that they stored themselves with encoding/json.
 package strictjson
 
 import (
@@ -18,19 +18,19 @@ import (
 // MaxDepth is how deep objects and arrays may be nested.
 const MaxDepth = 100
 
-// Error says what is wrong with a text, and where.
+// Error says what is wrong with a JSON text, and where.
 type Error struct {
-	// Path leads to the place from the outermost value, as in items[2].price; it is empty for that value itself.
+	// Path is the path from the outermost value, such as items[2].price. It is empty for the outermost value.
 	Path string
-	// Offset is the place in the text, in bytes.
+	// Offset is the position in the text, in bytes.
 	Offset int64
-	// Rule is what the text breaks, and what is expected instead.
+	// Rule is the broken rule and what is expected instead.
 	Rule string
-	// WrongType says that the text is JSON, and holds a value that does not fit.
+	// WrongType is true if the text is valid JSON but a value does not fit its Go type.
 	WrongType bool
 }
 
-// Error is a sentence without a full stop.
+// Error returns the path, the rule and the offset.
 func (e *Error) Error() string {
 	if e.Path == "" {
 		return e.Message()
@@ -38,10 +38,10 @@ func (e *Error) Error() string {
 	return e.Path + ": " + e.Message()
 }
 
-// Message is the error without its path.
+// Message returns the error without its path.
 func (e *Error) Message() string { return fmt.Sprintf("%s (at byte %d)", e.Rule, e.Offset) }
 
-// options keep what encoding/json makes of values.
+// options decode values as encoding/json does, but strictly.
 var options = json.JoinOptions(
 	jsonv1.DefaultOptionsV1(),
 	json.MatchCaseInsensitiveNames(false),
@@ -50,8 +50,8 @@ var options = json.JoinOptions(
 	jsonv1.ReportErrorsWithLegacySemantics(false),
 )
 
-// Unmarshal decodes one JSON value into v. Members that v does not know are ignored, also those that it knows in another
-// case. The error is an *Error.
+// Unmarshal decodes one JSON value into v. It ignores unknown members, and a name in another case is unknown. The error is an
+// *Error.
 func Unmarshal(data []byte, v any) error {
 	if deep := tooDeep(data); deep >= 0 {
 		return &Error{Offset: int64(deep), Rule: fmt.Sprintf("values must not be nested more than %d deep", MaxDepth)}
@@ -62,18 +62,18 @@ func Unmarshal(data []byte, v any) error {
 	return nil
 }
 
-// Check reports what keeps data from being one strict JSON value: an *Error, or nil.
+// Check returns an *Error if data is not exactly one strict JSON value.
 func Check(data []byte) error {
 	return Unmarshal(data, &discarded{})
 }
 
-// discarded takes any value and keeps nothing. The decoder has checked the value before it is handed over.
+// discarded accepts any value and keeps nothing. The decoder has checked the value before it calls UnmarshalJSON.
 type discarded struct{}
 
 // UnmarshalJSON does nothing.
 func (*discarded) UnmarshalJSON([]byte) error { return nil }
 
-// tooDeep is where data is nested too deep, or -1. It looks at brackets and strings only.
+// tooDeep returns the offset at which data is nested too deep, or -1. It reads brackets and strings only.
 func tooDeep(data []byte) int {
 	depth, quoted := 0, false
 	for i := 0; i < len(data); i++ {
@@ -94,7 +94,7 @@ func tooDeep(data []byte) int {
 	return -1
 }
 
-// explain makes the decoder's error one that a client may see: it names no Go type.
+// explain turns the decoder's error into one that a client may see, without Go types.
 func explain(data []byte, err error) error {
 	if syntax, ok := errors.AsType[*jsontext.SyntacticError](err); ok {
 		e := &Error{Path: path(syntax.JSONPointer), Offset: syntax.ByteOffset}
@@ -123,7 +123,7 @@ func explain(data []byte, err error) error {
 	return &Error{Offset: int64(len(data)), Rule: "not valid JSON: the text ends too early"}
 }
 
-// path writes a JSON pointer as Waybill's errors do. A number is taken for an index.
+// path writes a JSON pointer in the form of Waybill's errors. It treats a number as an index.
 func path(pointer jsontext.Pointer) string {
 	var b strings.Builder
 	for token := range pointer.Tokens() {
@@ -139,10 +139,10 @@ func path(pointer jsontext.Pointer) string {
 	return b.String()
 }
 
-// maxName is how much of a member's name an error repeats, in bytes.
+// maxName limits how many bytes of a member's name an error repeats.
 const maxName = 100
 
-// printable is a member's name as it may stand in an error.
+// printable returns a member's name for an error: short, valid UTF-8 and printable.
 func printable(name string) string {
 	short := strings.ToValidUTF8(name[:min(len(name), maxName)], "\uFFFD")
 	return strings.Map(func(r rune) rune {

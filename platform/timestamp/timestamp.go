@@ -1,5 +1,5 @@
-// Package timestamp says which times from outside are accepted, and reads them. Every service asks here, so that a time that one of
-// them accepts can be compared, stored and written by all. It knows nothing of what the times mean.
+// Package timestamp parses and checks times that come from outside. All services use it, so a time that one of them accepts can
+// be compared, stored and written by all. It does not know what the times mean.
 package timestamp
 
 import (
@@ -9,29 +9,30 @@ import (
 	"time"
 )
 
-// Times from callers are from First on and before End, in UTC. In this range nanoseconds since 1970 fit into 64 bits, differences
-// fit into a time.Duration, and a zone's offset leads to no year that JSON cannot write.
+// First is the earliest accepted time, and accepted times are before End. In this range, nanoseconds since 1970 fit into 64 bits,
+// differences fit into a time.Duration, and no zone offset leads to a year that JSON cannot write.
 var (
 	First = time.Date(2000, time.January, 1, 0, 0, 0, 0, time.UTC)
 	End   = time.Date(2200, time.January, 1, 0, 0, 0, 0, time.UTC)
 )
 
-// maxOffset is how far a zone may be from UTC: Kiribati's is +14:00, and no zone is further away.
+// maxOffset is the largest accepted offset from UTC. Kiribati has +14:00, and no zone has more.
 const maxOffset = 14 * time.Hour
 
-// Parse reads a time as RFC 3339 writes it: with upper-case T and Z, and with a zone. A fraction may have any number of digits;
-// those beyond nanoseconds are cut off. Leap seconds are refused, for no clock here has them. The error says what is expected.
+// Parse parses an RFC 3339 time with upper-case T and Z and a zone, and returns it in UTC. A fraction may have any number of
+// digits; Parse drops those after nanoseconds. It rejects leap seconds, because no clock here has them. The error says what is
+// expected.
 func Parse(text string) (time.Time, error) {
 	at, err := time.Parse(time.RFC3339Nano, text)
 	if err != nil {
 		if len(text) > len("2006-01-02T15:04:") && strings.HasPrefix(text[len("2006-01-02T15:04:"):], "60") {
 			return time.Time{}, fmt.Errorf("must not be a leap second; send second 59 instead, got %q", clipped(text))
 		}
-		return time.Time{}, wrongForm(text)
+		return time.Time{}, formatError(text)
 	}
 	// time.Parse accepts more than RFC 3339: a comma in place of the point, and an hour of one digit.
 	if strings.Contains(text, ",") || text[len("2006-01-02T15")] != ':' {
-		return time.Time{}, wrongForm(text)
+		return time.Time{}, formatError(text)
 	}
 	if _, offset := at.Zone(); time.Duration(offset)*time.Second > maxOffset || time.Duration(offset)*time.Second < -maxOffset {
 		return time.Time{}, fmt.Errorf("must have a zone from -14:00 to +14:00, got %q", clipped(text))
@@ -40,11 +41,11 @@ func Parse(text string) (time.Time, error) {
 	return at, Check(at)
 }
 
-func wrongForm(text string) error {
+func formatError(text string) error {
 	return fmt.Errorf("must be an RFC 3339 time with a zone, such as 2026-03-14T09:26:53Z, got %q", clipped(text))
 }
 
-// clipped keeps an answer short.
+// clipped returns at most 64 bytes of the text, so that errors stay short.
 func clipped(text string) string {
 	const most = 64
 	if len(text) > most {
@@ -53,7 +54,7 @@ func clipped(text string) string {
 	return text
 }
 
-// Check refuses a time out of range; the zero time is out of range.
+// Check returns an error if the time is out of range. The zero time is out of range.
 func Check(at time.Time) error {
 	if at.Before(First) || !at.Before(End) {
 		return fmt.Errorf("must be a time in the years 2000 to 2199 in UTC, got %s", at.UTC().Format(time.RFC3339))
@@ -61,14 +62,15 @@ func Check(at time.Time) error {
 	return nil
 }
 
-// Writable reports whether JSON can write the time in UTC: its year has four digits. A zone's offset can lead out of them.
+// Writable reports whether JSON can encode the time in UTC, that is, whether its year has four digits. A zone offset can lead to
+// another year.
 func Writable(at time.Time) bool {
 	year := at.UTC().Year()
 	return year >= 0 && year <= 9999
 }
 
-// FindUnwritable finds the first time in a decoded value that JSON cannot write again in UTC, and names it by its JSON path; path is
-// empty when there is none.
+// FindUnwritable returns the JSON path of the first time in a decoded value that JSON cannot encode in UTC. The path is empty if
+// there is none.
 func FindUnwritable(v any) (path string) { return unwritable(reflect.ValueOf(v), "") }
 
 func unwritable(v reflect.Value, path string) string {

@@ -51,9 +51,8 @@ func TestParse(t *testing.T) {
 	}
 }
 
-// TestWhatIsAcceptedCanBeWritten tries times around every bound in every zone: what Parse accepts, JSON writes, and its
-// nanoseconds fit into 64 bits.
-func TestWhatIsAcceptedCanBeWritten(t *testing.T) {
+// Times around every limit in every zone: JSON can encode all that Parse accepts, and nanoseconds fit into 64 bits.
+func TestAcceptedTimesCanBeWritten(t *testing.T) {
 	t.Parallel()
 	accepted := 0
 	for _, year := range []int{0, 1, 1677, 1678, 1999, 2000, 2026, 2199, 2200, 2262, 2263, 9999} {
@@ -72,11 +71,11 @@ func TestWhatIsAcceptedCanBeWritten(t *testing.T) {
 		}
 	}
 	if accepted == 0 {
-		t.Error("nothing is accepted")
+		t.Error("Parse accepted no time")
 	}
 }
 
-func TestUnwritable(t *testing.T) {
+func TestFindUnwritable(t *testing.T) {
 	t.Parallel()
 	type step struct {
 		At time.Time `json:"at"`
@@ -91,7 +90,7 @@ func TestUnwritable(t *testing.T) {
 		Steps []step     `json:"steps"`
 		Raw   json.RawMessage
 		Any   any
-		inner time.Time //nolint:unused // is not decoded
+		inner time.Time //nolint:unused // never decoded
 	}
 	beyond := time.Date(9999, time.December, 31, 23, 59, 59, 0, time.FixedZone("", -3600))
 	for want, v := range map[string]document{
