@@ -13,11 +13,10 @@ import (
 	"waybill/platform/jsonscan"
 )
 
-// What an operation's description says and what the API does are the same. This file is about the places where huma alone
-// would let them differ.
+// This file makes the API do what its OpenAPI description says, where huma alone would differ.
 
-// exact reads request bodies as their JSON Schema means them: an integer may be written as 10.0 or 1e1, and null is not the
-// same as a member that is left out.
+// exact decodes request bodies as JSON Schema defines: an integer may be written as 10.0 or 1e1, and null differs from a missing
+// member.
 func exact(format huma.Format) huma.Format {
 	return huma.Format{Marshal: format.Marshal, Unmarshal: func(data []byte, v any) error {
 		// huma reads a body twice: into an any, which it validates, and then into the operation's own type.
@@ -30,7 +29,7 @@ func exact(format huma.Format) huma.Format {
 	}}
 }
 
-// null stands for a JSON null in a document that is validated. huma skips a nil; null has no type that a schema allows.
+// null replaces a JSON null in a document for validation. Huma skips nil, but no schema allows the type null.
 type null struct{}
 
 func markNull(value any) any {
@@ -49,7 +48,7 @@ func markNull(value any) any {
 	return value
 }
 
-// checkQuery refuses query parameters that are there and empty. To huma they are not there.
+// checkQuery rejects empty query parameters. Huma treats them as missing.
 func checkQuery(ctx huma.Context, next func(huma.Context)) {
 	requestURL := ctx.URL()
 	query, err := url.ParseQuery(requestURL.RawQuery)
@@ -72,13 +71,13 @@ func checkQuery(ctx huma.Context, next func(huma.Context)) {
 	next(ctx)
 }
 
-// documentRequests adds to the operation's description what is true of every operation: that parameters are not empty, and
-// the problems that any request like it can be answered with.
+// documentRequests adds to the operation's description what applies to all operations: parameters must not be empty, and the
+// problems that every such request can return.
 func documentRequests(doc *huma.OpenAPI, op *huma.Operation) {
 	for _, parameter := range op.Parameters {
 		schema := parameter.Schema
 		if schema != nil && schema.Type == huma.TypeString && parameter.In != "header" && schema.Pattern == "" && len(schema.Enum) == 0 && schema.Format == "" && schema.Extensions == nil {
-			// Described only: readable refuses the others before huma sees them.
+			// This is for the description only: readable rejects other values before huma reads them.
 			schema.Extensions = map[string]any{"pattern": withoutControls}
 		}
 		if parameter.In != "query" && !slices.Contains(notEmpty, parameter.Name) || schema == nil || schema.Type != huma.TypeString || len(schema.Enum) > 0 || schema.MinLength != nil {
@@ -106,10 +105,10 @@ func documentRequests(doc *huma.OpenAPI, op *huma.Operation) {
 	}
 }
 
-// withoutControls is what readable accepts in paths and queries, as a regular expression.
+// withoutControls is a regular expression for what readable accepts in paths and queries.
 const withoutControls = `^[^\x00-\x1f\x7f-\x9f]+$`
 
-// DocumentProblem adds a problem to the answers that the operation describes, unless it describes one of that status.
+// DocumentProblem adds a problem to the operation's described responses, unless one with that status exists.
 func DocumentProblem(doc *huma.OpenAPI, op *huma.Operation, status int) {
 	name := strconv.Itoa(status)
 	if op.Responses[name] != nil {

@@ -26,7 +26,7 @@ type nested struct {
 	Name string `json:"name,omitempty"`
 }
 
-// measuring is an API whose answers repeat what it read.
+// measuring returns an API that echoes its input.
 func measuring(t *testing.T) *httptest.Server {
 	t.Helper()
 	router, api := rest.New(rest.Info{Title: "Measures", Version: "1"}, slog.New(slog.DiscardHandler))
@@ -67,8 +67,8 @@ func answered(t *testing.T, server *httptest.Server, method, path, body string) 
 	return resp.StatusCode, string(read)
 }
 
-// JSON Schema calls 10.0 and 1e1 integers, so they are read as integers, and exactly.
-func TestIntegersAreReadHoweverTheyAreWritten(t *testing.T) {
+// In JSON Schema, 10.0 and 1e1 are integers, so the API accepts them, without loss.
+func TestIntegersInEveryForm(t *testing.T) {
 	t.Parallel()
 	server := measuring(t)
 	for body, want := range map[string]string{
@@ -87,8 +87,8 @@ func TestIntegersAreReadHoweverTheyAreWritten(t *testing.T) {
 	}
 }
 
-// A member that is null is there. The schema allows no null, so it is refused by its place.
-func TestNullIsRefusedWhereTheSchemaForbidsIt(t *testing.T) {
+// A null member differs from a missing one. The schema does not allow null, so the API rejects it with its location.
+func TestNullIsRejected(t *testing.T) {
 	t.Parallel()
 	server := measuring(t)
 	for body, place := range map[string]string{
@@ -102,7 +102,7 @@ func TestNullIsRefusedWhereTheSchemaForbidsIt(t *testing.T) {
 	}
 }
 
-func TestAnEmptyParameterIsRefused(t *testing.T) {
+func TestEmptyParameterIsRejected(t *testing.T) {
 	t.Parallel()
 	server := measuring(t)
 	for query, place := range map[string]string{"state=": "query.state", "limit=": "query.limit", "text=": "query.text", "text": "query.text", "limit=5&state=": "query.state"} {
@@ -116,7 +116,7 @@ func TestAnEmptyParameterIsRefused(t *testing.T) {
 	}
 }
 
-// Whatever the operation is, its description names the problems that any request like it can be answered with.
+// The description of every operation has the problems that such a request can return.
 func TestEveryProblemIsDescribed(t *testing.T) {
 	t.Parallel()
 	server := measuring(t)

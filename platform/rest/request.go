@@ -15,16 +15,16 @@ import (
 	"github.com/rs/cors"
 )
 
-// once are the request headers that must not come twice: readers would take different ones.
+// once lists the request headers that must not be repeated: readers would use different values.
 var once = []string{"Authorization", "Content-Encoding", "Content-Type", "Idempotency-Key", "Last-Event-Id"}
 
-// notEmpty are the request headers that mean something by being there: an empty one is a client's mistake, not its absence.
+// notEmpty lists the request headers that must not be empty: an empty one is a mistake of the client.
 var notEmpty = []string{"Idempotency-Key", "If-Match", "If-None-Match", "Last-Event-Id"}
 
-// lists are the request headers whose lines mean the same as one line with commas (RFC 9110, section 5.3).
+// lists has the request headers whose lines mean the same as one line with commas (RFC 9110, section 5.3).
 var lists = []string{"If-Match", "If-None-Match", "Tracestate"}
 
-// readable refuses requests to the API whose path, query or headers cannot be read in exactly one way.
+// readable rejects requests to the API whose path, query or headers are ambiguous.
 func readable(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !ofSidecar(r.URL.Path) {
@@ -38,12 +38,12 @@ func readable(next http.Handler) http.Handler {
 	})
 }
 
-// ofSidecar says that only the sidecar calls the path. What it sends is read by platform/eventing.
+// ofSidecar reports whether only the sidecar calls the path. Package eventing reads those requests.
 func ofSidecar(path string) bool {
 	return strings.HasPrefix(path, "/dapr/") || strings.HasPrefix(path, "/events/")
 }
 
-// unreadable is what is wrong with the request's path, query and headers, or nil.
+// unreadable returns the problem of the path, the query or the headers, or nil.
 func unreadable(r *http.Request) *Problem {
 	malformed, invalid := pathAndQueryFaults(r.URL)
 	if len(malformed) > 0 {
@@ -62,7 +62,7 @@ const (
 	mustBeEncoded = "must be percent-encoded: % is followed by two hexadecimal digits, and a semicolon is %3B"
 )
 
-// pathAndQueryFaults are the faults for which the address is no text, and those of its values.
+// pathAndQueryFaults returns the faults that make the URL unreadable, and the faults of its values.
 func pathAndQueryFaults(u *url.URL) (malformed, invalid []Fault) {
 	switch {
 	case !utf8.ValidString(u.Path):
@@ -95,7 +95,7 @@ func pathAndQueryFaults(u *url.URL) (malformed, invalid []Fault) {
 
 func byLocation(a, b Fault) int { return strings.Compare(a.Location, b.Location) }
 
-// headerFaults are those of the headers that the API's operations read.
+// headerFaults returns the faults of the headers that operations read.
 func headerFaults(h http.Header) (faults []Fault) {
 	for _, name := range once {
 		if n := len(h[name]); n > 1 {
@@ -123,7 +123,7 @@ func headerFaults(h http.Header) (faults []Fault) {
 	return faults
 }
 
-// shownHeader is a header's name as its specification writes it.
+// shownHeader returns a header's name as its specification writes it.
 func shownHeader(name string) string {
 	if name == "Last-Event-Id" {
 		return "Last-Event-ID"
@@ -131,8 +131,8 @@ func shownHeader(name string) string {
 	return name
 }
 
-// joinLists makes one line of the lines of a list, for what reads a header reads its first line. Of two trace parents neither
-// can be trusted (W3C Trace Context, section 3.2): the request begins a trace of its own.
+// joinLists joins the lines of a list header into one, because handlers read only the first line. If there are two trace parents,
+// none is valid (W3C Trace Context, section 3.2), and the request starts a new trace.
 func joinLists(h http.Header) {
 	for _, name := range lists {
 		if len(h[name]) > 1 {
@@ -145,7 +145,7 @@ func joinLists(h http.Header) {
 	}
 }
 
-// options answers OPTIONS with the methods that are possible. A preflight of an allowed origin does not come here.
+// options responds to OPTIONS with the allowed methods. Preflight requests of allowed origins are handled before.
 func options(router chi.Routes) func(http.Handler) http.Handler {
 	return func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -159,8 +159,8 @@ func options(router chi.Routes) func(http.Handler) http.Handler {
 	}
 }
 
-// head answers HEAD wherever GET is possible, as GET does, but for the body, which net/http leaves out. On a stream, which
-// would not end, the request is over as soon as it begins: what is checked before the stream begins is checked.
+// head responds to HEAD on every path with GET, like GET; net/http omits the body. An event stream would not end, so its context is
+// cancelled from the start: the checks before the stream still run.
 func head(router chi.Routes, description func() *huma.OpenAPI) func(http.Handler) http.Handler {
 	return func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -182,7 +182,7 @@ func head(router chi.Routes, description func() *huma.OpenAPI) func(http.Handler
 	}
 }
 
-// streams says whether GET on the path is answered with an event stream.
+// streams reports whether GET on the path returns an event stream.
 func streams(description *huma.OpenAPI, path string) bool {
 	item := description.Paths[path]
 	if item == nil || item.Get == nil || item.Get.Responses["200"] == nil {
@@ -191,11 +191,11 @@ func streams(description *huma.OpenAPI, path string) bool {
 	return item.Get.Responses["200"].Content["text/event-stream"] != nil
 }
 
-// preflightLifetime is how long a browser may remember a preflight's answer, in seconds.
+// preflightLifetime is how long a browser may cache a preflight response, in seconds.
 const preflightLifetime = 600
 
-// crossOrigin lets browsers use the API from the given origins. Credentials that a browser adds by itself, such as cookies, are
-// not among what it may send. The sidecar's routes are left out.
+// crossOrigin lets browsers use the API from the given origins, without credentials that a browser adds itself, such as cookies. It
+// does not apply to the sidecar's routes.
 func crossOrigin(origins []string) func(http.Handler) http.Handler {
 	if len(origins) == 0 {
 		return func(next http.Handler) http.Handler { return next }

@@ -18,7 +18,7 @@ import (
 	"waybill/platform/rest"
 )
 
-// faultsOf are a problem's faults by their locations.
+// faultsOf returns a problem's faults by location.
 func faultsOf(t *testing.T, content []byte) map[string]string {
 	t.Helper()
 	var got rest.Problem
@@ -57,7 +57,7 @@ func TestBodiesAreReadStrictly(t *testing.T) {
 	}
 }
 
-func TestAddressesAreReadInOneWay(t *testing.T) {
+func TestAmbiguousURLsAreRejected(t *testing.T) {
 	t.Parallel()
 	server, _ := newServer(t)
 	for path, want := range map[string]struct {
@@ -91,7 +91,7 @@ func ask(t *testing.T, handler http.Handler, method, path string, header http.He
 	return w
 }
 
-// newHandler is an API whose GET answers the headers that it sees, beside a stream that ends with its request.
+// newHandler returns an API whose GET echoes the headers it gets, and a stream that ends with its request.
 func newHandler(t *testing.T, origins ...string) http.Handler {
 	t.Helper()
 	router, api := rest.New(rest.Info{Title: "Things", Version: "1"}, slog.New(slog.DiscardHandler), origins...)
@@ -118,7 +118,7 @@ func newHandler(t *testing.T, origins ...string) http.Handler {
 	return router
 }
 
-func TestHeadersAreReadInOneWay(t *testing.T) {
+func TestAmbiguousHeadersAreRejected(t *testing.T) {
 	t.Parallel()
 	handler := newHandler(t)
 	for _, c := range []struct {

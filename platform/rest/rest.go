@@ -1,5 +1,5 @@
-// Package rest is the shape that every Waybill REST API has: OpenAPI at /openapi.json, a docs page that loads nothing
-// from another host, errors as RFC 9457 problem details with a trace id, JSON in snake_case, unknown properties refused.
+// Package rest provides what all Waybill REST APIs share: OpenAPI at /openapi.json, a docs page that loads nothing from another
+// host, errors as RFC 9457 problem details with a trace id, JSON in snake_case, and an error for unknown properties.
 package rest
 
 import (
@@ -31,7 +31,7 @@ import (
 	"waybill/platform/strictjson"
 )
 
-// MaxBody is the largest request body taken, in bytes, unless an operation says otherwise.
+// MaxBody is the largest accepted request body in bytes, unless an operation sets its own limit.
 const MaxBody = 1 << 20
 
 // Info describes an API.
@@ -39,7 +39,7 @@ type Info struct {
 	Title, Version, Description string
 }
 
-// New returns a router with an API on it. Routes that are no part of the API (events, health) are mounted on the router.
+// New returns a router with an API on it. Mount routes that are not part of the API, such as events and health, on the router.
 // Browsers may use the API from the given origins.
 func New(info Info, logger *slog.Logger, origins ...string) (*chi.Mux, huma.API) {
 	exactNames()
@@ -68,14 +68,14 @@ func New(info Info, logger *slog.Logger, origins ...string) (*chi.Mux, huma.API)
 	return router, api
 }
 
-// jsonFormat is strict JSON whose errors a client may see: they name the place and no type of ours.
+// jsonFormat is strict JSON. A client may see its errors: they name the path and no Go type.
 var jsonFormat = huma.Format{
 	Marshal: huma.DefaultJSONFormat.Marshal,
 	Unmarshal: func(data []byte, v any) error {
 		err := strictjson.Unmarshal(data, v)
 		if refused, ok := errors.AsType[*strictjson.Error](err); ok {
 			if refused.WrongType {
-				_ = json.Unmarshal(data, v) // it goes on behind the error, so that the rest can be checked too; the request is refused
+				_ = json.Unmarshal(data, v) // continues after the error, so that validation checks the rest too; the request is rejected anyway
 			}
 			return placedError{refused}
 		}
@@ -83,7 +83,8 @@ var jsonFormat = huma.Format{
 	},
 }
 
-// placedError is an error in a body, as text: huma keeps only the text, and gives it the location of the whole body.
+// placedError carries the path of an error in a body inside its text, because huma keeps only the text and reports the location of
+// the whole body.
 type placedError struct{ of *strictjson.Error }
 
 // placeMark separates the path from the message. A path has no control character.
@@ -91,7 +92,7 @@ const placeMark = "\x00"
 
 func (e placedError) Error() string { return e.of.Path + placeMark + e.of.Message() }
 
-// placed is the fault of an error that placedError wrote.
+// placed reads the fault from the text of a placedError.
 func placed(d *huma.ErrorDetail) (fault Fault, ok bool) {
 	path, message, ok := strings.Cut(d.Message, placeMark)
 	if !ok {
@@ -104,10 +105,10 @@ func placed(d *huma.ErrorDetail) (fault Fault, ok bool) {
 	return Fault{Location: location + path, Message: message}, true
 }
 
-// exactNames makes huma's validation compare member names by every letter. It is a variable of huma's for the whole process.
+// exactNames makes huma's validation case-sensitive for member names. Huma has one variable for the whole process.
 var exactNames = sync.OnceFunc(func() { huma.ValidateStrictCasing = true })
 
-// documentProblems lets the operation's description show problems in the shape that asProblem gives them.
+// documentProblems describes problems in the operation's OpenAPI in the form that asProblem sends.
 func documentProblems(doc *huma.OpenAPI, op *huma.Operation) {
 	schema := doc.Components.Schemas.Schema(reflect.TypeFor[Problem](), true, "Problem")
 	for _, response := range op.Responses {
@@ -120,7 +121,7 @@ func documentProblems(doc *huma.OpenAPI, op *huma.Operation) {
 	}
 }
 
-// allowed are the methods that are possible on a path; HEAD is wherever GET is.
+// allowed returns the methods of a path. A path with GET also has HEAD.
 func allowed(router chi.Routes, path string) []string {
 	var methods []string
 	has := func(method string) bool { return router.Match(chi.NewRouteContext(), method, path) }
@@ -137,17 +138,17 @@ func allowed(router chi.Routes, path string) []string {
 	return methods
 }
 
-// clientsBody is a request whose body, when it breaks off or is framed wrongly, ends in a byte that no JSON has. So it is
-// answered as malformed; huma would call it an error of ours.
+// clientsBody is a request whose body ends with a byte that is not valid JSON if reading it fails. So the client gets 400; huma
+// would return 500.
 type clientsBody struct{ request }
 
-// request is huma.Context by a name that does not hide its method Context.
+// request is huma.Context under a name that does not hide its method Context.
 type request = huma.Context
 
-// Unwrap is what humachi.Unwrap looks for.
+// Unwrap is called by humachi.Unwrap.
 func (c clientsBody) Unwrap() huma.Context { return c.request }
 
-// BodyReader is what huma reads the body from.
+// BodyReader returns the reader from which huma reads the body.
 func (c clientsBody) BodyReader() io.Reader { return brokenAsMalformed{c.request.BodyReader()} }
 
 type brokenAsMalformed struct{ io.Reader }
@@ -159,7 +160,7 @@ func (b brokenAsMalformed) Read(p []byte) (int, error) {
 		return n, err
 	}
 	if n == len(p) {
-		return n, nil // the error comes again with the next call
+		return n, nil // the next call returns the error
 	}
 	p[n] = 0
 	return n + 1, io.EOF
@@ -169,19 +170,19 @@ func (b brokenAsMalformed) Read(p []byte) (int, error) {
 type Problem struct {
 	Title  string `json:"title"`
 	Status int    `json:"status"`
-	// Detail is a sentence for people; it holds nothing of the inside.
+	// Detail is a sentence for people. It reveals no internals.
 	Detail string `json:"detail,omitempty"`
 	// Code is stable and meant for programs.
 	Code    string  `json:"code"`
 	TraceID string  `json:"trace_id,omitempty"`
 	Errors  []Fault `json:"errors,omitempty"`
-	// Related is what the request collided with, such as the decision that came first.
+	// Related is what the request conflicts with, such as an earlier decision.
 	Related any `json:"related,omitempty"`
-	// RetryAfter, in seconds, is sent as a header when it is set.
+	// RetryAfter is sent as the Retry-After header, in seconds, if it is positive.
 	RetryAfter int `json:"-"`
 }
 
-// Fault is one thing wrong with a request: where it is and what was expected there.
+// Fault is one error in a request: its location and what was expected there.
 type Fault struct {
 	Location string `json:"location"`
 	Message  string `json:"message"`
@@ -190,13 +191,13 @@ type Fault struct {
 
 func (p *Problem) Error() string { return p.Code + ": " + p.Detail }
 
-// GetStatus makes a Problem a huma.StatusError: huma sends it as it is, with this status.
+// GetStatus makes Problem a huma.StatusError, which huma sends unchanged with this status.
 func (p *Problem) GetStatus() int { return p.Status }
 
-// ContentType is application/problem+json whatever the client would rather have.
+// ContentType returns application/problem+json, regardless of what the client prefers.
 func (p *Problem) ContentType(string) string { return problemType }
 
-// GetHeaders gives huma the headers that go with the problem.
+// GetHeaders returns the headers to send with the problem.
 func (p *Problem) GetHeaders() http.Header {
 	h := http.Header{}
 	if p.RetryAfter > 0 {
@@ -207,8 +208,8 @@ func (p *Problem) GetHeaders() http.Header {
 
 const problemType = "application/problem+json"
 
-// Failed turns an error that no client can mend into an answer: 503 with Retry-After when it is retryable, else a bare 500. It
-// logs the error once, here.
+// Failed turns an error that the client cannot fix into a problem: 503 with Retry-After if it is retryable, and a bare 500
+// otherwise. It logs the error; callers must not log it again.
 func Failed(ctx context.Context, logger *slog.Logger, err error) *Problem {
 	if retryable.Is(err) {
 		logger.ErrorContext(ctx, "request failed; answered 503", slog.Any("error", err))
@@ -223,11 +224,11 @@ func internal() *Problem {
 	return &Problem{Status: http.StatusInternalServerError, Code: "internal", Detail: "The request could not be processed. The trace id leads to the cause in the service's log."}
 }
 
-// maxShownValue bounds, in bytes, how much of a faulty value a problem repeats.
+// maxShownValue is the length in bytes up to which a problem repeats a faulty value.
 const maxShownValue = 100
 
-// asProblem gives huma's own errors the same shape and every problem its title and trace id. What a handler let through
-// that is no Problem is logged here, and the client sees nothing of it.
+// asProblem turns huma's errors into problems, and adds the title and the trace id to every problem. If a handler returned another
+// error, asProblem logs it, and the client gets no details.
 func asProblem(logger *slog.Logger) huma.Transformer {
 	return func(ctx huma.Context, _ string, body any) (any, error) {
 		var p *Problem
@@ -261,7 +262,7 @@ func asErrors(details []*huma.ErrorDetail) []error {
 	return errs
 }
 
-// withoutUnread leaves out what was found missing in a body that could be read only up to a fault: it may stand behind that.
+// withoutUnread removes errors about missing properties if the body could be read only up to a fault: they may come after it.
 func withoutUnread(details []*huma.ErrorDetail) []*huma.ErrorDetail {
 	isPlaced := func(d *huma.ErrorDetail) bool {
 		if d == nil {
@@ -278,8 +279,8 @@ func withoutUnread(details []*huma.ErrorDetail) []*huma.ErrorDetail {
 	})
 }
 
-// faults lists what is wrong once for each place: the first fault found there, and none inside a place that is faulty as a
-// whole. A missing property is reported at its own place, where huma names the object that lacks it.
+// faults lists the first fault of each location, and none inside a location that has a fault itself. It reports a missing property
+// at the property's location; huma reports it at the object's.
 func faults(details []*huma.ErrorDetail) []Fault {
 	var all []Fault
 	known := map[string]bool{}
@@ -309,7 +310,7 @@ func faults(details []*huma.ErrorDetail) []Fault {
 	})
 }
 
-// missingProperty takes the name out of huma's message for a property that is not there.
+// missingProperty returns the name from huma's message about a missing property.
 func missingProperty(message string) (name string, ok bool) {
 	before, after, _ := strings.Cut(validation.MsgExpectedRequiredProperty, "%s")
 	name, ok = strings.CutPrefix(message, before)
@@ -328,7 +329,7 @@ func complete(ctx context.Context, p *Problem) {
 	}
 }
 
-// shown is the value of a fault when it may be repeated: short, and no whole object or body, which hold customer data.
+// shown returns the faulty value if a problem may repeat it: it must be short, and not an object or a body, which have customer data.
 func shown(fault *huma.ErrorDetail) any {
 	if fault.Location == "body" {
 		return nil
@@ -359,7 +360,7 @@ func codeOf(status int) string {
 	}
 }
 
-// Write answers with a problem outside an API operation.
+// Write sends a problem outside an API operation.
 func Write(w http.ResponseWriter, r *http.Request, p *Problem) {
 	complete(r.Context(), p)
 	body, err := json.Marshal(p)
@@ -370,18 +371,18 @@ func Write(w http.ResponseWriter, r *http.Request, p *Problem) {
 	maps.Copy(w.Header(), p.GetHeaders())
 	w.Header().Set("Content-Type", problemType)
 	w.WriteHeader(p.Status)
-	_, _ = w.Write(body) // it fails when the client is gone, and then there is nobody left to tell
+	_, _ = w.Write(body) // fails only if the client has disconnected
 }
 
-// traced gives every API request a span; probes and deliveries from the sidecar are left out, the latter have their own.
+// traced starts a span for every API request, but not for health checks and event deliveries; deliveries have their own spans.
 func traced(next http.Handler) http.Handler {
 	return otelhttp.NewHandler(next, "", otelhttp.WithFilter(func(r *http.Request) bool {
 		return strings.HasPrefix(r.URL.Path, "/v1/") || strings.HasPrefix(r.URL.Path, "/analytics/")
 	}), otelhttp.WithSpanNameFormatter(func(_ string, r *http.Request) string { return r.Method + " " + r.Pattern }))
 }
 
-// recovered answers a panic with a 500 and logs it with its stack. Where the answer had begun it cuts the connection, so
-// that the client does not take half an answer for a whole one.
+// recovered logs a panic with its stack and sends a 500. If the response has started, it closes the connection, so that the client
+// does not mistake a partial response for a complete one.
 func recovered(logger *slog.Logger) func(http.Handler) http.Handler {
 	return func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -29,7 +29,7 @@ import (
 	"waybill/platform/retryable"
 )
 
-// spans are those of every test in this package.
+// spans records the spans of all tests in this package.
 var spans = tracetest.NewInMemoryExporter()
 
 func TestMain(m *testing.M) {
@@ -42,7 +42,7 @@ type thing struct {
 	Count int    `json:"count" minimum:"1"`
 }
 
-// log is a log that many goroutines may write.
+// log is a buffer that is safe for concurrent use.
 type log struct {
 	mu  sync.Mutex
 	buf bytes.Buffer
@@ -60,7 +60,7 @@ func (l *log) String() string {
 	return l.buf.String()
 }
 
-// newServer is an API with one resource, whose GET fails in the way that its id names.
+// newServer returns an API with one resource. The id selects how its GET fails.
 func newServer(t *testing.T) (*httptest.Server, *log) {
 	t.Helper()
 	var written log
@@ -142,9 +142,9 @@ func TestProblems(t *testing.T) {
 		{"no method", "DELETE", "/v1/things", "", "", 405, "method_not_allowed", map[string]string{"Allow": "POST, OPTIONS"}, nil},
 		{"no method, with a parameter", "PUT", "/v1/things/1", "", "", 405, "method_not_allowed", map[string]string{"Allow": "GET, HEAD, OPTIONS"}, nil},
 		{"a problem", "GET", "/v1/things/unknown", "", "", 404, "no_such_thing", nil, nil},
-		{"a failure that passes", "GET", "/v1/things/away", "", "", 503, "unavailable", map[string]string{"Retry-After": "1"}, nil},
+		{"a retryable failure", "GET", "/v1/things/away", "", "", 503, "unavailable", map[string]string{"Retry-After": "1"}, nil},
 		{"a failure", "GET", "/v1/things/broken", "", "", 500, "internal", map[string]string{"Retry-After": ""}, nil},
-		{"an error that is no problem", "GET", "/v1/things/bare", "", "", 500, "internal", nil, nil},
+		{"an error that is not a Problem", "GET", "/v1/things/bare", "", "", 500, "internal", nil, nil},
 		{"a panic", "GET", "/v1/things/panic", "", "", 500, "internal", nil, nil},
 		{"an unknown query parameter", "GET", "/v1/things/1?colour=red", "", "", 422, "invalid_request", nil, []string{"query.colour"}},
 		{"every fault", "POST", "/v1/things", asJSON, `{"name":"","count":0,"colour":"red"}`, 422, "invalid_request", nil,
@@ -165,7 +165,7 @@ func TestProblems(t *testing.T) {
 				body = strings.NewReader(c.body)
 			}
 			if strings.Contains(c.name, "length unknown") {
-				body = struct{ io.Reader }{body} // net/http cannot see how long it is
+				body = struct{ io.Reader }{body} // hides the length from net/http
 			}
 			resp, content := send(t, server, c.method, c.path, c.contentType, body)
 			if resp.StatusCode != c.status || resp.Header.Get("Content-Type") != "application/problem+json" {
@@ -200,7 +200,7 @@ func TestProblems(t *testing.T) {
 				t.Errorf("the faults differ (-want +got):\n%s", diff)
 			}
 			if strings.Contains(string(content), "password") || strings.Contains(string(content), "secret") || len(content) > 2000 {
-				t.Errorf("the problem tells too much: %.2000s", content)
+				t.Errorf("the problem reveals too much: %.2000s", content)
 			}
 			if c.status == 500 || c.status == 503 {
 				if log := written.String(); !strings.Contains(log, "password") {
@@ -243,7 +243,7 @@ func TestAnswers(t *testing.T) {
 	}
 }
 
-func TestAPanicInTheMiddleCutsTheAnswer(t *testing.T) {
+func TestPanicDuringTheResponseClosesTheConnection(t *testing.T) {
 	t.Parallel()
 	server, _ := newServer(t)
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL+"/half", nil)
@@ -256,7 +256,7 @@ func TestAPanicInTheMiddleCutsTheAnswer(t *testing.T) {
 	}
 	defer resp.Body.Close()
 	if content, err := io.ReadAll(resp.Body); err == nil {
-		t.Errorf("the answer ends as if it were whole: %q", content)
+		t.Errorf("the response looks complete: %q", content)
 	}
 }
 
@@ -302,7 +302,7 @@ func TestOpenAPI(t *testing.T) {
 		}
 	}
 	if strings.Contains(string(content), "ErrorModel") || strings.Contains(string(content), "$schema") {
-		t.Error("the document describes what is never sent")
+		t.Error("the document describes schemas that are never sent")
 	}
 }
 
@@ -354,7 +354,7 @@ func TestDocsLoadNothingFromElsewhere(t *testing.T) {
 }
 
 func TestSpans(t *testing.T) {
-	// Not parallel: it looks at every span of the package.
+	// Not parallel: it reads the spans of all tests.
 	server, _ := newServer(t)
 	spans.Reset()
 	for _, path := range []string{"/v1/things/1", "/openapi.json", "/docs"} {

@@ -18,7 +18,7 @@ import (
 	"waybill/platform/retryable"
 )
 
-// Dapr is a Store in a Dapr state store component.
+// Dapr is a Store on a Dapr state store component.
 type Dapr struct {
 	client    dapr.Client
 	component string
@@ -38,13 +38,13 @@ func NewDapr(client dapr.Client, component string) *Dapr {
 	return s
 }
 
-// bulkParallelism is how many keys of one GetMany the sidecar reads at a time where its store has no bulk get.
+// bulkParallelism is how many keys of one GetMany the sidecar reads concurrently if its store has no bulk get.
 const bulkParallelism = 16
 
 // firstWrite makes a write without an ETag create-only and one with an ETag conditional.
 var firstWrite = dapr.StateOptions{Concurrency: dapr.StateConcurrencyFirstWrite, Consistency: dapr.StateConsistencyStrong}
 
-// Get takes an answer without a value for a missing document: Dapr has no other way to say it.
+// Get treats a response without a value as a missing document: Dapr does not distinguish them.
 func (s *Dapr) Get(ctx context.Context, key string, doc any) (ETag, error) {
 	if err := checkKey("read", key); err != nil {
 		return "", err
@@ -62,7 +62,7 @@ func (s *Dapr) Get(ctx context.Context, key string, doc any) (ETag, error) {
 	return ETag(item.Etag), nil
 }
 
-// GetMany is one request to the sidecar, and fails when one of the documents could not be read.
+// GetMany sends one request to the sidecar. It fails if one of the documents could not be read.
 func (s *Dapr) GetMany(ctx context.Context, keys []string) (map[string][]byte, error) {
 	docs := make(map[string][]byte, len(keys))
 	if len(keys) == 0 {
@@ -88,15 +88,15 @@ func (s *Dapr) GetMany(ctx context.Context, keys []string) (map[string][]byte, e
 	return docs, nil
 }
 
-// Create saves without an ETag, which with first-write means: only when nothing is there.
+// Create saves without an ETag. With first-write, that succeeds only if there is no document.
 func (s *Dapr) Create(ctx context.Context, key string, doc any, options ...Option) error {
 	return s.save(ctx, "create", key, doc, nil, options)
 }
 
-// Replace saves under the ETag, which with first-write is the condition of the write.
+// Replace saves with the ETag. With first-write, that succeeds only if the document still has it.
 func (s *Dapr) Replace(ctx context.Context, key string, doc any, etag ETag, options ...Option) error {
 	if etag == "" {
-		// Dapr would take it for a write without a condition.
+		// To Dapr, this would be a write without a condition.
 		return fmt.Errorf("replace %s: %w", key, ErrConflict)
 	}
 	return s.save(ctx, "replace", key, doc, &dapr.ETag{Value: string(etag)}, options)
@@ -115,7 +115,7 @@ func (s *Dapr) save(ctx context.Context, verb, key string, doc any, etag *dapr.E
 	}
 	if err := s.client.SaveBulkState(ctx, s.component, item); err != nil {
 		err = s.failed(ctx, verb, key, err)
-		// A conflict wrote nothing, and a caller that left knows nothing: neither says whether writing works.
+		// Neither a conflict nor a caller that gave up says whether the store accepts writes.
 		if errors.Is(err, ErrUnavailable) && ctx.Err() == nil {
 			s.writes.Used(err)
 		}
@@ -125,16 +125,17 @@ func (s *Dapr) save(ctx context.Context, verb, key string, doc any, etag *dapr.E
 	return nil
 }
 
-// Writable reports, as an error, why the store takes no writes now. The last write of the service decides for ten seconds;
-// without one it writes a document of its own, on an idle service every ten seconds.
+// Writable returns an error that says why the store does not accept writes, or nil. The result of the service's last write is
+// valid for ten seconds; after that, Writable writes a probe document. So on an idle service it writes every ten seconds.
 func (s *Dapr) Writable(ctx context.Context) error { return s.writes.Check(ctx) }
 
-// probeKey is the document that tryWrite writes: as large as an order, for the smallest documents may fit on a full disk.
+// probeKey is the key of the document that tryWrite writes. It is as large as an order, because a full disk may still have room for a
+// small document.
 const probeKey = "readiness"
 
 var probeValue = []byte(`{"purpose":"readiness","filler":"` + strings.Repeat("-", 8<<10) + `"}`)
 
-// tryWrite reads nothing and has no condition: the last writer wins, whichever replica it is.
+// tryWrite writes without a condition, so replicas do not conflict.
 func (s *Dapr) tryWrite(ctx context.Context) error {
 	item := &dapr.SetStateItem{
 		Key: probeKey, Value: probeValue, Options: &dapr.StateOptions{Concurrency: dapr.StateConcurrencyLastWrite},
@@ -146,9 +147,9 @@ func (s *Dapr) tryWrite(ctx context.Context) error {
 	return nil
 }
 
-// failed names what was tried and tells a conflict from a request that the store will never take and from a store that
-// cannot be asked, which is also the meaning of an answer that says nothing of the request. Dapr answers a conflict of one key with Aborted, and some stores with the text of its ETag error under
-// another code.
+// failed wraps the error with what was attempted, and classifies it as ErrConflict, ErrInvalid or ErrUnavailable. An error that says
+// nothing about the request counts as ErrUnavailable. For a conflict, Dapr returns Aborted; with some stores it returns another code
+// and the text of its ETag error.
 func (s *Dapr) failed(ctx context.Context, verb, key string, err error) error {
 	switch {
 	case status.Code(err) == codes.Aborted, strings.Contains(err.Error(), "possible etag mismatch"), strings.Contains(err.Error(), "invalid etag value"):

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// Memory is a Store in memory, for tests of what stands on a Store.
+// Memory is a Store in memory, for tests.
 type Memory struct {
 	mu   sync.Mutex
 	docs map[string]document
@@ -26,7 +26,7 @@ type document struct {
 // NewMemory returns an empty Store.
 func NewMemory() *Memory { return &Memory{docs: map[string]document{}} }
 
-// Get decodes anew on every call, so nobody can change what is stored.
+// Get decodes the stored JSON on every call, so callers cannot change the stored document.
 func (m *Memory) Get(ctx context.Context, key string, doc any) (ETag, error) {
 	if err := cmp.Or(checkKey("read", key), ended(ctx, "read", key)); err != nil {
 		return "", err
@@ -43,7 +43,7 @@ func (m *Memory) Get(ctx context.Context, key string, doc any) (ETag, error) {
 	return d.etag, nil
 }
 
-// GetMany reads all keys at one moment and returns copies.
+// GetMany reads all keys under one lock and returns copies.
 func (m *Memory) GetMany(ctx context.Context, keys []string) (map[string][]byte, error) {
 	for _, key := range keys {
 		if err := cmp.Or(checkKey("read", key), ended(ctx, "read", key)); err != nil {
@@ -61,12 +61,12 @@ func (m *Memory) GetMany(ctx context.Context, keys []string) (map[string][]byte,
 	return docs, nil
 }
 
-// Create takes a document whose TTL is over for missing.
+// Create succeeds if the existing document has expired.
 func (m *Memory) Create(ctx context.Context, key string, doc any, options ...Option) error {
 	return m.save(ctx, "create", key, doc, "", options)
 }
 
-// Replace conflicts on a document whose TTL is over, even before anybody saw it vanish.
+// Replace returns ErrConflict if the document has expired.
 func (m *Memory) Replace(ctx context.Context, key string, doc any, etag ETag, options ...Option) error {
 	if etag == "" {
 		return fmt.Errorf("replace %s: %w", key, ErrConflict)
@@ -96,7 +96,7 @@ func (m *Memory) save(ctx context.Context, verb, key string, doc any, etag ETag,
 	return nil
 }
 
-// ended reports, as a store that cannot be reached would, that the caller no longer waits.
+// ended returns ErrUnavailable if the context has ended, as a remote store would.
 func ended(ctx context.Context, verb, key string) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("%s %s: %w: %w", verb, key, ErrUnavailable, err)
@@ -104,7 +104,7 @@ func ended(ctx context.Context, verb, key string) error {
 	return nil
 }
 
-// live is the document under key unless its time is over; m.mu is held.
+// live returns the document under key unless it has expired. The caller holds m.mu.
 func (m *Memory) live(key string) (document, bool) {
 	d, ok := m.docs[key]
 	if ok && !d.expires.IsZero() && !time.Now().Before(d.expires) {

@@ -12,14 +12,14 @@ import (
 	"waybill/platform/state/statetest"
 )
 
-const patience = 4 * time.Second
+const timeout = 4 * time.Second
 
-func TestPatient(t *testing.T) {
+func TestRetryIsAStore(t *testing.T) {
 	t.Parallel()
-	statetest.Run(t, func(*testing.T) state.Store { return state.WithRetry(state.NewMemory(), patience) })
+	statetest.Run(t, func(*testing.T) state.Store { return state.WithRetry(state.NewMemory(), timeout) })
 }
 
-// shaky is a store whose next calls fail, after their effect if lost is set, before it otherwise.
+// shaky is a store whose next calls fail: after their effect if lost is set, before it otherwise.
 type shaky struct {
 	*state.Memory
 	failures, calls int
@@ -67,13 +67,13 @@ type note struct {
 	Sum  float64 `json:"sum"`
 }
 
-func TestPatientRidesOutFailures(t *testing.T) {
+func TestRetryHidesShortOutages(t *testing.T) {
 	t.Parallel()
 	for _, lost := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
 			ctx := t.Context()
 			s := &shaky{Memory: state.NewMemory(), lost: lost}
-			p := state.WithRetry(s, patience)
+			p := state.WithRetry(s, timeout)
 			s.failures = 3
 			if err := p.Create(ctx, "k", note{"first", 9.90}); err != nil {
 				t.Errorf("create, lost %v: %v", lost, err)
@@ -96,15 +96,15 @@ func TestPatientRidesOutFailures(t *testing.T) {
 	}
 }
 
-// TestPatientTellsAnothersDocument: a conflict after a failure is another writer's unless the document is just the same.
-func TestPatientTellsAnothersDocument(t *testing.T) {
+// A conflict after a failure comes from another writer, unless the stored document equals the written one.
+func TestRetryReportsConflictWithAnotherWriter(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		ctx := t.Context()
 		s := &shaky{Memory: state.NewMemory()}
-		p := state.WithRetry(s, patience)
+		p := state.WithRetry(s, timeout)
 		s.failures, s.meanwhile = 1, func() {
-			if err := s.Memory.Create(ctx, "k", note{"another's", 1}); err != nil {
+			if err := s.Memory.Create(ctx, "k", note{"theirs", 1}); err != nil {
 				t.Error(err)
 			}
 		}
@@ -116,62 +116,62 @@ func TestPatientTellsAnothersDocument(t *testing.T) {
 			t.Fatal(err)
 		}
 		s.failures, s.meanwhile = 1, func() {
-			if err := s.Memory.Replace(ctx, "k", note{"another's again", 1}, etag); err != nil {
+			if err := s.Memory.Replace(ctx, "k", note{"theirs again", 1}, etag); err != nil {
 				t.Error(err)
 			}
 		}
 		if err := p.Replace(ctx, "k", note{"mine", 1}, etag); !errors.Is(err, state.ErrConflict) {
 			t.Errorf("replace: %v", err)
 		}
-		if s.failures, s.meanwhile = 1, nil; p.Create(ctx, "k", note{"another's", 1}) == nil {
-			t.Error("it takes an older document of its own for the one that is there")
+		if s.failures, s.meanwhile = 1, nil; p.Create(ctx, "k", note{"theirs", 1}) == nil {
+			t.Error("an older document of the same writer was treated as its last write")
 		}
 		if err := p.Replace(ctx, "missing", note{"mine", 1}, etag); !errors.Is(err, state.ErrConflict) {
 			t.Errorf("replacing nothing: %v", err)
 		}
 		calls := s.calls
-		if err := p.Create(ctx, "k", note{"another's again", 1}); !errors.Is(err, state.ErrConflict) || s.calls != calls+1 {
-			t.Errorf("without a failure before, the same document conflicts as ever: %v after %d calls", err, s.calls-calls)
+		if err := p.Create(ctx, "k", note{"theirs again", 1}); !errors.Is(err, state.ErrConflict) || s.calls != calls+1 {
+			t.Errorf("without an earlier failure, an equal document must conflict: %v after %d calls", err, s.calls-calls)
 		}
 	})
 }
 
-func TestPatientGivesUp(t *testing.T) {
+func TestRetryEndsAtItsTimeout(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := &shaky{Memory: state.NewMemory(), failures: 1_000_000}
-		p := state.WithRetry(s, patience)
-		for given, want := range map[time.Duration]time.Duration{time.Hour: patience, time.Second: time.Second} {
+		p := state.WithRetry(s, timeout)
+		for given, want := range map[time.Duration]time.Duration{time.Hour: timeout, time.Second: time.Second} {
 			ctx, cancel := context.WithTimeout(t.Context(), given)
 			began := time.Now()
 			if err := p.Create(ctx, "k", 1); !errors.Is(err, state.ErrUnavailable) {
 				t.Errorf("got %v", err)
 			}
 			if took := time.Since(began); took != want {
-				t.Errorf("given %s it took %s, want %s", given, took, want)
+				t.Errorf("with a caller's timeout of %s it took %s, want %s", given, took, want)
 			}
 			cancel()
 		}
 		if s.calls < 10 || s.calls > 40 {
-			t.Errorf("the store was asked %d times in five seconds", s.calls)
+			t.Errorf("the store got %d calls in five seconds", s.calls)
 		}
 	})
 }
 
-// silent takes a call and does not answer until the caller gives up.
-type silent struct{ *state.Memory }
+// hanging is a store whose Get returns only when the context ends.
+type hanging struct{ *state.Memory }
 
-func (silent) Get(ctx context.Context, _ string, _ any) (state.ETag, error) {
+func (hanging) Get(ctx context.Context, _ string, _ any) (state.ETag, error) {
 	<-ctx.Done()
 	return "", fmt.Errorf("%w: %w", state.ErrUnavailable, ctx.Err())
 }
 
-func TestPatientEndsACallThatHangs(t *testing.T) {
+func TestRetryEndsACallThatHangs(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		began := time.Now()
-		_, err := state.WithRetry(silent{state.NewMemory()}, patience).Get(t.Context(), "k", new(int))
-		if !errors.Is(err, state.ErrUnavailable) || time.Since(began) != patience {
+		_, err := state.WithRetry(hanging{state.NewMemory()}, timeout).Get(t.Context(), "k", new(int))
+		if !errors.Is(err, state.ErrUnavailable) || time.Since(began) != timeout {
 			t.Errorf("got %v after %s", err, time.Since(began))
 		}
 	})

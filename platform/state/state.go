@@ -1,6 +1,6 @@
-// Package state keeps JSON documents under keys, each write guarded by the ETag of what was read. It knows nothing of
-// what the documents mean. Dapr is the adapter for a Dapr state store, Memory the one for tests, and WithRetry makes either
-// ride out a short outage; one suite (statetest) holds all of them to the same behaviour.
+// Package state stores JSON documents under keys, with optimistic concurrency by ETag. It does not know what the documents mean.
+// Dapr is the adapter for a Dapr state store and Memory the one for tests. WithRetry retries during a short outage, and
+// WithConcurrencyLimit limits concurrent calls. One conformance suite (statetest) tests all of them.
 package state
 
 import (
@@ -17,20 +17,19 @@ import (
 )
 
 var (
-	// ErrNotFound says that there is no document under the key.
+	// ErrNotFound means that there is no document under the key.
 	ErrNotFound = errors.New("no such document")
-	// ErrConflict says that the document exists already (Create) or changed since it was read (Replace).
+	// ErrConflict means that the document already exists (Create) or has changed since it was read (Replace).
 	ErrConflict = retryable.New("the document was changed by another writer")
-	// ErrUnavailable says that the store could not be asked; whether a write took place is then unknown.
+	// ErrUnavailable means that the store did not answer. A write may or may not have succeeded.
 	ErrUnavailable = retryable.New("the state store is unavailable")
-	// ErrInvalid says that the store will never take this: a key it cannot have, a document too large for it.
+	// ErrInvalid means that the store never accepts this: the key is not allowed or the document is too large.
 	ErrInvalid = retryable.NewPermanent("the state store cannot keep this")
-	// ErrUnreadable says that there is a document under the key and that it cannot be decoded. A retry does not help, and nothing
-	// is said about other documents.
+	// ErrUnreadable means that the document exists but cannot be decoded. A retry does not help. Other documents may be fine.
 	ErrUnreadable = errors.New("the document cannot be decoded")
 )
 
-// Decode decodes the document that GetMany read under the key. The error is ErrUnreadable's, as that of Get.
+// Decode decodes a document that GetMany returned under the key. The error wraps ErrUnreadable, as with Get.
 func Decode(key string, value []byte, doc any) error {
 	if err := json.Unmarshal(value, doc); err != nil {
 		return fmt.Errorf("read %s: %w: %w", key, ErrUnreadable, err)
@@ -38,22 +37,22 @@ func Decode(key string, value []byte, doc any) error {
 	return nil
 }
 
-// MaxDocument is the largest document that every store takes, in bytes of JSON; Cosmos DB's limit is the lowest.
+// MaxDocument is the size of the largest document that every store accepts, in bytes of JSON. Cosmos DB has the lowest limit.
 const MaxDocument = 2_000_000
 
-// ETag names one version of a document. Its text means nothing outside the store. The empty one names no version.
+// ETag identifies one version of a document. Only the store understands its text. The empty ETag identifies no version.
 type ETag string
 
-// Store keeps documents. It may be used by many goroutines. Every error wraps one of the errors above, except one of
-// encoding a document. A key is not empty and does not contain "||", which Dapr keeps for itself.
+// Store stores documents. It is safe for concurrent use. Every error wraps one of the errors above, except an error of encoding a
+// document. A key must not be empty and must not contain "||", which Dapr reserves.
 type Store interface {
 	// Get reads the document under key into doc and returns its ETag, or ErrNotFound.
 	Get(ctx context.Context, key string, doc any) (ETag, error)
-	// GetMany reads many documents; a missing one is missing from the answer. The order of keys does not matter.
+	// GetMany reads many documents. The result has no entry for a missing document.
 	GetMany(ctx context.Context, keys []string) (map[string][]byte, error)
-	// Create writes a document that must not exist yet; of many at once exactly one wins, the others get ErrConflict.
+	// Create writes a document that must not exist yet. Of several concurrent calls exactly one succeeds; the others get ErrConflict.
 	Create(ctx context.Context, key string, doc any, options ...Option) error
-	// Replace writes the document if it is still the version that etag names, else ErrConflict.
+	// Replace writes the document if it still has this ETag, and returns ErrConflict otherwise.
 	Replace(ctx context.Context, key string, doc any, etag ETag, options ...Option) error
 }
 
@@ -62,10 +61,10 @@ type Option func(*write)
 
 type write struct{ ttl time.Duration }
 
-// TTL makes the document vanish after d, rounded up to whole seconds; 0 keeps it. A later write without it keeps the document.
+// TTL makes the document expire after d, rounded up to whole seconds; 0 means never. A later write without TTL removes it.
 func TTL(d time.Duration) Option { return func(w *write) { w.ttl = d } }
 
-// TTLFunc is TTL with a time that is asked for with each write, so that a change in Update can decide it.
+// TTLFunc is TTL with a duration that is computed for each write, so that the change function of Update can decide it.
 func TTLFunc(d func() time.Duration) Option { return func(w *write) { w.ttl = d() } }
 
 func applied(options []Option) write {
@@ -78,7 +77,7 @@ func applied(options []Option) write {
 
 func (w write) ttlSeconds() int64 { return int64((w.ttl + time.Second - 1) / time.Second) }
 
-// checkKey refuses what Dapr would refuse, with an error that does not look like an outage.
+// checkKey rejects keys that Dapr would reject, with an error that is not retryable.
 func checkKey(verb, key string) error {
 	if key == "" || strings.Contains(key, "||") {
 		return fmt.Errorf("%s %q: %w", verb, key, ErrInvalid)
@@ -86,7 +85,7 @@ func checkKey(verb, key string) error {
 	return nil
 }
 
-// encode checks and encodes what is to be written.
+// encode checks the key and encodes the document.
 func encode(verb, key string, doc any) ([]byte, error) {
 	if err := checkKey(verb, key); err != nil {
 		return nil, err
@@ -101,8 +100,8 @@ func encode(verb, key string, doc any) ([]byte, error) {
 	return value, nil
 }
 
-// ErrUnchanged is what an update function returns when it leaves the document as it is.
-var ErrUnchanged = errors.New("keep the document as it is") //nolint:staticcheck // it is a verdict and no failure, and reads as one: return state.ErrUnchanged
+// ErrUnchanged is what an update function returns to leave the document as it is. It is not a failure.
+var ErrUnchanged = errors.New("the document is unchanged")
 
 // maxConflicts bounds how often Update retries after a conflict. With each conflict, another writer succeeded.
 const maxConflicts = 100
@@ -158,8 +157,8 @@ type Known[T any] struct {
 	ETag ETag
 }
 
-// UpdateKnown is Update, but its first attempt begins with a document that was read before, which spares a read. Only a write is
-// decided on that: the ETag guards it, and whatever else change says it says again of what the store then has.
+// UpdateKnown is Update, but its first attempt uses a document that was read earlier, which saves a read. That attempt can only
+// end in a write, which the ETag protects. After any other result of change, UpdateKnown reads the document and runs change again.
 func UpdateKnown[T any](ctx context.Context, s Store, key string, known Known[T], change func(doc *T, exists bool) error, options ...Option) (T, error) {
 	if change(&known.Doc, true) == nil {
 		err := s.Replace(ctx, key, known.Doc, known.ETag, options...)

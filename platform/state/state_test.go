@@ -42,11 +42,11 @@ func TestMemoryTTL(t *testing.T) {
 		var n int
 		time.Sleep(2*time.Second - time.Nanosecond)
 		if _, err := m.Get(t.Context(), "k", &n); err != nil {
-			t.Errorf("just before its time, rounded up to whole seconds, is over: %v", err)
+			t.Errorf("just before it expires, rounded up to whole seconds: %v", err)
 		}
 		time.Sleep(time.Nanosecond)
 		if _, err := m.Get(t.Context(), "k", &n); !errors.Is(err, state.ErrNotFound) {
-			t.Errorf("when its time is over: %v", err)
+			t.Errorf("when it has expired: %v", err)
 		}
 	})
 }
@@ -116,12 +116,12 @@ func TestWritable(t *testing.T) {
 		}
 	}
 	if n := len(server.Calls("SaveState")); n != 1 {
-		t.Errorf("%d writes for 100 questions on an idle service", n)
+		t.Errorf("%d writes for 100 checks on an idle service, want 1", n)
 	}
 }
 
-// A store that can be read and not written, such as one on a full disk, is noticed.
-func TestAStoreThatTakesNoWritesIsNoticed(t *testing.T) {
+// Writable detects a store that can be read but not written, such as one on a full disk.
+func TestWritableDetectsAReadOnlyStore(t *testing.T) {
 	t.Parallel()
 	var server fakedapr.Server
 	s := state.NewDapr(server.Client(t), "statestore")
@@ -142,7 +142,7 @@ func TestAStoreThatTakesNoWritesIsNoticed(t *testing.T) {
 		t.Errorf("writing: %v", err)
 	}
 	if err := s.Writable(t.Context()); health.Cause(err) != health.DiskFull {
-		t.Errorf("the store is reported as %v", err)
+		t.Errorf("Writable returned %v", err)
 	}
 	server.Fail(nil)
 	if err := s.Create(t.Context(), "third", 1); err != nil {
@@ -153,8 +153,8 @@ func TestAStoreThatTakesNoWritesIsNoticed(t *testing.T) {
 	}
 }
 
-// Neither a conflict nor a caller that leaves says anything of the store.
-func TestWritableIsNotMisledByItsCallers(t *testing.T) {
+// Neither a conflict nor a caller that gives up says anything about the store.
+func TestWritableIgnoresConflictsAndCancelledCallers(t *testing.T) {
 	t.Parallel()
 	var server fakedapr.Server
 	s := state.NewDapr(server.Client(t), "statestore")
@@ -164,14 +164,14 @@ func TestWritableIsNotMisledByItsCallers(t *testing.T) {
 	if err := s.Create(t.Context(), "k", 2); !errors.Is(err, state.ErrConflict) {
 		t.Fatal(err)
 	}
-	ctx, leave := context.WithCancel(t.Context())
-	leave()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
 	if err := s.Create(ctx, "other", 1); err == nil {
-		t.Fatal("written for a caller that left")
+		t.Fatal("a write of a cancelled caller succeeded")
 	}
 	before := len(server.Calls("SaveState"))
 	if err := s.Writable(t.Context()); err != nil || len(server.Calls("SaveState")) != before {
-		t.Errorf("%v after %d trials", err, len(server.Calls("SaveState"))-before)
+		t.Errorf("%v after %d probe writes", err, len(server.Calls("SaveState"))-before)
 	}
 }
 
@@ -189,15 +189,15 @@ func TestUpdateGivesUp(t *testing.T) {
 	defer cancel()
 	_, err := state.Update(ctx, s, "k", func(*int, bool) error { return nil })
 	if !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, state.ErrUnavailable) {
-		t.Errorf("conflicts without end and a deadline: %v", err)
+		t.Errorf("endless conflicts and a deadline: %v", err)
 	}
 	_, err = state.Update(t.Context(), s, "k", func(*int, bool) error { return nil })
 	if !errors.Is(err, state.ErrConflict) {
-		t.Errorf("conflicts without end: %v", err)
+		t.Errorf("endless conflicts: %v", err)
 	}
 }
 
-func TestARetentionThatEachWriteDecides(t *testing.T) {
+func TestEachWriteDecidesTheTTL(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		m := state.NewMemory()
@@ -208,7 +208,7 @@ func TestARetentionThatEachWriteDecides(t *testing.T) {
 				t.Errorf("%s: %v", key, err)
 			}
 		}
-		// Until it is 2, it stays.
+		// Only the second write sets a TTL.
 		count := func(key string) {
 			t.Helper()
 			var ttl time.Duration
@@ -231,7 +231,7 @@ func TestARetentionThatEachWriteDecides(t *testing.T) {
 		there("a", false)
 
 		s := state.NewExpiring(m, time.Minute, func(key string) bool { return key != "kept" })
-		for _, key := range []string{"kept", "gone", "longer"} {
+		for _, key := range []string{"kept", "expired", "longer"} {
 			var options []state.Option
 			if key == "longer" {
 				options = append(options, state.TTL(time.Hour))
@@ -242,7 +242,7 @@ func TestARetentionThatEachWriteDecides(t *testing.T) {
 		}
 		time.Sleep(time.Minute)
 		there("kept", true)
-		there("gone", false)
+		there("expired", false)
 		there("longer", true)
 		var n int
 		etag, err := s.Get(t.Context(), "kept", &n)
@@ -256,7 +256,7 @@ func TestARetentionThatEachWriteDecides(t *testing.T) {
 		there("kept", true)
 		there("longer", false)
 		if same := state.NewExpiring(m, 0, nil); same != state.Store(m) {
-			t.Error("a retention of 0 makes another store")
+			t.Error("a TTL of 0 returned another store")
 		}
 	})
 }

@@ -29,8 +29,8 @@ func readableDuration(_ []string, a slog.Attr) slog.Attr {
 	return a
 }
 
-// tracing adds the ids of the context's span to every record, at its top level also when the logger is in a group, for that
-// is where whoever follows a trace looks for them.
+// tracing adds the ids of the context's span to every record. They are always at the top level, also if the logger has a group, so
+// that a search for a trace finds them.
 type tracing struct {
 	slog.Handler
 	// outside is the handler before its first group, and inside what was done to it since; nil without a group.
@@ -38,7 +38,7 @@ type tracing struct {
 	inside  []func(slog.Handler) slog.Handler
 }
 
-// Handle adds trace_id and span_id when ctx has a span.
+// Handle adds trace_id and span_id if ctx has a span.
 func (h tracing) Handle(ctx context.Context, r slog.Record) error {
 	span := trace.SpanContextFromContext(ctx)
 	if !span.IsValid() {
@@ -57,7 +57,7 @@ func (h tracing) Handle(ctx context.Context, r slog.Record) error {
 	return handler.Handle(ctx, r)
 }
 
-// WithAttrs keeps the ids coming: the handler it returns adds them too.
+// WithAttrs returns a handler that adds the ids too.
 func (h tracing) WithAttrs(attrs []slog.Attr) slog.Handler {
 	if len(attrs) == 0 {
 		return h
@@ -65,7 +65,7 @@ func (h tracing) WithAttrs(attrs []slog.Attr) slog.Handler {
 	return h.then(h.outside, func(inner slog.Handler) slog.Handler { return inner.WithAttrs(attrs) })
 }
 
-// WithGroup puts further attributes, but not the ids, below name.
+// WithGroup puts later attributes, but not the ids, into the group.
 func (h tracing) WithGroup(name string) slog.Handler {
 	if name == "" {
 		return h
@@ -77,7 +77,7 @@ func (h tracing) WithGroup(name string) slog.Handler {
 	return h.then(outside, func(inner slog.Handler) slog.Handler { return inner.WithGroup(name) })
 }
 
-// then is h after a further step, which is kept when it is done inside a group.
+// then returns h after another step. Inside a group, it also records the step.
 func (h tracing) then(outside slog.Handler, step func(slog.Handler) slog.Handler) tracing {
 	next := tracing{Handler: step(h.Handler), outside: outside}
 	if outside != nil {

@@ -1,5 +1,5 @@
-// Package telemetry starts a service's logs, traces and metrics. Spans always exist, so that every log line and every
-// error carries a trace id; they are exported, as metrics are, when OTEL_EXPORTER_OTLP_ENDPOINT names a collector.
+// Package telemetry sets up a service's logs, traces and metrics. Spans always exist, so every log line and every error has a trace
+// id. Traces and metrics are exported if OTEL_EXPORTER_OTLP_ENDPOINT, or the variable of one signal, names a collector.
 package telemetry
 
 import (
@@ -22,7 +22,7 @@ import (
 	"go.opentelemetry.io/otel/sdk/trace"
 )
 
-// Options says whose telemetry it is and how its log is written.
+// Options configure the telemetry of one service.
 type Options struct {
 	// Service is the OpenTelemetry service name; OTEL_SERVICE_NAME overrides it.
 	Service string
@@ -32,13 +32,13 @@ type Options struct {
 	Level  slog.Level
 }
 
-// Telemetry is what Start began and Stop ends.
+// Telemetry is the running telemetry. Stop ends it.
 type Telemetry struct {
 	Logger *slog.Logger
 	stops  []func(context.Context) error
 }
 
-// Start sets the process's OpenTelemetry providers and propagator and returns its logger. The exporters follow the
+// Start sets the process's OpenTelemetry providers and propagator and creates its logger. The exporters use the
 // standard OTEL_* variables; OTEL_EXPORTER_OTLP_PROTOCOL is "http/protobuf" (the default) or "grpc".
 func Start(ctx context.Context, o Options) (*Telemetry, error) {
 	t := &Telemetry{Logger: slog.New(newLogHandler(o))}
@@ -75,7 +75,7 @@ func Start(ctx context.Context, o Options) (*Telemetry, error) {
 	return t, nil
 }
 
-// Stop sends what is still buffered and ends the exporters, within ctx.
+// Stop exports what is still buffered and ends the exporters. ctx limits the time.
 func (t *Telemetry) Stop(ctx context.Context) error {
 	errs := make([]error, 0, len(t.stops))
 	for _, stop := range t.stops {

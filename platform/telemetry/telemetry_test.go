@@ -97,7 +97,7 @@ func TestLogLinesCarryTheTrace(t *testing.T) {
 			}
 		})
 	}
-	// Two loggers made from one in a group do not share what they add.
+	// Two loggers derived from one with a group do not share their attributes.
 	one := plain.WithGroup("g").With("a", 1)
 	left, right := one.With("left", 1), one.With("right", 1)
 	log.Reset()
@@ -119,7 +119,7 @@ func TestTextLog(t *testing.T) {
 	}
 }
 
-// collector is an OTLP endpoint that remembers what it was sent.
+// collector is an OTLP endpoint that records the requests.
 type collector struct {
 	mu       sync.Mutex
 	received map[string][]byte
@@ -152,7 +152,7 @@ func work(ctx context.Context, t *testing.T) {
 
 func TestExport(t *testing.T) {
 	withoutExporters(t)
-	for name, set := range map[string][]string{"nowhere": nil, "everything": {"traces", "metrics"}, "traces only": {"traces"}} {
+	for name, set := range map[string][]string{"nothing": nil, "everything": {"traces", "metrics"}, "traces only": {"traces"}} {
 		t.Run(name, func(t *testing.T) {
 			c := &collector{received: map[string][]byte{}}
 			server := httptest.NewServer(c)
@@ -184,7 +184,7 @@ func TestExport(t *testing.T) {
 	}
 }
 
-func TestACollectorThatIsAwayIsLogged(t *testing.T) {
+func TestFailedExportIsLogged(t *testing.T) {
 	withoutExporters(t)
 	server := httptest.NewServer(http.NotFoundHandler())
 	server.Close()
@@ -194,7 +194,7 @@ func TestACollectorThatIsAwayIsLogged(t *testing.T) {
 	work(t.Context(), t)
 	err := started.Stop(context.WithoutCancel(t.Context()))
 	if err == nil && !strings.Contains(log.String(), "telemetry was not exported") {
-		t.Errorf("nobody was told: %s", log)
+		t.Errorf("the log does not report the failed export: %s", log)
 	}
 }
 

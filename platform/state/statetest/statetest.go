@@ -1,7 +1,7 @@
-// Package statetest holds every state.Store to the same behaviour. It runs against the store in memory in the unit tests
-// and against real Dapr in the end-to-end tests.
+// Package statetest is the conformance suite of state.Store. The unit tests run it against the store in memory, and the end-to-end
+// tests run it against real Dapr.
 //
-//nolint:thelper // its tests stand in functions of their own; marked as helpers they would hide the line that fails
+//nolint:thelper // its tests are separate functions; as helpers they would hide the line that fails
 package statetest
 
 import (
@@ -28,38 +28,38 @@ type doc struct {
 }
 
 const (
-	// writers is how many goroutines race in the tests of races.
+	// writers is the number of goroutines in the tests with concurrent writers.
 	writers = 20
-	// ttl is long enough for a store that counts in whole seconds, expiry how long a document may outlive it.
+	// ttl suits a store that counts whole seconds. expiry is how late a store may remove an expired document.
 	ttl    = 2 * time.Second
 	expiry = 30 * time.Second
 )
 
-// Readers that give up, as those of a killed process do.
+// Readers that cancel their calls, as a killed process does.
 const (
-	giversUp = 8
-	givenUp  = 1000                 // reads of each
-	patience = 2 * time.Millisecond // of the one that waits longest
+	readers = 8
+	reads   = 1000                 // per reader
+	maxWait = 2 * time.Millisecond // longest timeout of a read
 )
 
-// Run runs the suite. open returns a store; it may be the same one each time, and need not be empty.
+// Run runs the suite. open returns a store: it may return the same one each time, and the store may have documents.
 func Run(t *testing.T, open func(t *testing.T) state.Store) {
 	for name, test := range map[string]func(*testing.T, state.Store){
-		"create, read, replace":               lifecycle,
-		"an ETag that is old conflicts":       oldETags,
-		"an empty ETag conflicts":             emptyETags,
-		"of racing creates one wins":          racingCreates,
-		"of racing replaces one wins":         racingReplaces,
-		"racing updates lose nothing":         racingUpdates,
-		"update creates, keeps and refuses":   updates,
-		"a document with a TTL vanishes":      ttlSet,
-		"a later write drops the TTL":         ttlDropped,
-		"many are read at once":               many,
-		"large and unicode documents":         contents,
-		"keys and documents that are refused": refusals,
-		"a context that ended":                endedContext,
-		"a read that is given up":             readsGivenUp,
-		"a backlog of many writers":           backlog,
+		"create, read, replace":                       lifecycle,
+		"an old ETag conflicts":                       oldETags,
+		"an empty ETag conflicts":                     emptyETags,
+		"one of many concurrent creates succeeds":     racingCreates,
+		"one of many concurrent replaces succeeds":    racingReplaces,
+		"concurrent updates lose nothing":             racingUpdates,
+		"update creates, changes or leaves unchanged": updates,
+		"a document with a TTL expires":               ttlSet,
+		"a later write removes the TTL":               ttlDropped,
+		"many are read at once":                       many,
+		"large and unicode documents":                 contents,
+		"invalid keys and documents":                  refusals,
+		"a context that ended":                        endedContext,
+		"cancelled reads":                             cancelledReads,
+		"a backlog of many writers":                   backlog,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -68,7 +68,7 @@ func Run(t *testing.T, open func(t *testing.T) state.Store) {
 	}
 }
 
-// newKey is a key that no other test and no earlier run has used.
+// newKey returns a key that no other test and no earlier run has used.
 func newKey(name string) string { return "statetest:" + name + ":" + rand.Text() }
 
 func create(t *testing.T, s state.Store, key string, d any, options ...state.Option) state.ETag {
@@ -153,7 +153,7 @@ func emptyETags(t *testing.T, s state.Store) {
 	wantDoc(t, s, key, doc{Count: 1})
 }
 
-// race runs write at once in many goroutines and returns the number of the one that won; the others must have conflicted.
+// race calls write concurrently in many goroutines and returns the number of the one that succeeded. The others must get ErrConflict.
 func race(t *testing.T, write func(n int) error) int {
 	t.Helper()
 	errs := make([]error, writers)
@@ -173,13 +173,13 @@ func race(t *testing.T, write func(n int) error) int {
 		case err == nil && winner < 0:
 			winner = n
 		case err == nil:
-			t.Errorf("writers %d and %d both won", winner, n)
+			t.Errorf("writers %d and %d both succeeded", winner, n)
 		default:
 			wantError(t, "losing the race", err, state.ErrConflict)
 		}
 	}
 	if winner < 0 {
-		t.Fatal("nobody won")
+		t.Fatal("no writer succeeded")
 	}
 	return winner
 }
@@ -244,14 +244,14 @@ func updates(t *testing.T, s state.Store) {
 		t.Errorf("changing by an update returned %+v, %v", got, err)
 	}
 	mine := errors.New("mine")
-	if _, err = state.Update(t.Context(), s, key, set("refused", true, mine)); err != mine { //nolint:errorlint // it is returned as it is
+	if _, err = state.Update(t.Context(), s, key, set("refused", true, mine)); err != mine { //nolint:errorlint // Update returns it unchanged
 		t.Errorf("the update returned %v, want the function's own error", err)
 	}
 	wantDoc(t, s, key, doc{Name: "changed"})
 }
 
-// vanishes waits until the document under key is gone.
-func vanishes(t *testing.T, s state.Store, key string) {
+// waitExpired waits until the document under key has expired.
+func waitExpired(t *testing.T, s state.Store, key string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), expiry)
 	defer cancel()
@@ -282,8 +282,8 @@ func ttlSet(t *testing.T, s state.Store) {
 	}
 	old := create(t, s, key, doc{Name: "short"}, state.TTL(ttl))
 	wantDoc(t, s, key, doc{Name: "short"})
-	vanishes(t, s, key)
-	vanishes(t, s, other)
+	waitExpired(t, s, key)
+	waitExpired(t, s, other)
 
 	found, err := s.GetMany(t.Context(), []string{key})
 	if err != nil || len(found) != 0 {
@@ -298,7 +298,7 @@ func ttlDropped(t *testing.T, s state.Store) {
 	kept, updated, clock := newKey("kept"), newKey("updated"), newKey("clock")
 	etag := create(t, s, kept, doc{Name: "short"}, state.TTL(ttl))
 	create(t, s, updated, doc{Name: "short"}, state.TTL(ttl))
-	// Whoever replaces a document decides anew how long it lives.
+	// Each write decides again whether the document expires.
 	if err := s.Replace(t.Context(), kept, doc{Name: "long"}, etag); err != nil {
 		t.Fatal(err)
 	}
@@ -306,7 +306,7 @@ func ttlDropped(t *testing.T, s state.Store) {
 		t.Fatal(err)
 	}
 	create(t, s, clock, doc{}, state.TTL(ttl))
-	vanishes(t, s, clock) // written last, it is the last to go
+	waitExpired(t, s, clock) // it was written last, so it expires last
 	wantDoc(t, s, kept, doc{Name: "long"})
 	wantDoc(t, s, updated, doc{Name: "long"})
 }
@@ -387,24 +387,23 @@ func refusals(t *testing.T, s state.Store) {
 	var d doc
 	create(t, s, key, "a text")
 	if _, err := s.Get(t.Context(), key, &d); err == nil || errors.Is(err, state.ErrUnavailable) {
-		t.Errorf("reading a text as an object: %v, want an error that no retry is for", err)
+		t.Errorf("reading a text as an object: %v, want an error that is not retryable", err)
 	}
 }
 
-// readsGivenUp reads many times without waiting for the answer, and then has a store that is as before: whoever writes alone
-// writes, and reads what was written last. A store whose connections each keep a view of their own of the documents could
-// have been left with an old one.
-func readsGivenUp(t *testing.T, s state.Store) {
+// cancelledReads cancels many reads and checks that the store still works: a single writer never gets a conflict, and reads return
+// the last write. In a store with several connections, a cancelled read could leave one connection with an old view.
+func cancelledReads(t *testing.T, s state.Store) {
 	keys := make([]string, 20)
 	for i := range keys {
-		keys[i] = newKey("given up")
+		keys[i] = newKey("cancelled")
 		create(t, s, keys[i], doc{Count: i})
 	}
 	var reading sync.WaitGroup
-	for range giversUp {
+	for range readers {
 		reading.Go(func() {
-			for i := range givenUp {
-				ctx, cancel := context.WithTimeout(t.Context(), patience*time.Duration(i%100)/100)
+			for i := range reads {
+				ctx, cancel := context.WithTimeout(t.Context(), maxWait*time.Duration(i%100)/100)
 				var d doc
 				_, err := s.Get(ctx, keys[i%len(keys)], &d)
 				if err == nil {
@@ -412,7 +411,7 @@ func readsGivenUp(t *testing.T, s state.Store) {
 				}
 				cancel()
 				if err != nil {
-					wantError(t, "giving up", err, state.ErrUnavailable)
+					wantError(t, "a cancelled read", err, state.ErrUnavailable)
 				}
 			}
 		})
@@ -433,8 +432,8 @@ func readsGivenUp(t *testing.T, s state.Store) {
 		if err := s.Replace(t.Context(), key, want, etag); err != nil {
 			t.Errorf("replacing, as the only writer: %v", err)
 		}
-		// As many at once as there may be connections.
-		etags := make([]state.ETag, giversUp)
+		// Read once on each connection that the store may have.
+		etags := make([]state.ETag, readers)
 		var checking sync.WaitGroup
 		for i := range etags {
 			checking.Go(func() {
