@@ -7,37 +7,36 @@ import (
 	"strings"
 )
 
-// Amount is a sum of money in ten-thousandths of a currency's unit, which is exact for every currency: none has more than
-// four decimal places. An Amount does not know its currency; Fits and In check and write it in one. In JSON it is a decimal
-// number with two to four decimal places: 99.98, 705.00, 1.234. The number of decimal places in JSON says nothing about the
-// currency.
+// Amount is an amount of money in ten-thousandths of a currency unit. That is exact for every currency, because none has more than
+// four decimal places. An Amount does not know its currency; Fits checks it and In writes it in a currency. In JSON it is a decimal
+// number with two to four decimal places: 99.98, 705.00, 1.234. The number of decimal places in JSON does not depend on the currency.
 type Amount int64
 
 // Unit is one unit of a currency, such as one dollar.
 const Unit Amount = 10_000
 
-// amountPlaces is how many decimal places an Amount has, shownPlaces how many of them JSON always shows.
+// amountPlaces is the number of decimal places of an Amount. JSON always shows at least shownPlaces of them.
 const (
 	amountPlaces = 4
 	shownPlaces  = 2
 )
 
-// ErrAmount says what an amount must look like; its text is safe to show to a client.
+// ErrAmount says what an amount must look like. Its text is safe for clients.
 var ErrAmount = errors.New("must be a number with at most four decimal places, such as 49.99")
 
-// MaxAmount is the largest amount that a payload can carry, above and below zero. A thousand of it fit into an int64, a
-// hundred thousand do not: check a sum against MaxAmount at each step.
+// MaxAmount is the largest absolute amount in a payload. A sum of many such amounts overflows an int64, so check a sum against
+// MaxAmount at each step.
 const MaxAmount Amount = 9_999_999_999_9999
 
-// maxAmountDigits is how many digits MaxAmount has before its point.
+// maxAmountDigits is the number of digits of MaxAmount before the decimal point.
 const maxAmountDigits = 10
 
-// maxFraction bounds the zeros that may follow an amount's last decimal place.
+// maxFraction limits the digits after the decimal point, with trailing zeros.
 const maxFraction = 32
 
-// ParseAmount reads a decimal number such as "49.99", "5" or "-0.5" exactly, without a float in between. It accepts JSON
-// numbers, except exponents, more than four decimal places (zeros at the end do not count) and more than ten digits before
-// the point; the error wraps ErrAmount.
+// ParseAmount parses a decimal number such as "49.99", "5" or "-0.5" exactly, without a float. It accepts JSON numbers without an
+// exponent, with at most four decimal places (without trailing zeros) and at most ten digits before the decimal point. The error
+// wraps ErrAmount.
 func ParseAmount(s string) (Amount, error) {
 	digits, negative := strings.CutPrefix(s, "-")
 	whole, fraction, point := strings.Cut(digits, ".")
@@ -61,7 +60,7 @@ func ParseAmount(s string) (Amount, error) {
 	return Amount(parsed), nil
 }
 
-// amountError repeats a short text only: it may be anything that a client sent.
+// amountError repeats the text only if it is short, because it may come from a client.
 func amountError(s string) error {
 	if len(s) > 2*maxAmountDigits {
 		return fmt.Errorf("amount of %d characters: %w", len(s), ErrAmount)
@@ -69,7 +68,7 @@ func amountError(s string) error {
 	return fmt.Errorf("amount %q: %w", s, ErrAmount)
 }
 
-// String writes the amount as JSON has it, with two to four decimal places.
+// String returns the amount as in JSON, with two to four decimal places.
 func (a Amount) String() string { return a.text(shownPlaces) }
 
 // text writes the amount exactly, with at least the given number of decimal places.
@@ -88,11 +87,11 @@ func (a Amount) text(places int) string {
 	return sign + strconv.FormatInt(int64(whole), 10) + fraction
 }
 
-// Float is the amount as the nearest floating-point number of units, for statistics.
+// Float returns the amount as the nearest floating-point number of currency units, for statistics.
 func (a Amount) Float() float64 { return float64(a) / float64(Unit) }
 
-// MarshalJSON writes the amount as a JSON number with two to four decimal places. It refuses an amount beyond MaxAmount,
-// which UnmarshalJSON would refuse too.
+// MarshalJSON writes the amount as a JSON number with two to four decimal places. It returns an error for an amount beyond MaxAmount,
+// which UnmarshalJSON would reject.
 func (a Amount) MarshalJSON() ([]byte, error) {
 	if a > MaxAmount || a < -MaxAmount {
 		return nil, fmt.Errorf("amount %s: beyond %s", a, MaxAmount)
@@ -100,7 +99,7 @@ func (a Amount) MarshalJSON() ([]byte, error) {
 	return []byte(a.String()), nil
 }
 
-// UnmarshalJSON reads a JSON number with at most four decimal places; the error wraps ErrAmount.
+// UnmarshalJSON reads a JSON number with at most four decimal places. The error wraps ErrAmount.
 func (a *Amount) UnmarshalJSON(b []byte) error {
 	if string(b) == "null" {
 		return nil

@@ -12,23 +12,23 @@ import (
 
 func TestParseAmount(t *testing.T) {
 	t.Parallel()
-	taken := map[string]contracts.Amount{
+	accepted := map[string]contracts.Amount{
 		"0": 0, "-0": 0, "0.5": 5000, "0.05": 500, "5": 5_0000, "49.9": 49_9000, "49.99": 49_9900, "-0.01": -100,
 		"1.234": 1_2340, "0.0001": 1, "705.0": 705_0000, "49.990000": 49_9900,
 		"9999999999.99": contracts.MaxAmount - 99, "9999999999.9999": contracts.MaxAmount, "-9999999999.9999": -contracts.MaxAmount,
 	}
-	for text, want := range taken {
+	for text, want := range accepted {
 		got, err := contracts.ParseAmount(text)
 		if err != nil || got != want {
 			t.Errorf("ParseAmount(%q) = %d, %v; want %d", text, got, err, want)
 		}
 	}
-	refused := []string{
+	rejected := []string{
 		"", "-", ".", ".5", "5.", "-.5", "--5", "+5", " 5", "5 ", "1e2", "1E2", "5.1e1", "0x10", "1_000", "1,5", "1.23456", "1.00001", "1." + strings.Repeat("0", 1<<10), "1.2.3", "1.-5",
 		"00.1", "007", "-01", "10000000000", "99999999999999999999", "NaN", "Infinity", `"5"`, "٣",
 		strings.Repeat("9", 1<<20),
 	}
-	for _, text := range refused {
+	for _, text := range rejected {
 		got, err := contracts.ParseAmount(text)
 		if !errors.Is(err, contracts.ErrAmount) {
 			t.Errorf("ParseAmount(%.30q) = %d, %v; want ErrAmount", text, got, err)
@@ -66,7 +66,7 @@ func TestAmountInJSON(t *testing.T) {
 	if err := json.Unmarshal([]byte(`{"price":null}`), &l); err != nil || l.Price != 7 {
 		t.Errorf("null is read as %v, %v; want it to change nothing, as encoding/json has it", l.Price, err)
 	}
-	// What nobody could read is not written either.
+	// An amount that UnmarshalJSON rejects must not be written.
 	for _, amount := range []contracts.Amount{contracts.MaxAmount + 1, -contracts.MaxAmount - 1, math.MinInt64} {
 		if b, err := json.Marshal(line{amount}); err == nil {
 			t.Errorf("%s is written as %s, want an error", amount, b)

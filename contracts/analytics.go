@@ -9,15 +9,15 @@ const (
 	TypeRecommendationGenerated = "analytics.recommendation_generated"
 )
 
-// AliasProductViewed is another name of TypeProductViewed, which some clients send. It is understood and never written.
+// AliasProductViewed is another name of TypeProductViewed that some clients send. Services accept it and never publish it.
 const AliasProductViewed = "Analytics.ProductViewed"
 
 // TypeAnomalyDetected is the event type of the alerts topic.
 const TypeAnomalyDetected = "Anomaly.Detected"
 
-// ProductViewed says that somebody looked at a product.
+// ProductViewed says that a customer or visitor viewed a product.
 type ProductViewed struct {
-	// EventID names the fact; whoever tells it again uses the same one.
+	// EventID identifies the fact. A retry must use the same id.
 	EventID   string `json:"event_id"`
 	UserID    string `json:"user_id,omitempty"`
 	SessionID string `json:"session_id,omitempty"`
@@ -25,66 +25,66 @@ type ProductViewed struct {
 	Value     Amount `json:"value,omitempty"`
 	// Timestamp is when it happened.
 	Timestamp time.Time `json:"timestamp"`
-	// Properties hold whatever else the client wants to keep with the event.
+	// Properties hold additional data of the client.
 	Properties map[string]any `json:"properties,omitempty"`
 }
 
 // EventType is analytics.product_viewed.
 func (ProductViewed) EventType() string { return TypeProductViewed }
 
-// Subject is sessions/<session id>, or products/<product id> where there is no session.
+// Subject is sessions/<session id>, or products/<product id> without a session.
 func (e ProductViewed) Subject() string { return activitySubject(e.SessionID, e.ProductID) }
 
-// Key is the session, whose events stay in order; without one it is the product.
+// Key is the session, whose events stay in order, or the product without a session.
 func (e ProductViewed) Key() string { return activityKey(e.SessionID, e.ProductID) }
 
-// ProductPurchased says that somebody bought a product.
+// ProductPurchased says that a customer bought a product.
 type ProductPurchased struct {
-	// EventID names the fact; whoever tells it again uses the same one.
+	// EventID identifies the fact. A retry must use the same id.
 	EventID   string `json:"event_id"`
 	UserID    string `json:"user_id,omitempty"`
 	SessionID string `json:"session_id,omitempty"`
 	ProductID string `json:"product_id"`
-	// Value is what was paid, all pieces together.
+	// Value is the total price of all units.
 	Value    Amount `json:"value"`
 	Currency string `json:"currency,omitempty"`
 	Quantity int    `json:"quantity,omitempty"`
 	OrderID  string `json:"order_id,omitempty"`
 	// Timestamp is when it happened.
 	Timestamp time.Time `json:"timestamp"`
-	// Properties hold whatever else the client wants to keep with the event.
+	// Properties hold additional data of the client.
 	Properties map[string]any `json:"properties,omitempty"`
 }
 
 // EventType is analytics.product_purchased.
 func (ProductPurchased) EventType() string { return TypeProductPurchased }
 
-// Subject is sessions/<session id>, or products/<product id> where there is no session.
+// Subject is sessions/<session id>, or products/<product id> without a session.
 func (e ProductPurchased) Subject() string { return activitySubject(e.SessionID, e.ProductID) }
 
-// Key is the session, whose events stay in order; without one it is the product.
+// Key is the session, whose events stay in order, or the product without a session.
 func (e ProductPurchased) Key() string { return activityKey(e.SessionID, e.ProductID) }
 
-// RecommendationGenerated says that an algorithm recommended products to somebody.
+// RecommendationGenerated says that an algorithm recommended products to a customer or visitor.
 type RecommendationGenerated struct {
-	// EventID names the fact; whoever tells it again uses the same one.
+	// EventID identifies the fact. A retry must use the same id.
 	EventID   string `json:"event_id"`
 	UserID    string `json:"user_id,omitempty"`
 	SessionID string `json:"session_id,omitempty"`
 	ProductID string `json:"product_id,omitempty"`
 	Algorithm string `json:"algorithm"`
-	// ConfidenceScores are the algorithm's confidence in each product that it recommended, from 0 to 1.
+	// ConfidenceScores are the algorithm's confidence in each recommended product, from 0 to 1.
 	ConfidenceScores []float64 `json:"confidence_scores"`
 	// Timestamp is when it happened.
 	Timestamp time.Time `json:"timestamp"`
-	// Properties hold whatever else the client wants to keep with the event.
+	// Properties hold additional data of the client.
 	Properties map[string]any `json:"properties,omitempty"`
 }
 
 // EventType is analytics.recommendation_generated.
 func (RecommendationGenerated) EventType() string { return TypeRecommendationGenerated }
 
-// Subject is sessions/<session id>, or algorithms/<algorithm> where there is no session.
+// Subject is sessions/<session id>, or algorithms/<algorithm> without a session.
 func (e RecommendationGenerated) Subject() string {
 	if e.SessionID == "" {
 		return "algorithms/" + e.Algorithm
@@ -92,7 +92,7 @@ func (e RecommendationGenerated) Subject() string {
 	return "sessions/" + e.SessionID
 }
 
-// Key is the session, whose events stay in order; without one it is the algorithm.
+// Key is the session, whose events stay in order, or the algorithm without a session.
 func (e RecommendationGenerated) Key() string { return activityKey(e.SessionID, e.Algorithm) }
 
 func activitySubject(session, product string) string {
@@ -118,23 +118,23 @@ const (
 // Anomalies lists every kind of anomaly.
 func Anomalies() []string { return []string{AnomalyUnusualPurchase, AnomalyViewSpike} }
 
-// AnomalyDetected says that the figures of a product are not what its own history lets one expect.
+// AnomalyDetected says that the views or purchases of a product deviate from its history.
 type AnomalyDetected struct {
-	// AnomalyID follows from what was found: finding it again gives the same one.
+	// AnomalyID is derived from the finding, so detecting it again gives the same id.
 	AnomalyID string `json:"anomaly_id"`
 	Kind      string `json:"kind"`
 	ProductID string `json:"product_id"`
-	// Expected is the mean that the history gives: an amount of money for a purchase, views a minute for a spike.
+	// Expected is the mean of the history: an amount of money for a purchase, views per minute for a spike.
 	Expected float64 `json:"expected"`
-	// Observed is what was seen instead.
+	// Observed is the actual value.
 	Observed float64 `json:"observed"`
 	// Deviation is the standard deviation of the history.
 	Deviation float64 `json:"deviation"`
-	// Score is by how many deviations the observed differs from the expected.
+	// Score is the difference of Observed and Expected in standard deviations.
 	Score float64 `json:"score"`
 	// Message is a sentence for people.
 	Message string `json:"message"`
-	// EventID is the event that showed the anomaly.
+	// EventID is the event that triggered the detection.
 	EventID string `json:"event_id,omitempty"`
 	// OccurredAt is the time of that event.
 	OccurredAt time.Time `json:"occurred_at"`

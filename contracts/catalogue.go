@@ -8,22 +8,22 @@ import (
 
 //go:generate go run ./internal/generate
 
-// Event describes one event type: who publishes it where, what orders it, and an example of it.
+// Event describes one event type: its topic, its ordering key and a sample.
 type Event struct {
 	Type string
-	// Topic carries the event; the topic's owner is the only app that publishes it, unless Doc says otherwise.
+	// Topic carries the event. Only the topic's owner publishes it, unless Doc says otherwise.
 	Topic string
 	// Doc says in one sentence what happened.
 	Doc string
-	// KeyField is the payload's field that Key returns.
+	// KeyField is the JSON field that Key returns.
 	KeyField string
-	// Enums are the values that a field may have, for the fields that have a closed set of them.
+	// Enums lists the allowed values of each field that has a fixed set of them.
 	Enums map[string][]string
-	// Sample is an example with every field set.
+	// Sample is a payload with every field set.
 	Sample Payload
 }
 
-// Owner is the app that publishes to a topic, empty when there is no such topic.
+// Owner returns the app that publishes to a topic. It is empty for an unknown topic.
 func Owner(topic string) string {
 	switch topic {
 	case TopicOrders:
@@ -39,8 +39,8 @@ func Owner(topic string) string {
 	}
 }
 
-// Catalogue lists every event type of the system, by topic and then in the order in which an order meets them.
-// Schemas, samples and the page docs/events.md are generated from it.
+// Catalogue lists every event type of the system by topic, and within a topic in the order of an order's life. Schemas, samples and
+// the page docs/events.md are generated from it.
 func Catalogue() []Event {
 	at := time.Date(2026, time.March, 14, 9, 26, 53, 0, time.UTC)
 	order := Order{
@@ -93,27 +93,27 @@ func Catalogue() []Event {
 			},
 		}, {
 			Type: TypeOrderFulfillmentFailed, Topic: TopicOrders, KeyField: "customer_id",
-			Doc: "An order could not be fulfilled, and what had been done for it was undone.",
+			Doc: "An order could not be fulfilled. All completed steps were compensated.",
 			Sample: OrderFulfillmentFailed{
 				OrderID: order.OrderID, CustomerID: order.CustomerID, Code: "out_of_stock",
 				Error: "There is not enough of PROD-001 in stock.", FailedAt: at.Add(4 * time.Second),
 			},
 		}, {
 			Type: TypeOrderCancelled, Topic: TopicOrders, KeyField: "customer_id",
-			Doc: "An order was cancelled before it shipped, and what had been done for it was undone.",
+			Doc: "An order was cancelled before it shipped. All completed steps were compensated.",
 			Sample: OrderCancelled{
 				OrderID: order.OrderID, CustomerID: order.CustomerID, Reason: "Ordered twice.", CancelledAt: at.Add(4 * time.Second),
 			},
 		}, {
 			Type: TypeSystemError, Topic: TopicOrders, KeyField: "service",
-			Doc: "A service set an event aside because it can never be processed.",
+			Doc: "A service dead-lettered an event because it can never process it.",
 			Sample: SystemError{
 				Service: AppOrders, Topic: TopicOrders, EventID: "0197-example", Type: TypeOrderCreated, About: orderSubject(order.OrderID),
 				Error: "the order has no items", OccurredAt: at,
 			},
 		}, {
 			Type: TypeStepCompleted, Topic: TopicFulfillment, KeyField: "customer_id",
-			Doc:   "A step of an order's saga, or the undo of one, came to its end.",
+			Doc:   "A step of an order's saga, or its compensation, ended.",
 			Enums: map[string][]string{"step": steps, "outcome": {OutcomeDone, OutcomeRefused}},
 			Sample: StepCompleted{
 				OrderID: order.OrderID, CustomerID: order.CustomerID, Step: StepProcessShipment, Outcome: OutcomeDone,
@@ -137,7 +137,7 @@ func Catalogue() []Event {
 			},
 		}, {
 			Type: TypeFulfillmentFailed, Topic: TopicFulfillment, KeyField: "customer_id",
-			Doc:   "An order's saga ended without a shipment; or, with not_undone, stands still until a person has it repaired.",
+			Doc:   "An order's saga ended without a shipment. If not_undone is set, the saga needs attention and waits for a person's repair.",
 			Enums: map[string][]string{"undone": steps, "not_undone": steps},
 			Sample: FulfillmentFailed{
 				OrderID: order.OrderID, CustomerID: order.CustomerID, Code: "carrier_unavailable",
@@ -146,7 +146,7 @@ func Catalogue() []Event {
 			},
 		}, {
 			Type: TypeFulfillmentCancelled, Topic: TopicFulfillment, KeyField: "customer_id",
-			Doc:   "An order's saga was ended by its customer before shipment.",
+			Doc:   "The customer cancelled an order before its shipment.",
 			Enums: map[string][]string{"undone": steps},
 			Sample: FulfillmentCancelled{
 				OrderID: order.OrderID, CustomerID: order.CustomerID, Reason: "Ordered twice.",
@@ -154,7 +154,7 @@ func Catalogue() []Event {
 			},
 		}, {
 			Type: TypeInventoryUpdated, Topic: TopicInventory, KeyField: "product_id",
-			Doc:    "The stock of a product that can still be sold changed.",
+			Doc:    "The available stock of a product changed.",
 			Sample: stockSample(at, 98),
 		}, {
 			Type: TypeInventoryLowStock, Topic: TopicInventory, KeyField: "product_id",
@@ -166,7 +166,7 @@ func Catalogue() []Event {
 			Sample: stockSample(at, 0),
 		}, {
 			Type: TypeNotificationRequested, Topic: TopicNotifications, KeyField: "customer_id",
-			Doc:   "A customer is to be told something over one channel. Whoever has something to tell publishes this.",
+			Doc:   "A service requests one message to a customer over one channel. Every service may publish this event.",
 			Enums: map[string][]string{"channel": Channels(), "template": Templates()},
 			Sample: NotificationRequested{
 				NotificationID: "ORD-1001:order_shipped:email", OrderID: order.OrderID, CustomerID: order.CustomerID,
@@ -176,22 +176,22 @@ func Catalogue() []Event {
 			},
 		}, {
 			Type: TypeCustomerRegistered, Topic: TopicNotifications, KeyField: "customer_id",
-			Doc:    "A customer exists and can be reached. Whoever keeps the customers publishes this.",
+			Doc:    "A customer exists and can be contacted. The system that manages customers publishes this event.",
 			Sample: CustomerRegistered{CustomerID: order.CustomerID, Contact: contact, RegisteredAt: at},
 		}, {
 			Type: TypeCustomerUpdated, Topic: TopicNotifications, KeyField: "customer_id",
-			Doc:    "A customer can be reached another way from now on. Whoever keeps the customers publishes this.",
+			Doc:    "The contact of a customer changed. The system that manages customers publishes this event.",
 			Sample: CustomerUpdated{CustomerID: order.CustomerID, Contact: contact, UpdatedAt: at},
 		}, {
 			Type: TypeNotificationDelivered, Topic: TopicNotificationOutcomes, KeyField: "notification_id",
-			Doc: "A channel took a message.", Enums: channelled,
+			Doc: "A channel accepted a message.", Enums: channelled,
 			Sample: NotificationDelivered{
 				NotificationID: "ORD-1001:order_shipped:email", OrderID: order.OrderID, CustomerID: order.CustomerID,
 				Channel: ChannelEmail, Template: TemplateOrderShipped, Attempts: 1, DeliveredAt: at.Add(4 * time.Second),
 			},
 		}, {
 			Type: TypeNotificationFailed, Topic: TopicNotificationOutcomes, KeyField: "notification_id",
-			Doc: "A message was given up.", Enums: channelled,
+			Doc: "A message failed permanently.", Enums: channelled,
 			Sample: NotificationFailed{
 				NotificationID: "ORD-1001:order_shipped:sms", OrderID: order.OrderID, CustomerID: order.CustomerID,
 				Channel: ChannelSMS, Template: TemplateOrderShipped, Code: "no_address", Error: "The customer has no phone number.",
@@ -199,14 +199,14 @@ func Catalogue() []Event {
 			},
 		}, {
 			Type: TypeProductViewed, Topic: TopicAnalyticsEvents, KeyField: "session_id",
-			Doc: "Somebody looked at a product.",
+			Doc: "A customer or visitor viewed a product.",
 			Sample: ProductViewed{
 				EventID: "EVT-1001", UserID: order.CustomerID, SessionID: "SESSION-1", ProductID: "PROD-001", Value: 49_9900, Timestamp: at,
 				Properties: map[string]any{"device": "desktop", "source": "search"},
 			},
 		}, {
 			Type: TypeProductPurchased, Topic: TopicAnalyticsEvents, KeyField: "session_id",
-			Doc: "Somebody bought a product.",
+			Doc: "A customer bought a product.",
 			Sample: ProductPurchased{
 				EventID: "EVT-1002", UserID: order.CustomerID, SessionID: "SESSION-1", ProductID: "PROD-001", Value: 99_9800,
 				Currency: DefaultCurrency, Quantity: 2, OrderID: order.OrderID, Timestamp: at.Add(time.Minute),
@@ -214,14 +214,14 @@ func Catalogue() []Event {
 			},
 		}, {
 			Type: TypeRecommendationGenerated, Topic: TopicAnalyticsEvents, KeyField: "session_id",
-			Doc: "An algorithm recommended products to somebody.",
+			Doc: "An algorithm recommended products to a customer or visitor.",
 			Sample: RecommendationGenerated{
 				EventID: "EVT-1003", UserID: order.CustomerID, SessionID: "SESSION-1", ProductID: "PROD-001", Algorithm: "collaborative",
 				ConfidenceScores: []float64{0.92, 0.875}, Timestamp: at, Properties: map[string]any{"placement": "basket"},
 			},
 		}, {
 			Type: TypeAnomalyDetected, Topic: TopicAlerts, KeyField: "product_id",
-			Doc:   "The figures of a product are not what its own history lets one expect.",
+			Doc:   "The views or purchases of a product deviate from its history.",
 			Enums: map[string][]string{"kind": Anomalies()},
 			Sample: AnomalyDetected{
 				AnomalyID: "unusual_purchase_amount:EVT-1002", Kind: AnomalyUnusualPurchase, ProductID: "PROD-001",
@@ -239,7 +239,7 @@ func stockSample(at time.Time, stock int) StockChanged {
 	}
 }
 
-// Lookup finds an event type in the catalogue.
+// Lookup returns an event type of the catalogue.
 func Lookup(eventType string) (Event, bool) {
 	catalogue := Catalogue()
 	i := slices.IndexFunc(catalogue, func(e Event) bool { return e.Type == eventType })
@@ -252,16 +252,16 @@ func Lookup(eventType string) (Event, bool) {
 //go:embed schemas/*.json samples/*.json
 var generated embed.FS
 
-// Schema is the JSON Schema (2020-12) of an event type's data, nil when there is no such type.
+// Schema returns the JSON Schema (2020-12) of an event type's data, or nil for an unknown type.
 func Schema(eventType string) []byte { return read("schemas/" + eventType + ".json") }
 
-// Sample is a whole CloudEvent of the type in structured JSON, nil when there is no such type.
+// Sample returns a complete CloudEvent of the type in structured JSON, or nil for an unknown type.
 func Sample(eventType string) []byte { return read("samples/" + eventType + ".json") }
 
 func read(name string) []byte {
 	content, err := generated.ReadFile(name)
 	if err != nil {
-		return nil // the only way to fail is that there is no such file
+		return nil // the file does not exist; no other error is possible
 	}
 	return content
 }

@@ -1,8 +1,7 @@
-// Package contracts is what Waybill's services agree on: the events they exchange, the topics that carry them, and the
-// names of the Dapr components they talk through. It owns names and payloads and nothing else: no I/O, no rules of any
-// one service, and only the standard library.
+// Package contracts defines what Waybill's services share: the events they exchange, the topics that carry the events, and the names
+// of the Dapr components. It owns names and payloads. It does no I/O and has no rules of a single service.
 //
-// An optional field may be added to a payload within its version; any other change is a new version beside the old one.
+// A payload may get an optional field within its version. Any other change needs a new version beside the old one.
 package contracts
 
 import "slices"
@@ -31,8 +30,8 @@ const (
 	SMS = "sms"
 )
 
-// Topics. Only a topic's owner publishes to it, TopicNotifications aside: that is an inbox, to which whoever has something
-// to tell a customer publishes, and whoever keeps the customers. Bus names the component that carries each.
+// Topics. Only the owner of a topic publishes to it, with one exception: TopicNotifications is an inbox. Every service that has a
+// message for a customer may publish to it, and so may the system that manages customers. Bus returns the component of a topic.
 const (
 	TopicOrders               = "orders"
 	TopicFulfillment          = "fulfillment"
@@ -43,7 +42,7 @@ const (
 	TopicAlerts               = "alerts"
 )
 
-// Bus is the pub/sub component that carries a topic.
+// Bus returns the pub/sub component that carries a topic.
 func Bus(topic string) string {
 	switch topic {
 	case TopicAnalyticsEvents, TopicAlerts:
@@ -53,16 +52,16 @@ func Bus(topic string) string {
 	}
 }
 
-// Subscription is one app's reading of one topic.
+// Subscription is an app that reads a topic.
 type Subscription struct {
 	App   string
 	Topic string
 }
 
-// DeadLetter is the topic that takes the events this subscription could not process: <topic>.<app-id>.dead.
+// DeadLetter returns the topic of the events that this subscription could not process: <topic>.<app-id>.dead.
 func (s Subscription) DeadLetter() string { return s.Topic + "." + s.App + ".dead" }
 
-// The subscriptions of the system. A service names its own from here, so that its dead-letter topic exists.
+// The subscriptions of the system. Services subscribe with these values, so that their dead-letter topics exist.
 var (
 	OrdersReadsOrders               = Subscription{App: AppOrders, Topic: TopicOrders}
 	OrdersReadsFulfillment          = Subscription{App: AppOrders, Topic: TopicFulfillment}
@@ -84,7 +83,7 @@ func Subscriptions() []Subscription {
 	}
 }
 
-// EventTopics lists the topics of every bus that events are published to, the dead-letter topics left out.
+// EventTopics lists the topics of every bus, without the dead-letter topics.
 func EventTopics() []string {
 	return []string{
 		TopicOrders, TopicFulfillment, TopicInventory, TopicNotifications, TopicNotificationOutcomes,
@@ -95,15 +94,14 @@ func EventTopics() []string {
 // Buses lists the pub/sub components.
 func Buses() []string { return []string{OrderBus, TelemetryBus} }
 
-// Topics lists every topic of every bus, the dead-letter topics included, sorted. All of them must exist before any service
-// starts.
+// Topics lists the topics of every bus with the dead-letter topics, sorted. All of them must exist before a service starts.
 func Topics() []string {
 	topics := slices.Concat(TopicsOf(OrderBus), TopicsOf(TelemetryBus))
 	slices.Sort(topics)
 	return topics
 }
 
-// TopicsOf lists every topic of a bus, the dead-letter topics included, sorted.
+// TopicsOf lists the topics of one bus with the dead-letter topics, sorted.
 func TopicsOf(bus string) []string {
 	var topics []string
 	for _, topic := range EventTopics() {

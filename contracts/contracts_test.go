@@ -68,7 +68,7 @@ func TestTopics(t *testing.T) {
 	}
 }
 
-// TestCatalogueIsComplete finds the constants in the source, so that none can be forgotten.
+// TestCatalogueIsComplete reads the constants from the source, so that it checks all of them.
 func TestCatalogueIsComplete(t *testing.T) {
 	t.Parallel()
 	types, topics, steps := constants(t, "Type"), constants(t, "Topic"), constants(t, "Step")
@@ -105,7 +105,7 @@ func TestCatalogueIsComplete(t *testing.T) {
 	}
 }
 
-// constants are the values of the package's string constants whose names begin with prefix, sorted.
+// constants returns the values of the package's string constants whose names begin with prefix, sorted.
 func constants(t *testing.T, prefix string) []string {
 	t.Helper()
 	names, err := filepath.Glob("*.go")
@@ -135,7 +135,7 @@ func constants(t *testing.T, prefix string) []string {
 	return values
 }
 
-// envelope is a CloudEvent as far as these tests look at it.
+// envelope has the CloudEvent attributes that these tests check.
 type envelope struct {
 	Type        string          `json:"type"`
 	Subject     string          `json:"subject"`
@@ -211,8 +211,8 @@ func reencodes(t *testing.T, e contracts.Event, data []byte) {
 	}
 }
 
-// TestReleasedSamplesStillDecode guards the events that are already in the world: those on the bus, in dead-letter topics
-// and in other people's programs. A file in testdata/<version> is a sample as it was released; add files, never change one.
+// TestReleasedSamplesStillDecode protects events of earlier releases: on the bus, in dead-letter topics and in other programs. A file
+// in testdata/<version> is a released sample. Add files, and never change one.
 func TestReleasedSamplesStillDecode(t *testing.T) {
 	t.Parallel()
 	names, err := filepath.Glob("testdata/1.0/*.json")
@@ -230,7 +230,7 @@ func TestReleasedSamplesStillDecode(t *testing.T) {
 		}
 		e, ok := contracts.Lookup(released.Type)
 		if !ok {
-			t.Errorf("%s: the event type is gone", name)
+			t.Errorf("%s: the event type does not exist any more", name)
 			continue
 		}
 		t.Run(filepath.Base(name), func(t *testing.T) {
@@ -247,7 +247,7 @@ func TestReleasedSamplesStillDecode(t *testing.T) {
 func TestConsumersIgnoreUnknownFields(t *testing.T) {
 	t.Parallel()
 	data := []byte(`{"order_id":"ORD-1001","customer_id":"CUST-123","status":"confirmed","previous_status":"received",` +
-		`"updated_at":"2026-03-14T09:26:53Z","added_later":{"by":"somebody"}}`)
+		`"updated_at":"2026-03-14T09:26:53Z","added_later":{"by":"another release"}}`)
 	var e contracts.OrderUpdated
 	if err := json.Unmarshal(data, &e); err != nil || e.Status != "confirmed" {
 		t.Errorf("decoded %+v, %v", e, err)
@@ -268,7 +268,7 @@ func TestNothingUndoneIsAnEmptyList(t *testing.T) {
 	}
 }
 
-func TestSchemasRefuse(t *testing.T) {
+func TestSchemasRejectInvalidData(t *testing.T) {
 	t.Parallel()
 	sample := string(contracts.Sample(contracts.TypeStepCompleted))
 	for change, want := range map[[2]string]string{

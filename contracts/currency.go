@@ -6,18 +6,18 @@ import (
 	"github.com/bojanz/currency"
 )
 
-// DefaultCurrency is the ISO 4217 code of an amount whose payload names none.
+// DefaultCurrency is the ISO 4217 code of amounts in a payload without a currency.
 const DefaultCurrency = "USD"
 
-// CurrencyPlaces is how many decimal places amounts in a currency have: 2 in USD, 0 in JPY, 3 in KWD, 4 in CLF. It is false
-// for every code that ISO 4217 does not list as current with a number of minor units: unknown and withdrawn codes, XXX, XTS,
-// and the precious metals. Codes are in upper case.
+// CurrencyPlaces returns the number of decimal places of a currency: 2 for USD, 0 for JPY, 3 for KWD, 4 for CLF. It returns false for
+// codes that ISO 4217 does not list as current with minor units: unknown and withdrawn codes, XXX, XTS and precious metals. Codes
+// are in upper case.
 func CurrencyPlaces(code string) (int, bool) {
 	places, ok := currency.GetDigits(code)
 	return int(places), ok && int(places) <= amountPlaces
 }
 
-// MinorUnit is the smallest amount in a currency: 0.01 in USD, 1 in JPY. It is the smallest Amount in an unknown one.
+// MinorUnit returns the smallest amount of a currency: 0.01 for USD, 1 for JPY. For an unknown currency it is the smallest Amount.
 func MinorUnit(code string) Amount {
 	places, ok := CurrencyPlaces(code)
 	if !ok {
@@ -30,14 +30,14 @@ func MinorUnit(code string) Amount {
 	return unit
 }
 
-// Fits reports whether the amount has no more decimal places than the currency. Nothing fits an unknown currency.
+// Fits reports whether the amount has no more decimal places than the currency. It is false for an unknown currency.
 func (a Amount) Fits(code string) bool {
 	_, ok := CurrencyPlaces(code)
 	return ok && a%MinorUnit(code) == 0
 }
 
-// In writes the amount for people, with the currency's decimal places and code: 49.99 USD, 705 JPY, 1.234 KWD. An amount
-// that has more decimal places than its currency is written exactly, not rounded.
+// In returns the amount for people, with the currency's decimal places and code: 49.99 USD, 705 JPY, 1.234 KWD. It does not round an
+// amount with more decimal places than the currency.
 func (a Amount) In(code string) string {
 	places, ok := CurrencyPlaces(code)
 	if !ok {
@@ -49,7 +49,7 @@ func (a Amount) In(code string) string {
 	return a.text(places) + " " + code
 }
 
-// PlacesRule says, for an error's text, how many decimal places an amount in a known currency may have.
+// PlacesRule returns an error text that says how many decimal places an amount in a known currency may have.
 func PlacesRule(code string) string {
 	places, _ := CurrencyPlaces(code)
 	if places == 0 {

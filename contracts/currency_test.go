@@ -8,8 +8,8 @@ import (
 	"waybill/contracts"
 )
 
-// TestCurrenciesHaveTheDecimalPlacesOfISO4217 is a copy of ISO 4217's exceptions, against which the library's table is held.
-// CLDR, from which other libraries take theirs, differs in some of them.
+// TestCurrenciesHaveTheDecimalPlacesOfISO4217 compares the library's table with a copy of the exceptions in ISO 4217. CLDR, which
+// other libraries use, differs in some of them.
 func TestCurrenciesHaveTheDecimalPlacesOfISO4217(t *testing.T) {
 	t.Parallel()
 	for places, codes := range []string{
@@ -87,7 +87,7 @@ func TestAmountsInTheirCurrency(t *testing.T) {
 	}
 }
 
-// TestStoredAmountsStayExact: documents, recorded histories and events of the last release have two decimal places.
+// Documents, recorded histories and events of the last release have two decimal places.
 func TestStoredAmountsStayExact(t *testing.T) {
 	t.Parallel()
 	for _, stored := range []string{"0.00", "0.01", "99.98", "5000.00", "9999999999.99"} {

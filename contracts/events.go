@@ -5,11 +5,11 @@ import (
 	"time"
 )
 
-// Version is the data version that every payload below carries.
+// Version is the data version of every payload in this package.
 const Version = "1.0"
 
-// Payload is the data of an event. The type names what happened, the subject what it happened to, and the key orders
-// events among each other: those of one key arrive in the order in which they were published.
+// Payload is the data of an event. The type says what happened, and the subject says to what. Events with the same key arrive in the
+// order in which they were published.
 type Payload interface {
 	EventType() string
 	Subject() string
@@ -21,11 +21,11 @@ type Line struct {
 	ProductID string `json:"product_id"`
 	Name      string `json:"name,omitempty"`
 	Quantity  int    `json:"quantity"`
-	// Price is the price of one piece.
+	// Price is the price of one unit.
 	Price Amount `json:"price"`
 }
 
-// Address is where an order is shipped to.
+// Address is the shipping address of an order.
 type Address struct {
 	Street  string `json:"street"`
 	City    string `json:"city"`
@@ -34,7 +34,7 @@ type Address struct {
 	Country string `json:"country,omitempty"`
 }
 
-// Order is the content that the events which start something carry whole.
+// Order is the whole order, as in OrderCreated and OrderConfirmed.
 type Order struct {
 	OrderID     string  `json:"order_id"`
 	CustomerID  string  `json:"customer_id"`
@@ -42,7 +42,7 @@ type Order struct {
 	TotalAmount Amount  `json:"total_amount"`
 	Currency    string  `json:"currency,omitempty"`
 	ShipTo      Address `json:"shipping_address"`
-	// PaymentToken stands for the customer's means of payment at the payment provider.
+	// PaymentToken identifies the customer's payment method at the payment provider.
 	PaymentToken string `json:"payment_token,omitempty"`
 }
 
@@ -66,7 +66,7 @@ const (
 	TypeSystemError                = "System.Error"
 )
 
-// OrderCreated says that a customer placed an order. It is the one event that other systems may publish too.
+// OrderCreated says that a customer placed an order. Other systems may publish it too.
 type OrderCreated struct {
 	Order
 	CreatedAt time.Time `json:"created_at,omitzero"`
@@ -75,7 +75,7 @@ type OrderCreated struct {
 // EventType is Order.Created.
 func (OrderCreated) EventType() string { return TypeOrderCreated }
 
-// OrderConfirmed says that an order was checked and stored; fulfilment starts from it.
+// OrderConfirmed says that an order was checked and stored. It starts fulfilment.
 type OrderConfirmed struct {
 	Order
 	CreatedAt   time.Time `json:"created_at"`
@@ -103,7 +103,7 @@ func (e OrderUpdated) Subject() string { return orderSubject(e.OrderID) }
 // Key is the customer, whose events stay in order.
 func (e OrderUpdated) Key() string { return e.CustomerID }
 
-// OrderFulfilled says that an order was paid and shipped. It carries the lines, for analytics counts purchases from it.
+// OrderFulfilled says that an order was paid and shipped. It has the lines because analytics counts purchases with it.
 type OrderFulfilled struct {
 	OrderID           string    `json:"order_id"`
 	CustomerID        string    `json:"customer_id"`
@@ -125,7 +125,7 @@ func (e OrderFulfilled) Subject() string { return orderSubject(e.OrderID) }
 // Key is the customer, whose events stay in order.
 func (e OrderFulfilled) Key() string { return e.CustomerID }
 
-// OrderFulfillmentFailed says that an order could not be fulfilled and that what had been done was undone.
+// OrderFulfillmentFailed says that an order could not be fulfilled. All completed steps were compensated.
 type OrderFulfillmentFailed struct {
 	OrderID    string    `json:"order_id"`
 	CustomerID string    `json:"customer_id"`
@@ -160,7 +160,7 @@ func (e OrderCancellationRequested) Subject() string { return orderSubject(e.Ord
 // Key is the customer, whose events stay in order.
 func (e OrderCancellationRequested) Key() string { return e.CustomerID }
 
-// OrderCancelled says that an order was cancelled before it shipped and that what had been done was undone.
+// OrderCancelled says that an order was cancelled before it shipped. All completed steps were compensated.
 type OrderCancelled struct {
 	OrderID     string    `json:"order_id"`
 	CustomerID  string    `json:"customer_id"`
@@ -177,7 +177,7 @@ func (e OrderCancelled) Subject() string { return orderSubject(e.OrderID) }
 // Key is the customer, whose events stay in order.
 func (e OrderCancelled) Key() string { return e.CustomerID }
 
-// SystemError says that a service set an event aside because it can never be processed.
+// SystemError says that a service dead-lettered an event because it can never process it.
 type SystemError struct {
 	Service    string    `json:"service"`
 	Topic      string    `json:"topic"`
@@ -194,7 +194,7 @@ func (SystemError) EventType() string { return TypeSystemError }
 // Subject is services/<service>.
 func (e SystemError) Subject() string { return "services/" + e.Service }
 
-// Key is the service that set the event aside.
+// Key is the service that dead-lettered the event.
 func (e SystemError) Key() string { return e.Service }
 
 // Event types of the fulfillment topic.
@@ -206,24 +206,24 @@ const (
 	TypeFulfillmentCancelled = "Fulfillment.Cancelled"
 )
 
-// Steps of the saga and their undos, as StepCompleted names them.
+// Steps of the saga and their compensations, as in StepCompleted.Step.
 const (
 	StepValidatePayment  = "ValidatePayment"
 	StepReserveInventory = "ReserveInventory"
-	// StepApproval is a person's decision on an order, or its absence; Actor made it.
+	// StepApproval is a person's decision on an order, or its expiry. Actor is the person.
 	StepApproval         = "Approval"
 	StepProcessShipment  = "ProcessShipment"
 	StepRefundPayment    = "RefundPayment"
 	StepReleaseInventory = "ReleaseInventory"
 	StepCancelShipment   = "CancelShipment"
-	// StepCancel is fulfilment's answer to a cancellation. Done says that it is recorded: the order ends cancelled, and nothing
-	// stays booked or charged. Refused says that the parcel was booked before.
+	// StepCancel is fulfilment's answer to a cancellation. OutcomeDone means that it is recorded: the order ends as cancelled, and
+	// all steps are compensated. OutcomeRefused means that the parcel was booked before.
 	StepCancel = "Cancel"
-	// StepRepair is a person's order to try again what could not be undone; Actor gave it.
+	// StepRepair is a person's request to retry failed compensations. Actor is the person.
 	StepRepair = "Repair"
 )
 
-// Steps lists every step that StepCompleted can name.
+// Steps lists the values of StepCompleted.Step.
 func Steps() []string {
 	return []string{
 		StepValidatePayment, StepReserveInventory, StepApproval, StepProcessShipment,
@@ -233,20 +233,20 @@ func Steps() []string {
 
 // Outcomes of a step.
 const (
-	// OutcomeDone says that the step had its effect.
+	// OutcomeDone means that the step succeeded.
 	OutcomeDone = "done"
-	// OutcomeRefused says that the step was refused for a business reason, which Code and Message name.
+	// OutcomeRefused means that the step was refused for a business reason. Code and Message say which.
 	OutcomeRefused = "refused"
 )
 
-// StepCompleted says that a step of an order's saga, or the undo of one, came to its end. The optional fields are those
-// the step has something to say about.
+// StepCompleted says that a step of an order's saga, or its compensation, ended. A step sets only the optional fields that apply to
+// it.
 type StepCompleted struct {
 	OrderID    string `json:"order_id"`
 	CustomerID string `json:"customer_id"`
 	Step       string `json:"step"`
 	Outcome    string `json:"outcome"`
-	// Code is stable and meant for programs, Message is a sentence for people. Both are set when refused.
+	// Code is stable and meant for programs, Message is a sentence for people. Both are set if the step was refused.
 	Code              string    `json:"code,omitempty"`
 	Message           string    `json:"message,omitempty"`
 	Amount            Amount    `json:"amount,omitempty"`
@@ -255,7 +255,7 @@ type StepCompleted struct {
 	Carrier           string    `json:"carrier,omitempty"`
 	TrackingNumber    string    `json:"tracking_number,omitempty"`
 	EstimatedDelivery time.Time `json:"estimated_delivery,omitzero"`
-	// Actor is the person who decided, where a person did.
+	// Actor is the person who decided, if there was one.
 	Actor       string    `json:"actor,omitempty"`
 	CompletedAt time.Time `json:"completed_at"`
 }
@@ -269,7 +269,7 @@ func (e StepCompleted) Subject() string { return orderSubject(e.OrderID) }
 // Key is the customer, whose events stay in order.
 func (e StepCompleted) Key() string { return e.CustomerID }
 
-// ApprovalRequested says that an order waits for a person to approve it, until ExpiresAt.
+// ApprovalRequested says that an order waits until ExpiresAt for a person to approve it.
 type ApprovalRequested struct {
 	OrderID     string    `json:"order_id"`
 	CustomerID  string    `json:"customer_id"`
@@ -295,7 +295,7 @@ type FulfillmentCompleted struct {
 	TrackingNumber string `json:"tracking_number"`
 	Carrier        string `json:"carrier"`
 	ShipmentCost   Amount `json:"shipment_cost"`
-	// Currency is that of ShipmentCost, the order's; missing in older events.
+	// Currency is the currency of ShipmentCost and of the order. Older events do not have it.
 	Currency          string    `json:"currency,omitempty"`
 	EstimatedDelivery time.Time `json:"estimated_delivery"`
 	CompletedAt       time.Time `json:"completed_at"`
@@ -310,21 +310,21 @@ func (e FulfillmentCompleted) Subject() string { return orderSubject(e.OrderID) 
 // Key is the customer, whose events stay in order.
 func (e FulfillmentCompleted) Key() string { return e.CustomerID }
 
-// FulfillmentFailed says that an order's saga ended without a shipment; or, when NotUndone names something, that it stands
-// still until a person has it repaired, after which a further FulfillmentFailed or FulfillmentCancelled ends it.
+// FulfillmentFailed says that an order's saga ended without a shipment. If NotUndone is not empty, the saga needs attention: it waits
+// for a person's repair, and then another FulfillmentFailed or FulfillmentCancelled ends it.
 type FulfillmentFailed struct {
 	OrderID    string `json:"order_id"`
 	CustomerID string `json:"customer_id"`
 	Code       string `json:"code"`
 	Error      string `json:"error"`
-	// Undone names the steps that were undone, in the order in which they were: newest first.
+	// Undone lists the compensated steps in the order of their compensation: newest first.
 	Undone []string `json:"undone"`
-	// NotUndone names the steps whose undo failed and which a person must settle.
+	// NotUndone lists the steps whose compensation failed. A person must resolve them.
 	NotUndone []string  `json:"not_undone,omitempty"`
 	FailedAt  time.Time `json:"failed_at"`
 }
 
-// MarshalJSON writes Undone as an array also when nothing was undone, as the schema promises.
+// MarshalJSON writes Undone as an array even if it is empty, because the schema requires an array.
 func (e FulfillmentFailed) MarshalJSON() ([]byte, error) {
 	type plain FulfillmentFailed
 	if e.Undone == nil {
@@ -342,18 +342,17 @@ func (e FulfillmentFailed) Subject() string { return orderSubject(e.OrderID) }
 // Key is the customer, whose events stay in order.
 func (e FulfillmentFailed) Key() string { return e.CustomerID }
 
-// FulfillmentCancelled says that an order's saga was ended by its customer, before shipment, and that what had been done was
-// undone.
+// FulfillmentCancelled says that the customer cancelled an order before its shipment. All completed steps were compensated.
 type FulfillmentCancelled struct {
 	OrderID    string `json:"order_id"`
 	CustomerID string `json:"customer_id"`
 	Reason     string `json:"reason,omitempty"`
-	// Undone names the steps that were undone, in the order in which they were: newest first.
+	// Undone lists the compensated steps in the order of their compensation: newest first.
 	Undone      []string  `json:"undone"`
 	CancelledAt time.Time `json:"cancelled_at"`
 }
 
-// MarshalJSON writes Undone as an array also when nothing was undone, as the schema promises.
+// MarshalJSON writes Undone as an array even if it is empty, because the schema requires an array.
 func (e FulfillmentCancelled) MarshalJSON() ([]byte, error) {
 	type plain FulfillmentCancelled
 	if e.Undone == nil {
@@ -378,22 +377,22 @@ const (
 	TypeInventoryDepleted = "Inventory.Depleted"
 )
 
-// LowStock is the stock below which a change is announced as Inventory.LowStock.
+// LowStock is the limit below which a change of the stock is published as Inventory.LowStock.
 const LowStock = 10
 
-// StockChanged says that the stock of a product that can still be sold changed. Its type follows from the new stock.
+// StockChanged says that the available stock of a product changed. Its event type depends on the new stock.
 type StockChanged struct {
 	ProductID     string `json:"product_id"`
 	CurrentStock  int    `json:"current_stock"`
 	PreviousStock int    `json:"previous_stock"`
 	Change        int    `json:"change"`
 	WarehouseID   string `json:"warehouse_id"`
-	// Revision grows with every change of the product: of two events the one with the larger revision is the newer.
+	// Revision grows with every change of the product: of two events, the one with the larger revision is newer.
 	Revision  int       `json:"revision,omitempty"`
 	Timestamp time.Time `json:"timestamp"`
 }
 
-// EventType is Inventory.Depleted when nothing is left, Inventory.LowStock below LowStock, else Inventory.Updated.
+// EventType returns Inventory.Depleted if nothing is left, Inventory.LowStock below LowStock, and Inventory.Updated otherwise.
 func (e StockChanged) EventType() string {
 	switch {
 	case e.CurrentStock <= 0:
@@ -408,5 +407,5 @@ func (e StockChanged) EventType() string {
 // Subject is inventory/<product id>.
 func (e StockChanged) Subject() string { return "inventory/" + e.ProductID }
 
-// Key is the product, whose changes of stock stay in order.
+// Key is the product, whose events stay in order.
 func (e StockChanged) Key() string { return e.ProductID }

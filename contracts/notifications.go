@@ -2,8 +2,8 @@ package contracts
 
 import "time"
 
-// Event types of the notifications topic, an inbox: whoever has something to tell a customer publishes to it, and whoever
-// keeps the customers.
+// Event types of the notifications topic. It is an inbox: every service that has a message for a customer may publish to it, and so
+// may the system that manages customers.
 const (
 	TypeNotificationRequested = "Notification.Requested"
 	TypeCustomerRegistered    = "Customer.Registered"
@@ -26,7 +26,7 @@ const (
 // Channels lists every channel.
 func Channels() []string { return []string{ChannelEmail, ChannelSMS, ChannelPush} }
 
-// Templates of the messages that customers get about their orders.
+// Templates of messages to customers about their orders.
 const (
 	TemplateOrderShipped   = "order_shipped"
 	TemplateOrderFailed    = "order_failed"
@@ -38,9 +38,9 @@ func Templates() []string {
 	return []string{TemplateOrderShipped, TemplateOrderFailed, TemplateOrderCancelled}
 }
 
-// NotificationRequested asks for one message over one channel. The optional fields are what its template may tell.
+// NotificationRequested requests one message over one channel. The optional fields are the data of its template.
 type NotificationRequested struct {
-	// NotificationID names the message; whoever asks for it again uses the same one.
+	// NotificationID identifies the message. A retry must use the same id.
 	NotificationID    string    `json:"notification_id"`
 	OrderID           string    `json:"order_id"`
 	CustomerID        string    `json:"customer_id"`
@@ -53,7 +53,7 @@ type NotificationRequested struct {
 	EstimatedDelivery time.Time `json:"estimated_delivery,omitzero"`
 	// Reason is a sentence that says why the order was not fulfilled.
 	Reason string `json:"reason,omitempty"`
-	// Refunded says that money was given back.
+	// Refunded says that the payment was refunded.
 	Refunded    bool      `json:"refunded,omitempty"`
 	RequestedAt time.Time `json:"requested_at"`
 }
@@ -69,11 +69,10 @@ func (e NotificationRequested) Key() string { return e.CustomerID }
 
 func notificationSubject(id string) string { return "notifications/" + id }
 
-// Contact is how a customer can be reached. A channel without an address, or switched off in Preferences, is not used.
+// Contact has the addresses of a customer. A channel is not used if it has no address or Preferences disable it.
 type Contact struct {
 	Name string `json:"name,omitempty"`
-	// Email is one address, such as name@example.com. Its domain may have characters beyond ASCII, the part before the @ may
-	// not.
+	// Email is one address, such as name@example.com. Only its domain may have characters outside ASCII.
 	Email string `json:"email,omitempty"`
 	// Phone is a number in E.164 form, such as +12065550123.
 	Phone       string       `json:"phone,omitempty"`
@@ -81,7 +80,7 @@ type Contact struct {
 	Preferences *Preferences `json:"preferences,omitempty"`
 }
 
-// PushAddress is a browser's push subscription, with the names of the Web Push API.
+// PushAddress is a browser's push subscription. Its fields have the names of the Web Push API.
 type PushAddress struct {
 	Endpoint string `json:"endpoint"`
 	// P256DH is the browser's public key, Auth its authentication secret, both in base64url.
@@ -89,14 +88,14 @@ type PushAddress struct {
 	Auth   string `json:"auth"`
 }
 
-// Preferences are the channels that a customer wants; without them, all.
+// Preferences are the channels that a customer wants. Without preferences, all channels are used.
 type Preferences struct {
 	Email bool `json:"email"`
 	SMS   bool `json:"sms"`
 	Push  bool `json:"push"`
 }
 
-// CustomerRegistered says that a customer exists and how to reach them.
+// CustomerRegistered says that a customer exists and how to contact them.
 type CustomerRegistered struct {
 	CustomerID string `json:"customer_id"`
 	Contact
@@ -112,11 +111,11 @@ func (e CustomerRegistered) Subject() string { return "customers/" + e.CustomerI
 // Key is the customer, whose events stay in order.
 func (e CustomerRegistered) Key() string { return e.CustomerID }
 
-// CustomerUpdated says how a customer can be reached from now on. It carries the whole contact: what is left out is gone.
+// CustomerUpdated replaces the contact of a customer. It has the whole contact: a missing address is removed.
 type CustomerUpdated struct {
 	CustomerID string `json:"customer_id"`
 	Contact
-	// UpdatedAt orders updates: an older one changes nothing.
+	// UpdatedAt orders the updates: an older update has no effect.
 	UpdatedAt time.Time `json:"updated_at"`
 }
 
@@ -129,17 +128,17 @@ func (e CustomerUpdated) Subject() string { return "customers/" + e.CustomerID }
 // Key is the customer, whose events stay in order.
 func (e CustomerUpdated) Key() string { return e.CustomerID }
 
-// NotificationDelivered says that a channel took a message.
+// NotificationDelivered says that a channel accepted a message.
 type NotificationDelivered struct {
 	NotificationID string `json:"notification_id"`
 	OrderID        string `json:"order_id,omitempty"`
-	// CustomerID is the recipient, empty when that is the operators.
+	// CustomerID is the recipient. It is empty for a message to the operators.
 	CustomerID  string    `json:"customer_id,omitempty"`
 	Channel     string    `json:"channel"`
 	Template    string    `json:"template"`
 	Attempts    int       `json:"attempts"`
 	DeliveredAt time.Time `json:"delivered_at"`
-	// Resends is how many times an operator had the message sent again before this outcome.
+	// Resends is how often an operator resent the message before this outcome.
 	Resends int `json:"resends,omitempty"`
 }
 
@@ -149,24 +148,24 @@ func (NotificationDelivered) EventType() string { return TypeNotificationDeliver
 // Subject is notifications/<notification id>.
 func (e NotificationDelivered) Subject() string { return notificationSubject(e.NotificationID) }
 
-// Key is the message, which has one outcome, and another one after each resend.
+// Key is the message. It has one outcome, and another one after each resend.
 func (e NotificationDelivered) Key() string { return e.NotificationID }
 
-// NotificationFailed says that a message was given up: nothing sends it again but an operator's order. A message that waits for
-// an address has not failed yet.
+// NotificationFailed says that a message has failed permanently: only an operator can resend it. A message that waits for an address
+// has not failed.
 type NotificationFailed struct {
 	NotificationID string `json:"notification_id"`
 	OrderID        string `json:"order_id,omitempty"`
-	// CustomerID is the recipient, empty when that is the operators.
+	// CustomerID is the recipient. It is empty for a message to the operators.
 	CustomerID string `json:"customer_id,omitempty"`
 	Channel    string `json:"channel"`
 	Template   string `json:"template"`
-	// Code is stable and meant for programs, Error a sentence for people.
+	// Code is stable and meant for programs, Error is a sentence for people.
 	Code     string    `json:"code"`
 	Error    string    `json:"error"`
 	Attempts int       `json:"attempts"`
 	FailedAt time.Time `json:"failed_at"`
-	// Resends is how many times an operator had the message sent again before this outcome.
+	// Resends is how often an operator resent the message before this outcome.
 	Resends int `json:"resends,omitempty"`
 }
 
@@ -176,5 +175,5 @@ func (NotificationFailed) EventType() string { return TypeNotificationFailed }
 // Subject is notifications/<notification id>.
 func (e NotificationFailed) Subject() string { return notificationSubject(e.NotificationID) }
 
-// Key is the message, which has one outcome, and another one after each resend.
+// Key is the message. It has one outcome, and another one after each resend.
 func (e NotificationFailed) Key() string { return e.NotificationID }

@@ -9,10 +9,10 @@ import (
 	"waybill/contracts"
 )
 
-// emulatorsFolder holds what the containers of Microsoft's emulators are told, seen from the contracts folder.
+// emulatorsFolder has the configuration of Microsoft's emulators. The path is relative to the contracts folder.
 var emulatorsFolder = filepath.Join("..", "components", "emulators")
 
-// emulators are the configurations of the Service Bus and the Event Hubs emulator, by path.
+// emulators returns the configurations of the Service Bus and the Event Hubs emulator by path.
 func emulators(root string) (map[string][]byte, error) {
 	files := map[string][]byte{}
 	for name, config := range map[string]object{"servicebus.json": serviceBus(), "eventhubs.json": eventHubs()} {
@@ -25,8 +25,8 @@ func emulators(root string) (map[string][]byte, error) {
 	return files, nil
 }
 
-// serviceBus is what infra/bicep makes of the order bus, within the emulator's limits: it delivers a message ten times at most
-// and keeps it for an hour at most. The namespace's name is the only one that the emulator takes.
+// serviceBus returns the order bus as infra/bicep creates it, within the emulator's limits: it delivers a message at most ten times
+// and keeps it for at most an hour. The emulator accepts only this name of the namespace.
 func serviceBus() object {
 	deadLetters, events := []object{}, []object{}
 	for _, topic := range contracts.TopicsOf(contracts.OrderBus) {
@@ -59,7 +59,7 @@ func serviceBus() object {
 		{"Namespaces", []object{{
 			{"Name", "sbemulatorns"},
 			{"Queues", []object{}},
-			// What others forward to comes first.
+			// Targets of forwarding come first.
 			{"Topics", slices.Concat(deadLetters, events)},
 		}}},
 		{"Logging", object{{"Type", "File"}}},
@@ -82,7 +82,7 @@ func subscription(app string, sessions bool, deadLetter string) object {
 	}
 }
 
-// eventHubs has an event hub for each topic of the telemetry bus. Kafka's consumer groups need not be named.
+// eventHubs returns an event hub for each topic of the telemetry bus. Kafka consumer groups need no configuration.
 func eventHubs() object {
 	topics := contracts.TopicsOf(contracts.TelemetryBus)
 	hubs := make([]object, 0, len(topics))

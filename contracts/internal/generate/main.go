@@ -1,5 +1,5 @@
-// Command generate writes what follows from the catalogue of events: a JSON Schema and a sample of each type, the page
-// docs/events.md, and the topics as Microsoft's emulators want to be told them. It is run in the contracts folder, by go generate.
+// Command generate writes the files that depend on the catalogue of events: a JSON Schema and a sample of each type, the page
+// docs/events.md, and the topic configuration of Microsoft's emulators. Go generate runs it in the contracts folder.
 package main
 
 import (
@@ -15,8 +15,7 @@ func main() {
 	}
 }
 
-// run brings the generated files up to date and removes those of event types that are gone. The root is the folder of
-// the contracts module.
+// run writes the generated files and removes those of deleted event types. The root is the folder of the contracts module.
 func run(root string) error {
 	files, err := render(root)
 	if err != nil {
@@ -26,11 +25,11 @@ func run(root string) error {
 		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil { //nolint:gosec // a folder of the repository, as open as the others
 			return fmt.Errorf("make the folder of %s: %w", name, err)
 		}
-		if err := os.WriteFile(name, content, 0o644); err != nil { //nolint:gosec // a file of the repository, for everybody to read
+		if err := os.WriteFile(name, content, 0o644); err != nil { //nolint:gosec // a file of the repository, as readable as the others
 			return fmt.Errorf("write %s: %w", name, err)
 		}
 	}
-	stale, err := strangers(root, files)
+	stale, err := staleFiles(root, files)
 	if err != nil {
 		return err
 	}
@@ -42,8 +41,8 @@ func run(root string) error {
 	return nil
 }
 
-// strangers are the files in the generated folders that no event type stands behind.
-func strangers(root string, files map[string][]byte) ([]string, error) {
+// staleFiles returns the files in the generated folders that belong to no event type.
+func staleFiles(root string, files map[string][]byte) ([]string, error) {
 	var found []string
 	for _, folder := range []string{schemasFolder, samplesFolder} {
 		names, err := filepath.Glob(filepath.Join(root, folder, "*.json"))

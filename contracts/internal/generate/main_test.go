@@ -26,7 +26,7 @@ func TestGeneratedFilesAreCurrent(t *testing.T) {
 			t.Errorf("%s is not what the catalogue gives: run make generate", name)
 		}
 	}
-	stale, err := strangers(root, files)
+	stale, err := staleFiles(root, files)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -35,7 +35,7 @@ func TestGeneratedFilesAreCurrent(t *testing.T) {
 	}
 }
 
-func TestRunRemovesWhatNoEventTypeStandsBehind(t *testing.T) {
+func TestRunRemovesFilesOfDeletedEventTypes(t *testing.T) {
 	t.Parallel()
 	folder := filepath.Join(t.TempDir(), "contracts")
 	stale := filepath.Join(folder, schemasFolder, "Order.Forgotten.json")

@@ -15,22 +15,22 @@ const pageHead = `<!-- Generated from contracts by go generate; do not edit. -->
 # Events
 
 Every event is a [CloudEvent 1.0](https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/formats/json-format.md) in
-structured JSON. Its ` + "`id`" + ` follows from the fact it tells, so a retry repeats it: whoever has seen an id may pass the event
-over. ` + "`subject`" + ` names what the event is about, ` + "`dataversion`" + ` the shape of its data.
+structured JSON. Its ` + "`id`" + ` is derived from the fact, so a retry has the same id, and consumers can ignore an id that they have
+seen. ` + "`subject`" + ` says what the event is about, and ` + "`dataversion`" + ` is the version of its data.
 
-A field may be added within a version, so ignore those you do not know; anything else is a new version beside the old one.
-Money is a decimal number with two to four decimal places, whatever its currency: 705 JPY is written 705.00. Times are RFC 3339.
+A version may get new fields, so ignore unknown ones. Any other change is a new version beside the old one.
+Money is a decimal number with two to four decimal places in every currency: 705 JPY is written 705.00. Times are RFC 3339.
 The JSON Schema of each type's data is in
 [contracts/schemas](../contracts/schemas), the samples below are in [contracts/samples](../contracts/samples).
 
-Only a topic's owner publishes to it. Events of one ordering key arrive in the order in which they were published; the key
-travels beside the event as ` + "`partitionKey`" + ` (Kafka, Event Hubs) and ` + "`SessionId`" + ` (Service Bus, where two events of a key
+Only the owner of a topic publishes to it. Events with the same ordering key arrive in the order in which they were published. The key
+is sent as ` + "`partitionKey`" + ` (Kafka, Event Hubs) and ` + "`SessionId`" + ` (Service Bus, where two events of a key
 may still overtake each other). On Service Bus every event needs a ` + "`SessionId`" + `, and its ` + "`MessageId`" + ` is the event's id. An event
-that a subscriber can never process is set aside on the subscription's dead-letter topic, with the reason in its attributes ` + "`parkedby`" + `,
+that a subscriber can never process is dead-lettered: it goes to the subscription's dead-letter topic, with the reason in its attributes ` + "`parkedby`" + `,
 ` + "`parkedreason`" + ` and ` + "`parkedat`" + `.
 `
 
-// eventsPage is docs/events.md.
+// eventsPage returns docs/events.md.
 func eventsPage(c comments) ([]byte, error) {
 	var page bytes.Buffer
 	page.WriteString(pageHead)
@@ -81,7 +81,7 @@ func orNone(names []string) string {
 	return strings.Join(names, ", ")
 }
 
-// table writes one row for each field, those of nested structs below their parent.
+// table writes one row for each field, with the fields of nested structs below their parent.
 func table(page *bytes.Buffer, prefix string, t reflect.Type, enums map[string][]string, c comments) {
 	for _, f := range fields(t, c) {
 		required := ""

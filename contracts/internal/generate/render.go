@@ -20,7 +20,7 @@ const (
 	samplesFolder = "samples"
 )
 
-// render makes every generated file, by its path.
+// render returns every generated file by its path.
 func render(root string) (map[string][]byte, error) {
 	comments, err := fieldComments(root)
 	if err != nil {
@@ -61,7 +61,7 @@ func indented(v any) ([]byte, error) {
 	return buf.Bytes(), err
 }
 
-// sampleOf is the event as it stands on the bus.
+// sampleOf returns the complete CloudEvent.
 func sampleOf(e contracts.Event) object {
 	return object{
 		{"specversion", "1.0"},
@@ -76,10 +76,10 @@ func sampleOf(e contracts.Event) object {
 	}
 }
 
-// comments are the texts beside struct fields, as Struct.Field.
+// comments has the doc comments of struct fields by Struct.Field.
 type comments map[string]string
 
-// fieldComments reads the comments from the module's source, because reflection does not know them.
+// fieldComments reads the comments from the module's source, because reflection does not have them.
 func fieldComments(root string) (comments, error) {
 	names, err := filepath.Glob(filepath.Join(root, "*.go"))
 	if err != nil {

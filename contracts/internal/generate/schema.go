@@ -42,8 +42,7 @@ func (o object) MarshalJSON() ([]byte, error) {
 	return buf.Bytes(), nil
 }
 
-// schemaOf is the JSON Schema of an event's data. Properties that it does not name are allowed, for a later version of the
-// payload may add some.
+// schemaOf returns the JSON Schema of an event's data. The schema allows unknown properties, because a payload may get new ones.
 func schemaOf(e contracts.Event, c comments) object {
 	return slices.Concat(object{
 		{"$schema", "https://json-schema.org/draft/2020-12/schema"},
@@ -60,7 +59,7 @@ type field struct {
 	typ           reflect.Type
 }
 
-// fields lists a struct's properties in the order of its JSON, embedded structs in place.
+// fields lists a struct's properties in the order of its JSON, with those of embedded structs in place.
 func fields(t reflect.Type, c comments) []field {
 	var found []field
 	for f := range t.Fields() {
