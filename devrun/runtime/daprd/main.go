@@ -1,16 +1,14 @@
-// Command daprd is Dapr's own sidecar, v1.18.2, with Dapr's stable components and two that Waybill needs
-// beside them: the SMTP and the Twilio SMS output bindings. It must be built with -tags stablecomponents.
+// Command daprd is Dapr's own sidecar, v1.18.2, with the components that Waybill uses on a developer's machine and no others.
+// With -tags stablecomponents it also has Dapr's stable components, which the container images need on Azure.
+// docs/adr/0036 gives the reasons and the figures.
+//
+// The file app.go is Dapr's cmd/daprd/app/app.go without its import of all components. A test in devrun/internal/build
+// compares the two.
 package main
 
-import (
-	"github.com/dapr/components-contrib/bindings/smtp"
-	"github.com/dapr/components-contrib/bindings/twilio/sms"
-	"github.com/dapr/dapr/cmd/daprd/app"
-	"github.com/dapr/dapr/pkg/components/bindings"
-)
-
 func main() {
-	bindings.DefaultRegistry.RegisterOutputBinding(smtp.NewSMTP, "smtp")
-	bindings.DefaultRegistry.RegisterOutputBinding(sms.NewSMS, "twilio.sms")
-	app.Run()
+	for _, register := range components {
+		register()
+	}
+	Run()
 }
