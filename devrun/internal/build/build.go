@@ -1,182 +1,124 @@
-// Package build makes the programs the runner starts: the Dapr runtime, from the module that pins it, and the services.
+// Package build builds the programs that the runner starts: the Dapr runtime, from the module that pins its version, and the
+// services.
 package build
 
 import (
 	"bufio"
-	"cmp"
 	"context"
-	"crypto/sha256"
-	"debug/buildinfo"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
-	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/mod/semver"
+	"golang.org/x/sync/errgroup"
 
 	"waybill/devrun/internal/child"
 	"waybill/devrun/internal/datadir"
 )
 
-const (
-	// RuntimeVersion is the Dapr version that is pinned in devrun/runtime/go.mod, and the only installed one that will do.
-	RuntimeVersion = "1.18.2"
-	// sqliteDriver is what a sidecar reaches SQLite by, and oldestDriver its oldest version that will do: those before it keep
-	// a view of old data after a read that was given up, as ADR 20 says. Dapr's own build has such a one.
-	sqliteDriver = "modernc.org/sqlite"
-	oldestDriver = "v1.42.2"
-)
-
-// Runtime holds the paths of the Dapr programs.
-type Runtime struct {
-	Daprd     string
-	Placement string
-	Scheduler string
-	// Installed says that they were found on this machine and not built.
-	Installed bool
-}
-
-// Builder builds the Dapr runtime into <root>/.waybill/bin, whatever the data folder is: it is the same for all of them.
+// Builder builds programs with the go command. Dapr's go to <Root>/.waybill/bin for every data folder, because they depend on
+// the repository alone.
 type Builder struct {
 	Root string
-	// Services is the existing folder for the services, which change from one run to the next.
+	// Services is the existing folder for the services.
 	Services string
 	Starter  *child.Starter
-	// Progress is told in a short sentence what is being done.
+	// Progress receives short sentences about the work in progress. It must be safe for concurrent use.
 	Progress func(format string, args ...any)
 }
 
-func (b *Builder) runtimeBin() string { return filepath.Join(b.Root, ".waybill", "bin") }
-
-// program is one of the three Dapr programs and how to build it in devrun/runtime.
-type program struct {
-	name string
-	pkg  string
-	tags string
+// Service is a service to build.
+type Service struct {
+	Name string // of the program
+	Dir  string // of its Go package
 }
 
-var programs = []program{
-	{name: "daprd", pkg: "./daprd", tags: "stablecomponents"},
-	{name: "placement", pkg: "github.com/dapr/dapr/cmd/placement"},
-	{name: "scheduler", pkg: "github.com/dapr/dapr/cmd/scheduler"},
-}
-
-// Runtime returns an installed Dapr runtime of RuntimeVersion or, if there is none, the one built from the pinned modules.
-func (b *Builder) Runtime(ctx context.Context) (Runtime, error) {
-	if found, ok := b.installed(ctx); ok {
-		return found, nil
-	}
-	bin := b.runtimeBin()
-	if err := os.MkdirAll(bin, 0o750); err != nil {
-		return Runtime{}, fmt.Errorf("create folder for Dapr: %w", err)
-	}
-	built := Runtime{
-		Daprd:     filepath.Join(bin, "daprd"+suffix()),
-		Placement: filepath.Join(bin, "placement"+suffix()),
-		Scheduler: filepath.Join(bin, "scheduler"+suffix()),
-	}
-	release, err := b.lock(ctx, bin)
+// System builds everything that runs on this machine: the Dapr runtime, unless it is installed, and the services. components
+// holds the component types that the sidecars must have, each with a file that names it. It returns the services' programs by
+// name.
+func (b *Builder) System(ctx context.Context, components map[string]string, services []Service) (Runtime, map[string]string, error) {
+	release, err := b.lock(ctx, b.runtimeBin(), b.Services)
 	if err != nil {
-		return Runtime{}, err
+		return Runtime{}, nil, err
 	}
 	defer release()
-
-	source := filepath.Join(b.Root, "devrun", "runtime")
-	key, err := sourceKey(source)
-	if err != nil {
-		return Runtime{}, fmt.Errorf("find the Dapr runtime's source: %w", err)
-	}
-	for _, p := range programs {
-		if err := b.program(ctx, source, p, key); err != nil {
-			return Runtime{}, err
+	// Both builds at the same time: each ends with steps that use one processor.
+	group, ctx := errgroup.WithContext(ctx)
+	var dapr Runtime
+	group.Go(func() (err error) {
+		dapr, err = b.localRuntime(ctx, components)
+		return err
+	})
+	programs := map[string]string{}
+	group.Go(func() error {
+		for _, s := range services {
+			began := time.Now()
+			program, err := b.service(ctx, s)
+			if err != nil {
+				return err
+			}
+			programs[s.Name] = program
+			b.Progress("built %s in %s", s.Name, time.Since(began).Round(100*time.Millisecond))
 		}
+		return nil
+	})
+	if err := group.Wait(); err != nil {
+		return Runtime{}, nil, err
 	}
-	return built, nil
+	return dapr, programs, nil
 }
 
-// program builds one program unless the one that is there was built from the same source.
-func (b *Builder) program(ctx context.Context, source string, p program, key string) error {
-	bin := b.runtimeBin()
-	target := filepath.Join(bin, p.name+suffix())
-	keyFile := filepath.Join(bin, p.name+".key")
-	if have, err := fs.ReadFile(os.DirFS(bin), p.name+".key"); err == nil && string(have) == key {
-		if _, err := os.Stat(target); err == nil {
-			return nil
-		}
+func (b *Builder) service(ctx context.Context, s Service) (string, error) {
+	if _, err := os.Stat(s.Dir); err != nil {
+		return "", fmt.Errorf("build %s: %w", s.Name, err)
 	}
-	if err := os.Remove(keyFile); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("build %s: %w", p.name, err)
-	}
-	flags := []string{"-trimpath", "-ldflags", "-s -w -X github.com/dapr/dapr/pkg/buildinfo.version=" + RuntimeVersion}
-	if p.tags != "" {
-		flags = append(flags, "-tags", p.tags)
-	}
-	b.Progress("building Dapr's %s %s from source: minutes the first time, never again for this version", p.name, RuntimeVersion)
-	// The pinned runtime is no part of the workspace: its hundreds of dependencies must not decide the services' versions.
-	// Without C they are static, and so the same programs go into images that hold nothing else.
-	env := []string{"GOWORK=off", "CGO_ENABLED=0"}
-	// The list comes first because it also downloads the modules, and because a build cannot say how long it will be.
-	var list strings.Builder
-	err := b.goRun(ctx, p.name, source, append([]string{"list", "-deps", "-tags", p.tags}, p.pkg), env, &buildWatch{doing: "finding its packages, "}, &list)
-	if err != nil {
-		return err
-	}
-	watch := &buildWatch{total: strings.Count(list.String(), "\n")}
-	args := append([]string{"build", "-v", "-o", target}, append(flags, p.pkg)...)
-	if err := b.goRun(ctx, p.name, source, args, env, watch, nil); err != nil {
-		return err
-	}
-	if err := os.WriteFile(keyFile, []byte(key), 0o600); err != nil {
-		return fmt.Errorf("build %s: %w", p.name, err)
-	}
-	return nil
-}
-
-// Service builds the package in dir into Services and returns the program's path.
-func (b *Builder) Service(ctx context.Context, name, dir string) (string, error) {
-	if _, err := os.Stat(dir); err != nil {
-		return "", fmt.Errorf("build %s: %w", name, err)
-	}
-	release, err := b.lock(ctx, b.Services)
-	if err != nil {
-		return "", err
-	}
-	defer release()
-	target := filepath.Join(b.Services, name+suffix())
+	target := filepath.Join(b.Services, s.Name+suffix())
 	// The old program may be running; go build puts a new file in its place, or leaves it when nothing has changed.
-	return target, b.goRun(ctx, name, dir, []string{"build", "-v", "-o", target, "."}, nil, &buildWatch{}, nil)
+	return target, b.goRun(ctx, s.Name, s.Dir, []string{"build", "-v", "-o", target, "."}, nil, &buildWatch{}, nil)
 }
 
-// Release builds pkg of the module in dir into target as it is given away: static, without symbols, and without the paths of
-// this machine.
+// Release builds pkg of the module in dir into target for distribution: static, without symbols, and without paths of this
+// machine.
 func (b *Builder) Release(ctx context.Context, name, dir, pkg, target string) error {
 	args := []string{"build", "-v", "-trimpath", "-ldflags", "-s -w", "-o", target, pkg}
 	return b.goRun(ctx, name, dir, args, []string{"GOWORK=off", "CGO_ENABLED=0"}, &buildWatch{}, nil)
 }
 
-// lock keeps two runners from building into the same folder at once; the second waits for the first.
-func (b *Builder) lock(ctx context.Context, dir string) (release func(), err error) {
-	release, err = datadir.WaitLock(ctx, dir, ".lock", func(holder int) {
-		b.Progress("waiting for process %d, which builds into %s too", holder, dir)
-	})
-	if err != nil {
-		return nil, fmt.Errorf("lock folder for programs: %w", err)
+// lock creates the folders and keeps two runners from building into one of them at the same time; the second waits.
+func (b *Builder) lock(ctx context.Context, dirs ...string) (release func(), err error) {
+	dirs = slices.Compact(slices.Sorted(slices.Values(dirs))) // in one order, so that two runners cannot wait for each other
+	var held []func()
+	release = func() {
+		for _, r := range held {
+			r()
+		}
+	}
+	for _, dir := range dirs {
+		if err := os.MkdirAll(dir, 0o750); err != nil {
+			release()
+			return nil, fmt.Errorf("create folder for programs: %w", err)
+		}
+		r, err := datadir.WaitLock(ctx, dir, ".lock", func(holder int) {
+			b.Progress("waiting for process %d, which also builds into %s", holder, dir)
+		})
+		if err != nil {
+			release()
+			return nil, fmt.Errorf("lock folder for programs: %w", err)
+		}
+		held = append(held, r)
 	}
 	return release, nil
 }
 
-// goRun runs the go command in dir and reports its progress. What it writes to its standard output goes to out, or, if that
-// is nil, is watched like its standard error.
+// goRun runs the go command in dir and reports its progress. Its standard output goes to out, or to watch like its standard
+// error if out is nil.
 func (b *Builder) goRun(ctx context.Context, name, dir string, args, env []string, watch *buildWatch, out io.Writer) error {
 	cmd := child.Command(ctx, "go", args...)
 	cmd.Dir = dir
@@ -187,7 +129,7 @@ func (b *Builder) goRun(ctx context.Context, name, dir string, args, env []strin
 		cmd.Stdout = write
 	}
 	cmd.Cancel = func() error { return child.Kill(cmd.Process) }
-	// A compiler that outlived the go command must not keep this one waiting.
+	// Do not wait for a compiler that outlives the go command.
 	cmd.WaitDelay = time.Second
 	if err := b.Starter.Start(cmd, false); err != nil {
 		return fmt.Errorf("build %s: %w", name, err)
@@ -210,17 +152,17 @@ func (b *Builder) goRun(ctx context.Context, name, dir string, args, env []strin
 	return nil
 }
 
-// hints are the causes that have nothing to do with the code, by what the go command says.
+// hints explain failures that the code does not cause, by what the go command says.
 var hints = []struct{ says, hint string }{
 	{"no space left on device", "The disk is full: Go's build cache (go env GOCACHE), its modules (go env GOMODCACHE) and the data folder need a few GB."},
 	{"read-only file system", "A folder is read-only: Go writes to its build cache (go env GOCACHE), its modules (go env GOMODCACHE) and the data folder."},
-	{"requires go >=", "This Go is too old, and may not download a newer one (go env GOTOOLCHAIN): install the version that is named above, from https://go.dev/dl."},
+	{"requires go >=", "This Go is too old and must not download a newer one (go env GOTOOLCHAIN): install the version named above from https://go.dev/dl."},
 	{"dial tcp", "Modules could not be downloaded. The first build needs the network, or a proxy for modules (go env GOPROXY)."},
 	{"module lookup disabled", "Modules are missing, and downloading them is disabled (go env GOPROXY, GOFLAGS). The first build needs them."},
 	{"cannot find module", "Modules are missing. The first build needs the network, or a proxy for modules (go env GOPROXY)."},
 }
 
-// hint says what to do about a failed build, when it is none of the code's faults.
+// hint says how to fix a failed build whose cause is not the code, or nothing.
 func hint(said string) string {
 	for _, h := range hints {
 		if strings.Contains(said, h.says) {
@@ -233,42 +175,43 @@ func hint(said string) string {
 // report says every few seconds how far the build is.
 func (b *Builder) report(done <-chan struct{}, name string, watch *buildWatch) {
 	began := time.Now()
-	tick := time.NewTicker(3 * time.Second)
+	tick := time.NewTicker(5 * time.Second)
 	defer tick.Stop()
 	for {
 		select {
 		case <-done:
 			return
 		case <-tick.C:
-			elapsed := time.Since(began).Round(time.Second)
-			compiled, downloaded := watch.compiled.Load(), watch.downloaded.Load()
-			switch {
-			case compiled > 0:
-				b.Progress("building %s: %d %spackages compiled, %s", name, compiled, watch.of(), elapsed)
-			case downloaded > 0:
-				b.Progress("building %s: %d modules downloaded, %s", name, downloaded, elapsed)
-			default:
-				b.Progress("building %s: %s%s", name, watch.doing, elapsed)
-			}
+			b.Progress("building %s: %s, %s", name, watch, time.Since(began).Round(time.Second))
 		}
 	}
 }
 
-// buildWatch reads what `go build -v` says: names of packages as they are compiled, downloads, and faults.
+// buildWatch reads the output of `go build -v`: names of packages that it compiles, downloads, and errors.
 type buildWatch struct {
-	doing      string // before anything was downloaded or compiled
-	total      int    // packages in the program, 0 if nobody counted
+	listing    bool // the go command lists packages and compiles none
+	total      int  // packages in the programs, 0 if unknown
 	compiled   atomic.Int64
 	downloaded atomic.Int64
 	faults     strings.Builder
 }
 
-// of says how many packages there are to compile at most; those in Go's build cache are not compiled again.
-func (w *buildWatch) of() string {
-	if w.total == 0 {
-		return ""
+// String says how far the build is. The packages that are in Go's build cache are not compiled again, so the total is a maximum.
+func (w *buildWatch) String() string {
+	compiled, downloaded := int(w.compiled.Load()), w.downloaded.Load()
+	switch {
+	case compiled > 0 && compiled == w.total:
+		return fmt.Sprintf("all %d packages compiled, linking", compiled)
+	case compiled > 0 && w.total > 0:
+		return fmt.Sprintf("%d of at most %d packages compiled", compiled, w.total)
+	case compiled > 0:
+		return fmt.Sprintf("%d packages compiled", compiled)
+	case downloaded > 0:
+		return fmt.Sprintf("%d modules downloaded", downloaded)
+	case w.listing:
+		return "listing packages"
 	}
-	return fmt.Sprintf("of at most %d ", w.total)
+	return "checking what is in the build cache, linking"
 }
 
 func (w *buildWatch) read(out io.Reader) {
@@ -290,88 +233,8 @@ func (w *buildWatch) read(out io.Reader) {
 	_, _ = io.Copy(io.Discard, out)
 }
 
-// errors is what the compiler said, once the build has ended.
+// errors is the compiler's output, once the build has ended.
 func (w *buildWatch) errors() string { return strings.TrimSuffix(w.faults.String(), "\n") }
-
-// sourceKey changes with everything a program in dir is built from: its source, its pinned modules, and the toolchain.
-func sourceKey(dir string) (string, error) {
-	sum := sha256.New()
-	add := func(format string, args ...any) { sum.Write(fmt.Appendf(nil, format, args...)) }
-	add("%s %s/%s %s static\n", runtime.Version(), runtime.GOOS, runtime.GOARCH, RuntimeVersion)
-	source := os.DirFS(dir)
-	err := fs.WalkDir(source, ".", func(path string, entry fs.DirEntry, err error) error {
-		if err != nil || !entry.Type().IsRegular() {
-			return err
-		}
-		text, err := fs.ReadFile(source, path)
-		if err != nil {
-			return err
-		}
-		add("%s %d\n%s", path, len(text), text)
-		return nil
-	})
-	if err != nil {
-		return "", err
-	}
-	return hex.EncodeToString(sum.Sum(nil)), nil
-}
-
-// installed looks for daprd on the PATH and where the Dapr CLI puts it. Placement and scheduler cannot tell their version,
-// so they count only beside a daprd of the right one, as `dapr init --slim` installs them.
-func (b *Builder) installed(ctx context.Context) (Runtime, bool) {
-	var candidates []string
-	if path, err := exec.LookPath("daprd"); err == nil {
-		candidates = append(candidates, path)
-	}
-	if home, err := os.UserHomeDir(); err == nil {
-		candidates = append(candidates, filepath.Join(home, ".dapr", "bin", "daprd"+suffix()))
-	}
-	for _, daprd := range candidates {
-		found := Runtime{
-			Daprd:     daprd,
-			Placement: filepath.Join(filepath.Dir(daprd), "placement"+suffix()),
-			Scheduler: filepath.Join(filepath.Dir(daprd), "scheduler"+suffix()),
-			Installed: true,
-		}
-		ask, cancel := context.WithTimeout(ctx, 5*time.Second)
-		out, err := child.Command(ask, daprd, "--version").Output()
-		cancel()
-		if err != nil || strings.TrimSpace(string(out)) != RuntimeVersion {
-			continue
-		}
-		if !isProgram(found.Placement) || !isProgram(found.Scheduler) {
-			continue
-		}
-		info, err := buildinfo.ReadFile(daprd)
-		if err != nil {
-			b.Progress("the installed %s is not used: what it was built from cannot be read: %v", daprd, err)
-			continue
-		}
-		if driver := driverOf(info); !showsNoOldData(driver) {
-			b.Progress("the installed %s is not used: its %s is %s, and before %s it can show old data", daprd, sqliteDriver, cmp.Or(driver, "not there"), oldestDriver)
-			continue
-		}
-		return found, true
-	}
-	return Runtime{}, false
-}
-
-// showsNoOldData says so of a version of the SQLite driver.
-func showsNoOldData(driver string) bool { return semver.Compare(driver, oldestDriver) >= 0 }
-
-// driverOf is the version of a sidecar's SQLite driver, empty when it has none.
-func driverOf(info *debug.BuildInfo) string {
-	for _, module := range info.Deps {
-		if module.Path != sqliteDriver {
-			continue
-		}
-		if module.Replace != nil {
-			module = module.Replace
-		}
-		return module.Version
-	}
-	return ""
-}
 
 func isProgram(path string) bool {
 	info, err := os.Stat(path)

@@ -1,13 +1,12 @@
 package build
 
 import (
-	"fmt"
+	"context"
 	"os"
 	"path/filepath"
-	"runtime"
-	"runtime/debug"
 	"strings"
 	"testing"
+	"time"
 
 	"waybill/devrun/internal/child"
 )
@@ -36,7 +35,7 @@ func TestService(t *testing.T) {
 	t.Parallel()
 	b, dir := builder(t)
 	put(t, filepath.Join(dir, "main.go"), "package main\n\nfunc main() { println(1) }\n")
-	program, err := b.Service(t.Context(), "x", dir)
+	program, err := b.service(t.Context(), Service{Name: "x", Dir: dir})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -45,11 +44,11 @@ func TestService(t *testing.T) {
 	}
 }
 
-func TestAFailedBuildSaysWhatTheCompilerSaid(t *testing.T) {
+func TestAFailedBuildReportsTheCompilersOutput(t *testing.T) {
 	t.Parallel()
 	b, dir := builder(t)
 	put(t, filepath.Join(dir, "main.go"), "package main\n\nfunc main() { nothing() }\n")
-	_, err := b.Service(t.Context(), "x", dir)
+	_, err := b.service(t.Context(), Service{Name: "x", Dir: dir})
 	if err == nil || !strings.Contains(err.Error(), "./main.go:3:15: undefined: nothing") {
 		t.Errorf("error: %v", err)
 	}
@@ -93,66 +92,36 @@ example.com/b/c
 	}
 }
 
-func TestTheKeyFollowsTheSource(t *testing.T) {
+func TestProgressNamesWhatRemains(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
-	put(t, filepath.Join(dir, "go.mod"), "module a\n")
-	first, err := sourceKey(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	put(t, filepath.Join(dir, "daprd", "main.go"), "package main\n")
-	second, err := sourceKey(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if first == second {
-		t.Error("new source, same key")
+	watch := &buildWatch{total: 2}
+	for _, want := range []string{"1 of at most 2 packages compiled", "all 2 packages compiled, linking"} {
+		watch.compiled.Add(1)
+		if got := watch.String(); got != want {
+			t.Errorf("progress: %q, want %q", got, want)
+		}
 	}
 }
 
-// An installed sidecar of the right version of which nobody knows what it was built from is not used.
-func TestAnInstalledSidecarSaysWhatItWasBuiltFrom(t *testing.T) {
-	if runtime.GOOS == "windows" {
-		t.Skip("the sidecar is a shell script")
-	}
-	dir := t.TempDir()
-	for _, name := range []string{"daprd", "placement", "scheduler"} {
-		put(t, filepath.Join(dir, name), "#!/bin/sh\necho "+RuntimeVersion+"\n")
-		if err := os.Chmod(filepath.Join(dir, name), 0o700); err != nil {
+// Two runners that build into the same folders wait for each other, whatever the folders are.
+func TestLocksOfTwoFoldersAndOfOne(t *testing.T) {
+	t.Parallel()
+	b, _ := builder(t)
+	for _, dirs := range [][]string{{b.Root, b.Services}, {b.Services, b.Root}, {b.Root, b.Root}} {
+		release, err := b.lock(t.Context(), dirs...)
+		if err != nil {
 			t.Fatal(err)
 		}
-	}
-	t.Setenv("PATH", dir+string(os.PathListSeparator)+os.Getenv("PATH"))
-	t.Setenv("HOME", dir)
-	var said []string
-	b := &Builder{Progress: func(format string, args ...any) { said = append(said, fmt.Sprintf(format, args...)) }}
-	if _, ok := b.installed(t.Context()); ok || len(said) != 1 || !strings.Contains(said[0], "cannot be read") {
-		t.Errorf("a script counts as a sidecar, %q", said)
-	}
-}
-
-// Nor is one whose SQLite driver is not known to show no old data.
-func TestAnInstalledSidecarNeedsItsDriver(t *testing.T) {
-	t.Parallel()
-	module := func(path, version string) *debug.Module { return &debug.Module{Path: path, Version: version} }
-	replaced := module(sqliteDriver, "v1.34.5")
-	replaced.Replace = module("example.com/sqlite", "v1.61.1")
-	for _, c := range []struct {
-		modules []*debug.Module
-		want    bool
-	}{
-		{nil, false},
-		{[]*debug.Module{module("modernc.org/libc", "v1.79.0")}, false},
-		{[]*debug.Module{module("modernc.org/libc", "v1.79.0"), module(sqliteDriver, "v1.34.5")}, false},
-		{[]*debug.Module{module(sqliteDriver, "(devel)")}, false},
-		{[]*debug.Module{module(sqliteDriver, oldestDriver)}, true},
-		{[]*debug.Module{module(sqliteDriver, "v1.100.0")}, true},
-		{[]*debug.Module{replaced}, true},
-	} {
-		driver := driverOf(&debug.BuildInfo{Deps: c.modules})
-		if got := showsNoOldData(driver); got != c.want {
-			t.Errorf("%v: %q is new enough: %v", c.modules, driver, got)
+		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+		if _, err := b.lock(ctx, b.Root); err == nil {
+			t.Errorf("%v: a second lock of %s was granted", dirs, b.Root)
 		}
+		cancel()
+		release()
+		again, err := b.lock(t.Context(), b.Root, b.Services)
+		if err != nil {
+			t.Fatalf("%v: the folders are locked after release: %v", dirs, err)
+		}
+		again()
 	}
 }

@@ -4,13 +4,18 @@
 package components
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
+
+	"gopkg.in/yaml.v3"
 )
 
 // The values in components/local that a run replaces.
@@ -80,24 +85,68 @@ func Copy(to string, from []string, run Run) error {
 	}
 	replace := strings.NewReplacer(values...)
 	for _, dir := range from {
-		folder := os.DirFS(dir)
-		entries, err := fs.ReadDir(folder, ".")
-		if err != nil {
-			return fmt.Errorf("read components: %w", err)
-		}
-		for _, entry := range entries {
-			name := entry.Name()
-			if ext := filepath.Ext(name); entry.IsDir() || ext != ".yaml" && ext != ".yml" {
-				continue
-			}
-			text, err := fs.ReadFile(folder, name)
-			if err != nil {
-				return fmt.Errorf("read component: %w", err)
-			}
+		err := yamlFiles(dir, func(name string, text []byte) error {
 			target := filepath.Join(to, strings.TrimSuffix(name, filepath.Ext(name))+".yaml")
 			if err := os.WriteFile(target, []byte(replace.Replace(string(text))), 0o600); err != nil {
 				return fmt.Errorf("write component: %w", err)
 			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Types returns the types of all components in the folders, each with one file that names it.
+func Types(folders []string) (map[string]string, error) {
+	types := map[string]string{}
+	for _, dir := range folders {
+		err := yamlFiles(dir, func(name string, text []byte) error {
+			documents := yaml.NewDecoder(bytes.NewReader(text))
+			for {
+				var c struct {
+					Kind string `yaml:"kind"`
+					Spec struct {
+						Type string `yaml:"type"`
+					} `yaml:"spec"`
+				}
+				if err := documents.Decode(&c); errors.Is(err, io.EOF) {
+					return nil
+				} else if err != nil {
+					return fmt.Errorf("read component file %s: %w", filepath.Join(dir, name), err)
+				}
+				if c.Kind == "Component" {
+					types[c.Spec.Type] = filepath.Join(dir, name)
+				}
+			}
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return types, nil
+}
+
+// yamlFiles calls do for every YAML file of the folder.
+func yamlFiles(dir string, do func(name string, text []byte) error) error {
+	folder := os.DirFS(dir)
+	entries, err := fs.ReadDir(folder, ".")
+	if err != nil {
+		return fmt.Errorf("read components: %w", err)
+	}
+	for _, entry := range entries {
+		name := entry.Name()
+		if ext := filepath.Ext(name); entry.IsDir() || ext != ".yaml" && ext != ".yml" {
+			continue
+		}
+		text, err := fs.ReadFile(folder, name)
+		if err != nil {
+			return fmt.Errorf("read component: %w", err)
+		}
+		if err := do(name, text); err != nil {
+			return err
 		}
 	}
 	return nil

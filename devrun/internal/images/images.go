@@ -89,7 +89,7 @@ func (p *Packer) Pack(ctx context.Context, names []string) error {
 
 	var runtime build.Runtime
 	if slices.ContainsFunc(chosen, func(i image) bool { return i.dapr != nil }) {
-		if runtime, err = p.Builder.Runtime(ctx); err != nil {
+		if runtime, err = p.Builder.ImageRuntime(ctx); err != nil {
 			return err
 		}
 	}

@@ -4,17 +4,18 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"path/filepath"
-	"time"
 
 	"waybill/devrun/internal/build"
 	"waybill/devrun/internal/child"
+	"waybill/devrun/internal/components"
 	"waybill/devrun/internal/console"
 	"waybill/devrun/internal/datadir"
 	"waybill/devrun/internal/runfile"
 )
 
-// Build makes every program that Up would run on the folder data, says where each one is, and returns.
+// Build builds every program that Up would run on the folder data and says where each one is.
 func Build(ctx context.Context, root, data string, out io.Writer, colour bool) error {
 	file, err := runfile.Load(root)
 	if err != nil {
@@ -45,28 +46,30 @@ func Build(ctx context.Context, root, data string, out io.Writer, colour bool) e
 	return nil
 }
 
-// makePrograms builds what is not there yet. Of the apps it returns those that are Go packages: app id → program.
+// makePrograms builds the programs that are missing or out of date. Among the apps it returns those that are Go packages: app
+// id → program.
 func makePrograms(ctx context.Context, starter *child.Starter, file *runfile.File, data datadir.Dir, terminal *console.Console) (
 	build.Runtime, map[string]string, error,
 ) {
+	types := map[string]string{}
+	var services []build.Service
+	for _, a := range file.Apps {
+		found, err := components.Types(a.ResourcePaths)
+		if err != nil {
+			return build.Runtime{}, nil, err
+		}
+		maps.Copy(types, found)
+		if a.GoPackage() {
+			services = append(services, build.Service{Name: a.ID, Dir: a.Dir})
+		}
+	}
 	builder := &build.Builder{Root: file.Root, Services: data.Bin(), Starter: starter, Progress: terminal.Sayf}
-	runtime, err := builder.Runtime(ctx)
+	runtime, apps, err := builder.System(ctx, types, services)
 	if err != nil {
 		return build.Runtime{}, nil, err
 	}
 	if runtime.Installed {
 		terminal.Sayf("using the installed Dapr %s in %s", build.RuntimeVersion, filepath.Dir(runtime.Daprd))
-	}
-	apps := map[string]string{}
-	for _, a := range file.Apps {
-		if !a.GoPackage() {
-			continue
-		}
-		began := time.Now()
-		if apps[a.ID], err = builder.Service(ctx, a.ID, a.Dir); err != nil {
-			return build.Runtime{}, nil, err
-		}
-		terminal.Sayf("%s is built, in %s", a.ID, time.Since(began).Round(100*time.Millisecond))
 	}
 	return runtime, apps, nil
 }

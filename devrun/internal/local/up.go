@@ -86,6 +86,7 @@ func Up(ctx context.Context, hurry <-chan struct{}, opt Options) (err error) {
 	s := &system{plan: p, terminal: console.New(opt.Out, opt.Colour, longestName(file))}
 	starter := child.NewStarter()
 	defer starter.Close()
+	s.terminal.Sayf("building what is missing or out of date; after that the broker, Dapr and the services start")
 	if p.runtime, p.apps, err = makePrograms(ctx, starter, file, data, s.terminal); err != nil {
 		if ctx.Err() != nil {
 			s.terminal.Sayf("stopped while building")
@@ -103,6 +104,7 @@ func Up(ctx context.Context, hurry <-chan struct{}, opt Options) (err error) {
 			return err
 		}
 	}
+	s.terminal.Sayf("all programs are built; starting the broker, the inbox, Dapr and the services")
 
 	s.super = supervise.New(starter, s, supervise.Timing{})
 	defer s.closeLogs()
