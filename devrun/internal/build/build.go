@@ -190,20 +190,20 @@ func (b *Builder) report(done <-chan struct{}, name string, watch *buildWatch) {
 // buildWatch reads the output of `go build -v`: names of packages that it compiles, downloads, and errors.
 type buildWatch struct {
 	listing    bool // the go command lists packages and compiles none
-	total      int  // packages in the programs, 0 if unknown
+	total      int  // packages to compile, 0 if unknown
 	compiled   atomic.Int64
 	downloaded atomic.Int64
 	faults     strings.Builder
 }
 
-// String says how far the build is. The packages that are in Go's build cache are not compiled again, so the total is a maximum.
+// String says how far the build is.
 func (w *buildWatch) String() string {
 	compiled, downloaded := int(w.compiled.Load()), w.downloaded.Load()
 	switch {
-	case compiled > 0 && compiled == w.total:
-		return fmt.Sprintf("all %d packages compiled, linking", compiled)
-	case compiled > 0 && w.total > 0:
-		return fmt.Sprintf("%d of at most %d packages compiled", compiled, w.total)
+	case w.total > 0 && compiled >= w.total:
+		return fmt.Sprintf("all %d packages compiled, linking", w.total)
+	case w.total > 0 && compiled > 0:
+		return fmt.Sprintf("%d of %d packages compiled", compiled, w.total)
 	case compiled > 0:
 		return fmt.Sprintf("%d packages compiled", compiled)
 	case downloaded > 0:

@@ -117,22 +117,22 @@ func (b *Builder) buildRuntime(ctx context.Context, sidecar daprProgram) (Runtim
 	if len(missing) == 0 {
 		return built, nil
 	}
-	tags := "-tags=" + sidecar.tags
+	flags := []string{"-tags=" + sidecar.tags, "-trimpath", "-ldflags=-s -w -X github.com/dapr/dapr/pkg/buildinfo.version=" + RuntimeVersion}
 	// The pinned runtime is not part of the workspace: its hundreds of dependencies must not decide the services' versions.
 	// Without C the programs are static and run in images that hold nothing else.
 	env := []string{"GOWORK=off", "CGO_ENABLED=0"}
 	name := "Dapr " + RuntimeVersion
 	b.Progress("building %s from source: about three minutes on two processors, once for this version", name)
-	// The list also downloads the modules. It gives the number of packages, which go build does not.
+	began := time.Now()
+	// The list also downloads the modules. It says how many packages are not in Go's build cache, which go build does not.
 	var list strings.Builder
-	err = b.goRun(ctx, name, source, append([]string{"list", "-deps", tags}, pkgs...), env, &buildWatch{listing: true}, &list)
-	if err != nil {
+	args := slices.Concat([]string{"list", "-deps", "-f", "{{if .Stale}}{{.ImportPath}}{{end}}"}, flags, pkgs)
+	if err := b.goRun(ctx, name, source, args, env, &buildWatch{listing: true}, &list); err != nil {
 		return Runtime{}, err
 	}
-	watch := &buildWatch{total: strings.Count(list.String(), "\n")}
-	args := []string{"build", "-v", tags, "-trimpath", "-ldflags", "-s -w -X github.com/dapr/dapr/pkg/buildinfo.version=" + RuntimeVersion, "-o", bin + string(filepath.Separator)}
-	began := time.Now()
-	if err := b.goRun(ctx, name, source, append(args, pkgs...), env, watch, nil); err != nil {
+	watch := &buildWatch{total: len(strings.Fields(list.String()))}
+	args = slices.Concat([]string{"build", "-v", "-o", bin + string(filepath.Separator)}, flags, pkgs)
+	if err := b.goRun(ctx, name, source, args, env, watch, nil); err != nil {
 		return Runtime{}, err
 	}
 	for _, p := range missing {
