@@ -201,7 +201,7 @@ func (w *buildWatch) String() string {
 	compiled, downloaded := int(w.compiled.Load()), w.downloaded.Load()
 	switch {
 	case w.total > 0 && compiled >= w.total:
-		return fmt.Sprintf("all %d packages compiled, linking", w.total)
+		return fmt.Sprintf("%d of %d packages compiled, linking", w.total, w.total)
 	case w.total > 0 && compiled > 0:
 		return fmt.Sprintf("%d of %d packages compiled", compiled, w.total)
 	case compiled > 0:

@@ -95,7 +95,7 @@ example.com/b/c
 func TestProgressNamesWhatRemains(t *testing.T) {
 	t.Parallel()
 	watch := &buildWatch{total: 2}
-	for _, want := range []string{"1 of 2 packages compiled", "all 2 packages compiled, linking"} {
+	for _, want := range []string{"1 of 2 packages compiled", "2 of 2 packages compiled, linking"} {
 		watch.compiled.Add(1)
 		if got := watch.String(); got != want {
 			t.Errorf("progress: %q, want %q", got, want)

@@ -122,7 +122,7 @@ func (b *Builder) buildRuntime(ctx context.Context, sidecar daprProgram) (Runtim
 	// Without C the programs are static and run in images that hold nothing else.
 	env := []string{"GOWORK=off", "CGO_ENABLED=0"}
 	name := "Dapr " + RuntimeVersion
-	b.Progress("building %s from source: about three minutes on two processors, once for this version", name)
+	b.Progress("building %s from source: up to four minutes on two processors, once for this version", name)
 	began := time.Now()
 	// The list also downloads the modules. It says how many packages are not in Go's build cache, which go build does not.
 	var list strings.Builder
