@@ -1,5 +1,5 @@
-// Package console is the terminal and the log files: the lines of many processes, each under its name, in one readable
-// stream, and each process's untouched output in a file of bounded size.
+// Package console owns the terminal and the log files: it shows the lines of many processes in one stream, each with its
+// process's name, and writes each process's unchanged output to a file of bounded size.
 package console
 
 import (
@@ -22,7 +22,7 @@ type Console struct {
 	next   int
 }
 
-// New returns a console on out. Width is that of the longest process name to come.
+// New returns a console on out. Process names are padded to width.
 func New(out io.Writer, colour bool, width int) *Console {
 	return &Console{out: out, colour: colour, width: width, began: time.Now()}
 }
@@ -39,13 +39,13 @@ const (
 	red   = "\x1b[31m"
 )
 
-// palette is used round robin; red is kept for trouble.
+// palette holds the colors of the processes. Red is reserved for warnings.
 var palette = []string{"\x1b[36m", "\x1b[33m", "\x1b[35m", "\x1b[32m", "\x1b[34m", "\x1b[96m", "\x1b[93m", "\x1b[95m", "\x1b[92m", "\x1b[94m"}
 
-// Sayf writes a line of the runner itself, with the time since it began.
+// Sayf writes a line of the runner itself, with the time since its start.
 func (c *Console) Sayf(format string, args ...any) { c.sayf(bold, format, args...) }
 
-// Warnf is Sayf for trouble.
+// Warnf is Sayf for a warning.
 func (c *Console) Warnf(format string, args ...any) { c.sayf(red, format, args...) }
 
 func (c *Console) sayf(colour, format string, args ...any) {
@@ -57,11 +57,11 @@ func (c *Console) sayf(colour, format string, args ...any) {
 	c.Block(stamp + " " + text + "\n")
 }
 
-// Block writes text as it is.
+// Block writes text unchanged.
 func (c *Console) Block(text string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	// A terminal that is gone must not stop the processes.
+	// A closed terminal must not stop the processes.
 	_, _ = io.WriteString(c.out, text)
 }
 
@@ -73,7 +73,7 @@ func (c *Console) line(name, colour, text string) {
 	c.Block(prefix + " " + text + "\n")
 }
 
-// View decides how a line appears on the terminal, and whether it does.
+// View decides whether the terminal shows a line, and how.
 type View func(line string) (text string, show bool)
 
 // Stream is one process's output.
@@ -90,7 +90,7 @@ type Stream struct {
 	shownAt time.Time
 }
 
-// Stream returns the output of the process name: every line goes to file as it is and, as view has it, to the terminal.
+// Stream returns the output of the process name. Every line goes to file unchanged, and to the terminal as view decides.
 func (c *Console) Stream(name string, file io.Writer, view View) *Stream {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -99,11 +99,11 @@ func (c *Console) Stream(name string, file io.Writer, view View) *Stream {
 	return s
 }
 
-// Writer returns a writer that splits what it is given into lines of the stream. A process needs one each for its standard
-// output and standard error.
-func (s *Stream) Writer() io.Writer { return &lines{to: s.take} }
+// Writer returns a writer that splits its input into lines of the stream. A process needs one for its standard output and one
+// for its standard error.
+func (s *Stream) Writer() io.Writer { return &lines{to: s.write} }
 
-// Last is the newest line that looks like the reason of a failure or, if there is none, the newest line.
+// Last returns the newest line that reports a failure or, without one, the newest line.
 func (s *Stream) Last() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -113,15 +113,15 @@ func (s *Stream) Last() string {
 	return s.last
 }
 
-// Forget drops what Last remembers; a restarted process starts afresh.
+// Forget makes Last forget earlier lines, for a process that starts again.
 func (s *Stream) Forget() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.last = ""
 }
 
-func (s *Stream) take(line []byte) {
-	// A full disk must not stop the processes.
+func (s *Stream) write(line []byte) {
+	// An error, such as a full disk, must not stop the processes.
 	_, _ = s.file.Write(append(line, '\n'))
 	text := string(line)
 	s.mu.Lock()
@@ -134,7 +134,7 @@ func (s *Stream) take(line []byte) {
 	}
 }
 
-// isNew reports whether the line differs from the one shown just before: a sidecar says some things once per connection.
+// isNew reports whether the line differs from the one shown just before. A sidecar logs some lines once per connection.
 func (s *Stream) isNew(line string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -146,8 +146,8 @@ func (s *Stream) isNew(line string) bool {
 	return true
 }
 
-// longest is where a line is cut that never ends.
-const longest = 64 << 10
+// maxLine is the length at which a line is split.
+const maxLine = 64 << 10
 
 type lines struct {
 	mu      sync.Mutex
@@ -168,7 +168,7 @@ func (l *lines) Write(p []byte) (int, error) {
 		p = p[i+1:]
 	}
 	l.partial = append(l.partial, p...)
-	if len(l.partial) > longest {
+	if len(l.partial) > maxLine {
 		l.emit(l.partial)
 	}
 	return n, nil

@@ -59,7 +59,7 @@ func TestLinesOfManyProcessesStayWhole(t *testing.T) {
 	}
 }
 
-func TestDaprLinesAppearOnlyInTrouble(t *testing.T) {
+func TestOnlyWarningsOfDaprAreShown(t *testing.T) {
 	t.Parallel()
 	for line, want := range map[string]string{
 		`time="2026-01-02T03:04:05Z" level=info msg="all is well" app_id=orders`:                         "",
@@ -90,7 +90,7 @@ func TestAppLinesAreReadable(t *testing.T) {
 	}
 }
 
-func TestLastIsTheReason(t *testing.T) {
+func TestLastIsTheFailure(t *testing.T) {
 	t.Parallel()
 	s := New(io.Discard, false, 0).Stream("x", io.Discard, All)
 	w := s.Writer()

@@ -7,8 +7,8 @@ import (
 	"sync"
 )
 
-// File is a log file that is appended to, and put aside as <name>.1 when it has grown to its limit. Together the two never
-// take more than about twice the limit.
+// File is a log file that is renamed to <name>.1 when it reaches its size limit. The two files together have at most about
+// twice the limit.
 type File struct {
 	path  string
 	limit int64
@@ -46,10 +46,10 @@ func (f *File) Write(p []byte) (int, error) {
 	defer f.mu.Unlock()
 	if f.size > 0 && f.size+int64(len(p)) > f.limit {
 		if err := f.file.Close(); err != nil {
-			return 0, fmt.Errorf("put log file aside: %w", err)
+			return 0, fmt.Errorf("rotate log file: %w", err)
 		}
 		if err := os.Rename(f.path, f.path+".1"); err != nil {
-			return 0, fmt.Errorf("put log file aside: %w", err)
+			return 0, fmt.Errorf("rotate log file: %w", err)
 		}
 		if err := f.open(); err != nil {
 			return 0, err

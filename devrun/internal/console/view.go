@@ -10,11 +10,11 @@ import (
 	"time"
 )
 
-// All shows every line as it is.
+// All shows every line unchanged.
 func All(line string) (string, bool) { return line, true }
 
-// Dapr shows what a Dapr process has to complain about: warnings, errors, and whatever is not one of its log lines, such as
-// a panic. Everything else is in the log file.
+// Dapr shows the warnings and errors of a Dapr process, and every line that is not one of its log lines, such as a panic. The
+// log file has everything.
 func Dapr(line string) (string, bool) {
 	for _, usual := range usualWarnings {
 		if strings.Contains(line, usual) {
@@ -31,7 +31,7 @@ func Dapr(line string) (string, bool) {
 	return strings.ToUpper(level) + " " + message, true
 }
 
-// usualWarnings are what Dapr and its etcd warn of at every start of a healthy local system, and whenever a sidecar goes.
+// usualWarnings are logged by Dapr and its etcd at every start of a healthy local system, and whenever a sidecar stops.
 var usualWarnings = []string{
 	"mTLS is disabled",
 	"spec.metric.http.increasedCardinality",
@@ -45,7 +45,7 @@ var usualWarnings = []string{
 	"Marking prefixes as undeliverable",
 }
 
-// parse reads a line of Dapr (logfmt) or of the etcd inside its scheduler (JSON).
+// parse reads a log line of Dapr (logfmt) or of the etcd in its scheduler (JSON).
 func parse(line string) (level, message string, structured bool) {
 	if strings.HasPrefix(line, "{") {
 		var record struct {
@@ -87,7 +87,7 @@ func field(line, key string) (string, bool) {
 	return value, true
 }
 
-// App shows an app's line; a structured one (slog's JSON) as time, level, message and the remaining attributes.
+// App shows an app's line. A structured one (slog's JSON) becomes time, level, message and the other attributes.
 func App(line string) (string, bool) {
 	if !strings.HasPrefix(line, "{") {
 		return line, true
@@ -110,7 +110,7 @@ func App(line string) (string, bool) {
 	fmt.Fprintf(&b, "%-5s %s", level, message)
 	for _, key := range slices.Sorted(maps.Keys(record)) {
 		switch key {
-		// The app is in the prefix; the ids of a trace are of use in the file, where they can be searched.
+		// The prefix names the app. Trace ids are useful only in the file, where they can be searched.
 		case "time", "level", "msg", "service", "app_id", "trace_id", "span_id", "source":
 			continue
 		}
@@ -133,7 +133,7 @@ func App(line string) (string, bool) {
 	return b.String(), true
 }
 
-// failure reports whether a line looks like the reason why its process ended.
+// failure reports whether a line can be the reason why its process ended.
 func failure(line string) bool {
 	for _, mark := range []string{"level=error", "level=fatal", `"level":"ERROR"`, "panic:", "fatal error:"} {
 		if strings.Contains(line, mark) {

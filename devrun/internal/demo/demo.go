@@ -1,5 +1,5 @@
-// Package demo shows what the system does: it places orders that end in every way an order can end, does what a person has
-// to do for two of them, and tells what happens while it happens. It knows the system by its REST APIs alone.
+// Package demo shows what the system does. It places orders that end in every possible way, approves one and cancels another,
+// and prints each step. It uses only the REST APIs.
 package demo
 
 import (
@@ -18,13 +18,13 @@ import (
 	"waybill/contracts"
 )
 
-// System is where the services answer, as http://host:port.
+// System holds the addresses of the services, as http://host:port.
 type System struct {
 	Orders      string
 	Fulfillment string
 }
 
-// What the services call how far an order has come.
+// Statuses of an order.
 const (
 	statusConfirmed        = "confirmed"
 	statusFulfilling       = "fulfilling"
@@ -34,42 +34,42 @@ const (
 	statusCancelled        = "cancelled"
 )
 
-// scenario is one order to place, and how it should end.
+// scenario is one order to place, and its expected end.
 type scenario struct {
-	asked  string
+	title  string
 	change func(*request)
 	want   string
-	// approve and cancel are what the demo does about it, as soon as that can be done.
+	// approve and cancel are the demo's action, as soon as the order's status permits it.
 	approve, cancel bool
 }
 
 func scenarios() []scenario {
 	return []scenario{
-		{asked: "two pieces, paid and shipped", want: statusFulfilled},
+		{title: "two pieces, paid and shipped", want: statusFulfilled},
 		{
-			asked: "a product that is not in stock", want: statusFailed,
+			title: "a product that is not in stock", want: statusFailed,
 			change: func(r *request) { r.Items[0].ProductID = "INVALID-PRODUCT" },
 		},
 		{
-			asked: "a card that is declined", want: statusFailed,
+			title: "a card that is declined", want: statusFailed,
 			change: func(r *request) { r.PaymentToken = "tok_declined" },
 		},
 		{
-			asked: "an address no carrier takes", want: statusFailed,
+			title: "an address that no carrier serves", want: statusFailed,
 			change: func(r *request) { r.ShipTo.Zip = "X-REFUSED" },
 		},
 		{
-			asked: "more than 5,000, approved", want: statusFulfilled, approve: true,
+			title: "more than 5,000, approved", want: statusFulfilled, approve: true,
 			change: func(r *request) { r.Items[0].Price, r.Total = "2999.99", "5999.98" },
 		},
 		{
-			asked: "cancelled while it is being paid", want: statusCancelled, cancel: true,
+			title: "cancelled while it is being paid", want: statusCancelled, cancel: true,
 			change: func(r *request) { r.PaymentToken = "tok_slow" },
 		},
 	}
 }
 
-// request is an order as a client writes it. Amounts are written as they are, so that none is rounded.
+// request is an order as a client sends it. Amounts are json.Number, so that none is rounded.
 type request struct {
 	CustomerID   string            `json:"customer_id"`
 	Items        []line            `json:"items"`
@@ -98,7 +98,7 @@ func (s scenario) request() request {
 	return r
 }
 
-// shown is what the demo reads of an order.
+// shown holds the fields of an order that the demo reads.
 type shown struct {
 	OrderID   string    `json:"order_id"`
 	Status    string    `json:"status"`
@@ -113,12 +113,12 @@ func (o shown) final() bool {
 	return o.Status == statusFulfilled || o.Status == statusFailed || o.Status == statusCancelled
 }
 
-// run is one order on its way.
+// run is one order that the demo placed.
 type run struct {
 	scenario
 	order shown
 	acted bool
-	steps map[string]string // step → its outcome, as last told
+	steps map[string]string // step → its outcome, as last printed
 }
 
 // player plays the scenarios.
@@ -130,8 +130,8 @@ type player struct {
 	runs   []*run
 }
 
-// Run places the orders, follows them until each is final, and prints how they ended. It fails when one ended otherwise
-// than it should, or ctx ended first; the table is printed nevertheless.
+// Run places the orders, follows them until each is final, and prints a table of how they ended. It fails when an order ends in
+// another way than expected or ctx ends first; it prints the table in these cases, too.
 func Run(ctx context.Context, client *http.Client, system System, out io.Writer) error {
 	p := &player{system: system, client: client, out: out, began: time.Now()}
 	err := p.place(ctx)
@@ -145,7 +145,7 @@ func Run(ctx context.Context, client *http.Client, system System, out io.Writer)
 }
 
 func (p *player) say(r *run, format string, args ...any) error {
-	_, err := fmt.Fprintf(p.out, "%6.1fs  %-34s %s\n", time.Since(p.began).Seconds(), r.asked, fmt.Sprintf(format, args...))
+	_, err := fmt.Fprintf(p.out, "%6.1fs  %-34s %s\n", time.Since(p.began).Seconds(), r.title, fmt.Sprintf(format, args...))
 	return err
 }
 
@@ -167,37 +167,37 @@ func (p *player) place(ctx context.Context) error {
 	return nil
 }
 
-// follow asks again and again, and acts, until every order is final.
+// follow polls every order and acts on it until all are final.
 func (p *player) follow(ctx context.Context) error {
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		open := 0
+		pending := 0
 		for _, r := range p.runs {
 			if r.order.final() {
 				continue
 			}
-			if err := p.look(ctx, r); err != nil {
+			if err := p.poll(ctx, r); err != nil {
 				return err
 			}
 			if !r.order.final() {
-				open++
+				pending++
 			}
 		}
-		if open == 0 {
+		if pending == 0 {
 			return nil
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("%d orders are not final: %w", open, context.Cause(ctx))
+			return fmt.Errorf("%d orders are not final: %w", pending, context.Cause(ctx))
 		case <-tick.C:
 		}
 	}
 }
 
-// look tells what is new of an order and acts on it.
-func (p *player) look(ctx context.Context, r *run) error {
-	if err := p.lookAtSteps(ctx, r); err != nil {
+// poll prints the changes of an order and acts on it.
+func (p *player) poll(ctx context.Context, r *run) error {
+	if err := p.printSteps(ctx, r); err != nil {
 		return err
 	}
 	before := r.order.Status
@@ -209,27 +209,27 @@ func (p *player) look(ctx context.Context, r *run) error {
 		return fmt.Errorf("read order %s: status %d: %s", r.order.OrderID, code, text)
 	}
 	if r.order.Status != before {
-		if r.order.final() { // the steps since the last look belong before the end
-			if err := p.lookAtSteps(ctx, r); err != nil {
+		if r.order.final() { // print the remaining steps before the end
+			if err := p.printSteps(ctx, r); err != nil {
 				return err
 			}
 		}
-		if err := p.say(r, "is %s%s", r.order.Status, r.why()); err != nil {
+		if err := p.say(r, "is %s%s", r.order.Status, r.reason()); err != nil {
 			return err
 		}
 	}
 	return p.act(ctx, r)
 }
 
-func (r *run) why() string {
+func (r *run) reason() string {
 	if r.order.Failure == nil || r.order.Failure.Message == "" {
 		return ""
 	}
 	return ": " + r.order.Failure.Message
 }
 
-// lookAtSteps tells what the order's saga has begun and ended since the last look.
-func (p *player) lookAtSteps(ctx context.Context, r *run) error {
+// printSteps prints the steps of the order's saga that changed since the last call.
+func (p *player) printSteps(ctx context.Context, r *run) error {
 	var saga struct {
 		Steps []struct {
 			Step     string `json:"step"`
@@ -241,14 +241,14 @@ func (p *player) lookAtSteps(ctx context.Context, r *run) error {
 	switch {
 	case err != nil:
 		return fmt.Errorf("read the saga of %s: %w", r.order.OrderID, err)
-	case code == http.StatusNotFound: // the order has not come there yet
+	case code == http.StatusNotFound: // fulfillment has not received the order yet
 		return nil
 	case code != http.StatusOK:
 		return fmt.Errorf("read the saga of %s: status %d: %s", r.order.OrderID, code, text)
 	}
 	seen := map[string]int{}
 	for _, s := range saga.Steps {
-		// A step may appear again, as an undo that is repaired does.
+		// A step can appear more than once, such as a compensation that was repaired.
 		seen[s.Step]++
 		key := fmt.Sprintf("%s/%d", s.Step, seen[s.Step])
 		if r.steps[key] == s.Outcome {
@@ -262,7 +262,7 @@ func (p *player) lookAtSteps(ctx context.Context, r *run) error {
 	return nil
 }
 
-// act does what a person would, once it can be done.
+// act approves or cancels the order, if its scenario says so and its status permits it.
 func (p *player) act(ctx context.Context, r *run) error {
 	if r.acted {
 		return nil
@@ -286,20 +286,20 @@ func (p *player) act(ctx context.Context, r *run) error {
 	}
 	switch {
 	case err != nil:
-		return fmt.Errorf("order %s, to be %s: %w", id, did, err)
-	case code == http.StatusNotFound: // it is told by event, which may still be on its way
+		return fmt.Errorf("order %s (%s): %w", id, did, err)
+	case code == http.StatusNotFound: // the service learns of the order by an event that it has not handled yet
 		return nil
-	case code == http.StatusServiceUnavailable: // not answered yet; asking again is safe
+	case code == http.StatusServiceUnavailable: // a retry is safe
 		return nil
 	case code/100 != 2:
-		return fmt.Errorf("order %s, to be %s: status %d: %s", id, did, code, text)
+		return fmt.Errorf("order %s (%s): status %d: %s", id, did, code, text)
 	}
 	r.acted = true
 	return p.say(r, "%s", did)
 }
 
-// call sends body as JSON, unless it is nil, and reads an answer of 2xx into answer, unless that is nil. Of any other
-// answer it returns the beginning.
+// call sends body as JSON unless it is nil, and decodes a response of 2xx into answer unless that is nil. For any other response
+// it returns the beginning of the text.
 func (p *player) call(ctx context.Context, method, base string, path []string, body, answer any) (int, string, error) {
 	target, err := url.JoinPath(base, path...)
 	if err != nil {
@@ -346,16 +346,16 @@ func (p *player) table() error {
 	if len(p.runs) == 0 {
 		return nil
 	}
-	rows := []string{"ORDER\tASKED\tENDED AS\tAFTER\tBECAUSE"}
+	rows := []string{"ORDER\tSCENARIO\tSTATUS\tTIME\tREASON"}
 	for _, r := range p.runs {
-		took, because := "-", ""
+		took, reason := "-", ""
 		if r.order.final() {
 			took = r.order.UpdatedAt.Sub(r.order.CreatedAt).Round(10 * time.Millisecond).String()
 		}
 		if r.order.Failure != nil {
-			because = r.order.Failure.Message
+			reason = r.order.Failure.Message
 		}
-		rows = append(rows, strings.Join([]string{r.order.OrderID, r.asked, r.order.Status, took, because}, "\t"))
+		rows = append(rows, strings.Join([]string{r.order.OrderID, r.title, r.order.Status, took, reason}, "\t"))
 	}
 	w := tabwriter.NewWriter(p.out, 0, 0, 2, ' ', 0)
 	if _, err := fmt.Fprintf(w, "\n%s\n\n", strings.Join(rows, "\n")); err != nil {
@@ -364,12 +364,12 @@ func (p *player) table() error {
 	return w.Flush()
 }
 
-// verdict is an error for every order that ended otherwise than it should.
+// verdict returns an error for every order that did not end as expected.
 func (p *player) verdict() error {
 	var errs []error
 	for _, r := range p.runs {
 		if r.order.Status != r.want {
-			errs = append(errs, fmt.Errorf("order %s (%s) should have ended as %s, not as %s", r.order.OrderID, r.asked, r.want, r.order.Status))
+			errs = append(errs, fmt.Errorf("order %s (%s) must end as %s, got %s", r.order.OrderID, r.title, r.want, r.order.Status))
 		}
 	}
 	return errors.Join(errs...)

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// world answers as orders and fulfillment do: an order moves on each time it is asked for.
+// world is a fake of orders and fulfillment. An order's status advances with each read.
 type world struct {
 	t      *testing.T
 	mu     sync.Mutex
@@ -24,7 +24,7 @@ type world struct {
 }
 
 type fake struct {
-	way       []string // statuses still ahead
+	way       []string // the statuses to come
 	status    string
 	failure   string
 	approved  bool
@@ -126,7 +126,7 @@ func play(t *testing.T, w *world) (string, error) {
 	return out.String(), err
 }
 
-func TestEveryOrderIsFollowedToItsEnd(t *testing.T) {
+func TestTheDemoFollowsEveryOrderToItsEnd(t *testing.T) {
 	t.Parallel()
 	out, err := play(t, &world{})
 	if err != nil {
@@ -134,22 +134,22 @@ func TestEveryOrderIsFollowedToItsEnd(t *testing.T) {
 	}
 	for _, want := range []string{
 		"placed as ORD-1", "ValidatePayment done", "approved by demo@example.com", "asked to cancel", "is fulfillment_failed: It was refused.",
-		"ORD-5  more than 5,000, approved         fulfilled           1.5s",
-		"ORD-6  cancelled while it is being paid  cancelled           1.5s",
+		"ORD-5  more than 5,000, approved          fulfilled           1.5s",
+		"ORD-6  cancelled while it is being paid   cancelled           1.5s",
 	} {
 		if !strings.Contains(out, want) {
-			t.Errorf("does not say %q:\n%s", want, out)
+			t.Errorf("the output lacks %q:\n%s", want, out)
 		}
 	}
 }
 
-func TestAnotherEndIsAnError(t *testing.T) {
+func TestAnUnexpectedEndIsAnError(t *testing.T) {
 	t.Parallel()
 	out, err := play(t, &world{ends: map[string]string{"ORD-1": "cancelled"}})
-	if err == nil || !strings.Contains(err.Error(), "ORD-1 (two pieces, paid and shipped) should have ended as fulfilled, not as cancelled") {
+	if err == nil || !strings.Contains(err.Error(), "ORD-1 (two pieces, paid and shipped) must end as fulfilled, got cancelled") {
 		t.Errorf("%v", err)
 	}
-	if !strings.Contains(out, "ENDED AS") {
+	if !strings.Contains(out, "SCENARIO") {
 		t.Errorf("no table:\n%s", out)
 	}
 }

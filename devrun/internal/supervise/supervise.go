@@ -1,5 +1,5 @@
-// Package supervise keeps child processes running: it starts them, finds out when they are ready, restarts the ones that
-// die, and stops them in order. It knows nothing of what they do.
+// Package supervise keeps child processes running: it starts them, checks when they are ready, restarts those that end, and stops
+// them in order. It does not know what they do.
 package supervise
 
 import (
@@ -16,7 +16,7 @@ import (
 	"waybill/devrun/internal/child"
 )
 
-// Spec says how to run a process and how to see that it is ready.
+// Spec describes how to run a process and how to check that it is ready.
 type Spec struct {
 	Name string
 	Kind string
@@ -26,18 +26,18 @@ type Spec struct {
 	Env  []string // the whole environment
 
 	Stdout, Stderr io.Writer
-	// LastLine, if set, is asked why the process ended.
+	// LastLine, if set, returns the output line that explains why the process ended.
 	LastLine func() string
-	// Ready answers nil when the process can do its work. It is asked again and again, also after the first nil.
+	// Ready returns nil when the process can do its work. It is called repeatedly, also after the first nil.
 	Ready func(ctx context.Context) error
-	// Gently is for a process that pays dearly for SIGKILL: when the runner dies it gets SIGTERM instead, and Kill gives it
-	// half a second to follow one.
+	// Gently is for a process that loses much by SIGKILL: it gets SIGTERM instead when the runner dies, and Kill waits half a
+	// second for it to end after SIGTERM.
 	Gently bool
-	// StopWithin is how long it may take to stop before it is killed.
+	// StopWithin is the time after which a process that does not stop is killed.
 	StopWithin time.Duration
 }
 
-// Status is what is known about a process.
+// Status is the state of a process.
 type Status struct {
 	Name     string
 	Kind     string
@@ -46,36 +46,36 @@ type Status struct {
 	Restarts int
 }
 
-// Reporter is told what happens, from several goroutines.
+// Reporter receives what happens. Its methods are called from several goroutines.
 type Reporter interface {
 	// Ready: the process can do its work, took after its start.
 	Ready(name string, took time.Duration)
-	// Died: the process ended unasked, and will be started again after the pause.
+	// Died: the process ended without a request and starts again after the pause.
 	Died(name string, pid int, why, lastLine string, pause time.Duration)
-	// NotReady: the process has not been able to do its work for some time, and why; told again and again, less and less often.
+	// NotReady: the process has not been ready for some time, and why. It is repeated with growing pauses.
 	NotReady(name string, waited time.Duration, why error)
-	// Lost: the process could do its work and no longer can.
+	// Lost: the process was ready and no longer is.
 	Lost(name string, why error)
-	// Regained: the process can do its work again, so long after Lost.
+	// Regained: the process is ready again, after this time since Lost.
 	Regained(name string, after time.Duration)
-	// Stopping: the process was asked to stop some time ago and runs still; after within it is killed.
+	// Stopping: the process still runs some time after the request to stop. After within it is killed.
 	Stopping(name string, waited, within time.Duration)
-	// Stopped: the process ended because it was asked to; killed if it did not in time.
+	// Stopped: the process ended on request; killed reports that it did not end in time.
 	Stopped(name string, took time.Duration, killed bool)
-	// Changed: Statuses would now answer something else.
+	// Changed: Statuses returns something else now.
 	Changed()
 }
 
-// Timing of the supervisor; New sets what is not set.
+// Timing of the supervisor. New replaces zero values by defaults.
 type Timing struct {
-	FirstPause   time.Duration // before the first restart; doubles with each
-	LongestPause time.Duration
-	Forgive      time.Duration // ready for this long, and the pause starts afresh
-	Ask          time.Duration // between questions until a process is ready
-	AskAgain     time.Duration // between questions afterwards
-	Speak        time.Duration // a wait that is longer is reported
-	SpeakAgain   time.Duration // and again after so long, then after twice as long
-	Hopeless     int           // ended so often without having been ready once, it will not become ready by being started again
+	FirstPause      time.Duration // before the first restart; it doubles with each
+	LongestPause    time.Duration
+	ResetAfter      time.Duration // a process that was ready for this long restarts after FirstPause again
+	Poll            time.Duration // interval of readiness checks until a process is ready
+	PollReady       time.Duration // interval of readiness checks after that
+	ReportAfter     time.Duration // a longer wait is reported
+	ReportAgain     time.Duration // and reported again after this time, which then doubles
+	MaxFailedStarts int           // after this many starts in a row that never became ready, WaitReady gives up
 }
 
 // Supervisor owns a set of processes. Its methods are safe for concurrent use.
@@ -98,21 +98,21 @@ func New(starter *child.Starter, reporter Reporter, timing Timing) *Supervisor {
 	}
 	set(&timing.FirstPause, 250*time.Millisecond)
 	set(&timing.LongestPause, 5*time.Second)
-	set(&timing.Forgive, 10*time.Second)
-	set(&timing.Ask, 50*time.Millisecond)
-	set(&timing.AskAgain, 2*time.Second)
-	set(&timing.Speak, 3*time.Second)
-	set(&timing.SpeakAgain, 10*time.Second)
-	if timing.Hopeless == 0 {
-		timing.Hopeless = 5
+	set(&timing.ResetAfter, 10*time.Second)
+	set(&timing.Poll, 50*time.Millisecond)
+	set(&timing.PollReady, 2*time.Second)
+	set(&timing.ReportAfter, 3*time.Second)
+	set(&timing.ReportAgain, 10*time.Second)
+	if timing.MaxFailedStarts == 0 {
+		timing.MaxFailedStarts = 5
 	}
 	return &Supervisor{starter: starter, reporter: reporter, timing: timing}
 }
 
-// process is one supervised child over all its lives.
+// process is one supervised child with all its restarts.
 type process struct {
 	spec Spec
-	// stop is closed to ask it to end for good, done when it has.
+	// stop is closed to end it without a restart; done is closed when it has ended.
 	stop     chan struct{}
 	stopOnce sync.Once
 	done     chan struct{}
@@ -124,9 +124,9 @@ type process struct {
 	pid      int
 	ready    bool
 	restarts int
-	trouble  error // why it was not ready when last asked
-	failures int   // lives in a row that ended before it was ready
-	failed   death // the last of them
+	trouble  error // the result of the last readiness check
+	failures int   // starts in a row that ended before it was ready
+	failed   death // how the last of them ended
 }
 
 // Start starts a process and keeps it running until Stop.
@@ -154,17 +154,17 @@ func (s *Supervisor) Statuses() []Status {
 	return all
 }
 
-// WaitReady waits until every named process (all of them if none is named) is ready at the same time. If ctx ends first,
-// or one of them ends again and again without getting ready, the error says which are not, and why.
+// WaitReady waits until every named process (without names, all) is ready at the same time. It fails when ctx ends first or a
+// process ends repeatedly without getting ready; the error says which are not ready, and why.
 func (s *Supervisor) WaitReady(ctx context.Context, names ...string) error {
-	tick := time.NewTicker(s.timing.Ask)
+	tick := time.NewTicker(s.timing.Poll)
 	defer tick.Stop()
 	for {
-		var waiting, hopeless []error
+		var waiting, failed []error
 		for _, p := range s.named(names) {
 			p.mu.Lock()
-			if p.failures >= s.timing.Hopeless {
-				hopeless = append(hopeless, fmt.Errorf("%s was started %d times and each time ended before it was ready: %s",
+			if p.failures >= s.timing.MaxFailedStarts {
+				failed = append(failed, fmt.Errorf("%s started %d times and ended each time before it was ready: %s",
 					p.spec.Name, p.failures, p.failed))
 			}
 			if !p.ready {
@@ -175,8 +175,8 @@ func (s *Supervisor) WaitReady(ctx context.Context, names ...string) error {
 		if len(waiting) == 0 {
 			return nil
 		}
-		if len(hopeless) > 0 {
-			return errors.Join(hopeless...)
+		if len(failed) > 0 {
+			return errors.Join(failed...)
 		}
 		select {
 		case <-ctx.Done():
@@ -193,7 +193,7 @@ func orStarting(err error) error {
 	return err
 }
 
-// Stop stops the named processes (all of them if none is named) side by side and returns when they have ended.
+// Stop stops the named processes (without names, all) at the same time and returns when they have ended.
 func (s *Supervisor) Stop(names ...string) {
 	procs := s.named(names)
 	for _, p := range procs {
@@ -204,7 +204,7 @@ func (s *Supervisor) Stop(names ...string) {
 	}
 }
 
-// Kill ends every process at once. It does not wait; Wait does.
+// Kill ends every process immediately. It does not wait; Wait does.
 func (s *Supervisor) Kill() {
 	for _, p := range s.named(nil) {
 		p.killOnce.Do(func() { close(p.kill) })
@@ -232,7 +232,7 @@ func (s *Supervisor) named(names []string) []*process {
 	return found
 }
 
-// run is the process's whole story: start, wait for the end, pause, start again.
+// run starts the process, waits for its end, pauses, and starts it again, until it is stopped.
 func (s *Supervisor) run(p *process) {
 	pause := s.timing.FirstPause
 	for {
@@ -240,7 +240,7 @@ func (s *Supervisor) run(p *process) {
 		if stopped {
 			return
 		}
-		if lived >= s.timing.Forgive {
+		if lived >= s.timing.ResetAfter {
 			pause = s.timing.FirstPause
 		}
 		p.mu.Lock()
@@ -274,20 +274,20 @@ func (d death) String() string {
 	if d.lastLine == "" {
 		return d.why
 	}
-	return d.why + "; it said: " + d.lastLine
+	return d.why + "; last output: " + d.lastLine
 }
 
-// live is one life of the process: for how long it was ready, whether it ended because it was asked to, and else why.
+// live runs the process once. It returns for how long the process was ready, whether it was stopped, and otherwise how it ended.
 func (s *Supervisor) live(p *process) (lived time.Duration, stopped bool, end death) {
 	cmd := child.Command(context.Background(), p.spec.Path, p.spec.Args...)
 	cmd.Dir, cmd.Env = p.spec.Dir, p.spec.Env
 	cmd.Stdout, cmd.Stderr = p.spec.Stdout, p.spec.Stderr
-	// A grandchild that keeps the output open must not keep a dead process alive.
+	// A grandchild that keeps the output open must not delay the end of Wait.
 	cmd.WaitDelay = time.Second
 	began := time.Now()
 	if err := s.starter.Start(cmd, p.spec.Gently); err != nil {
 		p.note(0, false, err)
-		return 0, false, death{why: "cannot be started: " + err.Error()}
+		return 0, false, death{why: "cannot start: " + err.Error()}
 	}
 	p.note(cmd.Process.Pid, false, nil)
 	s.reporter.Changed()
@@ -327,7 +327,7 @@ func (s *Supervisor) live(p *process) (lived time.Duration, stopped bool, end de
 			lived = time.Since(readySince)
 		}
 		end = death{pid: cmd.Process.Pid, why: reason(exit)}
-		// Who was killed from outside had nothing to say about it.
+		// A process that was killed from outside did not log the reason.
 		if p.spec.LastLine != nil && !signaled(exit) {
 			end.lastLine = p.spec.LastLine()
 		}
@@ -341,22 +341,22 @@ func (s *Supervisor) live(p *process) (lived time.Duration, stopped bool, end de
 	}
 }
 
-// end asks the process to stop and kills it when it does not.
+// end requests the process to stop and kills it when it does not.
 func (s *Supervisor) end(p *process, cmd *exec.Cmd, exited <-chan struct{}) (took time.Duration, killed bool) {
 	began := time.Now()
 	within := p.spec.StopWithin
 	if within == 0 {
 		within = 10 * time.Second
 	}
-	// An error means that it is gone already.
+	// An error means that it has ended already.
 	_ = child.Terminate(cmd.Process)
-	late, slow := time.NewTimer(within), time.NewTimer(s.timing.Speak)
+	late, slow := time.NewTimer(within), time.NewTimer(s.timing.ReportAfter)
 	defer late.Stop()
 	defer slow.Stop()
 	for waiting := true; waiting; {
 		select {
 		case <-exited:
-			// What it may have left in its group goes with it.
+			// Kill also what may be left in its process group.
 			_ = child.Kill(cmd.Process)
 			return time.Since(began), false
 		case <-slow.C:
@@ -379,15 +379,15 @@ func (s *Supervisor) end(p *process, cmd *exec.Cmd, exited <-chan struct{}) (too
 	return time.Since(began), true
 }
 
-// gentleKill is the last chance of a process that pays dearly for SIGKILL.
+// gentleKill is how long Kill waits for a process with Spec.Gently.
 const gentleKill = 500 * time.Millisecond
 
-// watch asks whether the process, started at began, is ready until ctx ends, and calls first when it is for the first time.
-// One unanswered question does not make a ready process unready, three in a row do.
+// watch checks until ctx ends whether the process, started at began, is ready, and calls first when it is for the first time. A
+// ready process becomes unready after three failed checks in a row.
 func (s *Supervisor) watch(ctx context.Context, p *process, began time.Time, first func()) {
 	const enough = 3
 	wasReady, failures := false, 0
-	waits, speak := began, s.timing.Speak // since when it is not ready, and after how long that is said
+	unready, reportAfter := began, s.timing.ReportAfter // since when it is not ready, and the wait after which that is reported
 	for {
 		var err error
 		if p.spec.Ready != nil {
@@ -411,21 +411,21 @@ func (s *Supervisor) watch(ctx context.Context, p *process, began time.Time, fir
 			first()
 		case changed && ready:
 			s.reporter.Changed()
-			s.reporter.Regained(p.spec.Name, time.Since(waits))
+			s.reporter.Regained(p.spec.Name, time.Since(unready))
 		case changed:
 			s.reporter.Changed()
-			waits, speak = time.Now(), s.timing.SpeakAgain
+			unready, reportAfter = time.Now(), s.timing.ReportAgain
 			s.reporter.Lost(p.spec.Name, err)
-		case !ready && time.Since(waits) >= speak:
-			s.reporter.NotReady(p.spec.Name, time.Since(waits), err)
-			speak = max(s.timing.SpeakAgain, 2*speak)
+		case !ready && time.Since(unready) >= reportAfter:
+			s.reporter.NotReady(p.spec.Name, time.Since(unready), err)
+			reportAfter = max(s.timing.ReportAgain, 2*reportAfter)
 		}
-		wait := s.timing.Ask
+		wait := s.timing.Poll
 		switch {
 		case err == nil:
-			wait = s.timing.AskAgain
+			wait = s.timing.PollReady
 		case wasReady:
-			wait = s.timing.AskAgain / 4
+			wait = s.timing.PollReady / 4
 		}
 		select {
 		case <-ctx.Done():
@@ -447,7 +447,7 @@ func (p *process) isReady() bool {
 	return p.ready
 }
 
-// readiness records whether a running process is ready, and reports whether that is news.
+// readiness records whether a running process is ready, and reports whether that has changed.
 func (p *process) readiness(ready bool, trouble error) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -455,9 +455,9 @@ func (p *process) readiness(ready bool, trouble error) bool {
 		return false
 	}
 	p.trouble = trouble
-	news := p.ready != ready
+	changed := p.ready != ready
 	p.ready = ready
-	return news
+	return changed
 }
 
 func signaled(err error) bool {
@@ -469,12 +469,12 @@ func signaled(err error) bool {
 	return ok && status.Signaled()
 }
 
-// reason says in words how a process ended.
+// reason describes how a process ended.
 func reason(err error) string {
 	var exit *exec.ExitError
 	switch {
 	case err == nil:
-		return "ended by itself, with code 0"
+		return "ended with code 0"
 	case errors.As(err, &exit):
 		if status, ok := exit.Sys().(syscall.WaitStatus); ok && status.Signaled() {
 			return fmt.Sprintf("killed by signal %d (%s)", status.Signal(), status.Signal())

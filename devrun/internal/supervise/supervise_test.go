@@ -22,7 +22,7 @@ import (
 	"waybill/devrun/internal/child"
 )
 
-// TestMain lets the test program play the supervised process too: a tiny server, told by WAYBILL_CHILD what to do.
+// TestMain runs the test program also as the supervised process: a small server whose behavior WAYBILL_CHILD selects.
 func TestMain(m *testing.M) {
 	switch os.Getenv("WAYBILL_CHILD") {
 	case "":
@@ -55,7 +55,7 @@ type report struct {
 	mu      sync.Mutex
 	died    []string
 	stopped map[string]bool // name → killed
-	said    []string        // what was waited for
+	said    []string        // reported waits
 }
 
 func (r *report) sayf(format string, args ...any) {
@@ -106,8 +106,8 @@ func newSupervisor(t *testing.T) (*Supervisor, *report) {
 	starter := child.NewStarter()
 	r := &report{stopped: map[string]bool{}}
 	s := New(starter, r, Timing{
-		FirstPause: time.Millisecond, LongestPause: 5 * time.Millisecond, Ask: time.Millisecond, AskAgain: 10 * time.Millisecond,
-		Speak: 20 * time.Millisecond, SpeakAgain: 20 * time.Millisecond,
+		FirstPause: time.Millisecond, LongestPause: 5 * time.Millisecond, Poll: time.Millisecond, PollReady: 10 * time.Millisecond,
+		ReportAfter: 20 * time.Millisecond, ReportAgain: 20 * time.Millisecond,
 	})
 	t.Cleanup(func() {
 		s.Kill()
@@ -148,7 +148,7 @@ func spec(t *testing.T, name, behaviour string) Spec {
 	}
 }
 
-// eventually polls until ok answers true; the test fails when it never does.
+// eventually polls until ok returns true, and fails the test when it never does.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	tick := time.NewTicker(time.Millisecond)
@@ -194,7 +194,7 @@ func TestAKilledProcessIsStartedAgain(t *testing.T) {
 	}
 }
 
-func TestAFailingProcessIsReportedWithItsLastWord(t *testing.T) {
+func TestAFailingProcessIsReportedWithItsLastLine(t *testing.T) {
 	t.Parallel()
 	s, r := newSupervisor(t)
 	failing := spec(t, "failing", "fail")
@@ -212,9 +212,9 @@ func TestAFailingProcessIsReportedWithItsLastWord(t *testing.T) {
 		t.Errorf("waiting for it: %v", err)
 	}
 
-	// Nobody waits for ever for a process that cannot start.
+	// The wait for a process that cannot start ends.
 	err := s.WaitReady(t.Context())
-	if err == nil || !strings.Contains(err.Error(), "failing was started") || !strings.Contains(err.Error(), "it said: panic: no such luck") {
+	if err == nil || !strings.Contains(err.Error(), "failing started") || !strings.Contains(err.Error(), "last output: panic: no such luck") {
 		t.Errorf("waiting for it for ever: %v", err)
 	}
 }
@@ -224,7 +224,7 @@ func TestAMissingProgramIsReported(t *testing.T) {
 	s, r := newSupervisor(t)
 	s.Start(Spec{Name: "ghost", Path: "/does/not/exist", Stdout: io.Discard, Stderr: io.Discard})
 	eventually(t, "a report", func() bool { return len(r.deaths()) > 0 })
-	if got := r.deaths()[0]; !strings.Contains(got, "ghost: cannot be started") {
+	if got := r.deaths()[0]; !strings.Contains(got, "ghost: cannot start") {
 		t.Errorf("reported %q", got)
 	}
 }
@@ -243,7 +243,7 @@ func TestStopEndsProcessesForGood(t *testing.T) {
 	s.Wait()
 	for _, pid := range pids {
 		if err := syscall.Kill(pid, 0); !errors.Is(err, syscall.ESRCH) {
-			t.Errorf("process %d: %v, want it gone", pid, err)
+			t.Errorf("process %d: %v, want ESRCH", pid, err)
 		}
 	}
 	if killed, ok := r.stopped["meek"]; !ok || killed {
@@ -257,7 +257,7 @@ func TestStopEndsProcessesForGood(t *testing.T) {
 	}
 }
 
-func TestKillDoesNotWaitForAnybody(t *testing.T) {
+func TestKillDoesNotWaitForAnyProcess(t *testing.T) {
 	t.Parallel()
 	s, r := newSupervisor(t)
 	stubborn := spec(t, "stubborn", "serve stubbornly")
@@ -271,7 +271,7 @@ func TestKillDoesNotWaitForAnybody(t *testing.T) {
 	}
 }
 
-// Nobody waits in silence: for a process that does not get ready, for one that no longer is, and for one that does not stop.
+// The supervisor reports a process that does not get ready, one that no longer is ready, and one that does not stop.
 func TestWaitsAreReported(t *testing.T) {
 	t.Parallel()
 	s, r := newSupervisor(t)
@@ -298,6 +298,6 @@ func TestWaitsAreReported(t *testing.T) {
 	eventually(t, "said that it is regained", func() bool { return r.heard("waiting is regained") })
 	s.Stop("waiting")
 	if !r.heard("waiting is stopping, within 100ms") {
-		t.Error("it did not stop for 100 ms, and nobody was told")
+		t.Error("the process did not stop for 100 ms, and that was not reported")
 	}
 }
