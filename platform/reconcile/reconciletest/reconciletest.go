@@ -200,7 +200,6 @@ func (w *world) end(ids ...string) {
 func (w *world) settle(s Service) (err error) {
 	for began := time.Now(); time.Since(began) <= w.SettlesIn; time.Sleep(w.Interval) {
 		err = s.Loop.Pass(w.Context())
-		synctest.Wait()
 	}
 	return err
 }
