@@ -429,6 +429,9 @@ func (l *Loop) observe(id string, r Record, p *pass) (ready bool) {
 	p.mu.Lock()
 	p.ages[id] = age
 	p.mu.Unlock()
+	if !p.calls {
+		return false // a survey only counts; grace periods start with the first pass that can call Reconcile
+	}
 	idle := l.changed.SinceFirstSeen(id, r.Changed)
 	if !r.Changed.IsZero() {
 		idle = l.changed.Age(id, r.Changed)

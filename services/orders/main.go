@@ -13,9 +13,10 @@ import (
 	"waybill/platform/service"
 	"waybill/services/orders/internal/admission"
 	"waybill/services/orders/internal/api"
+	"waybill/services/orders/internal/events"
 	"waybill/services/orders/internal/idempotency"
+	"waybill/services/orders/internal/ordering"
 	"waybill/services/orders/internal/store"
-	"waybill/services/orders/internal/sweep"
 )
 
 func main() { service.Main(contracts.AppOrders, run) }
@@ -40,28 +41,34 @@ func (c Config) build(_ context.Context, s *service.Service) (service.Parts, err
 	if err != nil {
 		return service.Parts{}, err
 	}
-	edge := &api.Service{
-		Orders: orders, Publisher: s.Publisher, Logger: s.Logger, Admission: gate,
+	publisher := events.Publisher{Bus: s.Publisher}
+	app := &ordering.Service{Store: orders, Publisher: publisher, Admission: gate, Logger: s.Logger}
+	rest := &api.Service{
+		Orders: app, Reader: orders, Admission: gate, Logger: s.Logger,
 		Keys: idempotency.New(s.Documents, s.ProcessID, time.Duration(c.IdempotencyTTL), s.Logger),
 	}
-	sweeper := &sweep.Sweeper{
-		Orders: orders, Remind: edge.Remind, Counter: gate, Logger: s.Logger,
-		Interval: time.Duration(c.ReconcileInterval), Patience: time.Duration(c.ReconcileAfter),
+	bus := &events.Handlers{Orders: app, Logger: s.Logger}
+	reconciler, err := ordering.NewReconciler(ordering.ReconcilerOptions{
+		Pending: orders.Pending(), GetMany: orders.GetMany, PublishUnanswered: app.PublishUnanswered, Counter: gate,
+		Interval: time.Duration(c.ReconcileInterval), After: time.Duration(c.ReconcileAfter), Logger: s.Logger,
+	})
+	if err != nil {
+		return service.Parts{}, err
 	}
 	return service.Parts{
 		API:   api.Info(),
-		Mount: func(_ chi.Router, surface huma.API) { edge.Register(surface) },
+		Mount: func(_ chi.Router, surface huma.API) { rest.Register(surface) },
 
-		Subscriptions: edge.Subscriptions(),
-		OnDeadLetter:  edge.DeadLettered,
+		Subscriptions: bus.Subscriptions(),
+		OnDeadLetter:  publisher.DeadLettered,
 		Secret:        []string{"payment_token"},
 
 		Checks:  []service.Check{{Name: "admission", Ask: gate.Ready}},
 		Reports: map[string]func() any{"admission": func() any { return gate.Status() }},
 
 		Background: []service.Task{
-			sweeper.Run,
-			func(ctx context.Context) { <-ctx.Done(); gate.Stop() }, // so that requests that wait for admission end
+			reconciler.Run,
+			func(ctx context.Context) { <-ctx.Done(); gate.Stop() }, // so that deliveries that wait for admission end
 		},
 	}, nil
 }

@@ -29,7 +29,7 @@ func TestRunWithoutASidecar(t *testing.T) {
 		servicetest.Answer{Method: http.MethodPost, Path: "/v1/orders", Body: order, Status: http.StatusServiceUnavailable},
 		servicetest.Answer{Method: http.MethodPost, Path: "/v1/orders/ord-1/cancel", Status: http.StatusServiceUnavailable},
 	)
-	service.Logs(t, "the open orders could not be counted")
+	service.Logs(t, "pending records could not be counted")
 	service.Stop(t)
 }
 

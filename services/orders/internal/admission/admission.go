@@ -179,8 +179,8 @@ func (r *Refusal) Error() string {
 	return fmt.Sprintf("no room for another order (%s: %d of %d)", r.Cause, r.Count, r.Limit)
 }
 
-// Place asks for the room of an order that a customer places over REST. The error is a *Refusal.
-func (g *Gate) Place(ctx context.Context, o *order.Order) (*Slot, error) {
+// Admit asks for the room of an order that a customer places over REST. The error is a *Refusal.
+func (g *Gate) Admit(ctx context.Context, o *order.Order) (*Slot, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	now := time.Now()
@@ -192,8 +192,8 @@ func (g *Gate) Place(ctx context.Context, o *order.Order) (*Slot, error) {
 	return g.slot(o, false), nil
 }
 
-// Take asks for the room of an order from the bus. The error is a *Refusal.
-func (g *Gate) Take(ctx context.Context, o *order.Order) (*Slot, error) {
+// AdmitFromBus asks for the room of an order from the bus. The error is a *Refusal.
+func (g *Gate) AdmitFromBus(ctx context.Context, o *order.Order) (*Slot, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	now := time.Now()
@@ -494,7 +494,7 @@ func (g *Gate) Counted() bool {
 
 var errNotCounted = health.Explain(errors.New("the backlog was not read"), "the open orders are not counted yet")
 
-// Ready is an error as long as Place refuses every order because none is counted.
+// Ready is an error as long as Admit refuses every order because none is counted.
 func (g *Gate) Ready(context.Context) error {
 	if g.limits.Open > 0 && !g.Counted() {
 		return errNotCounted

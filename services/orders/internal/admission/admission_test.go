@@ -64,7 +64,7 @@ func (w *world) order(id, customer string) *order.Order {
 func (w *world) place(id, customer string) *admission.Refusal {
 	w.t.Helper()
 	o := w.order(id, customer)
-	slot, err := w.Place(w.t.Context(), o)
+	slot, err := w.Admit(w.t.Context(), o)
 	return w.accept(slot, err, o, order.Source)
 }
 
@@ -72,7 +72,7 @@ func (w *world) place(id, customer string) *admission.Refusal {
 func (w *world) take(id, customer string) *admission.Refusal {
 	w.t.Helper()
 	o := w.order(id, customer)
-	slot, err := w.Take(w.t.Context(), o)
+	slot, err := w.AdmitFromBus(w.t.Context(), o)
 	return w.accept(slot, err, o, "/another/system")
 }
 
@@ -389,7 +389,7 @@ func TestReceivedOrdersDoNotHoldTheBus(t *testing.T) {
 		for n := range 10 {
 			name, customer := id(n)
 			o := w.order(name, customer)
-			slot, err := w.Place(t.Context(), o)
+			slot, err := w.Admit(t.Context(), o)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -407,11 +407,11 @@ func TestReceivedOrdersDoNotHoldTheBus(t *testing.T) {
 func TestSlotsAreGivenBack(t *testing.T) {
 	inWorld(t, admission.Options{Open: 10}, func(w *world) {
 		for range 100 {
-			slot, err := w.Place(t.Context(), w.order("ord-1", "CUST-123"))
+			slot, err := w.Admit(t.Context(), w.order("ord-1", "CUST-123"))
 			if err != nil {
 				t.Fatal(err)
 			}
-			bus, err := w.Take(t.Context(), w.order("ord-1", "CUST-123"))
+			bus, err := w.AdmitFromBus(t.Context(), w.order("ord-1", "CUST-123"))
 			if err != nil {
 				t.Fatal(err)
 			}

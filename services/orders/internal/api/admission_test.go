@@ -36,7 +36,7 @@ func (w *world) count() {
 	w.t.Helper()
 	ctx, cancel := context.WithCancel(w.t.Context())
 	var running sync.WaitGroup
-	running.Go(func() { w.sweeper.Run(ctx) })
+	running.Go(func() { w.reconciler.Run(ctx) })
 	for !w.gate.Counted() {
 		time.Sleep(time.Millisecond)
 	}
@@ -239,7 +239,10 @@ func external(t *testing.T, id string) eventing.Event {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e := sampleOf(t, contracts.TypeOrderCreated, 1)
+	var e eventing.Event
+	if err := json.Unmarshal(contracts.Sample(contracts.TypeOrderCreated), &e); err != nil {
+		t.Fatal(err)
+	}
 	e.ID, e.Source, e.Data = id+" of another system", "/another/system", data
 	return e
 }
@@ -318,7 +321,7 @@ func TestARESTOrderPassesABacklogOnTheBus(t *testing.T) {
 		// One that was placed before is confirmed by the next reminder.
 		ctx, cancel := context.WithCancel(t.Context())
 		var running sync.WaitGroup
-		running.Go(func() { w.sweeper.Run(ctx) })
+		running.Go(func() { w.reconciler.Run(ctx) })
 		for range 8 {
 			w.deliver(contracts.TopicOrders, external(t, "bus-6")) // the bus goes on waiting
 		}

@@ -27,16 +27,14 @@ func (in *cancelInput) reason() string {
 	return in.Body.Reason
 }
 
-// Resolve adds the domain's faults to those of the schema.
+// Resolve adds the faults that the domain finds to those of the schema.
 func (in *cancelInput) Resolve(huma.Context) []error { return details(order.CheckReason(in.reason())) }
 
 type cancelOutput struct {
 	Body shownOrder
 }
 
-// cancel stores and announces that the customer wants the order cancelled, also when that was stored before, and waits for what
-// fulfilment says about it: a 202 means that the order is cancelled or will be. What else of the order waits for an answer is
-// announced with it, and first: so fulfilment knows the order that it is to cancel, whichever of the two announcements was lost.
+// cancel requests the cancellation and waits for the answer of fulfilment: a 202 means that the order is cancelled or will be.
 func (s *Service) cancel(ctx context.Context, in *cancelInput) (*cancelOutput, error) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
@@ -44,20 +42,7 @@ func (s *Service) cancel(ctx context.Context, in *cancelInput) (*cancelOutput, e
 	if err != nil {
 		return nil, err
 	}
-	var o *order.Order
-	err = s.Orders.Update(ctx, id, func(stored *order.Order) (*order.Order, error) {
-		if o = stored; o == nil {
-			return nil, order.ErrNotFound(in.ID)
-		}
-		if changed, err := o.RequestCancellation(in.reason(), now()); err != nil || !changed {
-			return nil, err
-		}
-		return o, nil
-	})
-	if err == nil {
-		s.Admission.Observe(o)
-		err = s.Remind(ctx, o)
-	}
+	o, err := s.Orders.RequestCancellation(ctx, id, in.reason())
 	if err == nil {
 		o, err = s.answered(ctx, o)
 	}
@@ -67,16 +52,16 @@ func (s *Service) cancel(ctx context.Context, in *cancelInput) (*cancelOutput, e
 	return &cancelOutput{show(o)}, nil
 }
 
-// Pauses between two looks for fulfilment's answer, which the order's document holds: any replica may have taken the event.
+// The pauses between two reads of the order. The answer is in its document, because any replica may have processed the event.
 const (
-	firstLook = 10 * time.Millisecond
-	lastLook  = 500 * time.Millisecond
+	firstPause = 10 * time.Millisecond
+	lastPause  = 500 * time.Millisecond
 )
 
-// answered waits until the order's document says what becomes of its cancellation, as long as ctx lasts, and returns the order
-// as it then is. The error is errPending when nothing is known by then.
+// answered reads the order until fulfilment has answered its cancellation, and returns the newest version. The error is
+// errPending if ctx ends before.
 func (s *Service) answered(ctx context.Context, o *order.Order) (*order.Order, error) {
-	for pause := firstLook; ; pause = min(pause*3/2, lastLook) {
+	for pause := firstPause; ; pause = min(pause*3/2, lastPause) {
 		if known, err := o.CancellationAnswer(); known {
 			return o, err
 		}
@@ -85,7 +70,7 @@ func (s *Service) answered(ctx context.Context, o *order.Order) (*order.Order, e
 			return nil, errPending
 		case <-time.After(pause):
 		}
-		now, err := s.Orders.Get(ctx, o.ID())
+		now, err := s.Reader.Get(ctx, o.ID())
 		switch {
 		case err == nil:
 			o = now
@@ -97,5 +82,5 @@ func (s *Service) answered(ctx context.Context, o *order.Order) (*order.Order, e
 	}
 }
 
-// errPending says that a cancellation was stored and announced, and that fulfilment has not answered yet.
+// errPending says that a cancellation is stored and published, and fulfilment has not answered yet.
 var errPending = errors.New("fulfilment has not answered the cancellation yet")

@@ -92,11 +92,11 @@ func (l *lossy) tell(e eventing.Event) {
 	}
 }
 
-// sweeping runs the process's sweeper for so long, and carries events every second.
-func (l *lossy) sweeping(d time.Duration) {
+// reconciling runs the process's reconciler for a time, and carries events every second.
+func (l *lossy) reconciling(d time.Duration) {
 	ctx, stop := context.WithCancel(l.w.t.Context())
 	var running sync.WaitGroup
-	running.Go(func() { l.w.sweeper.Run(ctx) })
+	running.Go(func() { l.w.reconciler.Run(ctx) })
 	for range int(d / time.Second) {
 		time.Sleep(time.Second)
 		synctest.Wait()
@@ -125,16 +125,16 @@ func TestEveryEventIsLostOnce(t *testing.T) {
 			}
 			return found
 		}
-		l.sweeping(25 * time.Second)
+		l.reconciling(25 * time.Second)
 		w.restart()
-		l.sweeping(10 * time.Minute)
+		l.reconciling(10 * time.Minute)
 		want := map[string]string{"small": "fulfilled", "large": "awaiting_approval", "received": "cancelled", "elsewhere": "fulfilled"}
 		if diff := cmp.Diff(want, statuses()); diff != "" {
 			t.Error(diff)
 		}
 		w.cancelled(w.cancel("large", because))
 		w.restart()
-		l.sweeping(10 * time.Minute)
+		l.reconciling(10 * time.Minute)
 		want["large"] = "cancelled"
 		if diff := cmp.Diff(want, statuses()); diff != "" {
 			t.Error(diff)
@@ -144,7 +144,7 @@ func TestEveryEventIsLostOnce(t *testing.T) {
 		}
 		// What has ended is left in peace.
 		before := len(w.bus.published)
-		l.sweeping(time.Hour)
+		l.reconciling(time.Hour)
 		if after := len(w.bus.published); after != before {
 			t.Errorf("%d announcements of orders that have ended", after-before)
 		}
@@ -162,7 +162,7 @@ func TestAnOrderThatWasNotAcceptedIsNotRevived(t *testing.T) {
 			t.Fatalf("got %d", answer.Code)
 		}
 		w.faults.reset(0, never)
-		l.sweeping(time.Hour)
+		l.reconciling(time.Hour)
 		if n := len(w.bus.published); n > 0 {
 			t.Errorf("%d announcements", n)
 		}

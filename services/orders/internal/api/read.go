@@ -32,7 +32,7 @@ type shownOrder struct {
 	Carrier           string            `json:"carrier,omitempty"`
 	EstimatedDelivery time.Time         `json:"estimated_delivery,omitzero"`
 	Failure           *failure          `json:"failure,omitempty" doc:"Why the order was not fulfilled."`
-	Cancellation      *cancellation     `json:"cancellation,omitempty" doc:"The customer's wish to have the order cancelled, which the order's status shows the outcome of."`
+	Cancellation      *cancellation     `json:"cancellation,omitempty" doc:"The customer's request to cancel the order. The order's status shows the outcome."`
 }
 
 type cancellation struct {
@@ -91,11 +91,11 @@ func (s *Service) get(ctx context.Context, in *getInput) (*getOutput, error) {
 	return &getOutput{http.StatusOK, etag, &shown}, nil
 }
 
-// pathID is the order id of a path. An id that no order can have is that of no order.
+// pathID parses the order id of a path. An id that no order can have is not found.
 func (s *Service) pathID(ctx context.Context, id string) (order.ID, error) {
 	parsed, err := order.ParseID(id)
 	if err != nil {
-		return "", s.problem(ctx, &order.Error{Kind: order.NotFound, Code: "order_not_found", Text: "There is no order of that id."})
+		return "", s.problem(ctx, &order.Error{Kind: order.NotFound, Code: "order_not_found", Text: "There is no order with that id."})
 	}
 	return parsed, nil
 }
@@ -106,14 +106,14 @@ func (s *Service) find(ctx context.Context, id string) (*order.Order, error) {
 	if err != nil {
 		return nil, err
 	}
-	o, err := s.Orders.Get(ctx, parsed)
+	o, err := s.Reader.Get(ctx, parsed)
 	if err != nil {
 		return nil, s.problem(ctx, err)
 	}
 	return o, nil
 }
 
-// etagOf follows from what is shown, not from the stored document, so it holds whatever store is used.
+// etagOf derives the ETag from the response, not from the stored document, so it does not depend on the store.
 func etagOf(v any) (string, error) {
 	b, err := json.Marshal(v)
 	if err != nil {
@@ -123,7 +123,7 @@ func etagOf(v any) (string, error) {
 	return `"` + base64.RawURLEncoding.EncodeToString(sum[:12]) + `"`, nil
 }
 
-// matches compares weakly, as RFC 9110, section 13.1.2, asks of If-None-Match.
+// matches uses the weak comparison that RFC 9110, section 13.1.2, requires for If-None-Match.
 func matches(ifNoneMatch, etag string) bool {
 	for known := range strings.SplitSeq(ifNoneMatch, ",") {
 		if known = strings.TrimPrefix(strings.TrimSpace(known), "W/"); known == etag || known == "*" {
@@ -137,7 +137,7 @@ type listInput struct {
 	CustomerID string       `query:"customer_id" required:"true" pattern:"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$" patternDescription:"1 to 64 letters, digits, dots, underscores and hyphens, the first a letter or digit"`
 	Status     order.Status `query:"status" enum:"received,confirmed,fulfilling,awaiting_approval,fulfilled,fulfillment_failed,cancelled,needs_attention"`
 	Limit      int          `query:"limit" minimum:"1" maximum:"100" default:"20"`
-	Cursor     string       `query:"cursor" minLength:"1" maxLength:"200" pattern:"^[A-Za-z0-9_-]+$" patternDescription:"a next_cursor of this API" doc:"The next_cursor of the page before."`
+	Cursor     string       `query:"cursor" minLength:"1" maxLength:"200" pattern:"^[A-Za-z0-9_-]+$" patternDescription:"a next_cursor of this API" doc:"The next_cursor of the previous page."`
 }
 
 type listOutput struct {
@@ -146,7 +146,7 @@ type listOutput struct {
 
 type orderPage struct {
 	Items      []shownOrder `json:"items" nullable:"false"`
-	NextCursor string       `json:"next_cursor,omitempty" doc:"Leads to the next page; absent on the last one."`
+	NextCursor string       `json:"next_cursor,omitempty" doc:"The cursor of the next page. The last page has none."`
 }
 
 func (s *Service) list(ctx context.Context, in *listInput) (*listOutput, error) {
@@ -157,7 +157,7 @@ func (s *Service) list(ctx context.Context, in *listInput) (*listOutput, error) 
 			Errors: []rest.Fault{{Location: "query.cursor", Message: "must be the next_cursor of a page of the same customer", Value: in.Cursor}},
 		}
 	}
-	orders, next, err := s.Orders.List(ctx, in.CustomerID, in.Status, in.Limit, before)
+	orders, next, err := s.Reader.List(ctx, in.CustomerID, in.Status, in.Limit, before)
 	if err != nil {
 		return nil, s.problem(ctx, fmt.Errorf("list orders: %w", err))
 	}
@@ -168,7 +168,7 @@ func (s *Service) list(ctx context.Context, in *listInput) (*listOutput, error) 
 	return out, nil
 }
 
-// cursor is a position in a customer's index. It names the customer, so that it cannot be used for another one by mistake.
+// cursor encodes a position in a customer's index. It names the customer, so it cannot be used for another one by mistake.
 func cursor(position int, customerID string) string {
 	if position == 0 {
 		return ""
@@ -207,8 +207,8 @@ type timelineEvent struct {
 	Time              time.Time        `json:"time"`
 	Source            string           `json:"source"`
 	Status            order.Status     `json:"status" doc:"The order's status after the event."`
-	Previous          order.Status     `json:"previous_status,omitempty" doc:"The status before, when the event changed it."`
-	CausedBy          string           `json:"caused_by,omitempty" doc:"The event that this one answers."`
+	Previous          order.Status     `json:"previous_status,omitempty" doc:"The status before, if the event changed it."`
+	CausedBy          string           `json:"caused_by,omitempty" doc:"The event that caused this one."`
 	Step              string           `json:"step,omitempty"`
 	Outcome           string           `json:"outcome,omitempty"`
 	Code              string           `json:"code,omitempty"`
@@ -219,11 +219,11 @@ type timelineEvent struct {
 	Carrier           string           `json:"carrier,omitempty"`
 	TrackingNumber    string           `json:"tracking_number,omitempty"`
 	EstimatedDelivery time.Time        `json:"estimated_delivery,omitzero"`
-	Undone            []string         `json:"undone,omitempty" doc:"The steps that were undone, newest first."`
-	NotUndone         []string         `json:"not_undone,omitempty" doc:"The steps that could not be undone and that a person must settle."`
-	Actor             string           `json:"actor,omitempty" doc:"The person who decided, where a person did."`
+	Undone            []string         `json:"undone,omitempty" doc:"The steps that were compensated, newest first."`
+	NotUndone         []string         `json:"not_undone,omitempty" doc:"The steps that could not be compensated; a person must settle them."`
+	Actor             string           `json:"actor,omitempty" doc:"The person who decided, if a person did."`
 	Reason            string           `json:"reason,omitempty" doc:"Why the customer wants the order cancelled."`
-	ExpiresAt         time.Time        `json:"expires_at,omitzero" doc:"Until when a decision is waited for."`
+	ExpiresAt         time.Time        `json:"expires_at,omitzero" doc:"When the wait for a decision ends."`
 }
 
 func (s *Service) timeline(ctx context.Context, in *timelineInput) (*timelineOutput, error) {

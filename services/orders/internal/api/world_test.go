@@ -22,13 +22,15 @@ import (
 
 	"waybill/contracts"
 	"waybill/platform/eventing"
+	"waybill/platform/reconcile"
 	"waybill/platform/rest"
 	"waybill/platform/state"
 	"waybill/services/orders/internal/admission"
 	"waybill/services/orders/internal/api"
+	"waybill/services/orders/internal/events"
 	"waybill/services/orders/internal/idempotency"
+	"waybill/services/orders/internal/ordering"
 	"waybill/services/orders/internal/store"
-	"waybill/services/orders/internal/sweep"
 )
 
 // world is the service with everything around it: a store and a bus that can be told to fail, and a process that can be
@@ -40,9 +42,9 @@ type world struct {
 	bus     *bus
 	handler http.Handler
 	// receiver redrives events.
-	receiver *eventing.Receiver
-	sweeper  *sweep.Sweeper
-	process  int
+	receiver   *eventing.Receiver
+	reconciler *reconcile.Loop
+	process    int
 	// gate is the process's admission; limits bound it from the next restart on, not at all by default.
 	gate   *admission.Gate
 	limits admission.Options
@@ -56,8 +58,8 @@ const (
 	appToken    = "token of the sidecar"
 	receivedTTL = 24 * time.Hour
 
-	sweepInterval = 10 * time.Second
-	sweepPatience = 15 * time.Second
+	reconcileInterval = 10 * time.Second
+	reconcileAfter    = 15 * time.Second
 )
 
 func newWorld(t *testing.T) *world {
@@ -91,13 +93,21 @@ func (w *world) restart() {
 	process := fmt.Sprint("process ", w.process)
 	orders := store.New(documents, process, receivedTTL)
 	w.gate = gate(w.t, w.limits)
+	out := events.Publisher{Bus: publisher}
+	app := &ordering.Service{Store: orders, Publisher: out, Admission: w.gate, Logger: logger}
 	service := &api.Service{
-		Orders: orders, Publisher: publisher, Logger: logger, Keys: idempotency.New(documents, process, time.Hour, logger), Admission: w.gate,
+		Orders: app, Reader: orders, Keys: idempotency.New(documents, process, time.Hour, logger), Admission: w.gate, Logger: logger,
 	}
-	w.sweeper = &sweep.Sweeper{Orders: orders, Remind: service.Remind, Interval: sweepInterval, Patience: sweepPatience, Counter: w.gate, Logger: logger}
+	w.reconciler, err = ordering.NewReconciler(ordering.ReconcilerOptions{
+		Pending: orders.Pending(), GetMany: orders.GetMany, PublishUnanswered: app.PublishUnanswered, Counter: w.gate,
+		Interval: reconcileInterval, After: reconcileAfter, Logger: logger,
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
 	receiver, err := eventing.NewReceiver(eventing.ReceiverOptions{
-		App: contracts.AppOrders, Token: appToken, Publisher: publisher, OnDeadLetter: service.DeadLettered, Logger: logger,
-	}, service.Subscriptions()...)
+		App: contracts.AppOrders, Token: appToken, Publisher: publisher, OnDeadLetter: out.DeadLettered, Logger: logger,
+	}, (&events.Handlers{Orders: app, Logger: logger}).Subscriptions()...)
 	if err != nil {
 		w.t.Fatal(err)
 	}

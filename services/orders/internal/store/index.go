@@ -12,9 +12,9 @@ import (
 	"waybill/services/orders/internal/order"
 )
 
-// A customer's index is a head document, which takes new ids, and pages, which each took the older half of the head's ids
-// when it was full and never change again. So every id has a position for good, counted from the customer's first order;
-// that is what makes a cursor hold while orders are added. And the head knows the newest ids without a page.
+// A customer's index is a head document with the newest ids, and pages. When the head is full, its older half becomes a
+// page, which never changes. So the position of an id, counted from the customer's first order, never changes either, and a
+// cursor stays valid while orders are added.
 type (
 	head struct {
 		Pages int        `json:"pages"`
@@ -26,13 +26,14 @@ type (
 )
 
 const (
-	// pageSize is how many ids a page of an index holds, and the head at least, once there are so many.
+	// pageSize is the number of ids in a page of an index, and the least number in the head once there are pages.
 	pageSize = 100
-	// headSize is how many ids the head holds at most.
+	// headSize is the largest number of ids in the head.
 	headSize = 2 * pageSize
-	// maxScan is how many orders one List reads at most in search of those that match.
+	// maxScan is the largest number of orders that one List reads to find those that match.
 	maxScan = 500
-	// maxBatch is how many orders are read at once: the largest have some 130 KB.
+	// maxBatch is the number of orders in one read. An answer of the sidecar is limited to 4 MiB, and the largest orders have
+	// about 130 KB.
 	maxBatch = 25
 )
 
@@ -40,10 +41,10 @@ func headKey(customerID string) string { return "customer:" + customerID }
 
 func pageKey(customerID string, n int) string { return headKey(customerID) + ":" + strconv.Itoa(n) }
 
-// Index adds the order to its customer's index unless it is among the newest hundred there, so it may be repeated. A
-// repetition after more than a hundred further orders of the customer would list the order twice. It does not come to
-// that: an order is indexed again only while its confirmation is not stored, so its event is not acknowledged, and the
-// customer's next events wait behind that one, for the bus keeps the order of a key and retries without end.
+// Index adds the order to its customer's index, unless it is among the newest hundred there. So it may be called again, but
+// not after more than a hundred later orders of the customer. That does not happen: an order is indexed again only while its
+// confirmation is not stored. Until then its event is not acknowledged, and the customer's later events wait behind it,
+// because the bus keeps the order of a key.
 func (s *Store) Index(ctx context.Context, customerID string, id order.ID) error {
 	ttl := s.indexTTL()
 	_, err := state.Update(ctx, s.state, headKey(customerID), func(h *head, _ bool) error {
@@ -51,7 +52,7 @@ func (s *Store) Index(ctx context.Context, customerID string, id order.ID) error
 			return state.ErrUnchanged
 		}
 		if len(h.IDs) == headSize {
-			// What is oldest in a full head becomes this page and nothing else, so a page that is there already holds the same ids.
+			// A page has only one possible content, so a page that exists already holds the same ids.
 			err := s.state.Create(ctx, pageKey(customerID, h.Pages), page{h.IDs[:pageSize]}, ttl)
 			if err != nil && !errors.Is(err, state.ErrConflict) {
 				return err
@@ -64,11 +65,11 @@ func (s *Store) Index(ctx context.Context, customerID string, id order.ID) error
 	return err
 }
 
-// openAtMost is how long an order that is still listed may take to end.
+// openAtMost is the longest time that an order may need to end, for the expiry of its index.
 const openAtMost = 30 * 24 * time.Hour
 
-// indexTTL lets a part of an index go when the orders that it lists are gone, counted from its last write: each of them was placed
-// before it.
+// indexTTL is when a document of an index expires after its last write. All its orders were placed before that write, so they have
+// expired by then.
 func (s *Store) indexTTL() state.Option {
 	if s.retention == 0 {
 		return state.TTL(0)
@@ -84,9 +85,9 @@ func (s *Store) page(ctx context.Context, customerID string, n int) ([]order.ID,
 	return p.IDs, nil
 }
 
-// List returns the customer's orders, newest first, at most limit of them, beginning below the position before, or with
-// the newest when before is 0; of status only, unless that is empty. Next is where to go on, 0 at the end. It reads a bounded
-// number of orders, so it may return fewer than limit, or none, although there is more.
+// List returns the customer's orders, newest first, at most limit. It starts below the position before, or at the newest if
+// before is 0, and returns only orders of that status unless it is empty. Next is the position for the next call, 0 at the
+// end. List reads a bounded number of orders, so it may return fewer than limit, or none, although there are more.
 func (s *Store) List(ctx context.Context, customerID string, status order.Status, limit, before int) (orders []*order.Order, next int, err error) {
 	var h head
 	if _, err := s.state.Get(ctx, headKey(customerID), &h); err != nil {
@@ -106,7 +107,7 @@ func (s *Store) List(ctx context.Context, customerID string, status order.Status
 			first = n * pageSize
 			ids, err = s.page(ctx, customerID, n)
 			if errors.Is(err, state.ErrNotFound) {
-				return orders, 0, nil // it outlived its orders, and so did those before it
+				return orders, 0, nil // the page expired, and so did all older ones
 			}
 			if err != nil {
 				return nil, 0, err
@@ -118,7 +119,7 @@ func (s *Store) List(ctx context.Context, customerID string, status order.Status
 		}
 		ids = ids[:at-first]
 		ids = ids[max(0, len(ids)-wanted):]
-		found, unreadable, err := s.many(ctx, ids)
+		found, unreadable, err := s.GetMany(ctx, ids)
 		if err == nil {
 			err = joined(unreadable)
 		}
@@ -131,7 +132,7 @@ func (s *Store) List(ctx context.Context, customerID string, status order.Status
 			}
 			at--
 			scanned++
-			// An order that was indexed and never confirmed may be gone, and its id another customer's by now.
+			// An order that was indexed and never confirmed may have expired, and another customer may have its id now.
 			if o, ok := found[id]; ok && o.CustomerID() == customerID && (status == "" || o.Status() == status) {
 				orders = append(orders, o)
 			}
@@ -140,9 +141,9 @@ func (s *Store) List(ctx context.Context, customerID string, status order.Status
 	return orders, at, nil
 }
 
-// many reads orders, by batches, for an answer of the sidecar is limited to 4 MiB. An order whose
-// document cannot be decoded is in unreadable instead, with the error.
-func (s *Store) many(ctx context.Context, ids []order.ID) (orders map[order.ID]*order.Order, unreadable map[order.ID]error, err error) {
+// GetMany reads orders. An order that does not exist is missing in both maps; one whose document cannot be decoded is in
+// unreadable, with the error.
+func (s *Store) GetMany(ctx context.Context, ids []order.ID) (orders map[order.ID]*order.Order, unreadable map[order.ID]error, err error) {
 	orders, unreadable = make(map[order.ID]*order.Order, len(ids)), map[order.ID]error{}
 	for batch := range slices.Chunk(ids, maxBatch) {
 		keys := make([]string, len(batch))
@@ -169,7 +170,7 @@ func (s *Store) many(ctx context.Context, ids []order.ID) (orders map[order.ID]*
 	return orders, unreadable, nil
 }
 
-// joined is one error of many, in the order of the ids.
+// joined returns all errors as one, sorted by id.
 func joined(unreadable map[order.ID]error) error {
 	errs := make([]error, 0, len(unreadable))
 	for _, id := range slices.Sorted(maps.Keys(unreadable)) {

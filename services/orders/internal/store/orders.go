@@ -1,41 +1,41 @@
-// Package store keeps orders, each customer's index of them, and the backlog of those that have not ended, as documents in
-// a state.Store. It owns the documents' keys and shapes; the rules of orders are the domain's.
+// Package store keeps orders, an index of them for each customer, and the pending set of those that have not ended, as
+// documents in a state.Store. It owns the keys and the form of the documents, and knows no rules of orders.
 package store
 
 import (
 	"context"
 	"errors"
-	"slices"
 	"time"
 
 	"waybill/contracts"
+	"waybill/platform/reconcile"
 	"waybill/platform/state"
 	"waybill/services/orders/internal/order"
 )
 
-// Store keeps orders. It may be used by many goroutines. Errors are the domain's (not found, taken) or state's.
+// Store keeps orders. Many goroutines may use it. Its errors are the domain's (not found, taken) or package state's.
 type Store struct {
 	state       state.Store
-	open        *backlog
+	pending     *pending
 	receivedTTL time.Duration
-	// retention is how long an order is kept after it has ended; 0 is for ever.
+	// retention is how long an order is kept after its end; 0 means for ever.
 	retention time.Duration
 }
 
-// New returns a Store on s. The writer's name is one that no other process ever had. An order that is never confirmed
-// vanishes after receivedTTL.
+// New returns a Store on s. No other process may ever have had the writer name. An order that is never confirmed expires after
+// receivedTTL.
 func New(s state.Store, writer string, receivedTTL time.Duration) *Store {
-	return &Store{state: s, open: newBacklog(s, writer), receivedTTL: receivedTTL}
+	return &Store{state: s, pending: newPending(s, writer), receivedTTL: receivedTTL}
 }
 
-// KeepFor has every order vanish some time after it was last written, once it has ended; 0 keeps it. It returns s, and is called
-// before anything is read or written.
+// KeepFor makes every order that has ended expire after the retention, counted from its last write; 0 keeps orders for ever. It
+// returns s. Call it before any other method.
 func (s *Store) KeepFor(retention time.Duration) *Store {
 	s.retention = retention
 	return s
 }
 
-// document is an order as it lies in the store, its history included, so that one write takes an event whole.
+// document is a stored order with its timeline, so one write saves an event and its effect.
 type document struct {
 	Content     contracts.Order `json:"order"`
 	Status      order.Status    `json:"status"`
@@ -108,7 +108,7 @@ func (d document) order() *order.Order {
 
 func orderKey(id order.ID) string { return "order:" + string(id) }
 
-// Create saves an order that was just received. The error is order.ErrTaken when there is one of that id.
+// Create saves an order that was just received. The error is order.ErrTaken if the id is taken.
 func (s *Store) Create(ctx context.Context, o *order.Order) error {
 	err := s.state.Create(ctx, orderKey(o.ID()), toDocument(o), state.TTL(s.receivedTTL))
 	if errors.Is(err, state.ErrConflict) {
@@ -117,7 +117,7 @@ func (s *Store) Create(ctx context.Context, o *order.Order) error {
 	return err
 }
 
-// Get reads an order, or answers order.ErrNotFound.
+// Get reads an order. The error is order.ErrNotFound if it does not exist.
 func (s *Store) Get(ctx context.Context, id order.ID) (*order.Order, error) {
 	var d document
 	if _, err := s.state.Get(ctx, orderKey(id), &d); err != nil {
@@ -126,10 +126,10 @@ func (s *Store) Get(ctx context.Context, id order.ID) (*order.Order, error) {
 	return d.order(), nil
 }
 
-// Update reads an order (nil when there is none), lets change alter or make it, and saves what change returns, for good or, once it
-// has ended, for the retention; nil leaves the store as it is. When another writer came in between, change runs again on the newer order, so whatever
-// else it does must be repeatable. From the moment on that it is received no more, an order is listed among its customer's,
-// and in the backlog until it has ended.
+// Update reads an order, gives it to change (nil if it does not exist), and saves what change returns; it saves nothing if change
+// returns nil. After a conflict it calls change again with the newer order, so change must have no other effects than
+// repeatable ones. The saved order stays for ever or, if it has ended, for the retention. Before the save that confirms an
+// order, Update adds it to its customer's index and, unless it has ended, to the pending set.
 func (s *Store) Update(ctx context.Context, id order.ID, change func(o *order.Order) (*order.Order, error)) error {
 	var ttl time.Duration
 	_, err := state.Update(ctx, s.state, orderKey(id), func(d *document, exists bool) error {
@@ -152,12 +152,12 @@ func (s *Store) Update(ctx context.Context, id order.ID, change func(o *order.Or
 		if !unlisted || d.Status == order.Received {
 			return nil
 		}
-		// Before the order is saved: afterwards nothing would show that this is still to do.
+		// Before the save: if the process died after it, nothing would show that this is still to do.
 		if !d.Status.Final() {
 			if exists {
-				err = s.open.addStored(ctx, current)
+				err = s.pending.addStored(ctx, current)
 			} else {
-				err = s.open.addNew(ctx, id)
+				err = s.pending.addNew(ctx, id)
 			}
 			if err != nil {
 				return err
@@ -168,36 +168,47 @@ func (s *Store) Update(ctx context.Context, id order.ID, change func(o *order.Or
 	return err
 }
 
-// Watch puts an order that is stored, and has not ended, into the backlog. It may be repeated.
-func (s *Store) Watch(ctx context.Context, o *order.Order) error { return s.open.addStored(ctx, o) }
+// AddPending adds a stored order that has not ended to the pending set. It may be called again.
+func (s *Store) AddPending(ctx context.Context, o *order.Order) error {
+	return s.pending.addStored(ctx, o)
+}
 
-// Sweep shows visit the orders of the backlog, part by part: their ids, and those of them that are in the store. It takes
-// from the backlog the ids that visit returns as done, and ends with the first error. An id may be shown again, and one
-// that is missing from the store may be of an order that is just about to be saved. An order that is stored and cannot be decoded
-// is not shown and stays in the backlog; Sweep returns the error once it has shown the others.
-func (s *Store) Sweep(ctx context.Context, visit func(ctx context.Context, ids []order.ID, found map[order.ID]*order.Order) (done []order.ID, err error)) error {
-	return s.open.ids.Sweep(ctx, func(ctx context.Context, listed []string) ([]string, error) {
+// Pending is the set of the orders that are not known to have ended. It may hold an order that has ended, and one that is about to
+// be saved.
+func (s *Store) Pending() reconcile.Set { return s.pending }
+
+// errEnough ends a Visit.
+var errEnough = errors.New("enough")
+
+// Open returns orders that have not ended, at most limit, in no particular order; more says that there are others. An order that
+// is stored and cannot be decoded is missing; the error is then state.ErrUnreadable, and the others are returned.
+func (s *Store) Open(ctx context.Context, limit int) (orders []*order.Order, more bool, err error) {
+	seen := map[order.ID]bool{} // the set can hold an id twice
+	err = s.pending.Visit(ctx, func(ctx context.Context, listed []string) ([]string, error) {
 		ids := make([]order.ID, len(listed))
 		for i, id := range listed {
 			ids[i] = order.ID(id)
 		}
-		slices.Sort(ids)
-		ids = slices.Compact(ids)
-		found, unreadable, err := s.many(ctx, ids)
+		found, unreadable, err := s.GetMany(ctx, ids)
 		if err != nil {
 			return nil, err
 		}
-		ids = slices.DeleteFunc(ids, func(id order.ID) bool { return unreadable[id] != nil })
-		ended, err := visit(ctx, ids, found)
-		if err == nil {
-			err = joined(unreadable)
+		for _, id := range ids {
+			o := found[id]
+			if o == nil || seen[id] || o.Status().Final() {
+				continue
+			}
+			if seen[id] = true; len(orders) == limit {
+				return nil, errEnough
+			}
+			orders = append(orders, o)
 		}
-		done := make([]string, len(ended))
-		for i, id := range ended {
-			done[i] = string(id)
-		}
-		return done, err
+		return nil, joined(unreadable)
 	})
+	if errors.Is(err, errEnough) {
+		return orders, true, nil
+	}
+	return orders, false, err
 }
 
 func missing(id order.ID, err error) error {

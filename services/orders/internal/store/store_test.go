@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"waybill/contracts"
+	"waybill/platform/reconcile"
 	"waybill/platform/state"
 	"waybill/services/orders/internal/order"
 	"waybill/services/orders/internal/store"
@@ -106,23 +107,33 @@ func TestCreate(t *testing.T) {
 	})
 }
 
-// backlog lists the ids of the backlog, and of those the ones that are in the store.
-func backlog(t *testing.T, s *store.Store, done ...order.ID) (ids, found []order.ID) {
+// pending returns the ids of the pending set, sorted, and those of stored orders. It removes the ids in done.
+func pending(t *testing.T, s *store.Store, done ...order.ID) (ids, found []order.ID) {
 	t.Helper()
-	err := s.Sweep(t.Context(), func(_ context.Context, listed []order.ID, stored map[order.ID]*order.Order) ([]order.ID, error) {
-		ids = append(ids, listed...)
+	err := s.Pending().Visit(t.Context(), func(ctx context.Context, listed []string) (removed []string, err error) {
+		for _, id := range listed {
+			ids = append(ids, order.ID(id))
+			if slices.Contains(done, order.ID(id)) {
+				removed = append(removed, id)
+			}
+		}
+		stored, unreadable, err := s.GetMany(ctx, ids)
+		if len(unreadable) > 0 {
+			t.Errorf("unreadable: %v", unreadable)
+		}
 		found = slices.AppendSeq(found, maps.Keys(stored))
-		return done, nil
+		return removed, err
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
+	slices.Sort(ids)
 	slices.Sort(found)
-	return ids, found
+	return slices.Compact(ids), slices.Compact(found)
 }
 
-// TestBacklog: what is confirmed is in the backlog, whoever made it and however its writer ended; what has ended need not be.
-func TestBacklog(t *testing.T) {
+// A confirmed order is in the pending set, also for the next process. An order that ended need not be.
+func TestPending(t *testing.T) {
 	t.Parallel()
 	documents := state.NewMemory()
 	s := store.New(documents, "writer", time.Hour)
@@ -136,8 +147,8 @@ func TestBacklog(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if ids, _ := backlog(t, s); len(ids) > 0 {
-		t.Errorf("the backlog holds %v, which nobody asked for", ids)
+	if ids, _ := pending(t, s); len(ids) > 0 {
+		t.Errorf("the pending set holds %v before any order was added", ids)
 	}
 	if _, err := cancelled.RequestCancellation("", at); err != nil {
 		t.Fatal(err)
@@ -146,24 +157,24 @@ func TestBacklog(t *testing.T) {
 	save(t, s, confirm(received))
 	save(t, s, confirm(newOrder(t, "new", "c-1")))
 	for _, id := range []string{"new", "missing"} {
-		if err := s.Watch(t.Context(), newOrder(t, id, "c-1")); err != nil {
+		if err := s.AddPending(t.Context(), newOrder(t, id, "c-1")); err != nil {
 			t.Fatal(err)
 		}
 	}
-	// The next process sees what this one left.
+	// The next process finds what this one left.
 	s = store.New(documents, "another writer", time.Hour)
-	ids, found := backlog(t, s, "new")
+	ids, found := pending(t, s, "new")
 	if diff := cmp.Diff([]order.ID{"missing", "new", "received"}, ids); diff != "" {
 		t.Error(diff)
 	}
 	if diff := cmp.Diff([]order.ID{"new", "received"}, found); diff != "" {
 		t.Error(diff)
 	}
-	if ids, _ := backlog(t, s); !slices.Equal(ids, []order.ID{"missing", "received"}) {
-		t.Errorf("the backlog holds %v", ids)
+	if ids, _ := pending(t, s); !slices.Equal(ids, []order.ID{"missing", "received"}) {
+		t.Errorf("the pending set holds %v", ids)
 	}
 
-	// An order that cannot be put into the backlog is not confirmed.
+	// An order that cannot be added to the pending set is not confirmed.
 	for failAt := 1; failAt <= 2; failAt++ {
 		broken := &brittle{Memory: state.NewMemory(), failAt: failAt}
 		s := store.New(broken, "writer", time.Hour)
@@ -174,11 +185,11 @@ func TestBacklog(t *testing.T) {
 	}
 }
 
-// additions lists every addition that the backlog holds.
+// additions returns every id in the pending set, also those that it holds twice.
 func additions(t *testing.T, documents state.Store) []string {
 	t.Helper()
 	var ids []string
-	err := state.NewBacklog(documents, "orders", "reader").Sweep(t.Context(), func(_ context.Context, listed []string) ([]string, error) {
+	err := reconcile.NewPending(documents, "orders", "reader").Visit(t.Context(), func(_ context.Context, listed []string) ([]string, error) {
 		ids = append(ids, listed...)
 		return nil, nil
 	})
@@ -195,8 +206,8 @@ func confirm(o *order.Order) (*order.Order, error) {
 	return o, nil
 }
 
-// TestOneProcessAddsAnOrderOnce: the request and the event of an order share one addition, whichever comes first, also when
-// they come at once. Another process does not rely on it.
+// The request and the event of an order share one addition, also if they come at the same time. Another process adds the order
+// again.
 func TestOneProcessAddsAnOrderOnce(t *testing.T) {
 	t.Parallel()
 	documents := state.NewMemory()
@@ -208,8 +219,8 @@ func TestOneProcessAddsAnOrderOnce(t *testing.T) {
 		if err := s.Create(t.Context(), o); err != nil {
 			t.Fatal(err)
 		}
-		watch := func() {
-			if err := s.Watch(t.Context(), o); err != nil {
+		request := func() {
+			if err := s.AddPending(t.Context(), o); err != nil {
 				t.Error(err)
 			}
 		}
@@ -221,13 +232,13 @@ func TestOneProcessAddsAnOrderOnce(t *testing.T) {
 		var both sync.WaitGroup
 		switch n % 3 {
 		case 0:
-			watch()
+			request()
 			event()
 		case 1:
 			event()
-			watch()
+			request()
 		default:
-			both.Go(watch)
+			both.Go(request)
 			both.Go(event)
 		}
 		both.Wait()
@@ -237,7 +248,7 @@ func TestOneProcessAddsAnOrderOnce(t *testing.T) {
 		t.Error(diff)
 	}
 	o := newOrder(t, "o-0", "c-1")
-	if err := store.New(documents, "another writer", time.Hour).Watch(t.Context(), o); err != nil {
+	if err := store.New(documents, "another writer", time.Hour).AddPending(t.Context(), o); err != nil {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(append(want, "o-0"), additions(t, documents)); diff != "" {
@@ -245,18 +256,18 @@ func TestOneProcessAddsAnOrderOnce(t *testing.T) {
 	}
 }
 
-// TestAnOrderThatVanishedAndIsMadeAgain: its event may come, with all that the order was, when a sweep has forgotten it.
-func TestAnOrderThatVanishedAndIsMadeAgain(t *testing.T) {
+// The event of an order may come after the order expired and left the pending set. It makes the order again.
+func TestAnOrderThatExpiredIsMadeAgain(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		documents := state.NewMemory()
 		s := store.New(documents, "writer", time.Hour)
 		o := newOrder(t, "o-1", "c-1")
-		if err := errors.Join(s.Create(t.Context(), o), s.Watch(t.Context(), o)); err != nil {
+		if err := errors.Join(s.Create(t.Context(), o), s.AddPending(t.Context(), o)); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Hour)
-		backlog(t, s, "o-1")
+		pending(t, s, "o-1")
 		if left := additions(t, documents); len(left) > 0 {
 			t.Fatalf("left %v", left)
 		}
@@ -270,7 +281,7 @@ func TestAnOrderThatVanishedAndIsMadeAgain(t *testing.T) {
 	})
 }
 
-// held is a store that lets the first write of a backlog's page wait, and then fail.
+// held is a store in which the first write of a page of the pending set waits, and then fails.
 type held struct {
 	*state.Memory
 	reached, release chan struct{}
@@ -291,7 +302,7 @@ func (h *held) Create(ctx context.Context, key string, doc any, options ...state
 	return h.Memory.Create(ctx, key, doc, options...)
 }
 
-// TestAnAdditionThatFails stands for no other: who waited for it makes one.
+// If an addition fails, a caller that waited for it makes its own.
 func TestAnAdditionThatFails(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -304,15 +315,15 @@ func TestAnAdditionThatFails(t *testing.T) {
 		var first, second, third error
 		given, giveUp := context.WithCancel(t.Context())
 		var all sync.WaitGroup
-		all.Go(func() { first = s.Watch(t.Context(), o) })
+		all.Go(func() { first = s.AddPending(t.Context(), o) })
 		<-documents.reached
 		all.Go(func() { second = s.Update(t.Context(), "o-1", confirm) })
-		all.Go(func() { third = s.Watch(given, o) })
+		all.Go(func() { third = s.AddPending(given, o) })
 		synctest.Wait()
 		giveUp()
 		synctest.Wait()
 		if !errors.Is(third, context.Canceled) {
-			t.Errorf("who waits no longer: %v", third)
+			t.Errorf("the caller that was cancelled: %v", third)
 		}
 		close(documents.release)
 		all.Wait()
@@ -575,7 +586,7 @@ func TestListReadsABoundedNumber(t *testing.T) {
 	}
 }
 
-// An order that cannot be decoded hides no other from the sweep, is not taken for one that is missing, and stays in the backlog.
+// An order that cannot be decoded does not hide others, does not count as missing, and stays pending.
 func TestAnOrderThatCannotBeDecodedHidesNoOther(t *testing.T) {
 	t.Parallel()
 	documents := state.NewMemory()
@@ -589,23 +600,27 @@ func TestAnOrderThatCannotBeDecodedHidesNoOther(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if _, err := state.Update(t.Context(), documents, "order:o-2", func(doc *any, _ bool) error { *doc = "spoiled"; return nil }); err != nil {
+	if _, err := state.Update(t.Context(), documents, "order:o-2", func(doc *any, _ bool) error { *doc = "corrupt"; return nil }); err != nil {
 		t.Fatal(err)
 	}
 	for range 2 {
-		var shown []order.ID
-		err := s.Sweep(t.Context(), func(_ context.Context, ids []order.ID, found map[order.ID]*order.Order) ([]order.ID, error) {
-			if len(found) != len(ids) {
-				t.Errorf("%d of %v are there", len(found), ids)
-			}
-			shown = append(shown, ids...)
-			return nil, nil
-		})
-		if !errors.Is(err, state.ErrUnreadable) || !strings.Contains(err.Error(), "order:o-2") {
-			t.Errorf("got %v", err)
+		open, more, err := s.Open(t.Context(), 10)
+		if !errors.Is(err, state.ErrUnreadable) || !strings.Contains(err.Error(), "order:o-2") || more {
+			t.Errorf("got %v, %v", more, err)
 		}
-		if diff := cmp.Diff([]order.ID{"o-1", "o-3"}, shown); diff != "" {
+		var ids []order.ID
+		for _, o := range open {
+			ids = append(ids, o.ID())
+		}
+		if diff := cmp.Diff([]order.ID{"o-1", "o-3"}, ids); diff != "" {
 			t.Error(diff)
 		}
+		found, unreadable, err := s.GetMany(t.Context(), []order.ID{"o-1", "o-2", "o-3", "missing"})
+		if err != nil || len(found) != 2 || len(unreadable) != 1 || unreadable["o-2"] == nil {
+			t.Errorf("read %v, %v, %v", found, unreadable, err)
+		}
+	}
+	if diff := cmp.Diff([]string{"o-1", "o-2", "o-3"}, additions(t, documents)); diff != "" {
+		t.Errorf("pending: %s", diff)
 	}
 }

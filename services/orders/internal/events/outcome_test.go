@@ -1,4 +1,4 @@
-package api_test
+package events_test
 
 import (
 	"encoding/json"
@@ -12,12 +12,12 @@ import (
 	"waybill/platform/eventing"
 	"waybill/platform/eventing/eventingtest"
 	"waybill/services/orders/internal/admission"
-	"waybill/services/orders/internal/api"
-	"waybill/services/orders/internal/idempotency"
+	"waybill/services/orders/internal/events"
+	"waybill/services/orders/internal/ordering"
 	"waybill/services/orders/internal/store"
 )
 
-// TestEveryHandlerTellsPermanentFromTransient gives every handler a store and a bus that fail.
+// Every handler gets a store and a bus that fail.
 func TestEveryHandlerTellsPermanentFromTransient(t *testing.T) {
 	t.Parallel()
 	eventingtest.Run(t, func(t *testing.T, client *eventingtest.Client) eventingtest.World {
@@ -27,17 +27,21 @@ func TestEveryHandlerTellsPermanentFromTransient(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		service := &api.Service{
-			Orders: store.New(documents, "process", receivedTTL), Publisher: publisher, Logger: logger,
-			Keys: idempotency.New(documents, "process", time.Hour, logger), Admission: gate(t, admission.Options{}),
+		gate, err := admission.New(admission.Options{Age: time.Minute, Logger: logger})
+		if err != nil {
+			t.Fatal(err)
 		}
-		subscriptions := service.Subscriptions()
+		out := events.Publisher{Bus: publisher}
+		handlers := &events.Handlers{
+			Orders: &ordering.Service{Store: store.New(documents, "process", 24*time.Hour), Publisher: out, Admission: gate, Logger: logger}, Logger: logger,
+		}
+		subscriptions := handlers.Subscriptions()
 		return eventingtest.World{
-			Subscriptions: subscriptions, OnDeadLetter: service.DeadLettered,
+			Subscriptions: subscriptions, OnDeadLetter: out.DeadLettered,
 			Needs: map[string]eventingtest.Failure{"store": eventingtest.Store, "bus": eventingtest.Bus},
 			Event: func(t *testing.T, eventType string, n int) eventing.Event {
 				t.Helper()
-				if eventType != contracts.TypeOrderCreated { // it is about an order that is there
+				if eventType != contracts.TypeOrderCreated { // its order must exist
 					created := sampleOf(t, contracts.TypeOrderCreated, n)
 					if err := subscriptions[0].Handlers[contracts.TypeOrderCreated](t.Context(), created); err != nil {
 						t.Fatal(err)
