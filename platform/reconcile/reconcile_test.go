@@ -203,7 +203,7 @@ func (w *world) pass(d time.Duration) []string {
 	synctest.Wait()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	var got []string
+	got := make([]string, 0, len(w.calls))
 	for _, c := range w.calls {
 		got = append(got, fmt.Sprint(c.What, " ", c.After))
 	}

@@ -41,6 +41,7 @@ func RunPending(t *testing.T, open func(t *testing.T) state.Store) {
 
 // severalWriters add and remove ids at the same time; every id that is not done must be found in the end.
 func severalWriters(t *testing.T, s state.Store, set string) {
+	t.Helper()
 	const writers = 8
 	var running sync.WaitGroup
 	for n := range writers {
@@ -68,12 +69,14 @@ func severalWriters(t *testing.T, s state.Store, set string) {
 }
 
 func emptySet(t *testing.T, s state.Store, set string) {
+	t.Helper()
 	if left := pendingIDs(t, s, set); len(left) > 0 {
 		t.Errorf("found %v", left)
 	}
 }
 
 func manyIDs(t *testing.T, s state.Store, set string) {
+	t.Helper()
 	p := reconcile.NewPending(s, set, "w")
 	want := make([]string, 450)
 	for i := range want {
@@ -98,6 +101,7 @@ func manyIDs(t *testing.T, s state.Store, set string) {
 }
 
 func addedAgain(t *testing.T, s state.Store, set string) {
+	t.Helper()
 	p := reconcile.NewPending(s, set, "w")
 	if err := p.Add(t.Context(), "a"); err != nil {
 		t.Fatal(err)

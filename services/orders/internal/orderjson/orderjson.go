@@ -38,9 +38,10 @@ type NewAddress struct {
 	Country string `json:"country,omitempty" maxLength:"100" pattern:"^[^\\x00-\\x1f\\x7f-\\x9f]*$" patternDescription:"one line without control characters" example:"US"`
 }
 
-// Amount and Quantity keep a number as it was written. Package order parses it.
 type (
-	Amount   order.Number
+	// Amount is an amount of money as it was written. Package order parses it.
+	Amount order.Number
+	// Quantity is a number of pieces as it was written. Package order parses it.
 	Quantity order.Number
 )
 

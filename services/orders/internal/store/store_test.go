@@ -608,7 +608,7 @@ func TestAnOrderThatCannotBeDecodedHidesNoOther(t *testing.T) {
 		if !errors.Is(err, state.ErrUnreadable) || !strings.Contains(err.Error(), "order:o-2") || more {
 			t.Errorf("got %v, %v", more, err)
 		}
-		var ids []order.ID
+		ids := make([]order.ID, 0, len(open))
 		for _, o := range open {
 			ids = append(ids, o.ID())
 		}
