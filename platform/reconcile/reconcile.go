@@ -93,7 +93,8 @@ type Options struct {
 	// Backoff is the first pause of a record after an error or a zero Result. It doubles up to MaxBackoff. The defaults are
 	// Interval and five minutes.
 	Backoff, MaxBackoff time.Duration
-	// Concurrency is how many calls of Reconcile run at the same time. The default is 1.
+	// Concurrency is how many calls of Reconcile run at the same time. The default is 1; then all functions of Options are called
+	// by one goroutine.
 	Concurrency int
 
 	// PassBegins and PassEnds, if set, are called before each pass, and after each pass that was complete: it saw every id and
@@ -399,21 +400,25 @@ func (l *Loop) batch(ctx context.Context, ids []string, records map[string]Recor
 		if !p.calls || !ready && !p.now {
 			continue
 		}
-		slots <- struct{}{}
-		p.mu.Lock()
-		ended := p.failed != nil
-		p.mu.Unlock()
-		if ended {
+		slots <- struct{}{} // wait until one of the running calls has ended
+		if p.ended() {
 			break
+		}
+		call := func() {
+			if l.reconcile(ctx, id, p) {
+				p.mu.Lock()
+				defer p.mu.Unlock()
+				done = append(done, id)
+			}
+		}
+		if l.o.Concurrency == 1 {
+			call()
+			<-slots
+			continue
 		}
 		calls.Go(func() {
 			defer func() { <-slots }()
-			ended := l.reconcile(ctx, id, p)
-			p.mu.Lock()
-			defer p.mu.Unlock()
-			if ended {
-				done = append(done, id)
-			}
+			call()
 		})
 	}
 	calls.Wait()
@@ -486,6 +491,13 @@ func (l *Loop) reconcile(ctx context.Context, id string, p *pass) (done bool) {
 	l.o.Logger.Log(ctx, level, "record was not reconciled; will retry",
 		l.name(), slog.String(l.o.IDKey, id), slog.Duration("retry_after", pause), slog.Any("error", err))
 	return false
+}
+
+// ended reports whether a failure ends the pass.
+func (p *pass) ended() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.failed != nil
 }
 
 // fail counts a failure, and reports whether it ends the pass because there were so many.

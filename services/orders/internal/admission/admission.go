@@ -1,5 +1,5 @@
-// Package admission bounds the work that this service accepts by what the system can finish (docs/adr/0029). It counts the
-// orders that have not ended, and says of a new one whether there is room for it. It knows neither store nor bus nor HTTP.
+// Package admission bounds the work that this service accepts to what the system can finish (docs/adr/0029). It counts the open
+// orders and admits or refuses new ones. It knows neither store nor bus nor HTTP.
 package admission
 
 import (
@@ -20,62 +20,62 @@ import (
 	"waybill/services/orders/internal/recent"
 )
 
-// Options are the bounds. Zero of Open or Waiting stands for no bound.
+// Options are the limits. An Open or Waiting of 0 means no limit.
 type Options struct {
-	// Open bounds the orders that are being worked on, Waiting those that wait for a person.
+	// Open bounds the orders in fulfilment, Waiting those that wait for a person.
 	Open, Waiting int
-	// Age is how old an order that is being worked on becomes as long as the system keeps up.
+	// Age is the age that an order in fulfilment does not reach while the system keeps up.
 	Age    time.Duration
 	Logger *slog.Logger
 }
 
-// Cause is why an order is refused.
+// Cause is the reason why an order is refused.
 type Cause string
 
 const (
-	// Starting means that the orders that were accepted before this process began are not counted yet.
+	// Starting means that the orders that were accepted before this process started are not counted yet.
 	Starting Cause = "starting"
-	// Full means that as many orders are being worked on as the bound allows.
+	// Full means that the number of orders in fulfilment is at its limit.
 	Full Cause = "open"
-	// Slow means that orders take longer than they may.
+	// Slow means that orders take too long.
 	Slow Cause = "age"
-	// Waiting means that as many orders wait for a person as the bound allows.
+	// Waiting means that the number of orders that wait for a person is at its limit.
 	Waiting Cause = "waiting"
-	// Share means that much of the bound is in use, and that this customer has more than its share of that.
+	// Share means that half of the limit is in use, and this customer has its share of it.
 	Share Cause = "customer"
 )
 
 const (
-	// busPart of busParts of the bound is for orders from the bus at most, so that a backlog there leaves room for REST;
-	// the rest is theirs in any case, so that REST leaves room for the bus.
+	// Orders from the bus get at most busPart/busParts of the limit, so a queue on the bus leaves room for REST. They always get the
+	// rest of it, so REST leaves room for the bus.
 	busPart, busParts = 3, 4
-	// slowPart is the part of the bound that must be too old before the system counts as slow, at least slowOrders: some
-	// orders that cannot end must not close the shop.
+	// The system counts as slow when 1/slowPart of the limit, and at least slowOrders orders, are too old. A few orders that cannot
+	// end must not close admission.
 	slowPart, slowOrders = 10, 2
-	// newcomers is the part of the bound that customers who have orders already leave to those who have none.
+	// 1/newcomers of the limit is reserved for customers who have no open orders.
 	newcomers = 10
-	// smallShare is the part of the bound that no customer is refused for, however many there are.
+	// A customer with less than 1/smallShare of the limit is never refused for its share.
 	smallShare = 20
-	// reopen of reopenOf of a bound is where what closed at the bound opens again.
+	// What closed at a limit opens again at reopen/reopenOf of it.
 	reopen, reopenOf = 4, 5
-	// probeInterval is how often an order is let in although the system is slow, to find out whether it still is.
+	// probeInterval is how often an order is admitted while the system is slow, to find out whether it still is.
 	probeInterval = 10 * time.Second
-	// heldLately is how long the bus counts as held after a delivery found no room.
+	// heldLately is how long the bus counts as held after a delivery was refused.
 	heldLately = 10 * time.Second
-	// scanInterval is how long the ages of orders that were looked at count as right.
+	// scanInterval is how long the result of one scan of the orders' ages is used.
 	scanInterval = 250 * time.Millisecond
-	// window is how many seconds of ended orders tell how fast the system drains.
+	// window is the number of seconds over which the rate of ended orders is measured.
 	window = 30
-	// longestRetry bounds what clients are asked to wait, in seconds.
+	// longestRetry is the largest Retry-After, in seconds.
 	longestRetry = 60
-	// rememberedEnds is how many orders at least a process knows to have ended.
+	// rememberedEnds is the least number of ended orders that a process remembers.
 	rememberedEnds = 10_000
 )
 
-// Gate counts orders and admits new ones. It may be used by many goroutines.
+// Gate counts orders and admits new ones. Many goroutines may use it.
 //
-// What this process does with an order is counted at once; what other processes do, with their next pass over the backlog
-// (Begin, Observe, End). So several replicas together can exceed a bound by what they accept between two passes.
+// It counts at once what this process does with an order, and with the next pass over the pending set (Begin, Observe, End) what
+// other processes do. So several replicas together can exceed a limit by what they accept between two passes.
 type Gate struct {
 	limits Options
 	ended  *recent.Set[order.ID]
@@ -83,34 +83,34 @@ type Gate struct {
 	once   sync.Once
 
 	mu sync.Mutex // guards what follows
-	// open are the orders that are being worked on, waiting those that wait for a person.
+	// open are the orders in fulfilment, waiting those that wait for a person.
 	open, waiting map[order.ID]*entry
-	// received and bus are how many of open are not confirmed yet, and how many came from the bus.
+	// received is the number of open orders that are not confirmed yet, bus of those that came from the bus.
 	received, bus int
-	// inFlight are the requests and deliveries that have a slot, busInFlight those of them that came from the bus.
+	// inFlight is the number of requests and deliveries that have a slot, busInFlight of the deliveries alone.
 	inFlight, busInFlight int
-	// slots are the slots by their orders' ids; of several for one order, the last.
+	// slots are the slots by order id; the last one, if an order has several.
 	slots map[order.ID]*Slot
-	// held is how many open orders and slots each customer has.
+	// held is the number of open orders and slots of each customer.
 	held map[string]int
-	// pass numbers the passes over the backlog. counted says that one was complete.
+	// pass is the number of the current pass over the pending set. counted: one pass was complete.
 	pass    uint64
 	counted bool
 
-	full, slow, crowded bool // which bounds are exceeded: Full, Slow, Waiting
+	full, slow, crowded bool // which limits are exceeded: Full, Slow, Waiting
 	since               time.Time
 	probed              time.Time
-	heldAt              time.Time // when a delivery last found no room
+	heldAt              time.Time // when a delivery was last refused
 	prompt              time.Time // when an order last ended in time
 	ends                rate
 	scanned             time.Time
-	oldest              time.Time // of the open orders, at the last scan; zero when there are none
-	old                 int       // how many of the open orders were too old then
+	oldest              time.Time // when the oldest open order began, at the last scan; zero if there is none
+	old                 int       // how many open orders were too old at the last scan
 
 	refusals metric.Int64Counter
 }
 
-// entry is an order that has not ended.
+// entry is one open order.
 type entry struct {
 	customer      string
 	since         time.Time
@@ -118,8 +118,8 @@ type entry struct {
 	pass          uint64
 }
 
-// New returns a Gate that has counted nothing yet. It admits nothing before the first pass over the backlog is complete,
-// unless Open is 0.
+// New returns a Gate that has counted nothing. It admits nothing until the first pass over the pending set is complete, unless
+// Open is 0.
 func New(o Options) (*Gate, error) {
 	now := time.Now()
 	g := &Gate{
@@ -130,8 +130,8 @@ func New(o Options) (*Gate, error) {
 	return g, g.measure(otel.Meter("waybill/services/orders"))
 }
 
-// Slot is the room of an order that is being accepted, until the order is observed. The caller must Release it, whatever
-// becomes of the order. A nil Slot is of an order that needs none.
+// Slot counts an order that is being accepted until the order is observed. The caller must Release it in every case. A nil Slot
+// belongs to an order that needs none.
 type Slot struct {
 	gate     *Gate
 	id       order.ID
@@ -140,7 +140,7 @@ type Slot struct {
 	released bool // guarded by the gate
 }
 
-// Release gives the slot back. It may be called again.
+// Release frees the slot. It may be called again.
 func (s *Slot) Release() {
 	if s == nil {
 		return
@@ -166,20 +166,20 @@ func (g *Gate) giveBack(s *Slot) {
 	g.release(s.customer)
 }
 
-// Refusal says why there is no room for an order. It is an error.
+// Refusal says why an order is refused. It is an error.
 type Refusal struct {
 	Cause Cause
-	// Count of Limit is what is full; both are 0 where nothing was counted.
+	// Count is what reached Limit. Both are 0 if nothing was counted.
 	Count, Limit int
-	// RetryAfter is when there will be room, as far as can be told, in seconds.
+	// RetryAfter is the estimated time until there is room, in seconds.
 	RetryAfter int
 }
 
 func (r *Refusal) Error() string {
-	return fmt.Sprintf("no room for another order (%s: %d of %d)", r.Cause, r.Count, r.Limit)
+	return fmt.Sprintf("order refused by admission (%s: %d of %d)", r.Cause, r.Count, r.Limit)
 }
 
-// Admit asks for the room of an order that a customer places over REST. The error is a *Refusal.
+// Admit gets a slot for an order that is placed over REST. The error is a *Refusal.
 func (g *Gate) Admit(ctx context.Context, o *order.Order) (*Slot, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -192,7 +192,7 @@ func (g *Gate) Admit(ctx context.Context, o *order.Order) (*Slot, error) {
 	return g.slot(o, false), nil
 }
 
-// AdmitFromBus asks for the room of an order from the bus. The error is a *Refusal.
+// AdmitFromBus gets a slot for an order from the bus. The error is a *Refusal.
 func (g *Gate) AdmitFromBus(ctx context.Context, o *order.Order) (*Slot, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -223,7 +223,7 @@ func (g *Gate) release(customer string) {
 	}
 }
 
-// refuse is why an order over REST finds no room; nil when it does.
+// refuse returns why an order over REST is refused, or nil.
 func (g *Gate) refuse(now time.Time, customer string) *Refusal {
 	bound := g.limits.Open
 	total, mine := len(g.open)+g.inFlight, g.held[customer]
@@ -245,9 +245,9 @@ func (g *Gate) refuse(now time.Time, customer string) *Refusal {
 	}
 }
 
-// hold is why an order from the bus has to wait there; nil when it has not. Orders that are received and not confirmed do not
-// count: their own events may be behind the very delivery that waits, which would then never end. There is no hysteresis: a
-// delivery that waits costs nothing, and each order that ends lets one in.
+// hold returns why an order from the bus has to wait there, or nil. Orders that are received and not confirmed do not count:
+// their own events may be behind the delivery that waits, which would then wait for ever. There is no hysteresis, because a
+// delivery that waits costs nothing.
 func (g *Gate) hold(now time.Time) *Refusal {
 	bound := g.limits.Open
 	if bound == 0 && !g.crowded {
@@ -269,7 +269,7 @@ func (g *Gate) hold(now time.Time) *Refusal {
 	}
 }
 
-// share is how many open orders the customer may have once half the bound is in use.
+// share returns how many open orders the customer may have once half the limit is in use.
 func (g *Gate) share(customer string) int {
 	customers := len(g.held)
 	if g.held[customer] == 0 {
@@ -278,10 +278,10 @@ func (g *Gate) share(customer string) int {
 	return max(1, g.limits.Open/smallShare, (g.limits.Open-g.limits.Open/newcomers)/customers)
 }
 
-// tooOld is how many orders that are too old make the system slow.
+// tooOld is the number of orders above the age at which the system counts as slow.
 func (g *Gate) tooOld() int { return max(slowOrders, g.limits.Open/slowPart) }
 
-// probe reports whether an order is let in to find out whether the system is still slow.
+// probe reports whether to admit an order to find out whether the system is still slow.
 func (g *Gate) probe(now time.Time) bool {
 	if now.Sub(g.probed) < probeInterval {
 		return false
@@ -290,8 +290,8 @@ func (g *Gate) probe(now time.Time) bool {
 	return true
 }
 
-// retryAfter is how long it takes, in seconds, until that many orders have ended, if the given part of what ends are such
-// orders. Clients that were refused together come back apart.
+// retryAfter estimates the seconds until excess orders have ended, if they are the given part of the orders that end. Jitter
+// spreads the clients that were refused at the same time.
 func (g *Gate) retryAfter(now time.Time, excess int, part float64) int {
 	const most = longestRetry * 3 / 4
 	wait := float64(most)
@@ -301,7 +301,7 @@ func (g *Gate) retryAfter(now time.Time, excess int, part float64) int {
 	return min(longestRetry, int(wait*(1+rand.Float64()/3)+rand.Float64())) //nolint:gosec // jitter
 }
 
-// judge finds out which bounds are exceeded.
+// judge updates which limits are exceeded.
 func (g *Gate) judge(now time.Time) {
 	if now.Sub(g.scanned) >= scanInterval || now.Before(g.scanned) {
 		g.scan(now)
@@ -310,7 +310,7 @@ func (g *Gate) judge(now time.Time) {
 	bound := g.limits.Open
 	g.full = exceeded(g.full, len(g.open)+g.inFlight, bound)
 	g.crowded = exceeded(g.crowded, len(g.waiting), g.limits.Waiting)
-	// Orders that end in time show that those which do not are held up by something else than too much work.
+	// If some orders end in time, too much work is not the reason why others do not.
 	late := now.Sub(g.prompt) > g.limits.Age
 	g.slow = bound > 0 && late && exceeded(g.slow, g.old, g.tooOld())
 	after := g.cause()
@@ -328,7 +328,7 @@ func (g *Gate) judge(now time.Time) {
 	}
 }
 
-// exceeded reports whether count is at its bound, or was and has not fallen enough since.
+// exceeded reports whether count is at its limit, or was and has not fallen enough since.
 func exceeded(was bool, count, bound int) bool {
 	if was {
 		return bound > 0 && count > bound*reopen/reopenOf
@@ -336,7 +336,7 @@ func exceeded(was bool, count, bound int) bool {
 	return bound > 0 && count >= bound
 }
 
-// cause is the bound that is exceeded, empty when none is.
+// cause returns the limit that is exceeded, or an empty Cause.
 func (g *Gate) cause() Cause {
 	switch {
 	case g.limits.Open > 0 && !g.counted:
@@ -364,8 +364,8 @@ func (g *Gate) scan(now time.Time) {
 	}
 }
 
-// Observe counts the order as what it is now. Of an order that this process saw end, nothing else is believed: what comes
-// later was read before.
+// Observe counts the order by its current status. If this process saw the order end, Observe ignores an open version of it, which
+// was read before.
 func (g *Gate) Observe(o *order.Order) {
 	id, final := o.ID(), o.Status().Final()
 	if final {
@@ -388,7 +388,7 @@ func (g *Gate) Observe(o *order.Order) {
 		if wasOpen {
 			g.ends.add(now)
 			if o.Status() != order.Cancelled && now.Sub(known.since) <= g.limits.Age {
-				g.prompt = now // a cancellation may have ended it before anybody began
+				g.prompt = now // a cancellation may have ended it before its saga started
 			}
 		}
 		if person {
@@ -403,7 +403,7 @@ func (g *Gate) Observe(o *order.Order) {
 			e.since = now
 		default:
 			if e.since = o.WorkedOnSince(); e.since.After(now) {
-				e.since = now // another process's clock
+				e.since = now // another process's clock is ahead
 			}
 		}
 		g.add(id, e)
@@ -438,14 +438,15 @@ func (g *Gate) forget(id order.ID) {
 	}
 }
 
-// Begin begins a pass over the backlog. The orders found there are observed, and then comes End; one pass at a time.
+// Begin starts a pass over the pending set. The caller observes the orders that it finds and then calls End. Only one pass may run
+// at a time.
 func (g *Gate) Begin() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.pass++
 }
 
-// End ends a complete pass: what was not observed since its beginning has ended elsewhere.
+// End ends a complete pass. An order that was not observed since Begin ended in another process.
 func (g *Gate) End() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -464,7 +465,7 @@ func (g *Gate) End() {
 	g.begin(now)
 }
 
-// Failed says that the first pass broke off. If it would break off each time, the Gate goes on with what it knows.
+// Failed says that the first pass failed. If a retry would fail too, the Gate continues with what it has counted.
 func (g *Gate) Failed(err error) {
 	if retryable.Is(err) {
 		return
@@ -472,7 +473,7 @@ func (g *Gate) Failed(err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if !g.counted {
-		g.limits.Logger.Error("the open orders could not be counted; admission counts from now on only", slog.Any("error", err))
+		g.limits.Logger.Error("open orders could not be counted; admission counts only new ones", slog.Any("error", err))
 	}
 	g.begin(time.Now())
 }
@@ -492,9 +493,9 @@ func (g *Gate) Counted() bool {
 	return g.counted
 }
 
-var errNotCounted = health.Explain(errors.New("the backlog was not read"), "the open orders are not counted yet")
+var errNotCounted = health.Explain(errors.New("the pending set was not read"), "the open orders are not counted yet")
 
-// Ready is an error as long as Admit refuses every order because none is counted.
+// Ready returns an error while Admit refuses every order because the open orders are not counted.
 func (g *Gate) Ready(context.Context) error {
 	if g.limits.Open > 0 && !g.Counted() {
 		return errNotCounted
@@ -502,7 +503,7 @@ func (g *Gate) Ready(context.Context) error {
 	return nil
 }
 
-// BusHeld reports whether deliveries of this process wait for room, or did a moment ago.
+// BusHeld reports whether deliveries of this process wait for admission, or did a moment ago.
 func (g *Gate) BusHeld() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -513,18 +514,18 @@ func (g *Gate) busHeld(now time.Time) bool {
 	return !g.heldAt.IsZero() && now.Sub(g.heldAt) < heldLately
 }
 
-// BusMayBeHeld reports whether deliveries wait for room, of this process or perhaps of another one.
+// BusMayBeHeld reports whether deliveries may wait for admission in this process or in another one.
 func (g *Gate) BusMayBeHeld() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.busHeld(time.Now()) || g.limits.Open > 0 && len(g.open)-g.received >= g.busMost()
 }
 
-// busMost is how many orders may be open when one is taken from the bus.
+// busMost is the number of open orders at which orders from the bus have to wait.
 func (g *Gate) busMost() int { return max(1, g.limits.Open*busPart/busParts) }
 
-// Stop ends the waiting of deliveries, for the process is about to end.
+// Stop ends the waiting of deliveries, because the process ends.
 func (g *Gate) Stop() { g.once.Do(func() { close(g.stop) }) }
 
-// Stopped is closed by Stop.
+// Stopped returns a channel that Stop closes.
 func (g *Gate) Stopped() <-chan struct{} { return g.stop }

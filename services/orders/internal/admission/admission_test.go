@@ -15,14 +15,14 @@ import (
 	"waybill/services/orders/internal/order"
 )
 
-// world is a Gate and the orders that it is told of, in a test's own time.
+// world is a Gate and the orders that it observes, in a test's own time.
 type world struct {
 	t *testing.T
 	*admission.Gate
 	orders map[string]*order.Order
 }
 
-// inWorld runs the test with a Gate that has counted an empty backlog.
+// inWorld runs the test with a Gate that has counted an empty pending set.
 func inWorld(t *testing.T, o admission.Options, test func(w *world)) {
 	t.Helper()
 	t.Parallel()
@@ -199,7 +199,7 @@ func TestOrdersThatWaitForAPerson(t *testing.T) {
 		}
 		w.refused(w.place("more", "CUST-more"), admission.Waiting)
 		if w.take("bus-more", "CUST-more") == nil {
-			t.Error("an order from the bus was taken")
+			t.Error("an order from the bus was admitted")
 		}
 		time.Sleep(time.Hour)
 		w.decide("ord-0")
@@ -257,7 +257,7 @@ func TestFewStuckOrdersCloseNothing(t *testing.T) {
 	})
 }
 
-// TestACancellationShowsNothing: an order that its customer cancelled before anybody began does not show that the system keeps up.
+// TestACancellationShowsNothing: an order that its customer cancelled before its saga started does not show that the system keeps up.
 func TestACancellationShowsNothing(t *testing.T) {
 	inWorld(t, admission.Options{Open: 50}, func(w *world) {
 		w.stuck(5)
@@ -323,7 +323,7 @@ func TestManyCustomersShareTheBound(t *testing.T) {
 	})
 }
 
-// TestASmallShare: however many customers there are, none is refused for few orders.
+// No customer is refused for a few orders, even if there are many customers.
 func TestASmallShare(t *testing.T) {
 	inWorld(t, admission.Options{Open: 100}, func(w *world) {
 		for n := range 80 {
@@ -352,7 +352,7 @@ func TestTheBusLeavesRoomForREST(t *testing.T) {
 		}
 		for range 20 {
 			if !from(w.place, "rest-") {
-				t.Error("a backlog on the bus closes REST")
+				t.Error("a queue on the bus closes REST")
 			}
 		}
 		// Now both offer as much as they can, and what came first ends first.
@@ -430,7 +430,7 @@ func TestSlotsAreGivenBack(t *testing.T) {
 	})
 }
 
-// TestPasses: what other processes did is known after the next pass over the backlog, and what this one did at once.
+// TestPasses: what other processes did is known after the next pass over the pending set, and what this one did at once.
 func TestPasses(t *testing.T) {
 	inWorld(t, admission.Options{Open: 10}, func(w *world) {
 		for n := range 10 {
@@ -443,7 +443,7 @@ func TestPasses(t *testing.T) {
 		before := *w.orders["ord-0"]
 		w.end("ord-0")
 		w.Observe(&before)    // read before it ended, by the pass
-		w.mustPlaceLater("x") // accepted after the pass had read that part of the backlog
+		w.mustPlaceLater("x") // accepted after the pass had read that part of the pending set
 		if s := w.Status(); s.Open != 10 {
 			t.Errorf("during the pass %d are open, want 10", s.Open)
 		}
@@ -451,7 +451,7 @@ func TestPasses(t *testing.T) {
 		if s := w.Status(); s.Open != 5 || s.State != "open" {
 			t.Errorf("got %+v", s)
 		}
-		w.Begin() // breaks off
+		w.Begin() // fails
 		w.Begin()
 		w.Observe(w.orders["ord-1"])
 		w.End()
@@ -476,13 +476,13 @@ func TestNothingIsAdmittedBeforeTheFirstCount(t *testing.T) {
 		if w.take("bus", "CUST-123") == nil || w.Ready(context.Background()) == nil || w.Status().State != "starting" {
 			t.Errorf("got %+v", w.Status())
 		}
-		w.Failed(fmt.Errorf("read the backlog: %w", state.ErrUnavailable))
+		w.Failed(fmt.Errorf("read the pending set: %w", state.ErrUnavailable))
 		if w.Counted() {
-			t.Error("a store that is away for a moment ends the counting")
+			t.Error("a store that is away for a moment ends the count")
 		}
 		w.Failed(errors.New("a document cannot be read"))
 		if !w.Counted() || w.Ready(context.Background()) != nil {
-			t.Error("a document that nobody can read keeps the shop closed")
+			t.Error("a document that cannot be read keeps admission closed")
 		}
 		w.mustPlace("a", "CUST-123")
 	})

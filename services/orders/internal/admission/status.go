@@ -9,22 +9,22 @@ import (
 	"go.opentelemetry.io/otel/metric"
 )
 
-// Status is what a Gate shows of itself: in the answer of /readyz.
+// Status is the state of a Gate, for the response of /readyz.
 type Status struct {
-	// State is open, closed, or starting as long as the orders that were accepted before are not counted. Cause says what closed
-	// it. A closed Gate refuses every new order over REST.
+	// State is open, closed, or starting: the orders that were accepted before are not counted yet. Cause says what closed it. A
+	// closed Gate refuses every new order over REST.
 	State string `json:"state"`
 	Cause Cause  `json:"cause,omitempty"`
-	// Open counts orders that are being worked on and InFlight requests that have room for one; Limit bounds the sum, 0 for no bound.
+	// Open counts the orders in fulfilment, InFlight the slots of requests and deliveries. Limit bounds the sum; 0 is no bound.
 	Open     int `json:"open"`
 	InFlight int `json:"in_flight"`
 	Limit    int `json:"limit"`
 	// Waiting counts the orders that wait for a person.
 	Waiting      int `json:"waiting"`
 	WaitingLimit int `json:"waiting_limit"`
-	// OldestAge is that of the open orders.
+	// OldestAge is the age of the oldest open order.
 	OldestAge float64 `json:"oldest_age_seconds"`
-	// BusHeld says that orders from the bus wait there.
+	// BusHeld: orders on the bus wait for admission.
 	BusHeld bool `json:"bus_held"`
 	// Since is when the state last changed.
 	Since time.Time `json:"since"`
@@ -56,19 +56,19 @@ func (g *Gate) Status() Status {
 
 func (g *Gate) measure(meter metric.Meter) (err error) {
 	if g.refusals, err = meter.Int64Counter("waybill.orders.admission.refused",
-		metric.WithDescription("Orders for which there was no room, by cause: open, age, waiting, customer, starting. Those from the bus wait there; each look of a delivery counts.")); err != nil {
+		metric.WithDescription("Orders that admission refused, by cause: open, age, waiting, customer, starting. Orders from the bus wait there; each check of a delivery counts.")); err != nil {
 		return fmt.Errorf("measure admission: %w", err)
 	}
 	for _, gauge := range []struct {
 		name, says string
 		of         func(Status) float64
 	}{
-		{"waybill.orders.admission.open", "Orders that are being worked on.", func(s Status) float64 { return float64(s.Open) }},
-		{"waybill.orders.admission.open_limit", "The bound of the orders that are being worked on, 0 for none.", func(s Status) float64 { return float64(s.Limit) }},
-		{"waybill.orders.admission.in_flight", "Requests and deliveries that have room for an order.", func(s Status) float64 { return float64(s.InFlight) }},
+		{"waybill.orders.admission.open", "Orders in fulfilment.", func(s Status) float64 { return float64(s.Open) }},
+		{"waybill.orders.admission.open_limit", "The limit of the orders in fulfilment; 0 means no limit.", func(s Status) float64 { return float64(s.Limit) }},
+		{"waybill.orders.admission.in_flight", "Requests and deliveries that have a slot.", func(s Status) float64 { return float64(s.InFlight) }},
 		{"waybill.orders.admission.waiting", "Orders that wait for a person.", func(s Status) float64 { return float64(s.Waiting) }},
-		{"waybill.orders.admission.oldest_age", "The age of the oldest order that is being worked on, in seconds.", func(s Status) float64 { return s.OldestAge }},
-		{"waybill.orders.admission.closed", "1 while every new order over REST is refused, else 0.", func(s Status) float64 {
+		{"waybill.orders.admission.oldest_age", "The age of the oldest order in fulfilment, in seconds.", func(s Status) float64 { return s.OldestAge }},
+		{"waybill.orders.admission.closed", "1 while every new order over REST is refused, otherwise 0.", func(s Status) float64 {
 			if s.State == "open" {
 				return 0
 			}
@@ -87,7 +87,7 @@ func (g *Gate) count(ctx context.Context, cause Cause) {
 	g.refusals.Add(ctx, 1, metric.WithAttributes(attribute.String("cause", string(cause))))
 }
 
-// rate counts what happens, second by second, for as long as the window.
+// rate counts events for each second of the window.
 type rate struct {
 	began   time.Time
 	seconds [window]struct {
@@ -105,7 +105,7 @@ func (r *rate) add(now time.Time) {
 	slot.n++
 }
 
-// perSecond is how often it happened a second, in the window or since the beginning.
+// perSecond returns the events per second in the window, or since the beginning if that is shorter.
 func (r *rate) perSecond(now time.Time) float64 {
 	total := 0
 	for _, slot := range r.seconds {

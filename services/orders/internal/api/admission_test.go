@@ -31,7 +31,7 @@ func bounded(t *testing.T, limits admission.Options) *world {
 	return w
 }
 
-// count lets the process count the backlog, as it does when it starts.
+// count lets the process count the open orders, as it does when it starts.
 func (w *world) count() {
 	w.t.Helper()
 	ctx, cancel := context.WithCancel(w.t.Context())
@@ -62,7 +62,7 @@ func (w *world) end(id string) {
 	}
 }
 
-// overloaded fails the test unless the answer refuses an order for want of room.
+// overloaded fails the test unless the answer refuses an order because admission is closed.
 func (w *world) overloaded(answer *httptest.ResponseRecorder) {
 	w.t.Helper()
 	p := w.refused(answer, http.StatusServiceUnavailable)
@@ -266,7 +266,7 @@ func TestOrdersWaitOnTheBus(t *testing.T) {
 		if after := w.trace(); after != before {
 			t.Errorf("stored or published %s, before %s", after, before)
 		}
-		// An order that is stored is taken again, an operator's redrive is not refused, and REST has its part.
+		// A stored order is accepted again, a redrive is not refused, and REST has its part of the limit.
 		w.taken(contracts.TopicOrders, external(t, "bus-2"))
 		if err := w.receiver.Redrive(t.Context(), contracts.TopicOrders, external(t, "bus-5")); err != nil {
 			t.Error(err)
@@ -274,7 +274,7 @@ func TestOrdersWaitOnTheBus(t *testing.T) {
 		w.end("bus-5")
 		w.accepted(w.place(map[string]any{"order_id": "rest"}))
 
-		// A delivery that waits is taken as soon as there is room.
+		// A delivery that waits is accepted as soon as there is room.
 		var waiting sync.WaitGroup
 		waiting.Go(func() { w.taken(contracts.TopicOrders, external(t, "bus-4")) })
 		time.Sleep(time.Second)
@@ -298,9 +298,9 @@ func TestOrdersWaitOnTheBus(t *testing.T) {
 	})
 }
 
-// TestARESTOrderPassesABacklogOnTheBus: its own event is behind the backlog, so it is confirmed at once. The events are the same,
-// once and in order.
-func TestARESTOrderPassesABacklogOnTheBus(t *testing.T) {
+// An order over REST does not wait behind a queue on the bus: its own event is behind the queue, so it is confirmed at once. Its
+// events are the same, once and in order.
+func TestARESTOrderPassesAQueueOnTheBus(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := bounded(t, admission.Options{Open: 8})
@@ -318,12 +318,12 @@ func TestARESTOrderPassesABacklogOnTheBus(t *testing.T) {
 		if o := w.order(early); o.Status != "received" {
 			t.Errorf("the order is %s", o.Status)
 		}
-		// One that was placed before is confirmed by the next reminder.
+		// One that was placed before is confirmed by the next pass of the reconciler.
 		ctx, cancel := context.WithCancel(t.Context())
 		var running sync.WaitGroup
 		running.Go(func() { w.reconciler.Run(ctx) })
 		for range 8 {
-			w.deliver(contracts.TopicOrders, external(t, "bus-6")) // the bus goes on waiting
+			w.deliver(contracts.TopicOrders, external(t, "bus-6")) // the bus keeps waiting
 		}
 		cancel()
 		running.Wait()

@@ -34,7 +34,7 @@ func (w *world) cancel(id, body string) *httptest.ResponseRecorder {
 	return w.request(http.MethodPost, "/v1/orders/"+id+"/cancel", body)
 }
 
-// cancelled reads the answer to a cancellation and fails the test unless it was taken.
+// cancelled reads the answer to a cancellation and fails the test unless it was accepted.
 func (w *world) cancelled(answer *httptest.ResponseRecorder) shownCancellation {
 	w.t.Helper()
 	var shown shownCancellation
@@ -87,7 +87,7 @@ func sagaFailed(t *testing.T, id, name string, notUndone ...string) eventing.Eve
 
 const because = `{"reason":"Ordered twice."}`
 
-// TestCancelWhatIsReceived: nobody has begun, so it is cancelled at once, for good, and nobody begins.
+// A received order has no saga, so it is cancelled at once and never gets one.
 func TestCancelWhatIsReceived(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -130,7 +130,7 @@ func TestCancelWhatIsReceived(t *testing.T) {
 	})
 }
 
-func TestCancelWhatIsUnderWay(t *testing.T) {
+func TestCancelDuringFulfilment(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		events func(id string) []eventing.Event
@@ -175,8 +175,8 @@ func TestCancelWhatIsUnderWay(t *testing.T) {
 	}
 }
 
-// TestCancelWaitsForFulfillment: 202 says that fulfilment has recorded the cancellation. Without its answer the client hears that
-// the wish is pending, and a repetition tells the result; the answer may have come to another replica, or be lost.
+// TestCancelWaitsForFulfillment: 202 says that fulfilment has recorded the cancellation. Without its answer the
+// client gets cancellation_pending, and a repeated request gets the result; another replica may have got the answer, or none.
 func TestCancelWaitsForFulfillment(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
@@ -237,7 +237,7 @@ func TestCancelWaitsForFulfillment(t *testing.T) {
 	}
 }
 
-// TestCancelTooLate: fulfilment refuses, and the order goes on.
+// Fulfilment refuses the cancellation, and the order continues.
 func TestCancelTooLate(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -286,7 +286,7 @@ func TestFollowASagaThatFails(t *testing.T) {
 func TestWhatAnOrderCosts(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.accepted(w.place(nil, "Idempotency-Key", "earlier")) // begins a page of the backlog
+	w.accepted(w.place(nil, "Idempotency-Key", "earlier")) // starts a page of the pending set
 	cost := func(step func()) int {
 		w.faults.reset(0, never)
 		step()
@@ -301,7 +301,7 @@ func TestWhatAnOrderCosts(t *testing.T) {
 		got = append(got, cost(func() { w.taken(contracts.TopicFulfillment, e) }))
 	}
 	want := []int{
-		5, // the key, the order, Order.Created, the backlog read and written
+		5, // the key, the order, Order.Created, the pending set read and written
 		5, // the order and its customer's index read and written, Order.Confirmed
 		3, // the order read and written, Order.Updated
 		2,
@@ -349,7 +349,7 @@ func TestEventsInAnyOrder(t *testing.T) {
 			ids := map[string]bool{}
 			for _, e := range shown.Items {
 				if ids[e.EventID] {
-					t.Errorf("rotation %d: %s stands there twice", rotation, e.EventID)
+					t.Errorf("rotation %d: %s is on the timeline twice", rotation, e.EventID)
 				}
 				ids[e.EventID] = true
 			}
@@ -362,7 +362,7 @@ func TestEventsInAnyOrder(t *testing.T) {
 
 func TestAnEventOfAnUnknownOrder(t *testing.T) {
 	t.Parallel()
-	for _, id := range []string{"nobody", "a/b", ""} {
+	for _, id := range []string{"unknown", "a/b", ""} {
 		w := newWorld(t)
 		for _, e := range sagaOf(t, id, true) {
 			w.taken(contracts.TopicFulfillment, e)

@@ -15,7 +15,7 @@ import (
 )
 
 // lossy carries events between orders and a fulfilment that answers as the real one does. Each event it loses once: it is
-// acknowledged, and nobody gets it.
+// acknowledged and not delivered.
 type lossy struct {
 	w       *world
 	carried int
@@ -106,8 +106,8 @@ func (l *lossy) reconciling(d time.Duration) {
 	running.Wait()
 }
 
-// TestEveryEventIsLostOnce: whatever is lost on its way, from orders or to it, is asked for again, also by a process that
-// was started after the loss; every order comes to its end.
+// Every event from orders or to it is lost once. The reconciler publishes again until it is answered, also in a process that
+// started after the loss, and every order reaches its end.
 func TestEveryEventIsLostOnce(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -142,7 +142,7 @@ func TestEveryEventIsLostOnce(t *testing.T) {
 		if len(w.bus.deadLettered()) > 0 {
 			t.Errorf("dead-lettered %v", w.bus.deadLettered())
 		}
-		// What has ended is left in peace.
+		// An order that has ended is not published again.
 		before := len(w.bus.published)
 		l.reconciling(time.Hour)
 		if after := len(w.bus.published); after != before {
@@ -151,7 +151,7 @@ func TestEveryEventIsLostOnce(t *testing.T) {
 	})
 }
 
-// TestAnOrderThatWasNotAcceptedIsNotRevived: its client was told that it was not placed, and may have placed another.
+// An order that was not accepted is not published later: its client got an error and may have placed another one.
 func TestAnOrderThatWasNotAcceptedIsNotRevived(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -38,7 +38,7 @@ func TestOrdersThatHaveNotEndedAreListed(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	if ids, more := w.open(""); len(ids) > 0 || more {
-		t.Errorf("before there is one: %v %v", ids, more)
+		t.Errorf("before the first order: %v %v", ids, more)
 	}
 	for i := range 3 {
 		w.taken(contracts.TopicOrders, elsewhere(t, fmt.Sprint(i), map[string]any{"order_id": fmt.Sprint("o-", i)}))
@@ -52,24 +52,24 @@ func TestOrdersThatHaveNotEndedAreListed(t *testing.T) {
 	if ids, more := w.open("?limit=1"); len(ids) != 1 || !more {
 		t.Errorf("one: %v %v", ids, more)
 	}
-	w.spoil("order:o-0")
+	w.corrupt("order:o-0")
 	if ids, _ := w.open(""); len(ids) != 1 || ids[0] != "o-2" {
-		t.Errorf("beside one that cannot be decoded: %v", ids)
+		t.Errorf("with one that cannot be decoded: %v", ids)
 	}
 	w.refused(w.request(http.MethodGet, "/v1/open-orders?limit=501", ""), http.StatusUnprocessableEntity)
 	w.faults.reset(0, storeAway)
 	w.refused(w.request(http.MethodGet, "/v1/open-orders", ""), http.StatusServiceUnavailable)
 }
 
-func (w *world) spoil(key string) {
+func (w *world) corrupt(key string) {
 	w.t.Helper()
-	if _, err := state.Update(w.t.Context(), w.store, key, func(doc *any, _ bool) error { *doc = "spoiled"; return nil }); err != nil {
+	if _, err := state.Update(w.t.Context(), w.store, key, func(doc *any, _ bool) error { *doc = "corrupt"; return nil }); err != nil {
 		w.t.Fatal(err)
 	}
 }
 
-// An order that the backlog lost is followed again when it is placed again.
-func TestPlacingAgainPutsAnOrderBackIntoTheBacklog(t *testing.T) {
+// An order that is lost from the pending set is added again when it is placed again.
+func TestPlacingAgainAddsAnOrderToThePendingSet(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	id := w.accepted(w.place(map[string]any{"order_id": "o-1"}))

@@ -14,7 +14,7 @@ import (
 	"waybill/services/orders/internal/order"
 )
 
-// problem turns an error into the answer to a request.
+// problem turns an error into the response to a request.
 func (s *Service) problem(ctx context.Context, err error) *rest.Problem {
 	var refused *order.Error
 	var full *admission.Refusal
@@ -37,36 +37,36 @@ func (s *Service) problem(ctx context.Context, err error) *rest.Problem {
 	case errors.Is(err, idempotency.ErrOtherRequest):
 		return &rest.Problem{
 			Status: http.StatusUnprocessableEntity, Code: "idempotency_key_reused",
-			Detail: "The Idempotency-Key came with another order before. Use a new key for a new order.",
+			Detail: "Another order used this Idempotency-Key before. Use a new key for a new order.",
 			Errors: []rest.Fault{{Location: "header.Idempotency-Key", Message: "must not be used for two different orders"}},
 		}
 	case errors.Is(err, errPending):
 		return &rest.Problem{
 			Status: http.StatusServiceUnavailable, Code: "cancellation_pending", RetryAfter: 2,
-			Detail: "The cancellation is stored and is passed on to fulfilment, which has not answered yet: the order may still ship. Repeat the request to learn the result.",
+			Detail: "The cancellation is stored and published, and fulfilment has not answered yet. The order may still ship. Repeat the request to get the result.",
 		}
 	case errors.Is(err, idempotency.ErrRunning):
 		return &rest.Problem{
 			Status: http.StatusConflict, Code: "request_running", RetryAfter: 1,
-			Detail: "A request with this Idempotency-Key is still running, as far as is known. Repeat it in a moment for its answer.",
+			Detail: "A request with this Idempotency-Key is probably still running. Repeat it in a moment to get its answer.",
 		}
 	}
 	return rest.Failed(ctx, s.Logger, err)
 }
 
-// noRoom is what a refusal collided with.
+// noRoom is the limit that caused a refusal.
 type noRoom struct {
 	Cause admission.Cause `json:"cause"`
 	Count int             `json:"count,omitempty"`
 	Limit int             `json:"limit,omitempty"`
 }
 
-// overloaded is the answer to an order for which there is no room.
+// overloaded is the response to an order that admission refuses.
 func overloaded(r *admission.Refusal) *rest.Problem {
 	var why string
 	switch r.Cause {
 	case admission.Starting:
-		why = "The service has just started and counts the orders that are open."
+		why = "The service has just started and counts the open orders."
 	case admission.Full:
 		why = fmt.Sprintf("As many orders are open as can be finished in time: %d, and the limit is %d.", r.Count, r.Limit)
 	case admission.Slow:
@@ -74,7 +74,7 @@ func overloaded(r *admission.Refusal) *rest.Problem {
 	case admission.Waiting:
 		why = fmt.Sprintf("Too many orders wait for a person's decision: %d, and the limit is %d.", r.Count, r.Limit)
 	case admission.Share:
-		why = fmt.Sprintf("Much is going on, and this customer has its share of the open orders: %d, and the limit is %d.", r.Count, r.Limit)
+		why = fmt.Sprintf("Many orders are open, and this customer already has its share of them: %d, and the limit is %d.", r.Count, r.Limit)
 	}
 	return &rest.Problem{
 		Status: http.StatusServiceUnavailable, Code: "overloaded", RetryAfter: r.RetryAfter,
@@ -83,7 +83,7 @@ func overloaded(r *admission.Refusal) *rest.Problem {
 	}
 }
 
-// details is what an invalid order adds to the faults that its schema finds.
+// details are the faults that the domain finds in an invalid order.
 func details(err error) []error {
 	var refused *order.Error
 	if !errors.As(err, &refused) {

@@ -1,5 +1,5 @@
-// Package idempotency lets a request that carries a key take effect once however often it is sent: also when the process
-// dies between any two steps of it. It knows nothing of what a request does.
+// Package idempotency makes a request with an idempotency key take effect once, even if the client repeats it and if the process
+// dies at any point. It does not know what a request does.
 package idempotency
 
 import (
@@ -21,57 +21,56 @@ import (
 )
 
 var (
-	// ErrOtherRequest says that the key came with another request before.
+	// ErrOtherRequest means that another request used the key before.
 	ErrOtherRequest = errors.New("the key belongs to another request")
-	// ErrRunning says that a request with the key is at work now.
+	// ErrRunning means that a request with the key runs now.
 	ErrRunning = errors.New("a request with this key is running")
 )
 
-// Lease is how long a request is believed to be at work when the process that took it says nothing more. It is also how
-// long a client waits for the work of a dead process, so a request should be bounded to little less. Clocks that differ, or
-// a process that stood still, may bring two processes to work at once: theirs is repeatable work on one subject, so that
-// is harmless.
+// Lease is how long a request counts as running after its process last wrote about it. If the process dies, the client waits that
+// long, so the timeout of a request should be a little shorter. If clocks differ, or a process was suspended, two processes
+// may do the work at the same time. That is harmless, because the work is idempotent and has one subject.
 const Lease = 6 * time.Second
 
-// releaseTimeout bounds the note that a request failed, which is written even when the request's own time is over.
+// releaseTimeout bounds the write that a request failed. That write does not end with the request's context.
 const releaseTimeout = 2 * time.Second
 
-// remembered is of how many requests at least a process knows that it did them.
+// remembered is the least number of completed requests that a process remembers.
 const remembered = 10_000
 
-// lookupsPerSecond is how many keys that this process has not seen Subject looks up each second. Under overload nearly every key is
-// new, and reading the store for each would take the processor time that the accepted orders need.
+// lookupsPerSecond limits how many unknown keys Subject reads from the store. Under overload nearly every key is new, and a read for
+// each would use the processor time that accepted orders need.
 const lookupsPerSecond = 20
 
-// Work is what a request is there for. Both functions get the subject that the request has.
+// Work is the work of a request. Both functions get the request's subject.
 type Work struct {
-	// Do does the work. It must be repeatable on the same subject.
+	// Do does the work. It must be idempotent for a subject.
 	Do func(ctx context.Context, subject string) error
-	// Done reports whether what the work left behind shows that it was done to its end. It may not show, for a while or ever;
-	// but what is shown must be true, and be the work of a request like this one.
+	// Done reports whether the stored result shows that the work is complete. It may return false for complete work, but true
+	// only for complete work of the same request.
 	Done func(ctx context.Context, subject string) (bool, error)
 }
 
-// Keys remembers requests by their keys. It may be used by many goroutines.
+// Keys remembers requests by their keys. Many goroutines may use it.
 type Keys struct {
 	store state.Store
-	// process names this process: no other one, before or after it, has the same.
+	// process is the name of this process. No other process ever has it.
 	process string
 	ttl     time.Duration
 	logger  *slog.Logger
-	// seen holds the keys whose work this process began lately.
+	// seen has the keys whose work this process started recently.
 	seen *recent.Set[string]
-	// lookups bounds how often Subject reads the store for a key that this process has not seen.
+	// lookups limits how often Subject reads the store for a key that is not in seen.
 	lookups *rate.Limiter
-	// done holds the attempts of this process that did their work to its end.
+	// done has the attempts of this process that completed the work.
 	done *recent.Set[attempt]
-	// leases are those of other processes, as this one saw them.
+	// leases are the leases of other processes, as this one saw them.
 	leases  *clock.Tracker[string]
 	mu      sync.Mutex
 	running map[string]struct{}
 }
 
-// New returns Keys that are remembered for ttl. Process must be unlike that of every other process, earlier ones included.
+// New returns Keys that are remembered for ttl. No other process may ever have had the process name.
 func New(store state.Store, process string, ttl time.Duration, logger *slog.Logger) *Keys {
 	return &Keys{
 		store: store, process: process, ttl: ttl, logger: logger,
@@ -80,18 +79,18 @@ func New(store state.Store, process string, ttl time.Duration, logger *slog.Logg
 	}
 }
 
-// record is what the store holds for a key. It is written when the work begins and says nothing of its end: that it was
-// done follows from what it left behind, and a write for each request less is what that is worth.
+// record is the stored document of a key. It is written when the work starts, and not when it ends: the result of the work shows
+// that, which saves a write for each request.
 type record struct {
-	// Request is a digest of the request that came first, Subject the id that was chosen for what it makes.
+	// Request is a digest of the first request. Subject is the id of what it makes.
 	Request string `json:"request"`
 	Subject string `json:"subject"`
-	// Process is at work, or was, and Until is the end of its lease; zero when the work failed.
+	// Process does the work, or did. Until is the end of its lease; zero if the work failed.
 	Process string    `json:"process"`
 	Until   time.Time `json:"running_until"`
 }
 
-// attempt tells one attempt of a process at a key's work from its others.
+// attempt identifies one attempt of a process to do the work of a key.
 type attempt struct {
 	key   string
 	until int64
@@ -99,17 +98,17 @@ type attempt struct {
 
 func (r record) attempt(key string) attempt { return attempt{key, r.Until.UnixNano()} }
 
-// Do does the work of the request with the key unless it was done before. Subject is the id of what the request makes; a
-// repeated request gets the subject of the first one, to work on and as the answer. A request whose work failed may be
-// repeated at once. Do returns ErrOtherRequest, ErrRunning, an error of the store, or one of the work.
+// Do does the work of the request with the key, unless it was done before. Subject is the id of what the request makes. A repeated
+// request gets the subject of the first one, for its work and as the answer. A request whose work failed may be repeated at
+// once. Do returns ErrOtherRequest, ErrRunning, an error of the store, or an error of the work.
 //
-// A process knows which work it did lately. Another one answers ErrRunning, until the lease is over, for work that was done
-// and that Done does not yet show; after the lease it does such work again.
+// A process remembers which work it completed recently. If another process completed it and Done does not show that yet, Do
+// returns ErrRunning until the lease ends, and then does the work again.
 func (k *Keys) Do(ctx context.Context, key string, request []byte, subject string, work Work) (string, error) {
 	key = "idempotency:" + digest([]byte(key))
 	mine := record{Request: digest(request), Subject: subject, Process: k.process, Until: time.Now().Add(Lease)}
 	if !k.enter(key) {
-		// Another request is at work here; all there is to find out is whether it is the same one.
+		// A request with this key runs in this process. Find out whether it is the same request.
 		_, err := k.find(ctx, key, mine)
 		return "", cmp.Or(err, ErrRunning)
 	}
@@ -133,9 +132,9 @@ func (k *Keys) Do(ctx context.Context, key string, request []byte, subject strin
 	return mine.Subject, nil
 }
 
-// Subject returns the subject of the request with the key, if the same request came before. For a key that this process has not seen
-// it reads the store only as often as lookupsPerSecond allows; beyond that the key counts as unknown, and the caller can ask again
-// later. The error is ErrOtherRequest or one of the store.
+// Subject returns the subject of the request with the key, if the same request came before. For keys that this process has not seen it
+// reads the store at most lookupsPerSecond times a second. Above that limit a key counts as unknown, and the caller may ask
+// again later. The error is ErrOtherRequest or an error of the store.
 func (k *Keys) Subject(ctx context.Context, key string, request []byte) (subject string, known bool, err error) {
 	key = "idempotency:" + digest([]byte(key))
 	if !k.seen.Has(key) && !k.lookups.Allow() {
@@ -148,8 +147,8 @@ func (k *Keys) Subject(ctx context.Context, key string, request []byte) (subject
 	return found.Subject, err == nil, err
 }
 
-// takeOver goes on with a request that was seen before, if it is the same one and nobody is at work on it, and reports
-// whether its work is done already.
+// takeOver continues a request that was seen before, if it is the same request and no process runs it. It reports whether the work
+// is already complete.
 func (k *Keys) takeOver(ctx context.Context, key string, mine record, shown func(context.Context, string) (bool, error)) (taken record, done bool, err error) {
 	found, err := k.find(ctx, key, mine)
 	if err != nil {
@@ -186,7 +185,7 @@ func (k *Keys) find(ctx context.Context, key string, mine record) (stored, error
 	found.etag, err = k.store.Get(ctx, key, &found.record)
 	switch {
 	case errors.Is(err, state.ErrNotFound):
-		// Not written yet, or expired since it was seen: the client's next try will tell.
+		// The record is not written yet, or it expired meanwhile. The client's next request will find out.
 		return stored{}, ErrRunning
 	case err != nil:
 		return stored{}, err
@@ -196,8 +195,8 @@ func (k *Keys) find(ctx context.Context, key string, mine record) (stored, error
 	return found, nil
 }
 
-// release notes that the work failed. Without the note another process waits for the end of the lease before it does the
-// work, which is slower and comes to the same; so a failure to write it is no failure of the request.
+// release stores that the work failed, so that a repeated request need not wait for the end of the lease. If that write fails, the
+// request does not fail for it.
 func (k *Keys) release(ctx context.Context, key string, mine record) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
 	defer cancel()
@@ -208,7 +207,7 @@ func (k *Keys) release(ctx context.Context, key string, mine record) {
 		err = k.store.Replace(ctx, key, found, etag, state.TTL(k.ttl))
 	}
 	if err != nil {
-		k.logger.WarnContext(ctx, "the failure of a request with an idempotency key was not noted", slog.Any("error", fmt.Errorf("release: %w", err)))
+		k.logger.WarnContext(ctx, "failed request with an idempotency key was not released; a repeated request waits for the end of its lease", slog.Any("error", fmt.Errorf("release: %w", err)))
 	}
 }
 

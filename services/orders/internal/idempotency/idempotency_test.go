@@ -66,7 +66,7 @@ func TestSubject(t *testing.T) {
 	s := state.NewMemory()
 	for range 2 {
 		if subject, known, err := process(s, "a").Subject(t.Context(), "key", request); subject != "" || known || err != nil {
-			t.Errorf("of a key that nobody used: %q, %v, %v", subject, known, err)
+			t.Errorf("a key that was not used: %q, %v, %v", subject, known, err)
 		}
 	}
 	var m made
@@ -102,8 +102,8 @@ func TestFailedWorkCanBeRepeatedAtOnceByAnyProcess(t *testing.T) {
 	}
 }
 
-// TestTheWorkOfADeadProcess: while its lease lasts nobody else may go on, for it may be alive; the same process may, for it
-// knows that it does not.
+// TestTheWorkOfADeadProcess: during its lease no other process may continue, because it may be alive. The same process may, because it
+// knows that it does not run.
 func TestTheWorkOfADeadProcess(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -223,8 +223,8 @@ func TestOneAtATime(t *testing.T) {
 	}
 }
 
-// TestWorkThatDoesNotShow: the process that did it knows, in bounded memory; any other one waits until nobody can be at
-// work, and then does it again on the same subject.
+// TestWorkThatDoesNotShow: the process that did it knows, in bounded memory; any other one waits until no process can be
+// running it, and then does it again on the same subject.
 func TestWorkThatDoesNotShow(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -257,8 +257,8 @@ func TestWorkThatDoesNotShow(t *testing.T) {
 	})
 }
 
-// TestWorkThatCannotBeLookedAt is neither taken for done nor done again.
-func TestWorkThatCannotBeLookedAt(t *testing.T) {
+// The result of the work cannot be read: then it does not count as done, and is not done again.
+func TestWorkThatCannotBeRead(t *testing.T) {
 	t.Parallel()
 	s := state.NewMemory()
 	away := errors.New("the store is away")
@@ -274,7 +274,7 @@ func TestWorkThatCannotBeLookedAt(t *testing.T) {
 		t.Errorf("got %v, worked on %v", err, m)
 	}
 	if got, err := process(s, "b").Do(t.Context(), "key", request, "three", m.work()); err != nil || got != "one" {
-		t.Errorf("once it can be looked at: %s, %v", got, err)
+		t.Errorf("once it can be read: %s, %v", got, err)
 	}
 }
 
@@ -312,7 +312,7 @@ func TestARequestIsOneWrite(t *testing.T) {
 	}
 }
 
-// TestSubjectReadsSeldomForUnknownKeys asks for a thousand keys that nobody used, as a shop under overload does.
+// TestSubjectReadsSeldomForUnknownKeys asks for a thousand unused keys, as a shop under overload does.
 func TestSubjectReadsSeldomForUnknownKeys(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -8,7 +8,7 @@ import (
 	"waybill/contracts"
 )
 
-// MaxReason bounds, in characters, what a customer says of why an order is cancelled.
+// MaxReason is the largest length of a customer's reason for a cancellation, in characters.
 const MaxReason = 500
 
 // CheckReason checks a customer's reason. The error is an *Error of kind Invalid.
@@ -20,10 +20,10 @@ func CheckReason(reason string) error {
 	return &Error{Kind: Invalid, Code: "invalid_cancellation", Text: "The reason is not valid.", Faults: f}
 }
 
-// RequestCancellation takes the customer's wish to have the order cancelled. An order that is not confirmed yet is
-// cancelled at once, for nobody has begun to fulfil it and Confirm will not let anybody begin. For any other the wish is
-// noted, and the saga decides. It reports false, and changes nothing, when the order is cancelled or its cancellation is
-// under way. The error is an *Error, of kind TooLate once the order has shipped, has ended, or needs a person anyhow.
+// RequestCancellation records that the customer wants the order cancelled. An order that is not confirmed yet is cancelled at
+// once: its fulfilment has not started, and Confirm refuses it from now on. For any other order the saga decides. It returns
+// false and changes nothing if the order is cancelled or its cancellation is pending. The error is an *Error, of kind TooLate
+// if the order has shipped, has ended, or needs attention.
 func (o *Order) RequestCancellation(reason string, now time.Time) (changed bool, err error) {
 	if err := CheckReason(reason); err != nil {
 		return false, err
@@ -59,8 +59,8 @@ func (o *Order) RequestCancellation(reason string, now time.Time) (changed bool,
 	return true, nil
 }
 
-// CancellationAnswer reports whether it is known what becomes of the customer's wish. Without an error the order is cancelled, or
-// will be: fulfilment has recorded the wish, and ships nothing after it. The error is an *Error of kind TooLate.
+// CancellationAnswer reports whether the outcome of a requested cancellation is known. Without an error the order is cancelled or
+// will be: fulfilment has recorded the cancellation, and ships nothing after that. The error is an *Error of kind TooLate.
 func (o *Order) CancellationAnswer() (known bool, err error) {
 	switch {
 	case o.s.Status == Cancelled:
@@ -85,19 +85,19 @@ func (o *Order) tooLate(code, why string) error {
 	}
 }
 
-// shipped reports whether the parcel has left, as far as this service knows; the saga may know more.
+// shipped reports whether this service knows that the parcel was shipped. The saga may know it earlier.
 func (o *Order) shipped() bool {
 	return o.s.Status == Fulfilled || o.did(contracts.StepCancel, contracts.OutcomeRefused) ||
 		o.did(contracts.StepProcessShipment, contracts.OutcomeDone) && !o.did(contracts.StepCancelShipment, contracts.OutcomeDone)
 }
 
-// cancelledUnconfirmed tells the end of an order that this service cancelled by itself.
+// cancelledUnconfirmed reports whether this service cancelled the order by this entry, without the saga.
 func (e Entry) cancelledUnconfirmed() bool {
 	return e.Source == Source && e.Type == contracts.TypeOrderCancelled && e.CausedBy == ""
 }
 
-// Cancellation is a customer's wish to have an order cancelled. Refused says that it came too late, Accepted that the order is
-// cancelled or will be.
+// Cancellation is a customer's request to cancel an order. Refused: it came too late. Accepted: the order is cancelled or will
+// be.
 type Cancellation struct {
 	RequestedAt time.Time
 	Reason      string
@@ -105,7 +105,7 @@ type Cancellation struct {
 	Accepted    bool
 }
 
-// Cancellation returns the wish, if there was one.
+// Cancellation returns the customer's request, if there was one.
 func (o *Order) Cancellation() (c Cancellation, requested bool) {
 	i := slices.IndexFunc(o.s.Timeline, func(e Entry) bool {
 		return e.Source == Source && (e.Type == contracts.TypeOrderCancellationRequested || e.Type == contracts.TypeOrderCancelled)
@@ -119,7 +119,7 @@ func (o *Order) Cancellation() (c Cancellation, requested bool) {
 	return Cancellation{e.Time, e.Reason, refused, accepted}, true
 }
 
-// CancellationPending reports whether a cancellation was requested that was not refused, of an order that has not ended.
+// CancellationPending reports whether a cancellation was requested and not refused, and the order has not ended.
 func (o *Order) CancellationPending() bool {
 	c, requested := o.Cancellation()
 	return requested && !c.Refused && !o.s.Status.Final()

@@ -124,7 +124,7 @@ func TestACancelledOrderIsNotConfirmed(t *testing.T) {
 	if o.Confirm(created, at) || o.Status() != order.Cancelled {
 		t.Errorf("the order is %s", o.Status())
 	}
-	// Nobody else repeats the announcement of its end.
+	// No other event repeats the publication of its end.
 	announced := o.Unsettled(created)
 	if diff := cmp.Diff([]string{contracts.TypeOrderCancelled}, types(announced)); diff != "" {
 		t.Fatal(diff)

@@ -12,11 +12,11 @@ import (
 	"waybill/contracts"
 )
 
-// Number is the text of a JSON number as its sender wrote it, so that nothing is lost to a float before it is checked.
-// It is empty when the sender left the field out.
+// Number is the text of a JSON number as its sender wrote it. A float could change it before it is checked. It is empty if the
+// field is missing.
 type Number string
 
-// Draft is what somebody asks for: nothing in it has been checked.
+// Draft is an order as it was requested. Nothing in it is checked.
 type Draft struct {
 	ID           string
 	CustomerID   string
@@ -35,7 +35,7 @@ type DraftLine struct {
 	Price     Number
 }
 
-// Limits of an order. The REST schema states them too, and a test holds the two together.
+// The limits of an order. The REST schema repeats them, and a test compares the two.
 const (
 	MaxLines    = 100
 	MaxQuantity = 1000
@@ -50,19 +50,18 @@ const (
 
 var idPattern = regexp.MustCompile(IDPattern)
 
-// ID names an order; it matches IDPattern.
+// ID is the id of an order. It matches IDPattern.
 type ID string
 
-// ParseID checks an order id that came from outside.
+// ParseID checks an order id from outside.
 func ParseID(s string) (ID, error) {
 	var f faults
 	f.id("order_id", s)
 	return ID(s), f.err()
 }
 
-// New makes an order, as received, from a draft. The error is an *Error of kind Invalid that lists everything wrong with
-// the draft, each fault under its JSON path and without the value, so that it may be logged. Created is when the customer
-// placed the order.
+// New makes a received order from a draft. The customer placed it at the time created. The error is an *Error of kind Invalid
+// that lists every fault of the draft under its JSON path. It contains no values, so it can be logged.
 func New(d Draft, created time.Time) (*Order, error) {
 	var f faults
 	content := contracts.Order{
@@ -76,7 +75,7 @@ func New(d Draft, created time.Time) (*Order, error) {
 	currency := content.Currency
 	if _, known := contracts.CurrencyPlaces(currency); !known {
 		f.add("currency", "must be a current ISO 4217 currency with minor units, in upper case, such as USD, JPY or KWD")
-		currency = "" // amounts in an unknown currency are checked as numbers only
+		currency = "" // then amounts are checked as numbers only
 	}
 	content.Items = f.lines(d.Lines, currency)
 	content.TotalAmount = f.total(d.Total, content.Items, currency)
@@ -93,7 +92,7 @@ func New(d Draft, created time.Time) (*Order, error) {
 	return &Order{Snapshot{Content: content, Status: Received, CreatedAt: created, UpdatedAt: created}}, nil
 }
 
-// faults gathers what is wrong with a draft.
+// faults collects the faults of a draft.
 type faults []Fault
 
 func (f *faults) add(path, expectation string) { *f = append(*f, Fault{path, expectation}) }
@@ -130,7 +129,7 @@ func (f *faults) text(path, value string, most int, required bool) {
 	}
 }
 
-// lines checks every line, unless there are too many of them to be worth naming. It returns nil when a line is faulty.
+// lines checks the lines. If there are too many, that is the only fault. It returns nil if there is a fault.
 func (f *faults) lines(drafts []DraftLine, currency string) []contracts.Line {
 	if len(drafts) == 0 || len(drafts) > MaxLines {
 		f.add("items", fmt.Sprintf("must hold 1 to %d lines", MaxLines))
@@ -165,7 +164,7 @@ func (f *faults) quantity(path string, n Number) int {
 	return quantity
 }
 
-// amount checks an amount of money. The currency is empty when it is faulty itself.
+// amount checks an amount of money. The currency is empty if it is not valid.
 func (f *faults) amount(path string, n Number, currency string) contracts.Amount {
 	if n == "" {
 		f.add(path, "is required")
@@ -181,7 +180,7 @@ func (f *faults) amount(path string, n Number, currency string) contracts.Amount
 	return amount
 }
 
-// total checks the total against the lines; when those are faulty there is nothing to compare it with.
+// total checks the total, and compares it with the lines if they are valid.
 func (f *faults) total(n Number, lines []contracts.Line, currency string) contracts.Amount {
 	before := len(*f)
 	total := f.amount("total_amount", n, currency)

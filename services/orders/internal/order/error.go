@@ -2,21 +2,21 @@ package order
 
 import "strings"
 
-// Kind says what sort of thing went wrong, so that an edge can answer accordingly.
+// Kind is the kind of an Error. An adapter chooses its answer by it.
 type Kind int
 
 const (
-	// Invalid says that what was asked for can never be an order.
+	// Invalid means that the request can never become an order.
 	Invalid Kind = iota + 1
-	// NotFound says that there is no such order.
+	// NotFound means that the order does not exist.
 	NotFound
-	// Taken says that another order has the id already.
+	// Taken means that another order has the id.
 	Taken
-	// TooLate says that the order has come too far for what was asked.
+	// TooLate means that the status of the order no longer allows the request.
 	TooLate
 )
 
-// Error is what this package refuses with. Its code is stable, its text safe to show.
+// Error is a refusal of this package. Its code is stable, and its text is safe to show.
 type Error struct {
 	Kind   Kind
 	Code   string
@@ -24,7 +24,7 @@ type Error struct {
 	Faults []Fault
 }
 
-// Fault is one faulty field: its JSON path within the order, and what was expected there.
+// Fault is one invalid field: its JSON path in the order, and the rule that it breaks.
 type Fault struct{ Path, Expectation string }
 
 func (e *Error) Error() string {

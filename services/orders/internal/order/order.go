@@ -1,6 +1,5 @@
-// Package order is the domain of this service: what makes an order valid, how it moves from status to status, what is
-// remembered of it, and what it has to announce. It does no I/O and knows neither clock nor randomness: times and ids
-// are arguments. Of the other packages it knows contracts only.
+// Package order is the domain of this service: the rules of a valid order, its statuses, its timeline, and the events that it
+// causes. It does no I/O and uses neither a clock nor randomness: times and ids are arguments. It imports contracts only.
 package order
 
 import (
@@ -12,14 +11,14 @@ import (
 	"waybill/contracts"
 )
 
-// Source is the CloudEvents source of what this service announces.
+// Source is the CloudEvents source of the events that this service publishes.
 const Source = "/waybill/orders"
 
-// Order is one order with its history. Its content was checked by New and never changes; its status follows the
-// transition table. It is not safe for concurrent use.
+// Order is one order with its timeline. New checked its content, which never changes. Its status follows the transition table.
+// It is not safe for concurrent use.
 type Order struct{ s Snapshot }
 
-// Snapshot is an order's whole state, to be shown or stored. Its slices are shared with the order: do not write to them.
+// Snapshot is the whole state of an order, to show or store it. It shares its slices with the order: do not write to them.
 type Snapshot struct {
 	Content     contracts.Order
 	Status      Status
@@ -31,27 +30,27 @@ type Snapshot struct {
 	Timeline    []Entry
 }
 
-// Shipment is what is known of an order's way to the customer.
+// Shipment is the shipment of an order; zero before there is one.
 type Shipment struct {
 	TrackingNumber    string
 	Carrier           string
 	EstimatedDelivery time.Time
 }
 
-// Failure is why an order was not fulfilled; zero unless it was not.
+// Failure is the reason why an order was not fulfilled; zero if there is none.
 type Failure struct{ Code, Message string }
 
-// Entry is one event of an order's timeline. The timeline stands in the order in which this service learned of the
-// events, which is not always that of their times. Its event ids are how a repeated event is told from a new one.
+// Entry is one event of an order's timeline. The timeline is in the order in which this service processed the events, which is
+// not always the order of their times. The event ids deduplicate events.
 type Entry struct {
 	EventID string
 	Type    string
 	Time    time.Time
 	Source  string
-	// Status is the order's status after the event, Previous the one before when the event announces a change of it.
+	// Status is the order's status after the event. Previous is the status before, if the event says that it changed.
 	Status   Status
 	Previous Status
-	// CausedBy is the id of the event that this service answered with this one.
+	// CausedBy is the id of the event that caused this one.
 	CausedBy string
 
 	Step              string
@@ -66,44 +65,44 @@ type Entry struct {
 	EstimatedDelivery time.Time
 	Undone            []string
 	NotUndone         []string
-	// Actor is the person who decided, Reason the customer's for a cancellation, ExpiresAt the end of a wait.
+	// Actor is the person who decided, Reason is the customer's reason for a cancellation, ExpiresAt is the end of a wait.
 	Actor     string
 	Reason    string
 	ExpiresAt time.Time
 }
 
-// Cause is the event that brought something about.
+// Cause is the event that causes a change.
 type Cause struct {
 	EventID string
 	Source  string
 	Time    time.Time
 }
 
-// Restore makes an order from a snapshot that an order once gave.
+// Restore makes an order from a snapshot of an order.
 func Restore(s Snapshot) *Order { return &Order{s} }
 
 // Snapshot returns the order's state.
 func (o *Order) Snapshot() Snapshot { return o.s }
 
-// ID names the order.
+// ID returns the order's id.
 func (o *Order) ID() ID { return ID(o.s.Content.OrderID) }
 
-// CustomerID names the customer who placed it.
+// CustomerID returns the id of the customer who placed it.
 func (o *Order) CustomerID() string { return o.s.Content.CustomerID }
 
-// Status is how far the order has come.
+// Status returns the order's status.
 func (o *Order) Status() Status { return o.s.Status }
 
-// FromBus reports whether the order came from another system, by the bus, and not from a customer over this service's API.
+// FromBus reports whether the order came from another system over the bus, not from a customer over REST.
 func (o *Order) FromBus() bool { return len(o.s.Timeline) > 0 && o.s.Timeline[0].Source != Source }
 
-// WaitsForPerson reports whether the order stands still because a person has to do something.
+// WaitsForPerson reports whether the order waits for a person to act.
 func (o *Order) WaitsForPerson() bool {
 	return o.s.Status == NeedsAttention || o.s.Status == AwaitingApproval && !o.CancellationPending()
 }
 
-// WorkedOnSince is since when the system has been working on the order: since it was confirmed, or placed; since its last change
-// if it waited for a person in between.
+// WorkedOnSince returns since when the system has been working on the order: since it was confirmed or placed or, if it waited for
+// a person, since its last change.
 func (o *Order) WorkedOnSince() time.Time {
 	waited := slices.ContainsFunc(o.s.Timeline, func(e Entry) bool { return e.Status == AwaitingApproval || e.Status == NeedsAttention })
 	switch {
@@ -116,7 +115,7 @@ func (o *Order) WorkedOnSince() time.Time {
 	}
 }
 
-// SameContent reports whether both ask for the same; their status and history do not matter.
+// SameContent reports whether both orders have the same content, regardless of status and timeline.
 func (o *Order) SameContent(other *Order) bool {
 	a, b := o.s.Content, other.s.Content
 	if !slices.Equal(a.Items, b.Items) {
@@ -127,14 +126,14 @@ func (o *Order) SameContent(other *Order) bool {
 		a.Currency == b.Currency && a.ShipTo == b.ShipTo && a.PaymentToken == b.PaymentToken
 }
 
-// Place begins the timeline of an order that a customer placed with this service, and returns what is to be announced.
+// Place starts the timeline of an order that was placed over REST. It returns the entry to publish.
 func (o *Order) Place() Entry {
 	id := string(o.ID()) + ":" + contracts.TypeOrderCreated
 	o.note(Entry{EventID: id, Type: contracts.TypeOrderCreated, Time: o.s.CreatedAt, Source: Source})
 	return o.s.Timeline[0]
 }
 
-// Confirm takes the order's Order.Created. It reports false, and changes nothing, when the order was confirmed before.
+// Confirm applies the order's Order.Created. It returns false and changes nothing if the order was confirmed or cancelled before.
 func (o *Order) Confirm(cause Cause, now time.Time) bool {
 	if !o.s.Status.CanBecome(Confirmed) {
 		return false
@@ -151,8 +150,8 @@ func (o *Order) Confirm(cause Cause, now time.Time) bool {
 	return true
 }
 
-// Step takes a step of the order's saga. Like the other events of the saga it reports false, and changes nothing, for an
-// event that the timeline holds already.
+// Step applies a step of the order's saga. Like the methods for the saga's other events, it returns false and changes nothing if the
+// timeline already has the event.
 func (o *Order) Step(cause Cause, e contracts.StepCompleted, now time.Time) bool {
 	if o.knows(cause.Source, cause.EventID) {
 		return false
@@ -169,10 +168,10 @@ func (o *Order) Step(cause Cause, e contracts.StepCompleted, now time.Time) bool
 	}
 	to := Fulfilling
 	if o.s.Status == AwaitingApproval && beforeApproval(e.Step) {
-		to = AwaitingApproval // a late event of what came before the wait does not end it
+		to = AwaitingApproval // a late event of an earlier step does not end the wait
 	}
 	if recordsCancellation(e.Step, e.Outcome) {
-		to = o.s.Status // what is done about it, the saga's next events say
+		to = o.s.Status // the saga's next events say what follows
 	}
 	o.learn(cause, to, contracts.TypeOrderUpdated, now, Entry{
 		Type: contracts.TypeStepCompleted, Time: e.CompletedAt,
@@ -183,8 +182,8 @@ func (o *Order) Step(cause Cause, e contracts.StepCompleted, now time.Time) bool
 	return true
 }
 
-// AwaitApproval takes the saga's request that a person approve the order. A request that arrives behind an event of what
-// came after the wait is noted only.
+// AwaitApproval applies the saga's request for an approval. A request that arrives after an event of a later step does not change
+// the status.
 func (o *Order) AwaitApproval(cause Cause, e contracts.ApprovalRequested, now time.Time) bool {
 	if o.knows(cause.Source, cause.EventID) {
 		return false
@@ -201,18 +200,18 @@ func (o *Order) AwaitApproval(cause Cause, e contracts.ApprovalRequested, now ti
 	return true
 }
 
-// beforeApproval tells the steps that a saga takes before it waits for an approval. Every other one shows that the wait is
-// over: the decision, the step after it, and the undos, which are also what is seen of a cancellation during the wait.
+// beforeApproval reports whether a saga does the step before it waits for an approval. Every other step shows that the wait is
+// over: the decision, the steps after it, and the compensations, also those of a cancellation during the wait.
 func beforeApproval(step string) bool {
 	return step == contracts.StepValidatePayment || step == contracts.StepReserveInventory
 }
 
-// recordsCancellation tells fulfilment's answer that it recorded a cancellation.
+// recordsCancellation reports whether fulfilment answers by this step that it recorded a cancellation.
 func recordsCancellation(step, outcome string) bool {
 	return step == contracts.StepCancel && outcome == contracts.OutcomeDone
 }
 
-// Complete takes the end of a saga that shipped the order.
+// Complete applies the end of a saga that shipped the order.
 func (o *Order) Complete(cause Cause, e contracts.FulfillmentCompleted, now time.Time) bool {
 	if o.knows(cause.Source, cause.EventID) {
 		return false
@@ -227,9 +226,9 @@ func (o *Order) Complete(cause Cause, e contracts.FulfillmentCompleted, now time
 	return true
 }
 
-// Fail takes the end of a saga that did not ship the order, or its standstill when something could not be undone. Then the
-// order needs attention, which is announced as a change of status: Order.FulfillmentFailed would say that everything was
-// undone.
+// Fail applies the end of a saga that did not ship the order. If a step could not be compensated, the saga has not ended and the
+// order needs attention. That is published as a change of status, because Order.FulfillmentFailed says that every step was
+// compensated.
 func (o *Order) Fail(cause Cause, e contracts.FulfillmentFailed, now time.Time) bool {
 	if o.knows(cause.Source, cause.EventID) {
 		return false
@@ -251,7 +250,7 @@ func (o *Order) Fail(cause Cause, e contracts.FulfillmentFailed, now time.Time) 
 	return true
 }
 
-// Cancel takes the end of a saga that its customer had cancelled.
+// Cancel applies the end of a saga that the customer cancelled.
 func (o *Order) Cancel(cause Cause, e contracts.FulfillmentCancelled, now time.Time) bool {
 	if o.knows(cause.Source, cause.EventID) {
 		return false
@@ -265,7 +264,8 @@ func (o *Order) Cancel(cause Cause, e contracts.FulfillmentCancelled, now time.T
 	return true
 }
 
-// learn notes an event of the saga and moves the order if the table allows it; a late event is noted and moves nothing.
+// learn adds an event of the saga to the timeline, and changes the status if the transition table allows it. A late event does not
+// change the status.
 func (o *Order) learn(cause Cause, to Status, announced string, now time.Time, e Entry) {
 	e.EventID, e.Source = cause.EventID, cause.Source
 	if e.Time.IsZero() {
@@ -281,12 +281,12 @@ func (o *Order) learn(cause Cause, to Status, announced string, now time.Time, e
 	o.note(e)
 	about := string(o.ID())
 	if announced == contracts.TypeOrderUpdated {
-		// An order can be updated more than once, so its own id does not tell the updates apart.
+		// An order can be updated more than once, so its own id does not distinguish the updates.
 		about = cause.EventID
 	}
 	id := about + ":" + announced
 	if o.knows(Source, id) {
-		// An event of another source, with the same id, was announced under this one.
+		// An event of another source with the same id already caused this one.
 		sum := sha256.Sum256([]byte(cause.Source))
 		id = about + ":" + hex.EncodeToString(sum[:8]) + ":" + announced
 	}
@@ -298,11 +298,11 @@ func (o *Order) learn(cause Cause, to Status, announced string, now time.Time, e
 
 func (o *Order) note(e Entry) {
 	e.Time, e.Status = e.Time.UTC(), o.s.Status
-	// Clipped, for a snapshot may share the array.
+	// Clip, because a snapshot may share the array.
 	o.s.Timeline = append(slices.Clip(o.s.Timeline), e)
 }
 
-// knows reports whether the timeline holds the event. Ids are unique for one source only.
+// knows reports whether the timeline has the event. Event ids are unique only within their source.
 func (o *Order) knows(source, eventID string) bool {
 	return slices.ContainsFunc(o.s.Timeline, func(e Entry) bool { return e.Source == source && e.EventID == eventID })
 }
@@ -311,9 +311,9 @@ func (o *Order) did(step, outcome string) bool {
 	return slices.ContainsFunc(o.s.Timeline, func(e Entry) bool { return e.Step == step && e.Outcome == outcome })
 }
 
-// Unsettled returns the announcements that the event brought about, or that may still be unpublished when it comes again:
-// the confirmation of an order that nobody has begun to fulfil, the end of one that was cancelled before its confirmation,
-// and everything the event itself caused.
+// Unsettled returns the entries to publish after this event, also after it was delivered again: those that the event caused,
+// the confirmation of an order whose saga has not started, and the end of an order that was cancelled before its
+// confirmation.
 func (o *Order) Unsettled(cause Cause) []Entry {
 	var entries []Entry
 	for _, e := range o.s.Timeline {
@@ -324,10 +324,9 @@ func (o *Order) Unsettled(cause Cause) []Entry {
 	return entries
 }
 
-// Outstanding returns the announcements that wait for an answer, in the order in which they were made: that the order was
-// placed, as long as it is not confirmed; that it was confirmed, as long as its saga has not ended; that its customer wants
-// it cancelled, as long as nobody said what became of that. The end of an order that was cancelled before its confirmation
-// is always among them, for no event brought it about that would come again.
+// Outstanding returns the entries that have no answer yet, oldest first: Order.Created until the order is confirmed,
+// Order.Confirmed until its saga has ended, and Order.CancellationRequested until fulfilment has answered. The end of an
+// order that was cancelled before its confirmation is always among them, because no event will cause it again.
 func (o *Order) Outstanding() []Entry {
 	var entries []Entry
 	for _, e := range o.s.Timeline {
@@ -350,8 +349,8 @@ func (o *Order) Outstanding() []Entry {
 	return entries
 }
 
-// Announcement is the payload of an event of this service's own on the timeline, the same every time it is asked for; nil
-// for another's event.
+// Announcement returns the payload of an entry that is this service's own event, the same one every time; nil for another
+// service's event.
 func (o *Order) Announcement(e Entry) contracts.Payload {
 	if e.Source != Source {
 		return nil

@@ -115,7 +115,7 @@ func TestAnyHistory(t *testing.T) {
 				case before.Status != order.Received && after.Status != before.Status:
 					t.Fatalf("the request moved the order from %s to %s; that is for the saga", before.Status, after.Status)
 				case err == nil && after.Status != order.Cancelled && !h.order.CancellationPending():
-					t.Fatal("the request was taken and is not pending")
+					t.Fatal("the request was accepted and is not pending")
 				}
 			},
 			"repeat": func(t *rapid.T) {
@@ -142,7 +142,7 @@ func consistent(t *rapid.T, o *order.Order) {
 	status, finals := order.Received, 0
 	for _, e := range s.Timeline {
 		if seen[e.EventID] {
-			t.Fatalf("%s stands on the timeline twice", e.EventID)
+			t.Fatalf("%s is on the timeline twice", e.EventID)
 		}
 		seen[e.EventID] = true
 		if e.Status != status && !status.CanBecome(e.Status) {
@@ -164,7 +164,7 @@ func consistent(t *rapid.T, o *order.Order) {
 		again := o.Outstanding()
 		if e.CausedBy != "" {
 			if !seen[e.CausedBy] {
-				t.Fatalf("%s stands before %s, which caused it", e.EventID, e.CausedBy)
+				t.Fatalf("%s is before %s, which caused it", e.EventID, e.CausedBy)
 			}
 			again = o.Unsettled(order.Cause{EventID: e.CausedBy})
 		}

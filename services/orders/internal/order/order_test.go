@@ -319,7 +319,7 @@ func TestTheLargestOrderDoesNotOverflow(t *testing.T) {
 	}
 }
 
-// TestNoSourceTakesTheIDOfAnother gives the order an Order.Created of another system that has the ids of fulfillment's events.
+// The test gives the order an Order.Created of another system that has the ids of fulfillment's events.
 func TestNoSourceTakesTheIDOfAnother(t *testing.T) {
 	t.Parallel()
 	at := time.Date(2026, time.March, 14, 9, 0, 0, 0, time.UTC)

@@ -126,7 +126,7 @@ type outcome struct {
 }
 
 // TestAnyOrder delivers a saga's events, or as many of them as were published so far, twice and in any order: the order
-// never leaves the table, and it ends as one that learns each event once and in its turn.
+// never leaves the table, and it ends as one that learns each event once and in order.
 func TestAnyOrder(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
@@ -161,7 +161,7 @@ func TestAnyOrder(t *testing.T) {
 		}
 		want := learn(events)
 		if !unfinished && want.Status != end {
-			t.Fatalf("in their turn the events lead to %s, want %s", want.Status, end)
+			t.Fatalf("in order the events lead to %s, want %s", want.Status, end)
 		}
 		if diff := cmp.Diff(want, learn(rapid.Permutation(slices.Concat(events, events)).Draw(t, "delivered"))); diff != "" {
 			t.Fatalf("twice and in another order: %s", diff)

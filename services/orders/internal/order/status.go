@@ -2,31 +2,31 @@ package order
 
 import "slices"
 
-// Status is how far an order has come.
+// Status is the state of an order.
 type Status string
 
 const (
-	// Received orders were accepted over REST; their event has not come back from the bus yet.
+	// Received orders were accepted over REST. Their event has not come back from the bus yet.
 	Received Status = "received"
 	// Confirmed orders are stored for good and wait for fulfilment.
 	Confirmed Status = "confirmed"
-	// Fulfilling orders have a saga at work.
+	// Fulfilling orders have a saga that runs.
 	Fulfilling Status = "fulfilling"
-	// AwaitingApproval orders wait for a person to decide.
+	// AwaitingApproval orders wait for a person's decision.
 	AwaitingApproval Status = "awaiting_approval"
 	// Fulfilled orders were paid and shipped.
 	Fulfilled Status = "fulfilled"
-	// FulfillmentFailed orders could not be fulfilled; whatever had been done was undone.
+	// FulfillmentFailed orders could not be fulfilled. Every completed step was compensated.
 	FulfillmentFailed Status = "fulfillment_failed"
 	// Cancelled orders were stopped by the customer before shipment.
 	Cancelled Status = "cancelled"
-	// NeedsAttention orders have a step that could not be undone. They stand still until a person has it repaired.
+	// NeedsAttention orders have a step that could not be compensated. They wait until a person orders a repair.
 	NeedsAttention Status = "needs_attention"
 )
 
-// transitions says what each status may become. A status without an entry is final. An order may skip ahead, for events
-// can be lost on the way to a dead-letter topic and the last one still counts; it never goes back, save from waiting for
-// an approval to the work that goes on after it. What needs attention was not shipped, so its saga can end in two ways.
+// transitions are the statuses that each status can change to. A status without an entry is final. An order may skip statuses:
+// an event can be dead-lettered, and a later one still counts. It never goes back, except from waiting for an approval to
+// the steps after it. An order that needs attention was not shipped, so its saga can end in two ways only.
 var transitions = map[Status][]Status{
 	Received:         {Confirmed, Fulfilling, AwaitingApproval, NeedsAttention, Fulfilled, FulfillmentFailed, Cancelled},
 	Confirmed:        {Fulfilling, AwaitingApproval, NeedsAttention, Fulfilled, FulfillmentFailed, Cancelled},
@@ -35,13 +35,13 @@ var transitions = map[Status][]Status{
 	NeedsAttention:   {FulfillmentFailed, Cancelled},
 }
 
-// Statuses lists every status, in the order in which an order can meet them.
+// Statuses returns every status, roughly in the order of an order's life.
 func Statuses() []Status {
 	return []Status{Received, Confirmed, Fulfilling, AwaitingApproval, Fulfilled, FulfillmentFailed, Cancelled, NeedsAttention}
 }
 
-// CanBecome reports whether the transition table leads from s to next.
+// CanBecome reports whether a status s can change to next.
 func (s Status) CanBecome(next Status) bool { return slices.Contains(transitions[s], next) }
 
-// Final reports whether nothing can change the status any more.
+// Final reports whether the status can never change.
 func (s Status) Final() bool { return len(transitions[s]) == 0 }

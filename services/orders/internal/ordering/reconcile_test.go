@@ -34,6 +34,8 @@ type world struct {
 	began     time.Time
 	stop      context.CancelFunc
 	running   sync.WaitGroup
+
+	mu        sync.Mutex // guards what follows
 	published []published
 	counted   counter
 	// fault, if set, is the error of a publication.
@@ -113,6 +115,7 @@ func (w *world) start(process string) {
 	ctx, stop := context.WithCancel(w.t.Context())
 	w.stop = stop
 	w.running.Go(func() { loop.Run(ctx) })
+	synctest.Wait() // the survey is complete
 }
 
 func (w *world) loop(pending reconcile.Set, counted *counter, interval, after time.Duration) *reconcile.Loop {
@@ -133,6 +136,8 @@ func (w *world) kill() {
 }
 
 func (w *world) publish(_ context.Context, o *order.Order) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	if w.fault != nil {
 		if err := w.fault(o); err != nil {
 			return err
@@ -146,10 +151,19 @@ func (w *world) publish(_ context.Context, o *order.Order) error {
 	return nil
 }
 
+// fails makes publications fail with the errors of fault.
+func (w *world) fails(fault func(o *order.Order) error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.fault = fault
+}
+
 // pass lets time pass and returns what was published meanwhile.
 func (w *world) pass(d time.Duration) []published {
 	time.Sleep(d)
 	synctest.Wait()
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	got := w.published
 	w.published = nil
 	return got
@@ -394,22 +408,22 @@ func TestOrdersThatCannotBePublished(t *testing.T) {
 	t.Parallel()
 	inWorld(t, func(w *world) {
 		broken, away := errors.New("broken"), fmt.Errorf("publish: %w", state.ErrUnavailable)
-		w.fault = func(o *order.Order) error {
+		w.fails(func(o *order.Order) error {
 			if strings.HasPrefix(string(o.ID()), "bad") {
 				return broken
 			}
 			return nil
-		}
+		})
 		for _, id := range []string{"bad-1", "bad-2", "bad-3", "bad-4", "good"} {
 			w.confirm(id)
 		}
 		if got := w.pass(time.Minute); len(got) == 0 || got[0].ID != "good" {
 			t.Errorf("published %v, want the one that can be", got)
 		}
-		w.fault = func(*order.Order) error { return away }
+		w.fails(func(*order.Order) error { return away })
 		w.learn("bad-1", ship)
 		w.want("the bus is away", nil, w.pass(10*time.Minute))
-		w.fault = nil
+		w.fails(nil)
 		ids := map[order.ID]bool{}
 		for _, a := range w.pass(10 * time.Minute) {
 			ids[a.ID] = true

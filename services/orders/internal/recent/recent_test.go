@@ -13,18 +13,18 @@ func TestSetKnowsTheNewestAndForgetsTheRest(t *testing.T) {
 	s := recent.NewSet[int](size)
 	for n := range 500 {
 		s.Add(n)
-		s.Add(n) // again is no further one
-		for thing := range n + 2 {
-			age, known := n-thing, s.Has(thing)
+		s.Add(n) // adding again does not count
+		for value := range n + 2 {
+			age, known := n-value, s.Has(value)
 			if known && (age < 0 || age >= 2*size) || !known && age >= 0 && age < size {
-				t.Fatalf("after %d, the thing %d before it is known: %v", n, age, known)
+				t.Fatalf("after %d, the value %d before it is known: %v", n, age, known)
 			}
 		}
 	}
 }
 
-// TestSetRemembersWhatComesBack: what is added again counts as new.
-func TestSetRemembersWhatComesBack(t *testing.T) {
+// A value that is added again counts as new.
+func TestSetRemembersRepeatedValues(t *testing.T) {
 	t.Parallel()
 	s := recent.NewSet[int](2)
 	for n := range 100 {
@@ -36,7 +36,7 @@ func TestSetRemembersWhatComesBack(t *testing.T) {
 	}
 }
 
-func TestSetOfManyAtOnce(t *testing.T) {
+func TestSetConcurrently(t *testing.T) {
 	t.Parallel()
 	s := recent.NewSet[int](100)
 	var all sync.WaitGroup

@@ -24,7 +24,7 @@ func fulfilled(t *testing.T, id string) *order.Order {
 	return o
 }
 
-func TestAnOrderGoesAfterItsEnd(t *testing.T) {
+func TestAnOrderExpiresAfterItsEnd(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := store.New(state.NewMemory(), "writer", time.Hour).KeepFor(24 * time.Hour)
@@ -61,7 +61,7 @@ func TestAnOrderGoesAfterItsEnd(t *testing.T) {
 	})
 }
 
-func TestACustomersListGoesWithTheOrders(t *testing.T) {
+func TestACustomersListExpiresWithTheOrders(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := store.New(state.NewMemory(), "writer", time.Hour).KeepFor(24 * time.Hour)
@@ -100,12 +100,12 @@ func TestACustomersListGoesWithTheOrders(t *testing.T) {
 		}
 		place(120)
 		if got := len(listed()); got != 122 {
-			t.Errorf("%d of 122 orders are listed beside pages that are gone", got)
+			t.Errorf("%d of 122 orders are listed beside pages that expired", got)
 		}
 		time.Sleep(1000 * time.Hour)
 		place(250)
 		if got := len(listed()); got != 250 {
-			t.Errorf("%d of 250 orders are listed after the whole list was gone", got)
+			t.Errorf("%d of 250 orders are listed after the whole list expired", got)
 		}
 	})
 }

@@ -371,7 +371,7 @@ func TestUpdateKeepsAndPassesErrorsOn(t *testing.T) {
 	for _, err := range []error{nil, refusal} {
 		got := s.Update(t.Context(), "o-1", func(o *order.Order) (*order.Order, error) {
 			if o != nil {
-				t.Errorf("got %v of an order that is not there", o)
+				t.Errorf("got %v of an order that does not exist", o)
 			}
 			return nil, err
 		})
@@ -518,8 +518,8 @@ func TestIndexReadsTheHeadOnly(t *testing.T) {
 	}
 }
 
-// TestIndexBrokenWhileAPageIsTurned breaks each write around those that turn a page, and repeats it.
-func TestIndexBrokenWhileAPageIsTurned(t *testing.T) {
+// The test fails each write around those that add a page, and repeats it.
+func TestIndexFailsWhileAPageIsAdded(t *testing.T) {
 	t.Parallel()
 	for _, after := range []bool{false, true} {
 		for _, failAt := range []int{198, 199, 200, 201, 202, 203, 300, 301, 302, 303, 304} {
