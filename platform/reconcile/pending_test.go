@@ -2,6 +2,7 @@ package reconcile_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -350,5 +351,35 @@ func corrupt(t *testing.T, store state.Store, key string) {
 		return nil
 	}); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// The keys and documents of the store never change: a new release continues with those of an earlier one, and the other way round.
+func TestPendingDocuments(t *testing.T) {
+	t.Parallel()
+	store := state.NewMemory()
+	for key, doc := range map[string]string{
+		"backlog:orders":      `{"pages":["backlog:orders:w0:0","backlog:orders:w0:1"]}`,
+		"backlog:orders:w0:0": `{"entries":[{"n":3,"id":"a"},{"n":199,"id":"b"}],"taken":200}`,
+		"backlog:orders:w0:1": `{"entries":[],"taken":7,"retired":true}`,
+	} {
+		if err := store.Create(t.Context(), key, json.RawMessage(doc)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p := reconcile.NewPending(store, "orders", "w1")
+	add(t, p, "c")
+	if diff := cmp.Diff([]string{"a", "b", "c"}, seen(t, p, func(id string) bool { return id == "a" })); diff != "" {
+		t.Errorf("found (-want +got):\n%s", diff)
+	}
+	for key, want := range map[string]string{
+		"backlog:orders":      `{"pages":["backlog:orders:w0:0","backlog:orders:w1:0"]}`,
+		"backlog:orders:w0:0": `{"entries":[{"n":199,"id":"b"}],"taken":200}`,
+		"backlog:orders:w1:0": `{"entries":[{"n":0,"id":"c"}],"taken":1}`,
+	} {
+		var got json.RawMessage
+		if _, err := store.Get(t.Context(), key, &got); err != nil || string(got) != want {
+			t.Errorf("%s is %s, %v; want %s", key, got, err, want)
+		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"waybill/contracts"
+	"waybill/platform/reconcile/reconciletest"
 	"waybill/platform/sidecar"
 	"waybill/platform/state"
 	"waybill/platform/state/statetest"
@@ -30,4 +31,5 @@ func TestStateStore(t *testing.T) {
 	})
 	store := state.NewDapr(dapr.Client, contracts.StateStore)
 	statetest.Run(t, func(*testing.T) state.Store { return store })
+	reconciletest.RunPending(t, func(*testing.T) state.Store { return store })
 }
