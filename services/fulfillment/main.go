@@ -16,6 +16,8 @@ import (
 	"waybill/platform/state"
 	"waybill/services/fulfillment/internal/api"
 	"waybill/services/fulfillment/internal/bulkhead"
+	"waybill/services/fulfillment/internal/events"
+	"waybill/services/fulfillment/internal/operations"
 	"waybill/services/fulfillment/internal/saga"
 	"waybill/services/fulfillment/internal/simulator"
 	"waybill/services/fulfillment/internal/store"
@@ -37,15 +39,15 @@ func run(ctx context.Context, environ []string, stdout io.Writer) error {
 
 // build makes the parts of this service.
 func (c Config) build(_ context.Context, s *service.Service) (service.Parts, error) {
-	events := events{s.Publisher}
-	orderDocs := state.NewExpiring(s.State, c.orderTTL(), simulator.OfOrder)
-	stock := store.NewInventory(s.State, events.announceStock(c.Warehouse), time.Now).KeepFor(c.orderTTL())
+	publisher := events.Publisher{Bus: s.Publisher}
+	stock := store.NewInventory(s.State, publisher.AnnounceStock(c.Warehouse), time.Now).KeepFor(c.orderTTL())
 	s.OnStop(func() error { stock.Wait(); return nil })
 	if err := stock.Measure(); err != nil {
 		return service.Parts{}, err
 	}
-	sagas := store.NewSagas(s.State, s.ProcessID, time.Now).KeepFor(time.Duration(c.SagaRetention))
-	provider, shipper := simulator.NewPayments(orderDocs, time.Now), simulator.NewCarrier(orderDocs, time.Now)
+	records := store.NewSagas(s.State, s.ProcessID, time.Now).KeepFor(time.Duration(c.SagaRetention))
+	documents := state.NewExpiring(s.State, c.orderTTL(), simulator.OfOrder)
+	provider, shipper := simulator.NewPayments(documents, time.Now), simulator.NewCarrier(documents, time.Now)
 	payments, err := bulkhead.Payments(provider, int(c.PartnerCalls))
 	if err != nil {
 		return service.Parts{}, err
@@ -57,37 +59,37 @@ func (c Config) build(_ context.Context, s *service.Service) (service.Parts, err
 	registry := workflow.NewRegistry()
 	if err := saga.Register(registry, saga.Partners{
 		Payments: payments, Inventory: stock, Carrier: carrier,
-		Records: sagas, Events: events, Logger: s.Logger, Now: time.Now,
+		Records: records, Events: publisher, Logger: s.Logger, Now: time.Now,
 	}); err != nil {
 		return service.Parts{}, err
 	}
 	engine := worker.NewClient(s.Sidecar.Conn, s.Logger)
-	control := saga.NewControl(saga.ControlOptions{
-		Engine: engine, Records: sagas, Events: events, Limits: c.limits(), StuckAfter: time.Duration(c.StuckAfter), Logger: s.Logger, Now: time.Now,
+	sagas := operations.New(operations.Options{
+		Engine: engine, Records: records, Events: publisher, Limits: c.limits(), StuckAfter: time.Duration(c.StuckAfter), Logger: s.Logger, Now: time.Now,
 	})
-	watchdog := saga.NewWatchdog(control, time.Duration(c.ReconcileGrace), time.Duration(c.LostAfter))
-	edge := api.API{Audited: []api.Audited{provider, stock, shipper}, Inventory: stock, Sagas: control, Logger: s.Logger}
+	reconciler := operations.NewReconciler(sagas, time.Duration(c.ReconcileGrace), time.Duration(c.LostAfter))
+	edge := api.API{Audited: []api.Audited{provider, stock, shipper}, Inventory: stock, Sagas: sagas, Logger: s.Logger}
 	return service.Parts{
 		API:   api.Info(),
 		Mount: func(_ chi.Router, surface huma.API) { edge.Mount(surface) },
 
-		Subscriptions: edge.Subscriptions(),
+		Subscriptions: events.Subscriptions(sagas),
 		Secret:        []string{"payment_token"},
 
 		Checks: []service.Check{{Name: "workflow_engine", Ask: worker.EngineProbe(engine).Check}},
 
 		Background: []service.Task{
 			func(ctx context.Context) {
-				if s.Sidecar.WaitHealthy(ctx) == nil { // else ctx ended first
-					watchdog.Run(ctx, time.Duration(c.ReconcileInterval))
+				if s.Sidecar.WaitHealthy(ctx) == nil { // otherwise ctx ended
+					reconciler.Run(ctx, time.Duration(c.ReconcileInterval))
 				}
 			},
-			saga.NewPurger(engine, time.Duration(c.WorkflowPurge), s.Logger, time.Now).Run,
+			operations.NewPurger(engine, time.Duration(c.WorkflowPurge), s.Logger, time.Now).Run,
 		},
 		// An activity that runs when the worker ends runs again at the next start.
 		UntilServed: []service.Task{func(ctx context.Context) {
-			open := func(ctx context.Context) error { return engine.StartWorker(ctx, registry) }
-			worker.Run(ctx, s.Sidecar, open, s.Logger)
+			connect := func(ctx context.Context) error { return engine.StartWorker(ctx, registry) }
+			worker.Run(ctx, s.Sidecar, connect, s.Logger)
 		}},
 	}, nil
 }

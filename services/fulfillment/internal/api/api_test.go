@@ -14,9 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"waybill/contracts"
-	"waybill/platform/eventing"
 	"waybill/platform/rest"
-	"waybill/platform/retryable"
 	"waybill/platform/state"
 	"waybill/services/fulfillment/internal/api"
 	"waybill/services/fulfillment/internal/inventory"
@@ -25,26 +23,14 @@ import (
 	"waybill/services/fulfillment/internal/store"
 )
 
-// sagas is a journal of one order, and records what was started and cancelled.
+// sagas has the record of one order.
 type sagas struct {
-	started   []contracts.Order
-	cancelled []contracts.OrderCancellationRequested
-	entry     record.Saga
-	err       error
-}
-
-func (s *sagas) Start(_ context.Context, o contracts.Order) error {
-	s.started = append(s.started, o)
-	return s.err
-}
-
-func (s *sagas) Cancel(_ context.Context, r contracts.OrderCancellationRequested) error {
-	s.cancelled = append(s.cancelled, r)
-	return s.err
+	saga record.Saga
+	err  error
 }
 
 func (s *sagas) known(id string) error {
-	if s.err == nil && id != s.entry.Order.OrderID {
+	if s.err == nil && id != s.saga.Order.OrderID {
 		return record.ErrUnknown(id)
 	}
 	return s.err
@@ -52,22 +38,22 @@ func (s *sagas) known(id string) error {
 
 func (s *sagas) Decide(_ context.Context, id string, approved bool, approver, reason string) (record.Saga, error) {
 	if err := s.known(id); err != nil {
-		return s.entry, err
+		return s.saga, err
 	}
-	_, err := s.entry.Decide(approved, approver, reason, now)
-	return s.entry, err
+	_, err := s.saga.Decide(approved, approver, reason, now)
+	return s.saga, err
 }
 
 func (s *sagas) Repair(_ context.Context, id, actor, reason string) (record.Saga, error) {
 	if err := s.known(id); err != nil {
-		return s.entry, err
+		return s.saga, err
 	}
-	_, err := s.entry.Repair(actor, reason, now)
-	return s.entry, err
+	_, err := s.saga.Repair(actor, reason, now)
+	return s.saga, err
 }
 
 func (s *sagas) Show(_ context.Context, id string) (record.Saga, []record.Step, error) {
-	return s.entry, []record.Step{
+	return s.saga, []record.Step{
 		{Name: "ValidatePayment", StartedAt: now, EndedAt: now.Add(time.Second), Attempts: 2, Done: true},
 		{Name: "ReserveInventory", StartedAt: now, EndedAt: now.Add(time.Second), Attempts: 1, Error: "no answer"},
 		{Name: "RequestApproval", StartedAt: now, Attempts: 1},
@@ -75,29 +61,28 @@ func (s *sagas) Show(_ context.Context, id string) (record.Saga, []record.Step, 
 }
 
 func (s *sagas) List(_ context.Context, state record.State, _ int) ([]record.Saga, bool, error) {
-	if now, _ := s.Wait(&s.entry); state != "" && now != state {
+	if now, _ := s.State(&s.saga); state != "" && now != state {
 		return nil, false, s.err
 	}
-	return []record.Saga{s.entry}, true, s.err
+	return []record.Saga{s.saga}, true, s.err
 }
 
 func (s *sagas) Approvals(_ context.Context, keep func(*record.Saga) bool, _ int) ([]record.Saga, bool, error) {
-	if !keep(&s.entry) {
+	if !keep(&s.saga) {
 		return nil, false, s.err
 	}
-	return []record.Saga{s.entry}, false, s.err
+	return []record.Saga{s.saga}, false, s.err
 }
 
-func (s *sagas) Wait(e *record.Saga) (record.State, *record.Wait) {
-	idle := now.Sub(e.LastMoved())
-	return e.State(idle, time.Hour), e.Wait(idle, time.Hour)
+func (s *sagas) State(saga *record.Saga) (record.State, *record.Wait) {
+	idle := now.Sub(saga.LastMoved())
+	return saga.State(idle, time.Hour), saga.Wait(idle, time.Hour)
 }
 
 var now = time.Date(2026, time.March, 14, 9, 26, 53, 0, time.UTC)
 
-// service is the edge on a warehouse without I/O.
+// service is the API with a warehouse in memory.
 type service struct {
-	api    api.API
 	memory state.Store
 	stock  *store.Inventory
 	sagas  *sagas
@@ -109,11 +94,11 @@ func newService(t *testing.T) service {
 	logger := slog.New(slog.DiscardHandler)
 	memory := state.NewMemory()
 	stock := store.NewInventory(memory, func(context.Context, inventory.Stock) error { return nil }, time.Now)
-	started := &sagas{}
-	a := api.API{Audited: []api.Audited{simulator.NewPayments(memory, time.Now), stock, simulator.NewCarrier(memory, time.Now)}, Inventory: stock, Sagas: started, Logger: logger}
+	known := &sagas{}
+	a := api.API{Audited: []api.Audited{simulator.NewPayments(memory, time.Now), stock, simulator.NewCarrier(memory, time.Now)}, Inventory: stock, Sagas: known, Logger: logger}
 	router, surface := rest.New(rest.Info{Title: "test", Version: "1"}, logger)
 	a.Mount(surface)
-	return service{a, memory, stock, started, router}
+	return service{memory, stock, known, router}
 }
 
 func call(t *testing.T, h http.Handler, method, path, body string) (int, map[string]any) {
@@ -150,7 +135,7 @@ func TestStockIsSetAndShown(t *testing.T) {
 		t.Errorf("stock (-want +got):\n%s", diff)
 	}
 	if code, answer := call(t, s.http, http.MethodPut, "/v1/inventory/PROD-001", `{"on_hand": 3}`); code != 409 || answer["code"] != "stock_reserved" {
-		t.Errorf("set below what is held: %d %v", code, answer)
+		t.Errorf("set below what orders hold: %d %v", code, answer)
 	}
 }
 
@@ -180,72 +165,12 @@ func TestBadStockRequestsNameTheField(t *testing.T) {
 	}
 }
 
-func confirmed(t *testing.T, data any) eventing.Event {
-	t.Helper()
-	encoded, err := json.Marshal(data)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return eventing.Event{ID: "event-1", Type: contracts.TypeOrderConfirmed, Data: encoded}
-}
-
-func TestAConfirmedOrderStartsItsSaga(t *testing.T) {
-	t.Parallel()
-	s := newService(t)
-	handle := s.api.Subscriptions()[0].Handlers[contracts.TypeOrderConfirmed]
-	order := contracts.Order{OrderID: "ORDER-1", CustomerID: "CUST-123", Items: []contracts.Line{{ProductID: "PROD-001", Quantity: 1}}}
-	if err := handle(t.Context(), confirmed(t, contracts.OrderConfirmed{Order: order})); err != nil {
-		t.Fatal(err)
-	}
-	order.Currency = contracts.DefaultCurrency
-	if diff := cmp.Diff([]contracts.Order{order}, s.sagas.started); diff != "" {
-		t.Errorf("started (-want +got):\n%s", diff)
-	}
-
-	s.sagas.err = retryable.New("the engine is away")
-	if err := handle(t.Context(), confirmed(t, contracts.OrderConfirmed{Order: order})); !retryable.Is(err) {
-		t.Errorf("an engine that is away: %v, want an error that is retried", err)
-	}
-}
-
-func TestAConfirmationThatCannotBeRunIsRejected(t *testing.T) {
-	t.Parallel()
-	s := newService(t)
-	handle := s.api.Subscriptions()[0].Handlers[contracts.TypeOrderConfirmed]
-	for _, data := range []any{nil, "text", map[string]any{}, map[string]any{"order_id": "ORDER-1", "customer_id": "CUST-123"}} {
-		if err := handle(t.Context(), confirmed(t, data)); !eventing.Rejected(err) {
-			t.Errorf("%v: %v, want a rejection", data, err)
-		}
-	}
-	if len(s.sagas.started) != 0 {
-		t.Errorf("started %v", s.sagas.started)
-	}
-}
-
-func TestACancellationReachesItsSaga(t *testing.T) {
-	t.Parallel()
-	s := newService(t)
-	handle := s.api.Subscriptions()[0].Handlers[contracts.TypeOrderCancellationRequested]
-	request := contracts.OrderCancellationRequested{OrderID: "ORDER-1", CustomerID: "CUST-123", Reason: "Ordered twice.", RequestedAt: now}
-	if err := handle(t.Context(), confirmed(t, request)); err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff([]contracts.OrderCancellationRequested{request}, s.sagas.cancelled); diff != "" {
-		t.Errorf("cancelled (-want +got):\n%s", diff)
-	}
-	for _, data := range []any{nil, map[string]any{}, "text"} {
-		if err := handle(t.Context(), confirmed(t, data)); !eventing.Rejected(err) {
-			t.Errorf("%v: %v, want a rejection", data, err)
-		}
-	}
-}
-
-// waitingForApproval is a service of which one order, ORDER-1, waits for approval.
+// waitingForApproval returns a service with one order, ORDER-1, that waits for approval.
 func waitingForApproval(t *testing.T) service {
 	t.Helper()
 	s := newService(t)
-	s.sagas.entry.Begin(contracts.Order{OrderID: "ORDER-1", CustomerID: "CUST-123", TotalAmount: 6000_0000, Currency: "USD"}, now)
-	s.sagas.entry.RequestApproval(now, now.Add(24*time.Hour))
+	s.sagas.saga.Begin(contracts.Order{OrderID: "ORDER-1", CustomerID: "CUST-123", TotalAmount: 6000_0000, Currency: "USD"}, now)
+	s.sagas.saga.RequestApproval(now, now.Add(24*time.Hour))
 	return s
 }
 
@@ -296,8 +221,8 @@ func TestBadDecisionsNameTheField(t *testing.T) {
 			t.Errorf("POST %s %s: %d %v; want 422 that names %s", c.path, c.body, code, answer, c.location)
 		}
 	}
-	if s.sagas.entry.Approval.Decision != nil {
-		t.Errorf("decided: %+v", s.sagas.entry.Approval.Decision)
+	if s.sagas.saga.Approval.Decision != nil {
+		t.Errorf("decided: %+v", s.sagas.saga.Approval.Decision)
 	}
 	for _, query := range []string{"/v1/approvals?state=banana", "/v1/fulfillments?state=banana", "/v1/fulfillments?limit=0"} {
 		if code, answer := call(t, s.http, http.MethodGet, query, ""); code != 422 {
@@ -341,9 +266,9 @@ func TestARepairIsOrderedOnce(t *testing.T) {
 	s := waitingForApproval(t)
 	const repair = `{"actor": "operator@example.com", "reason": "The carrier answers again."}`
 	if code, answer := call(t, s.http, http.MethodPost, "/v1/fulfillments/ORDER-1/repair", repair); code != 409 || answer["code"] != "nothing_to_repair" {
-		t.Errorf("a repair of what is whole: %d %v", code, answer)
+		t.Errorf("a repair of a saga that is not blocked: %d %v", code, answer)
 	}
-	s.sagas.entry.Block(record.Blocked{Round: 1, Since: now, NotUndone: []string{"RefundPayment"}})
+	s.sagas.saga.Block(record.Blocked{Round: 1, Since: now, NotUndone: []string{"RefundPayment"}})
 	if _, answer := call(t, s.http, http.MethodGet, "/v1/fulfillments/ORDER-1", ""); answer["state"] != "needs_attention" || fmt.Sprint(answer["not_undone"]) != "[RefundPayment]" {
 		t.Errorf("a saga that needs attention: %v", answer)
 	}
@@ -370,8 +295,8 @@ func request(t *testing.T, h http.Handler, method, path, body string, headers ..
 	return recorder
 }
 
-// Stock that changed since it was read is not overwritten by a request that says what it had read.
-func TestStockIsSetOnlyAsItWasRead(t *testing.T) {
+// A request with the ETag that it read does not overwrite stock that has changed since.
+func TestStockIsSetOnlyIfTheETagMatches(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	const path = "/v1/inventory/PROD-001"
@@ -401,7 +326,7 @@ func TestStockIsSetOnlyAsItWasRead(t *testing.T) {
 	}
 	r := request(t, s.http, http.MethodPut, path, `{"on_hand":12}`, "If-Match", etag)
 	if r.Code != http.StatusPreconditionFailed || !strings.Contains(r.Body.String(), "on_hand is 8, reserved 0, shipped 2") {
-		t.Errorf("what shipped meanwhile is overwritten: %d %s", r.Code, r.Body)
+		t.Errorf("what shipped in between is overwritten: %d %s", r.Code, r.Body)
 	}
 	if r := request(t, s.http, http.MethodGet, path, "", "If-None-Match", etag); r.Code != http.StatusOK {
 		t.Errorf("changed: %d", r.Code)
@@ -472,13 +397,13 @@ func TestStockIsAdjusted(t *testing.T) {
 	}
 }
 
-// The books show what partners and stock hold, whether there is a saga or not.
-func TestTheBooksOfAnOrderAreShown(t *testing.T) {
+// The answer comes from the partners, also without a saga.
+func TestWhatPartnersKnowOfAnOrderIsShown(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	order := contracts.Order{OrderID: "ORDER-9", CustomerID: "CUST-123", Items: []contracts.Line{{ProductID: "PROD-001", Quantity: 2}}, TotalAmount: 20 * contracts.Unit, Currency: "USD"}
 	if code, answer := call(t, s.http, http.MethodGet, "/v1/fulfillments/ORDER-9/books", ""); code != 404 || answer["code"] != "unknown_order" {
-		t.Errorf("before anybody knows of it: %d %v", code, answer)
+		t.Errorf("an order that no partner knows: %d %v", code, answer)
 	}
 	payments, carrier := simulator.NewPayments(s.memory, time.Now), simulator.NewCarrier(s.memory, time.Now)
 	if _, _, err := payments.Charge(t.Context(), order, "key"); err != nil {

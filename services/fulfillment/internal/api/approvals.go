@@ -17,13 +17,13 @@ type approvalBody struct {
 	Currency    string           `json:"currency"`
 	State       string           `json:"state" enum:"pending,approved,refused,expired,cancelled"`
 	RequestedAt time.Time        `json:"requested_at"`
-	ExpiresAt   time.Time        `json:"expires_at" doc:"Without a decision the order is refused then."`
+	ExpiresAt   time.Time        `json:"expires_at" doc:"The order is refused then, if it is not decided before."`
 	Decision    *decisionBody    `json:"decision,omitempty"`
 }
 
 type decisionBody struct {
 	Approved bool      `json:"approved"`
-	Approver string    `json:"approver,omitempty" doc:"Absent when nobody decided."`
+	Approver string    `json:"approver,omitempty" doc:"Absent if no person decided."`
 	Reason   string    `json:"reason,omitempty"`
 	At       time.Time `json:"at"`
 }
@@ -36,8 +36,8 @@ const (
 	approvalCancelled = "cancelled"
 )
 
-func approvalState(e *record.Saga) string {
-	d := e.Approval.Decision
+func approvalState(s *record.Saga) string {
+	d := s.Approval.Decision
 	switch {
 	case d == nil:
 		return approvalPending
@@ -52,17 +52,17 @@ func approvalState(e *record.Saga) string {
 	}
 }
 
-func shownDecision(d *record.Decision) *decisionBody {
+func newDecisionBody(d *record.Decision) *decisionBody {
 	if d == nil {
 		return nil
 	}
 	return &decisionBody{Approved: d.Approved, Approver: d.Approver, Reason: d.Reason, At: d.At}
 }
 
-func shownApproval(e *record.Saga) approvalBody {
+func newApprovalBody(s *record.Saga) approvalBody {
 	return approvalBody{
-		OrderID: e.Order.OrderID, CustomerID: e.Order.CustomerID, Total: e.Order.TotalAmount, Currency: e.Order.Currency,
-		State: approvalState(e), RequestedAt: e.Approval.RequestedAt, ExpiresAt: e.Approval.ExpiresAt, Decision: shownDecision(e.Approval.Decision),
+		OrderID: s.Order.OrderID, CustomerID: s.Order.CustomerID, Total: s.Order.TotalAmount, Currency: s.Order.Currency,
+		State: approvalState(s), RequestedAt: s.Approval.RequestedAt, ExpiresAt: s.Approval.ExpiresAt, Decision: newDecisionBody(s.Approval.Decision),
 	}
 }
 
@@ -79,16 +79,16 @@ type listApprovalsOutput struct {
 }
 
 func (a API) listApprovals(ctx context.Context, in *listApprovalsInput) (*listApprovalsOutput, error) {
-	entries, more, err := a.Sagas.Approvals(ctx, func(e *record.Saga) bool {
-		return e.Approval != nil && (in.State == "all" || approvalState(e) == in.State)
+	sagas, more, err := a.Sagas.Approvals(ctx, func(s *record.Saga) bool {
+		return s.Approval != nil && (in.State == "all" || approvalState(s) == in.State)
 	}, in.Limit)
 	if err != nil {
 		return nil, a.problem(ctx, err)
 	}
 	out := &listApprovalsOutput{}
-	out.Body.Items, out.Body.More = make([]approvalBody, 0, len(entries)), more
-	for i := range entries {
-		out.Body.Items = append(out.Body.Items, shownApproval(&entries[i]))
+	out.Body.Items, out.Body.More = make([]approvalBody, 0, len(sagas)), more
+	for i := range sagas {
+		out.Body.Items = append(out.Body.Items, newApprovalBody(&sagas[i]))
 	}
 	return out, nil
 }
@@ -97,15 +97,15 @@ type decideInput struct {
 	OrderPath
 	Body struct {
 		Approved bool   `json:"approved" doc:"Whether the order may be shipped."`
-		Approver string `json:"approver" minLength:"1" maxLength:"200" pattern:"[^\\t\\n\\f\\r ]" patternDescription:"a name" doc:"Who decides." example:"approver@example.com"`
-		Reason   string `json:"reason" minLength:"1" maxLength:"500" pattern:"[^\\t\\n\\f\\r ]" patternDescription:"a reason" doc:"Why. Of a refusal the customer is told." example:"Known customer, address checked."`
+		Approver string `json:"approver" minLength:"1" maxLength:"200" pattern:"[^\\t\\n\\f\\r ]" patternDescription:"a name" doc:"The person who decides." example:"approver@example.com"`
+		Reason   string `json:"reason" minLength:"1" maxLength:"500" pattern:"[^\\t\\n\\f\\r ]" patternDescription:"a reason" doc:"Why. The customer reads the reason of a refusal." example:"Known customer, address checked."`
 	}
 }
 
 func (a API) decide(ctx context.Context, in *decideInput) (*approvalOutput, error) {
-	e, err := a.Sagas.Decide(ctx, in.OrderID, in.Body.Approved, in.Body.Approver, in.Body.Reason)
+	saga, err := a.Sagas.Decide(ctx, in.OrderID, in.Body.Approved, in.Body.Approver, in.Body.Reason)
 	if err != nil {
 		return nil, a.problem(ctx, err)
 	}
-	return &approvalOutput{shownApproval(&e)}, nil
+	return &approvalOutput{newApprovalBody(&saga)}, nil
 }

@@ -20,25 +20,25 @@ type fulfillmentBody struct {
 	CustomerID string           `json:"customer_id"`
 	Total      contracts.Amount `json:"total_amount"`
 	Currency   string           `json:"currency"`
-	State      record.State     `json:"state" enum:"running,waiting,stuck,needs_attention,ended" doc:"needs_attention: an undo could not be done; stuck: it should have ended and waits for nobody."`
+	State      record.State     `json:"state" enum:"running,waiting,stuck,needs_attention,ended" doc:"needs_attention: a compensation failed. stuck: it should have ended and waits for no person."`
 	StartedAt  time.Time        `json:"started_at"`
 	EndedAt    time.Time        `json:"ended_at,omitzero"`
 	Outcome    record.Outcome   `json:"outcome,omitempty" enum:"completed,failed,cancelled"`
-	Waits      *waitBody        `json:"waits,omitempty" doc:"What it waits for; absent when it has ended."`
+	Waits      *waitBody        `json:"waits,omitempty" doc:"What it waits for; absent if it has ended."`
 
 	Cancellation *cancellationBody `json:"cancellation,omitempty"`
 	Approval     *approvalBody     `json:"approval,omitempty"`
-	NotUndone    []string          `json:"not_undone,omitempty" doc:"The undo that could not be done, and those behind it."`
-	Repairs      []repairBody      `json:"repairs,omitempty" doc:"Every repair that was ordered, oldest first."`
-	Restarts     int               `json:"restarts,omitempty" doc:"How often the saga was run anew because the workflow engine had lost it."`
-	Steps        []stepBody        `json:"steps,omitempty" doc:"In the order in which they began, as long as the workflow engine keeps them: an hour from the end, a week if the workflow failed."`
+	NotUndone    []string          `json:"not_undone,omitempty" doc:"The compensation that failed, and those after it."`
+	Repairs      []repairBody      `json:"repairs,omitempty" doc:"Every repair that a person ordered, oldest first."`
+	Restarts     int               `json:"restarts,omitempty" doc:"How often the saga was started again because the workflow engine had lost it."`
+	Steps        []stepBody        `json:"steps,omitempty" doc:"In the order in which they began. The workflow engine keeps them for an hour after the end, a week if the workflow failed."`
 }
 
 type waitBody struct {
 	For     string    `json:"for" example:"approval"`
 	Since   time.Time `json:"since"`
-	Until   time.Time `json:"until,omitzero" doc:"When it stops waiting by itself."`
-	MovedBy string    `json:"moved_by" doc:"What would move it."`
+	Until   time.Time `json:"until,omitzero" doc:"When the wait ends by itself."`
+	MovedBy string    `json:"moved_by" doc:"What would end the wait."`
 }
 
 type cancellationBody struct {
@@ -57,52 +57,56 @@ type stepBody struct {
 	StartedAt time.Time `json:"started_at"`
 	EndedAt   time.Time `json:"ended_at,omitzero"`
 	Attempts  int       `json:"attempts"`
-	Outcome   string    `json:"outcome" enum:"running,done,failing" doc:"failing: its last attempt did not succeed; it is retried, or was given up."`
+	Outcome   string    `json:"outcome" enum:"running,done,failing" doc:"failing: its last attempt failed; it is retried, or has no attempts left."`
 	Error     string    `json:"error,omitempty"`
 }
 
-func (a API) shownSaga(e *record.Saga, steps []record.Step) fulfillmentBody {
-	state, wait := a.Sagas.Wait(e)
+func (a API) newFulfillmentBody(s *record.Saga, steps []record.Step) fulfillmentBody {
+	state, wait := a.Sagas.State(s)
 	body := fulfillmentBody{
-		OrderID: e.Order.OrderID, CustomerID: e.Order.CustomerID, Total: e.Order.TotalAmount, Currency: e.Order.Currency,
-		State: state, StartedAt: e.StartedAt, EndedAt: e.EndedAt, Outcome: e.Outcome,
-		Restarts: e.Restarts,
+		OrderID: s.Order.OrderID, CustomerID: s.Order.CustomerID, Total: s.Order.TotalAmount, Currency: s.Order.Currency,
+		State: state, StartedAt: s.StartedAt, EndedAt: s.EndedAt, Outcome: s.Outcome,
+		Restarts: s.Restarts,
 	}
 	if wait != nil {
 		body.Waits = &waitBody{For: wait.For, Since: wait.Since, Until: wait.Until, MovedBy: wait.MovedBy}
 	}
-	if e.Cancellation != nil {
-		body.Cancellation = &cancellationBody{Reason: e.Cancellation.Reason, At: e.Cancellation.At}
+	if s.Cancellation != nil {
+		body.Cancellation = &cancellationBody{Reason: s.Cancellation.Reason, At: s.Cancellation.At}
 	}
-	if e.Approval != nil {
-		approval := shownApproval(e)
+	if s.Approval != nil {
+		approval := newApprovalBody(s)
 		body.Approval = &approval
 	}
-	if e.Blocked != nil {
-		body.NotUndone = e.Blocked.NotUndone
+	if s.Blocked != nil {
+		body.NotUndone = s.Blocked.NotUndone
 	}
-	for _, r := range e.Repairs {
+	for _, r := range s.Repairs {
 		body.Repairs = append(body.Repairs, repairBody(r))
 	}
-	for _, s := range steps {
-		shown := stepBody{Step: s.Name, StartedAt: s.StartedAt, EndedAt: s.EndedAt, Attempts: s.Attempts, Outcome: "running", Error: s.Error}
-		switch {
-		case s.Done:
-			shown.Outcome = "done"
-		case s.Error != "":
-			shown.Outcome = "failing"
-		}
-		body.Steps = append(body.Steps, shown)
+	for i := range steps {
+		body.Steps = append(body.Steps, newStepBody(&steps[i]))
 	}
 	return body
 }
 
+func newStepBody(s *record.Step) stepBody {
+	outcome := "running"
+	switch {
+	case s.Done:
+		outcome = "done"
+	case s.Error != "":
+		outcome = "failing"
+	}
+	return stepBody{Step: s.Name, StartedAt: s.StartedAt, EndedAt: s.EndedAt, Attempts: s.Attempts, Outcome: outcome, Error: s.Error}
+}
+
 func (a API) getFulfillment(ctx context.Context, in *OrderPath) (*fulfillmentOutput, error) {
-	e, steps, err := a.Sagas.Show(ctx, in.OrderID)
+	saga, steps, err := a.Sagas.Show(ctx, in.OrderID)
 	if err != nil {
 		return nil, a.problem(ctx, err)
 	}
-	return &fulfillmentOutput{a.shownSaga(&e, steps)}, nil
+	return &fulfillmentOutput{a.newFulfillmentBody(&saga, steps)}, nil
 }
 
 type listInput struct {
@@ -113,19 +117,19 @@ type listInput struct {
 type listOutput struct {
 	Body struct {
 		Items []fulfillmentBody `json:"items" doc:"Oldest first."`
-		More  bool              `json:"more" doc:"There are more than were asked for."`
+		More  bool              `json:"more" doc:"There are more than limit."`
 	}
 }
 
 func (a API) listFulfillments(ctx context.Context, in *listInput) (*listOutput, error) {
-	entries, more, err := a.Sagas.List(ctx, record.State(in.State), in.Limit)
+	sagas, more, err := a.Sagas.List(ctx, record.State(in.State), in.Limit)
 	if err != nil {
 		return nil, a.problem(ctx, err)
 	}
 	out := &listOutput{}
-	out.Body.Items, out.Body.More = make([]fulfillmentBody, 0, len(entries)), more
-	for i := range entries {
-		out.Body.Items = append(out.Body.Items, a.shownSaga(&entries[i], nil))
+	out.Body.Items, out.Body.More = make([]fulfillmentBody, 0, len(sagas)), more
+	for i := range sagas {
+		out.Body.Items = append(out.Body.Items, a.newFulfillmentBody(&sagas[i], nil))
 	}
 	return out, nil
 }
@@ -133,15 +137,15 @@ func (a API) listFulfillments(ctx context.Context, in *listInput) (*listOutput, 
 type repairInput struct {
 	OrderPath
 	Body struct {
-		Actor  string `json:"actor" minLength:"1" maxLength:"200" pattern:"[^\\t\\n\\f\\r ]" patternDescription:"a name" doc:"Who orders the repair." example:"operator@example.com"`
-		Reason string `json:"reason" minLength:"1" maxLength:"500" pattern:"[^\\t\\n\\f\\r ]" patternDescription:"a reason" doc:"Why the undo will succeed now." example:"The carrier's API answers again."`
+		Actor  string `json:"actor" minLength:"1" maxLength:"200" pattern:"[^\\t\\n\\f\\r ]" patternDescription:"a name" doc:"The person who orders the repair." example:"operator@example.com"`
+		Reason string `json:"reason" minLength:"1" maxLength:"500" pattern:"[^\\t\\n\\f\\r ]" patternDescription:"a reason" doc:"Why the compensation will succeed now." example:"The carrier's API answers again."`
 	}
 }
 
 func (a API) repair(ctx context.Context, in *repairInput) (*fulfillmentOutput, error) {
-	e, err := a.Sagas.Repair(ctx, in.OrderID, in.Body.Actor, in.Body.Reason)
+	saga, err := a.Sagas.Repair(ctx, in.OrderID, in.Body.Actor, in.Body.Reason)
 	if err != nil {
 		return nil, a.problem(ctx, err)
 	}
-	return &fulfillmentOutput{a.shownSaga(&e, nil)}, nil
+	return &fulfillmentOutput{a.newFulfillmentBody(&saga, nil)}, nil
 }

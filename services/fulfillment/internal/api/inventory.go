@@ -19,7 +19,7 @@ type ProductPath struct {
 type getStockInput struct {
 	ProductPath
 
-	IfNoneMatch string `header:"If-None-Match" doc:"ETags of the states that the client knows; 304 while the stock is in one of them."`
+	IfNoneMatch string `header:"If-None-Match" doc:"ETags that the client knows. The answer is 304 if the stock has one of them."`
 }
 
 type setStockInput struct {
@@ -27,11 +27,11 @@ type setStockInput struct {
 	rest.Preconditions
 
 	Body struct {
-		OnHand int `json:"on_hand" minimum:"0" maximum:"1000000000" doc:"Pieces in the warehouse, those that orders hold included." example:"100"`
+		OnHand int `json:"on_hand" minimum:"0" maximum:"1000000000" doc:"Pieces in the warehouse, including those that orders hold." example:"100"`
 	}
 }
 
-// condition is what the request's headers ask of the stock.
+// condition reports whether the stock meets the request's preconditions.
 func (in *setStockInput) condition(s *inventory.Stock) bool {
 	if s.ProductID == "" {
 		return in.Hold("")
@@ -41,7 +41,7 @@ func (in *setStockInput) condition(s *inventory.Stock) bool {
 
 type stockOutput struct {
 	Status int
-	ETag   string `header:"ETag" doc:"Names this state of the stock, for If-Match."`
+	ETag   string `header:"ETag" doc:"The version of the stock, for If-Match."`
 	Body   *StockBody
 }
 
@@ -49,12 +49,12 @@ type stockOutput struct {
 type StockBody struct {
 	ProductID string `json:"product_id" example:"PROD-001"`
 	OnHand    int    `json:"on_hand" doc:"Pieces in the warehouse."`
-	Reserved  int    `json:"reserved" doc:"Pieces of them that orders hold."`
-	Available int    `json:"available" doc:"Pieces that can still be sold: on_hand less reserved."`
+	Reserved  int    `json:"reserved" doc:"Pieces that orders hold."`
+	Available int    `json:"available" doc:"Pieces that can be sold: on_hand minus reserved."`
 	Shipped   int    `json:"shipped" doc:"Pieces that left the warehouse."`
 }
 
-func shown(s inventory.Stock) *stockOutput {
+func newStockOutput(s inventory.Stock) *stockOutput {
 	return &stockOutput{Status: http.StatusOK, ETag: s.ETag(), Body: &StockBody{
 		ProductID: s.ProductID, OnHand: s.OnHand, Reserved: s.Reserved(), Available: s.Available(), Shipped: s.Shipped,
 	}}
@@ -68,7 +68,7 @@ func (a API) getStock(ctx context.Context, in *getStockInput) (*stockOutput, err
 	if rest.NotModified(in.IfNoneMatch, s.ETag()) {
 		return &stockOutput{Status: http.StatusNotModified, ETag: s.ETag()}, nil
 	}
-	return shown(s), nil
+	return newStockOutput(s), nil
 }
 
 func (a API) setStock(ctx context.Context, in *setStockInput) (*stockOutput, error) {
@@ -76,20 +76,20 @@ func (a API) setStock(ctx context.Context, in *setStockInput) (*stockOutput, err
 	if err != nil {
 		return nil, a.problem(ctx, err)
 	}
-	return shown(s), nil
+	return newStockOutput(s), nil
 }
 
 type adjustStockInput struct {
 	ProductPath
 
-	IdempotencyKey string `header:"Idempotency-Key" required:"true" minLength:"1" maxLength:"255" pattern:"^[!-~]+$" patternDescription:"visible ASCII characters" doc:"1 to 255 visible ASCII characters of the client's choice, for this product. A request repeated with its key within 24 hours gets the first one's answer and changes nothing."`
+	IdempotencyKey string `header:"Idempotency-Key" required:"true" minLength:"1" maxLength:"255" pattern:"^[!-~]+$" patternDescription:"visible ASCII characters" doc:"1 to 255 visible ASCII characters that the client chooses. A request that repeats a key of this product within 24 hours gets the first answer and changes nothing."`
 	Body           struct {
-		Delta  int    `json:"delta" minimum:"-1000000000" maximum:"1000000000" doc:"By how many pieces on_hand changes; not 0." example:"-3"`
-		Reason string `json:"reason" minLength:"1" maxLength:"200" pattern:"[^\\t\\n\\f\\r ]" patternDescription:"a reason" doc:"Why, for people." example:"Three were damaged."`
+		Delta  int    `json:"delta" minimum:"-1000000000" maximum:"1000000000" doc:"The change of on_hand in pieces; not 0." example:"-3"`
+		Reason string `json:"reason" minLength:"1" maxLength:"200" pattern:"[^\\t\\n\\f\\r ]" patternDescription:"a reason" doc:"Why, for people who read it." example:"Three were damaged."`
 	}
 }
 
-// Resolve finds what a tag of the schema cannot say.
+// Resolve checks what a schema tag cannot express.
 func (in *adjustStockInput) Resolve(huma.Context) []error {
 	if in.Body.Delta == 0 {
 		return []error{&huma.ErrorDetail{Location: "body.delta", Message: "must not be 0", Value: 0}}
@@ -102,9 +102,9 @@ type adjustStockOutput struct{ Body adjustmentBody }
 type adjustmentBody struct {
 	StockBody
 
-	Delta     int       `json:"delta" doc:"By how many pieces on_hand changed."`
+	Delta     int       `json:"delta" doc:"The change of on_hand in pieces."`
 	Reason    string    `json:"reason"`
-	AppliedAt time.Time `json:"applied_at" doc:"When it was first applied. The stock is that of this time."`
+	AppliedAt time.Time `json:"applied_at" doc:"When the adjustment was first applied. The other members show the stock at this time."`
 }
 
 func (a API) adjustStock(ctx context.Context, in *adjustStockInput) (*adjustStockOutput, error) {

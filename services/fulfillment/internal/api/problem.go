@@ -11,7 +11,7 @@ import (
 	"waybill/services/fulfillment/internal/record"
 )
 
-// problem is the one place where errors become answers.
+// problem turns an error into an answer. No other function does.
 func (a API) problem(ctx context.Context, err error) error {
 	if reason, ok := errors.AsType[*partner.Reason](err); ok {
 		p := &rest.Problem{Status: http.StatusConflict, Code: reason.Code, Detail: reason.Message}
@@ -32,7 +32,7 @@ func (a API) problem(ctx context.Context, err error) error {
 			p.Status = http.StatusNotFound
 		}
 		if refused.Decision != nil {
-			p.Related = shownDecision(refused.Decision)
+			p.Related = newDecisionBody(refused.Decision)
 		}
 		return p
 	}

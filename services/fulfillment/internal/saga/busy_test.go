@@ -12,8 +12,8 @@ import (
 	"waybill/services/fulfillment/internal/saga"
 )
 
-// untilItRests waits until a step of the saga has answered and the saga waits for a timer.
-func (w *world) untilItRests(order contracts.Order) {
+// untilItPauses waits until a step of the saga has answered and the saga waits for a timer.
+func (w *world) untilItPauses(order contracts.Order) {
 	w.t.Helper()
 	for {
 		if history, err := w.client.GetInstanceHistory(w.t.Context(), order.OrderID); err == nil {
@@ -45,8 +45,8 @@ func TestBusyIsNoAttempt(t *testing.T) {
 			if result := w.fulfill(order); result.Outcome != record.Completed {
 				t.Errorf("result %+v, want it completed", result)
 			}
-			w.wantBooks(order, books{charges: 1, parcels: 1, reservation: inventory.Shipped})
-			_, steps, err := w.starts.Show(t.Context(), order.OrderID)
+			w.wantLedger(order, books{charges: 1, parcels: 1, reservation: inventory.Shipped})
+			_, steps, err := w.sagas.Show(t.Context(), order.OrderID)
 			if err != nil || len(steps) < 3 || steps[0].Name != contracts.StepValidatePayment || steps[1].Name != contracts.StepReserveInventory || steps[2].Name != contracts.StepProcessShipment {
 				t.Errorf("a step that was busy is shown as more than one: %+v, %v", steps, err)
 			}
@@ -80,14 +80,14 @@ func TestACancellationEndsAStepThatIsBusy(t *testing.T) {
 	w.faults.busy("Reserve", 1)
 	order := anOrder("ORDER-1")
 	w.start(order)
-	w.untilItRests(order)
+	w.untilItPauses(order)
 	if err := w.cancel(order); err != nil {
 		t.Fatal(err)
 	}
 	if result := w.end(order); result.Outcome != record.Cancelled {
 		t.Errorf("result %+v, want it cancelled", result)
 	}
-	w.wantBooks(order, books{charges: 1, refunds: 1, reservation: inventory.Released})
+	w.wantLedger(order, books{charges: 1, refunds: 1, reservation: inventory.Released})
 }
 
 // A saga of an earlier release does not know the answer busy. Its step must not count as done: it fails and is retried.
@@ -104,7 +104,7 @@ func TestBusyIsAnErrorForASagaOfAnEarlierRelease(t *testing.T) {
 				w.faults.busy(call, 1)
 			}
 			in.Order, in.Limits = anOrder("ORDER-1"), quick
-			if _, _, err := w.sagas.Begin(t.Context(), in.Order); err != nil {
+			if _, _, err := w.records.Begin(t.Context(), in.Order); err != nil {
 				t.Fatal(err)
 			}
 			if _, err := w.client.ScheduleWorkflow(t.Context(), "FulfillOrder", workflow.WithInstanceID(in.OrderID), workflow.WithInput(in)); err != nil {
@@ -113,7 +113,7 @@ func TestBusyIsAnErrorForASagaOfAnEarlierRelease(t *testing.T) {
 			if result := w.end(in.Order); result.Outcome != record.Completed {
 				t.Errorf("result %+v, want it completed", result)
 			}
-			w.wantBooks(in.Order, books{charges: 1, parcels: 1, reservation: inventory.Shipped})
+			w.wantLedger(in.Order, books{charges: 1, parcels: 1, reservation: inventory.Shipped})
 		})
 	}
 }

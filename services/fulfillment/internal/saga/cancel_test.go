@@ -10,15 +10,15 @@ import (
 
 	"waybill/contracts"
 	"waybill/services/fulfillment/internal/inventory"
+	"waybill/services/fulfillment/internal/operations"
 	"waybill/services/fulfillment/internal/record"
-	"waybill/services/fulfillment/internal/saga"
 )
 
-// untilItFailed waits until the first attempt of one of the saga's steps has failed.
-func (w *world) untilItFailed(order contracts.Order) {
+// untilAStepFailed waits until the first attempt of one of the saga's steps has failed.
+func (w *world) untilAStepFailed(order contracts.Order) {
 	w.t.Helper()
 	for {
-		_, steps, err := w.starts.Show(w.t.Context(), order.OrderID)
+		_, steps, err := w.sagas.Show(w.t.Context(), order.OrderID)
 		if err == nil && len(steps) > 0 && steps[len(steps)-1].Error != "" {
 			return
 		}
@@ -54,7 +54,7 @@ func TestACancellationEndsAStepThatRetries(t *testing.T) {
 			w.faults.set(c.call, -1, c.after)
 			order := anOrder("ORDER-1")
 			w.start(order)
-			w.untilItFailed(order)
+			w.untilAStepFailed(order)
 			w.wake(order) // a signal with no cancellation behind it ends nothing
 			if err := w.cancel(order); err != nil {
 				t.Fatal(err)
@@ -62,7 +62,7 @@ func TestACancellationEndsAStepThatRetries(t *testing.T) {
 			if result := w.end(order); result.Outcome != record.Cancelled || result.Error != "Ordered twice." {
 				t.Errorf("result %+v, want it cancelled", result)
 			}
-			w.wantBooks(order, c.want)
+			w.wantLedger(order, c.want)
 			w.wantMessages(order, contracts.TemplateOrderCancelled)
 			w.wantStock("PROD-001", 0)
 		})
@@ -82,15 +82,15 @@ func TestEveryAttemptLooksForACancellation(t *testing.T) {
 			w := newWorld(t, quick)
 			order := anOrder("ORDER-1")
 			w.faults.hook(call, func() error { // the first attempt fails; meanwhile the wish is recorded, and the signal is lost
-				_, err := w.sagas.Change(t.Context(), order.OrderID, func(e *record.Saga) (bool, error) {
-					return e.Cancel("Ordered twice.", time.Now()), nil
+				_, err := w.records.Change(t.Context(), order.OrderID, func(s *record.Saga) (bool, error) {
+					return s.Cancel("Ordered twice.", time.Now()), nil
 				})
 				return errors.Join(err, planned(call))
 			})
 			if result := w.fulfill(order); result.Outcome != record.Cancelled {
 				t.Errorf("result %+v, want it cancelled", result)
 			}
-			w.wantBooks(order, want)
+			w.wantLedger(order, want)
 		})
 	}
 }
@@ -106,7 +106,7 @@ func TestACancellationDuringTheUndoing(t *testing.T) {
 		t.Errorf("result %+v, want it cancelled", result)
 	}
 	w.wantMessages(order, contracts.TemplateOrderCancelled)
-	w.wantBooks(order, books{charges: 1, refunds: 1, reservation: inventory.Released})
+	w.wantLedger(order, books{charges: 1, refunds: 1, reservation: inventory.Released})
 	w.until(order, "an end", (*record.Saga).Ended)
 	want := []string{"ValidatePayment done", "ReserveInventory done", "ProcessShipment refused", "ReleaseInventory done", "Cancel done", "RefundPayment done", "Fulfillment.Cancelled"}
 	if diff := cmp.Diff(want, w.told()); diff != "" {
@@ -124,13 +124,13 @@ func TestACancelledOrderIsRepaired(t *testing.T) {
 	w.start(order)
 	w.until(order, "a halt", (*record.Saga).AwaitsRepair)
 	w.faults.set("Release", 0, false)
-	if _, err := w.starts.Repair(t.Context(), order.OrderID, "operator@example.com", "The warehouse answers again."); err != nil {
+	if _, err := w.sagas.Repair(t.Context(), order.OrderID, "operator@example.com", "The warehouse answers again."); err != nil {
 		t.Fatal(err)
 	}
 	if result := w.end(order); result.Outcome != record.Cancelled {
 		t.Errorf("result %+v, want it cancelled", result)
 	}
-	w.wantBooks(order, books{charges: 1, refunds: 1, parcels: 1, cancelled: true, reservation: inventory.Released})
+	w.wantLedger(order, books{charges: 1, refunds: 1, parcels: 1, cancelled: true, reservation: inventory.Released})
 }
 
 // Of a cancellation and an approval the cancellation wins until the parcel is booked, whichever comes first.
@@ -189,7 +189,7 @@ func TestACancellationIsAnswered(t *testing.T) {
 	if result := w.fulfill(order); result.Outcome != record.Cancelled {
 		t.Errorf("result %+v, want it cancelled", result)
 	}
-	w.wantBooks(order, books{})
+	w.wantLedger(order, books{})
 }
 
 // Nothing is charged for a free order and nothing refunded; a card that would be declined is not asked.
@@ -223,7 +223,7 @@ func TestAFreeOrder(t *testing.T) {
 				w.start(order)
 				if lost {
 					<-forgotten
-					if err := saga.NewWatchdog(w.starts, 0, time.Minute).Look(t.Context()); err != nil {
+					if err := operations.NewReconciler(w.sagas, 0, time.Minute).Pass(t.Context()); err != nil {
 						t.Fatal(err)
 					}
 				}
@@ -256,7 +256,7 @@ func TestAFreeOrder(t *testing.T) {
 					return
 				}
 				w.mu.Unlock()
-				w.wantBooks(order, c.want)
+				w.wantLedger(order, c.want)
 				story := w.told()
 				w.mu.Lock()
 				if diff := cmp.Diff(c.story, story); diff != "" {

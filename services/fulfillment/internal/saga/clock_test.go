@@ -13,8 +13,8 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
+	"waybill/services/fulfillment/internal/operations"
 	"waybill/services/fulfillment/internal/record"
-	"waybill/services/fulfillment/internal/saga"
 )
 
 // wrongClock is a service's clock that is ahead of the engine's, or behind it, and can be set.
@@ -41,14 +41,14 @@ func TestASagaOfAServiceWithAWrongClock(t *testing.T) {
 			order := aLargeOrder("ORDER-1")
 			w.start(order)
 			w.until(order, "an approval", (*record.Saga).AwaitsApproval)
-			// The watchdog may wake the saga when this clock says that the time is up. The engine's clock does not say so.
-			watchdog := saga.NewWatchdog(w.starts, 0, time.Minute)
+			// The reconciler may wake the saga when this clock says that the time is up. The engine's clock does not say so.
+			reconciler := operations.NewReconciler(w.sagas, 0, time.Minute)
 			for range 3 {
-				if err := watchdog.Look(t.Context()); err != nil {
+				if err := reconciler.Pass(t.Context()); err != nil {
 					t.Fatal(err)
 				}
 			}
-			if _, err := w.starts.Decide(t.Context(), order.OrderID, true, "approver@example.com", "Known customer."); err != nil {
+			if _, err := w.sagas.Decide(t.Context(), order.OrderID, true, "approver@example.com", "Known customer."); err != nil {
 				t.Fatal(err)
 			}
 			if result := w.end(order); result.Outcome != record.Completed {
@@ -91,37 +91,37 @@ func TestTheWatchdogSeesASagaThatStartedInTheFuture(t *testing.T) {
 	}
 	clock.ahead.Store(0)
 	const grace = 30 * time.Second
-	watchdog := saga.NewWatchdog(w.starts, grace, time.Minute)
+	reconciler := operations.NewReconciler(w.sagas, grace, time.Minute)
 	look := func(after time.Duration, restarts int) {
 		t.Helper()
 		clock.ahead.Store(int64(after))
-		if err := watchdog.Look(t.Context()); err != nil {
+		if err := reconciler.Pass(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		if e, _ := w.sagas.Get(t.Context(), order.OrderID); e.Restarts != restarts {
+		if e, _ := w.records.Get(t.Context(), order.OrderID); e.Restarts != restarts {
 			t.Fatalf("%v after it was first seen it was started again %d times, want %d", after, e.Restarts, restarts)
 		}
 	}
 	look(0, 0)
 	look(grace+time.Second, 1)
 	// It is stuck, or not, by the time since this process saw it.
-	if _, err := w.sagas.Change(t.Context(), order.OrderID, func(e *record.Saga) (bool, error) {
-		e.Approval = nil
-		e.StartedAt, e.RestartedAt = time.Now().Add(9*time.Hour), time.Now().Add(9*time.Hour)
+	if _, err := w.records.Change(t.Context(), order.OrderID, func(s *record.Saga) (bool, error) {
+		s.Approval = nil
+		s.StartedAt, s.RestartedAt = time.Now().Add(9*time.Hour), time.Now().Add(9*time.Hour)
 		return true, nil
 	}); err != nil {
 		t.Fatal(err)
 	}
 	for after, want := range map[time.Duration]record.State{0: record.Running, 2 * time.Minute: record.Stuck} {
 		clock.ahead.Store(0)
-		e, err := w.sagas.Get(t.Context(), order.OrderID)
+		e, err := w.records.Get(t.Context(), order.OrderID)
 		if err != nil {
 			t.Fatal(err)
 		}
 		e.RestartedAt = e.RestartedAt.Add(after) // each is a sighting of its own
-		w.starts.Wait(&e)
+		w.sagas.State(&e)
 		clock.ahead.Store(int64(after))
-		if state, _ := w.starts.Wait(&e); state != want {
+		if state, _ := w.sagas.State(&e); state != want {
 			t.Errorf("%v after it was first seen it is %s, want %s", after, state, want)
 		}
 	}
@@ -172,20 +172,20 @@ func TestWhatTheEngineLostIsCountedOnOneClock(t *testing.T) {
 				clock := ahead(skew)
 				w := newWorldAt(t, quick, clock.now)
 				order := anOrder("ORDER-1")
-				if _, _, err := w.sagas.Begin(t.Context(), order); err != nil {
+				if _, _, err := w.records.Begin(t.Context(), order); err != nil {
 					t.Fatal(err)
 				}
-				control := saga.NewControl(saga.ControlOptions{
-					Engine: engine, Records: w.sagas, Events: w, Limits: quick, StuckAfter: time.Hour, Logger: slog.New(slog.DiscardHandler), Now: clock.now,
+				sagas := operations.New(operations.Options{
+					Engine: engine, Records: w.records, Events: w, Limits: quick, StuckAfter: time.Hour, Logger: slog.New(slog.DiscardHandler), Now: clock.now,
 				})
 				const lostAfter = 2 * time.Minute
-				watchdog := saga.NewWatchdog(control, 0, lostAfter)
+				reconciler := operations.NewReconciler(sagas, 0, lostAfter)
 				passed := time.Duration(0)
 				look := func(pass time.Duration, want int64) {
 					t.Helper()
 					passed += pass
 					clock.ahead.Store(int64(skew + passed))
-					if err := watchdog.Look(t.Context()); err != nil {
+					if err := reconciler.Pass(t.Context()); err != nil {
 						t.Fatal(err)
 					}
 					if got := engine.ended.Load(); got != want {

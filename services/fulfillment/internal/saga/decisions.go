@@ -13,209 +13,166 @@ import (
 	"waybill/services/fulfillment/internal/record"
 )
 
-// The activities by which a saga asks people, and reads what they decided.
+// The activities that request decisions of people and read them from the saga record.
 
-func cancelled(c *record.Cancellation) *partner.Reason {
-	message := c.Reason
-	if message == "" {
-		message = "The customer cancelled the order."
-	}
-	return &partner.Reason{Code: record.CodeCancelled, Message: message}
+// Decisions are what people decided about an order: it was refused, or approved, or neither yet.
+type Decisions struct {
+	Refused  *partner.Reason `json:"refused,omitempty"`
+	Approved bool            `json:"approved,omitempty"`
 }
 
-// readDecisions says whether the customer cancelled the order in time.
+// ApprovalInput is the input of the two activities of an approval.
+type ApprovalInput struct {
+	Order       contracts.Order `json:"order"`
+	RequestedAt time.Time       `json:"requested_at,omitzero"`
+	ExpiresAt   time.Time       `json:"expires_at,omitzero"`
+	// Expired says that the approval has expired by the engine's clock.
+	Expired bool `json:"expired,omitempty"`
+}
+
+// ApprovalRequest is an approval as it was first requested.
+type ApprovalRequest struct {
+	ExpiresAt time.Time `json:"expires_at,omitzero"`
+}
+
+// RepairInput describes a saga that is blocked for the Round-th time.
+type RepairInput struct {
+	Order     contracts.Order `json:"order"`
+	Round     int             `json:"round"`
+	Failure   partner.Reason  `json:"failure"`
+	Undone    []string        `json:"undone,omitempty"`
+	NotUndone []string        `json:"not_undone"`
+}
+
+func (in ApprovalInput) orderID() string { return in.Order.OrderID }
+func (in RepairInput) orderID() string   { return in.Order.OrderID }
+
+func (in RepairInput) blocked(now time.Time) record.Blocked {
+	return record.Blocked{Round: in.Round, Since: now.UTC(), Failure: in.Failure, Undone: in.Undone, NotUndone: in.NotUndone}
+}
+
+// readDecisions returns whether the customer cancelled the order in time.
 func (a activities) readDecisions(ctx context.Context, in StepInput) (d Decisions, err error) {
-	d.Refused, err = a.stopped(ctx, in.Order.OrderID)
+	d.Refused, err = a.checkCancelled(ctx, in.Order.OrderID)
 	return d, err
 }
 
-func (a activities) requestApproval(ctx context.Context, in ApprovalInput) (asked Asked, err error) {
-	order := in.Order
-	err = traced(ctx, activityRequestApproval, order.OrderID, func(ctx context.Context) error {
-		// On the list first: a request that nobody finds would wait in vain.
-		if err := a.Records.ListApproval(ctx, order.OrderID); err != nil {
-			return err
-		}
-		e, err := a.Records.Change(ctx, order.OrderID, func(e *record.Saga) (bool, error) {
-			return e.RequestApproval(in.RequestedAt, in.ExpiresAt), nil
-		})
-		if err != nil {
-			return fmt.Errorf("request the approval: %w", err)
-		}
-		asked.ExpiresAt = e.Approval.ExpiresAt
-		if e.Approval.Decision != nil || e.Cancelled() {
-			return nil // a restarted saga asked, and was answered; or there is nothing left to decide
-		}
-		return askForApproval(ctx, a.Events, order, e.Approval)
-	})
-	return asked, err
-}
-
-func askForApproval(ctx context.Context, events Events, order contracts.Order, approval *record.Approval) error {
-	err := events.Publish(ctx, key(order, contracts.TypeApprovalRequested), contracts.ApprovalRequested{
-		OrderID: order.OrderID, CustomerID: order.CustomerID, TotalAmount: order.TotalAmount, Currency: order.Currency,
-		RequestedAt: approval.RequestedAt, ExpiresAt: approval.ExpiresAt,
+func (a activities) requestApproval(ctx context.Context, in ApprovalInput) (ApprovalRequest, error) {
+	// The list comes first: a request that is not listed would never be decided.
+	if err := a.Records.ListApproval(ctx, in.Order.OrderID); err != nil {
+		return ApprovalRequest{}, err
+	}
+	saga, err := a.Records.Change(ctx, in.Order.OrderID, func(s *record.Saga) (bool, error) {
+		return s.RequestApproval(in.RequestedAt, in.ExpiresAt), nil
 	})
 	if err != nil {
-		return fmt.Errorf("announce the approval: %w", err)
+		return ApprovalRequest{}, fmt.Errorf("request the approval: %w", err)
 	}
-	return nil
+	requested := ApprovalRequest{saga.Approval.ExpiresAt}
+	if saga.Approval.Decision != nil || saga.Cancelled() {
+		return requested, nil // decided before the saga was restarted, or cancelled
+	}
+	return requested, announceApproval(ctx, a.Events, in.Order, saga.Approval)
 }
 
-// settleApproval ends the approval if it can be, and announces how.
+var errApprovalLost = errors.New("the saga record does not hold the requested approval")
+
+// settleApproval ends the approval if it was decided, cancelled, or has expired, and announces the result.
 func (a activities) settleApproval(ctx context.Context, in ApprovalInput) (d Decisions, err error) {
-	order := in.Order
-	err = traced(ctx, activitySettleApproval, order.OrderID, func(ctx context.Context) error {
-		e, err := a.Records.Change(ctx, order.OrderID, func(e *record.Saga) (bool, error) {
-			if e.Approval == nil {
-				return false, errApprovalLost
-			}
-			return e.Settle(in.Expired, a.Now()), nil
-		})
-		if errors.Is(err, errApprovalLost) {
-			e, err = a.restoreApproval(ctx, in)
+	saga, err := a.Records.Change(ctx, in.Order.OrderID, func(s *record.Saga) (bool, error) {
+		if s.Approval == nil {
+			return false, errApprovalLost
 		}
-		if err != nil {
-			return fmt.Errorf("settle the approval: %w", err)
-		}
-		if e.Approval == nil || e.Approval.Decision == nil {
-			return nil
-		}
-		decision := e.Approval.Decision
-		d.Approved, d.Refused = decision.Approved, refusal(&e)
-		said := contracts.StepCompleted{Actor: decision.Approver, Outcome: contracts.OutcomeDone, Message: decision.Reason}
-		if d.Refused != nil {
-			said.Outcome, said.Code, said.Message = contracts.OutcomeRefused, d.Refused.Code, d.Refused.Message
-		} else if e.Cancelled() {
-			d.Refused = cancelled(e.Cancellation) // after the approval, which is announced as it was decided
-		}
-		return a.tell(ctx, key(order, contracts.StepApproval), order, contracts.StepApproval, said)
+		return s.Settle(in.Expired, a.Now()), nil
 	})
-	return d, err
+	if errors.Is(err, errApprovalLost) {
+		saga, err = a.restoreApproval(ctx, in)
+	}
+	if err != nil {
+		return d, fmt.Errorf("settle the approval: %w", err)
+	}
+	if saga.Approval == nil || saga.Approval.Decision == nil {
+		return d, nil
+	}
+	decision := saga.Approval.Decision
+	d.Approved, d.Refused = decision.Approved, refusal(&saga)
+	event := contracts.StepCompleted{Actor: decision.Approver, Outcome: contracts.OutcomeDone, Message: decision.Reason}
+	if d.Refused != nil {
+		event.Outcome, event.Code, event.Message = contracts.OutcomeRefused, d.Refused.Code, d.Refused.Message
+	} else if saga.Cancelled() {
+		d.Refused = cancellationReason(saga.Cancellation) // after the approval, which is announced as it was decided
+	}
+	return d, a.announce(ctx, key(in.Order, contracts.StepApproval), in.Order, contracts.StepApproval, event)
 }
 
-var errApprovalLost = errors.New("the journal does not hold the approval that was asked for")
-
-// restoredApproval is how long a person has to decide about an approval that was restored. When the time that was first given is
-// over the saga ends the wait all the same: its history has that time.
+// restoredApproval is how long a person has to decide about a restored approval. The saga still ends its wait at the time that was first
+// given, because its history has that time.
 const restoredApproval = 24 * time.Hour
 
-// restoreApproval asks again for an approval that the journal lost with its store, and ends it if it can be ended.
+// restoreApproval requests an approval again that was lost with the store, and ends it if it can be ended.
 func (a activities) restoreApproval(ctx context.Context, in ApprovalInput) (record.Saga, error) {
-	order := in.Order
-	a.Logger.WarnContext(ctx, "the journal lost the approval that a saga waits for; it is asked for again", slog.String("order_id", order.OrderID))
-	if err := a.Records.ListApproval(ctx, order.OrderID); err != nil {
+	a.Logger.WarnContext(ctx, "saga record lost its approval; requesting it again", slog.String("order_id", in.Order.OrderID))
+	if err := a.Records.ListApproval(ctx, in.Order.OrderID); err != nil {
 		return record.Saga{}, err
 	}
-	e, err := a.Records.Change(ctx, order.OrderID, func(e *record.Saga) (bool, error) {
+	saga, err := a.Records.Change(ctx, in.Order.OrderID, func(s *record.Saga) (bool, error) {
 		now := a.Now()
-		e.Begin(order, now)
-		e.RequestApproval(now, now.Add(restoredApproval))
-		e.Settle(in.Expired, now)
+		s.Begin(in.Order, now)
+		s.RequestApproval(now, now.Add(restoredApproval))
+		s.Settle(in.Expired, now)
 		return true, nil
 	})
-	if err == nil && e.AwaitsApproval() {
-		err = askForApproval(ctx, a.Events, order, e.Approval)
+	if err == nil && saga.AwaitsApproval() {
+		err = announceApproval(ctx, a.Events, in.Order, saga.Approval)
 	}
-	return e, err
+	return saga, err
 }
 
-// refusal is why a decided approval does not approve; nil when it does.
-func refusal(e *record.Saga) *partner.Reason {
-	d := e.Approval.Decision
+// refusal returns why a decided approval does not approve; nil if it does.
+func refusal(s *record.Saga) *partner.Reason {
+	d := s.Approval.Decision
 	switch {
 	case d.Approved:
 		return nil
 	case d.Code == record.CodeCancelled:
-		return cancelled(e.Cancellation)
+		return cancellationReason(s.Cancellation)
 	case d.Code == record.CodeTimedOut:
-		return &partner.Reason{Code: d.Code, Message: "Nobody approved the order in time."}
+		return &partner.Reason{Code: d.Code, Message: "The approval expired without a decision."}
 	default:
 		return &partner.Reason{Code: d.Code, Message: "The order was not approved: " + d.Reason}
 	}
 }
 
-// askForRepair records that the saga stands still, and announces it.
-func (a activities) askForRepair(ctx context.Context, in HaltInput) (result StepResult, err error) {
-	order := in.Order
-	err = traced(ctx, activityAskForRepair, order.OrderID, func(ctx context.Context) error {
-		e, err := a.Records.Change(ctx, order.OrderID, func(e *record.Saga) (bool, error) {
-			return e.Block(record.Blocked{
-				Round: in.Round, Since: a.Now().UTC(), Failure: in.Failure, Undone: in.Undone, NotUndone: in.NotUndone,
-			}), nil
-		})
-		if err != nil {
-			return fmt.Errorf("record the halt: %w", err)
-		}
-		return tellOfHalt(ctx, a.Events, &e)
-	})
-	return result, err
-}
-
-func tellOfHalt(ctx context.Context, events Events, e *record.Saga) error {
-	halt := e.Blocked
-	err := events.Publish(ctx, key(e.Order, contracts.TypeFulfillmentFailed)+":attention:"+strconv.Itoa(halt.Round), contracts.FulfillmentFailed{
-		OrderID: e.Order.OrderID, CustomerID: e.Order.CustomerID, Code: halt.Failure.Code, Error: halt.Failure.Message,
-		Undone: halt.Undone, NotUndone: halt.NotUndone, FailedAt: halt.Since,
+// requestRepair records and announces that the saga needs attention.
+func (a activities) requestRepair(ctx context.Context, in RepairInput) (StepResult, error) {
+	saga, err := a.Records.Change(ctx, in.Order.OrderID, func(s *record.Saga) (bool, error) {
+		return s.Block(in.blocked(a.Now())), nil
 	})
 	if err != nil {
-		return fmt.Errorf("announce the halt: %w", err)
+		return StepResult{}, fmt.Errorf("record that the saga needs attention: %w", err)
 	}
-	return nil
+	return StepResult{}, announceBlocked(ctx, a.Events, &saga)
 }
 
-// takeRepair reports whether a person ordered the repair that the halt waits for, and announces it.
-func (a activities) takeRepair(ctx context.Context, in HaltInput) (repaired bool, err error) {
-	order := in.Order
-	err = traced(ctx, activityTakeRepair, order.OrderID, func(ctx context.Context) error {
-		lost := false
-		e, err := a.Records.Change(ctx, order.OrderID, func(e *record.Saga) (bool, error) {
-			begun := e.Begin(order, a.Now()) // false, unless the entry was lost
-			lost = !e.Ended() && e.RepairOf(in.Round) == nil && e.Block(record.Blocked{
-				Round: in.Round, Since: a.Now().UTC(), Failure: in.Failure, Undone: in.Undone, NotUndone: in.NotUndone,
-			})
-			return begun || lost, nil
-		})
-		if err != nil {
-			return fmt.Errorf("take the repair: %w", err)
-		}
-		if lost {
-			a.Logger.WarnContext(ctx, "the journal lost the halt of a saga; it is recorded again", slog.String("order_id", order.OrderID))
-			return tellOfHalt(ctx, a.Events, &e)
-		}
-		repair := e.RepairOf(in.Round)
-		if repair == nil {
-			return nil
-		}
-		repaired = true
-		return a.tell(ctx, key(order, contracts.StepRepair)+":"+strconv.Itoa(in.Round), order, contracts.StepRepair,
-			contracts.StepCompleted{Outcome: contracts.OutcomeDone, Actor: repair.Actor, Message: repair.Reason})
+// checkRepair reports whether a person ordered the repair of this round, and announces it.
+func (a activities) checkRepair(ctx context.Context, in RepairInput) (repaired bool, err error) {
+	lost := false
+	saga, err := a.Records.Change(ctx, in.Order.OrderID, func(s *record.Saga) (bool, error) {
+		begun := s.Begin(in.Order, a.Now()) // false, unless the record was lost
+		lost = !s.Ended() && s.RepairOf(in.Round) == nil && s.Block(in.blocked(a.Now()))
+		return begun || lost, nil
 	})
-	return repaired, err
-}
-
-// codeAlreadyShipped is why a cancellation is refused.
-const codeAlreadyShipped = "already_shipped"
-
-// answerCancellation announces, if the customer wanted to cancel the order, what became of that: that it was recorded, after
-// which nothing is shipped, or that it was too late. Of a cancelled order the outcome says it.
-func answerCancellation(ctx context.Context, events Events, e *record.Saga, now time.Time) error {
-	late := e.Cancellation != nil && (e.Cancellation.Late || e.Outcome == record.Completed)
-	if e.Cancellation == nil || e.Ended() && !late {
-		return nil
+	if err != nil {
+		return false, fmt.Errorf("check for a repair: %w", err)
 	}
-	// The two ids differ: a release that did not record the booking may have shipped an order whose cancellation it took.
-	id := key(e.Order, contracts.StepCancel)
-	answer := contracts.StepCompleted{
-		OrderID: e.Order.OrderID, CustomerID: e.Order.CustomerID, Step: contracts.StepCancel, CompletedAt: now,
+	if lost {
+		a.Logger.WarnContext(ctx, "saga record lost that the saga needs attention; recording it again", slog.String("order_id", in.Order.OrderID))
+		return false, announceBlocked(ctx, a.Events, &saga)
 	}
-	if late {
-		answer.Outcome, answer.Code, answer.Message = contracts.OutcomeRefused, codeAlreadyShipped, "The parcel was booked before the cancellation arrived."
-	} else {
-		id, answer.Outcome = id+":"+contracts.OutcomeDone, contracts.OutcomeDone
+	repair := saga.RepairOf(in.Round)
+	if repair == nil {
+		return false, nil
 	}
-	if err := events.Publish(ctx, id, answer); err != nil {
-		return fmt.Errorf("announce what became of the cancellation: %w", err)
-	}
-	return nil
+	return true, a.announce(ctx, key(in.Order, contracts.StepRepair)+":"+strconv.Itoa(in.Round), in.Order, contracts.StepRepair,
+		contracts.StepCompleted{Outcome: contracts.OutcomeDone, Actor: repair.Actor, Message: repair.Reason})
 }

@@ -20,6 +20,7 @@ import (
 	"waybill/contracts"
 	"waybill/platform/state"
 	"waybill/services/fulfillment/internal/inventory"
+	"waybill/services/fulfillment/internal/operations"
 	"waybill/services/fulfillment/internal/partner"
 	"waybill/services/fulfillment/internal/record"
 	"waybill/services/fulfillment/internal/saga"
@@ -89,15 +90,15 @@ func (quietLog) Errorf(string, ...any) {}
 // world is a warehouse, a payment provider and a carrier with real books, and everything that can go wrong between them
 // and the saga.
 type world struct {
-	t      *testing.T
-	store  *state.Memory
-	stock  *store.Inventory
-	client *workflow.Client
-	sagas  *store.Sagas
-	starts *saga.Control
-	faults faults
-	mu     sync.Mutex
-	events []published
+	t       *testing.T
+	store   *state.Memory
+	stock   *store.Inventory
+	client  *workflow.Client
+	records *store.Sagas
+	sagas   *operations.Sagas
+	faults  faults
+	mu      sync.Mutex
+	events  []published
 }
 
 type published struct {
@@ -128,16 +129,16 @@ func newWorldAt(t *testing.T, limits saga.Limits, now func() time.Time) *world {
 			t.Fatal(err)
 		}
 	}
-	w.sagas = store.NewSagas(w.store, rand.Text(), now)
+	w.records = store.NewSagas(w.store, rand.Text(), now)
 	logger := slog.New(slog.DiscardHandler)
 	w.client = startEngine(t, saga.Partners{
 		Payments:  faultyPayments{simulator.NewPayments(w.store, now), &w.faults},
 		Inventory: faultyInventory{w.stock, &w.faults},
 		Carrier:   faultyCarrier{simulator.NewCarrier(w.store, now), &w.faults},
-		Records:   faultyRecords{w.sagas, &w.faults}, Events: w, Logger: logger, Now: now,
+		Records:   faultyRecords{w.records, &w.faults}, Events: w, Logger: logger, Now: now,
 	})
-	w.starts = saga.NewControl(saga.ControlOptions{
-		Engine: reusing{w.client}, Records: w.sagas, Events: w, Limits: limits, StuckAfter: time.Minute, Logger: logger, Now: now,
+	w.sagas = operations.New(operations.Options{
+		Engine: reusing{w.client}, Records: w.records, Events: w, Limits: limits, StuckAfter: time.Minute, Logger: logger, Now: now,
 	})
 	return w
 }
@@ -193,7 +194,7 @@ func (w *world) PublishAll(ctx context.Context, events ...saga.Event) error {
 // start starts the order's saga.
 func (w *world) start(order contracts.Order) {
 	w.t.Helper()
-	if err := w.starts.Start(w.t.Context(), order); err != nil {
+	if err := w.sagas.Start(w.t.Context(), order); err != nil {
 		w.t.Fatalf("start: %v", err)
 	}
 }
@@ -220,10 +221,10 @@ func (w *world) fulfill(order contracts.Order) saga.Result {
 }
 
 // until waits for a condition of the order's journal entry.
-func (w *world) until(order contracts.Order, what string, condition func(e *record.Saga) bool) record.Saga {
+func (w *world) until(order contracts.Order, what string, condition func(s *record.Saga) bool) record.Saga {
 	w.t.Helper()
 	for {
-		e, err := w.sagas.Get(w.t.Context(), order.OrderID)
+		e, err := w.records.Get(w.t.Context(), order.OrderID)
 		if err == nil && condition(&e) {
 			return e
 		}

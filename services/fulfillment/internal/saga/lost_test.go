@@ -10,8 +10,8 @@ import (
 	"waybill/contracts"
 	"waybill/platform/state"
 	"waybill/services/fulfillment/internal/inventory"
+	"waybill/services/fulfillment/internal/operations"
 	"waybill/services/fulfillment/internal/record"
-	"waybill/services/fulfillment/internal/saga"
 )
 
 // forget empties a document, as if its store had been deleted while the engine kept its own.
@@ -42,7 +42,7 @@ func TestAnApprovalThatTheJournalLostIsAskedForAgain(t *testing.T) {
 	}
 	w.start(order) // orders announces the confirmation again
 	w.until(order, "the approval", (*record.Saga).AwaitsApproval)
-	listed, _, err := w.starts.Approvals(t.Context(), (*record.Saga).AwaitsApproval, 10)
+	listed, _, err := w.sagas.Approvals(t.Context(), (*record.Saga).AwaitsApproval, 10)
 	if err != nil || len(listed) != 1 {
 		t.Errorf("listed: %v, %v", listed, err)
 	}
@@ -52,7 +52,7 @@ func TestAnApprovalThatTheJournalLostIsAskedForAgain(t *testing.T) {
 	if result := w.end(order); result.Outcome != record.Completed {
 		t.Errorf("result %+v", result)
 	}
-	w.wantBooks(order, books{charges: 1, parcels: 1, reservation: inventory.Shipped})
+	w.wantLedger(order, books{charges: 1, parcels: 1, reservation: inventory.Shipped})
 }
 
 // An approval whose time is up when its journal is lost ends by that, and not in a loop.
@@ -89,7 +89,7 @@ func TestAHaltThatTheJournalLostIsRecordedAgain(t *testing.T) {
 	if diff := cmp.Diff(first.Blocked.NotUndone, again.Blocked.NotUndone); diff != "" {
 		t.Error(diff)
 	}
-	if _, err := w.starts.Repair(t.Context(), order.OrderID, "operator@example.com", "The provider answers again."); err != nil {
+	if _, err := w.sagas.Repair(t.Context(), order.OrderID, "operator@example.com", "The provider answers again."); err != nil {
 		t.Fatal(err)
 	}
 	if result := w.end(order); result.Outcome != record.Failed {
@@ -97,7 +97,7 @@ func TestAHaltThatTheJournalLostIsRecordedAgain(t *testing.T) {
 	}
 }
 
-// An entry that cannot be decoded hides no other from the watchdog, nor from the lists.
+// An entry that cannot be decoded hides no other from the reconciler, nor from the lists.
 func TestAnEntryThatCannotBeDecodedHidesNoOther(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, quick)
@@ -114,17 +114,17 @@ func TestAnEntryThatCannotBeDecodedHidesNoOther(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := saga.NewWatchdog(w.starts, 0, time.Minute).Look(t.Context()); !errors.Is(err, record.ErrUnreadable) {
-		t.Errorf("the watchdog says %v", err)
+	if err := operations.NewReconciler(w.sagas, 0, time.Minute).Pass(t.Context()); !errors.Is(err, record.ErrUnreadable) {
+		t.Errorf("the reconciler says %v", err)
 	}
 	for _, order := range []contracts.Order{orders[0], orders[2]} {
-		w.until(order, "a restart", func(e *record.Saga) bool { return e.Restarts == 1 })
+		w.until(order, "a restart", func(s *record.Saga) bool { return s.Restarts == 1 })
 	}
-	open, _, err := w.starts.List(t.Context(), "", 10)
+	open, _, err := w.sagas.List(t.Context(), "", 10)
 	if err != nil || len(open) != 2 {
 		t.Errorf("open: %v, %v", open, err)
 	}
-	waiting, _, err := w.starts.Approvals(t.Context(), (*record.Saga).AwaitsApproval, 10)
+	waiting, _, err := w.sagas.Approvals(t.Context(), (*record.Saga).AwaitsApproval, 10)
 	if err != nil || len(waiting) != 2 {
 		t.Errorf("waiting: %v, %v", waiting, err)
 	}

@@ -1,8 +1,9 @@
-// Package saga fulfils an order: it charges, reserves, has a person approve what is large, ships, tells the customer and
-// reports; or undoes what it did, newest first. It owns the workflow, its activities, the interfaces of what they need, and
-// the decisions that people take on a running saga; it knows no store and no HTTP.
+// Package saga defines how an order is fulfilled: capture the payment, reserve the stock, wait for the approval of a large order, ship,
+// announce the outcome. If a step fails, the saga compensates the completed steps, newest first. The package owns the workflow, its
+// activities, and the interfaces of what they call. It knows no store and no HTTP. Package operations starts sagas and records what
+// people decide about them.
 //
-// workflow.go is the place to start: FulfillOrder is the whole way of an order on one screen.
+// Start with fulfillOrder in workflow.go: it shows the whole way of an order.
 package saga
 
 import (
@@ -11,9 +12,10 @@ import (
 	"waybill/contracts"
 )
 
-// Durable names. Live orders keep them in their history: renaming one strands those orders.
+// Stored names. The histories of live orders contain them, so a renamed one would strand those orders.
 const (
-	workflowFulfillOrder    = "FulfillOrder"
+	// WorkflowName is the workflow that fulfils an order. Its instance id is the order's id.
+	WorkflowName            = "FulfillOrder"
 	workflowCompensateOrder = "CompensateOrder"
 
 	activityValidatePayment   = contracts.StepValidatePayment
@@ -34,13 +36,12 @@ const (
 	activityAskForRepair  = "AskForRepair"
 	activityTakeRepair    = "TakeRepair"
 
-	// signal is the one event that a saga looks for. It says nothing but that the journal has news; what counts is what
-	// stands there (docs/adr/0012).
-	signal = "Signal"
+	// Signal is the only event that a saga waits for. It says that the saga record may have changed, and carries no data: only the
+	// record counts (docs/adr/0012).
+	Signal = "Signal"
 )
 
-// compensationID is the instance id of an order's compensation; after a repair, and after a restart, there is a further one.
-// Order ids hold no colon.
+// compensationID is the instance id of an order's compensation. Each repair and each restart has a further one. Order ids hold no colon.
 func compensationID(orderID string, round, restart int) string {
 	id := orderID + ":compensation"
 	if round > 1 {

@@ -11,8 +11,8 @@ import (
 
 	"waybill/contracts"
 	"waybill/services/fulfillment/internal/inventory"
+	"waybill/services/fulfillment/internal/operations"
 	"waybill/services/fulfillment/internal/record"
-	"waybill/services/fulfillment/internal/saga"
 )
 
 // Whatever partners do, whatever fails before or after its effect, whenever the customer cancels, whoever decides what,
@@ -27,7 +27,7 @@ func TestWhateverHappensTheBooksBalance(t *testing.T) {
 	limits.LastingAttempts = 16
 	w := newWorld(t, limits)
 	// The engine in this process can lose what a saga waits for when the saga is ended while an activity is at work.
-	watchdog := saga.NewWatchdog(w.starts, 0, 3*time.Second)
+	reconciler := operations.NewReconciler(w.sagas, 0, 3*time.Second)
 	n := 0
 	rapid.Check(t, func(r *rapid.T) {
 		n++
@@ -53,12 +53,12 @@ func TestWhateverHappensTheBooksBalance(t *testing.T) {
 			w.faults.hook(of(order.OrderID, cancels), func() error { return w.cancel(order) })
 		}
 		if lost := rapid.SampledFrom([]string{"", "", "Charge", "Reserve", "Book", "Ship", "Cancel", "Release", "Refund", "Publish", "Change"}).Draw(r, "lost during"); lost != "" && lost != cancels {
-			// The engine loses the saga while this call is at work; the watchdog finds it.
+			// The engine loses the saga while this call is at work; the reconciler finds it.
 			w.faults.hook(of(order.OrderID, lost), func() error { return w.lose(order) })
 		}
 		starts := rapid.IntRange(1, 3).Draw(r, "starts")
 		for range starts {
-			if err := again(func() error { return w.starts.Start(t.Context(), order) }); err != nil {
+			if err := again(func() error { return w.sagas.Start(t.Context(), order) }); err != nil {
 				r.Fatal(err)
 			}
 		}
@@ -66,7 +66,7 @@ func TestWhateverHappensTheBooksBalance(t *testing.T) {
 		cancelFirst := rapid.Bool().Draw(r, "cancelled before the decision")
 		decided := false
 		for look, deadline := 1, time.Now().Add(30*time.Second); ; look++ {
-			e, err := w.sagas.Get(t.Context(), order.OrderID)
+			e, err := w.records.Get(t.Context(), order.OrderID)
 			if err != nil {
 				r.Fatal(err)
 			}
@@ -93,12 +93,12 @@ func TestWhateverHappensTheBooksBalance(t *testing.T) {
 				}
 			}
 			if e.AwaitsRepair() {
-				if _, err := w.starts.Repair(t.Context(), order.OrderID, "operator@example.com", "Mended."); err != nil && !refusedDecision(err) && !errors.As(err, new(planned)) {
+				if _, err := w.sagas.Repair(t.Context(), order.OrderID, "operator@example.com", "Mended."); err != nil && !refusedDecision(err) && !errors.As(err, new(planned)) {
 					r.Fatal(err)
 				}
 			}
 			if look%20 == 0 {
-				_ = watchdog.Look(t.Context()) // its faults are planned ones
+				_ = reconciler.Pass(t.Context()) // its faults are planned ones
 			}
 			time.Sleep(time.Millisecond) // between two looks, not for anything to happen
 		}
@@ -151,7 +151,7 @@ func drawnOrder(r *rapid.T, id string) contracts.Order {
 
 // balances checks an ended saga's ledgers against its outcome.
 func (w *world) balances(r *rapid.T, order contracts.Order) {
-	e, err := w.sagas.Get(w.t.Context(), order.OrderID)
+	e, err := w.records.Get(w.t.Context(), order.OrderID)
 	if err != nil {
 		r.Fatal(err)
 	}

@@ -9,8 +9,8 @@ import (
 	"github.com/dapr/durabletask-go/api"
 	"github.com/dapr/durabletask-go/workflow"
 
+	"waybill/services/fulfillment/internal/operations"
 	"waybill/services/fulfillment/internal/record"
-	"waybill/services/fulfillment/internal/saga"
 )
 
 // What the engine has not removed long after its end is removed: a completed workflow and its compensation after a day, a terminated
@@ -34,7 +34,7 @@ func TestWorkflowsThatTheEngineKeepsAreRemoved(t *testing.T) {
 	}
 
 	var passed time.Duration
-	p := saga.NewPurger(w.client, 24*time.Hour, slog.New(slog.DiscardHandler), func() time.Time { return time.Now().Add(passed) })
+	p := operations.NewPurger(w.client, 24*time.Hour, slog.New(slog.DiscardHandler), func() time.Time { return time.Now().Add(passed) })
 	for _, step := range []struct {
 		passed time.Duration
 		purged int

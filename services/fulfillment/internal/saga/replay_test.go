@@ -26,6 +26,7 @@ import (
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	"waybill/contracts"
+	"waybill/services/fulfillment/internal/operations"
 	"waybill/services/fulfillment/internal/record"
 	"waybill/services/fulfillment/internal/saga"
 )
@@ -65,18 +66,18 @@ func scenarios() map[string]scenario {
 		}
 	}
 	// The engine loses the saga, something is decided meanwhile, and the saga is run anew.
-	lost := func(w *world, o contracts.Order, decide func(e *record.Saga) (bool, error)) {
+	lost := func(w *world, o contracts.Order, decide func(s *record.Saga) (bool, error)) {
 		must(w, w.lose(o))
-		_, err := w.sagas.Change(w.t.Context(), o.OrderID, decide)
+		_, err := w.records.Change(w.t.Context(), o.OrderID, decide)
 		must(w, err)
-		must(w, saga.NewWatchdog(w.starts, 0, time.Minute).Look(w.t.Context()))
+		must(w, operations.NewReconciler(w.sagas, 0, time.Minute).Pass(w.t.Context()))
 	}
 	// The customer cancels when the first attempt of a step has failed.
 	cancelledAfter := func(call string) func(w *world, o contracts.Order) {
 		return func(w *world, o contracts.Order) {
 			w.faults.set(call, 1, true)
 			w.start(o)
-			w.untilItFailed(o)
+			w.untilAStepFailed(o)
 			must(w, w.cancel(o))
 			w.end(o)
 		}
@@ -132,7 +133,7 @@ func scenarios() map[string]scenario {
 		"cancelled-while-busy": {slow, small, func(w *world, o contracts.Order) {
 			w.faults.busy("Reserve", 1)
 			w.start(o)
-			w.untilItRests(o)
+			w.untilItPauses(o)
 			must(w, w.cancel(o))
 			w.end(o)
 		}},
@@ -181,20 +182,20 @@ func scenarios() map[string]scenario {
 			w.start(o)
 			w.until(o, "a halt", (*record.Saga).AwaitsRepair)
 			w.faults.set("Release", 0, false)
-			_, err := w.starts.Repair(w.t.Context(), o.OrderID, "operator@example.com", "The warehouse answers again.")
+			_, err := w.sagas.Repair(w.t.Context(), o.OrderID, "operator@example.com", "The warehouse answers again.")
 			must(w, err)
 			w.end(o)
 		}},
 		"lost-and-approved": {quick, large, func(w *world, o contracts.Order) {
 			waiting(w, o)
-			lost(w, o, func(e *record.Saga) (bool, error) {
-				return e.Decide(true, "approver@example.com", "Known customer.", time.Now())
+			lost(w, o, func(s *record.Saga) (bool, error) {
+				return s.Decide(true, "approver@example.com", "Known customer.", time.Now())
 			})
 			w.end(o)
 		}},
 		"lost-and-cancelled": {quick, large, func(w *world, o contracts.Order) {
 			waiting(w, o)
-			lost(w, o, func(e *record.Saga) (bool, error) { return e.Cancel("Ordered twice.", time.Now()), nil })
+			lost(w, o, func(s *record.Saga) (bool, error) { return s.Cancel("Ordered twice.", time.Now()), nil })
 			w.end(o)
 		}},
 		"lost-and-repaired": {quick, small, func(w *world, o contracts.Order) {
@@ -202,9 +203,9 @@ func scenarios() map[string]scenario {
 			w.faults.set("Release", -1, false)
 			w.start(o)
 			w.until(o, "a halt", (*record.Saga).AwaitsRepair)
-			lost(w, o, func(e *record.Saga) (bool, error) {
+			lost(w, o, func(s *record.Saga) (bool, error) {
 				w.faults.set("Release", 8, false) // as often as it is tried once more
-				return e.Repair("operator@example.com", "The warehouse answers again.", time.Now())
+				return s.Repair("operator@example.com", "The warehouse answers again.", time.Now())
 			})
 			w.end(o)
 		}},

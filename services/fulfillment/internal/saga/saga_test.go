@@ -16,6 +16,7 @@ import (
 	"waybill/contracts"
 	"waybill/platform/state"
 	"waybill/services/fulfillment/internal/inventory"
+	"waybill/services/fulfillment/internal/operations"
 	"waybill/services/fulfillment/internal/record"
 	"waybill/services/fulfillment/internal/saga"
 )
@@ -65,7 +66,7 @@ func (w *world) books(order string) books {
 	return books{len(payment.Charges), len(payment.Refunds), len(shipment.Booked), shipment.Cancelled, reservation.State}
 }
 
-func (w *world) wantBooks(order contracts.Order, want books) {
+func (w *world) wantLedger(order contracts.Order, want books) {
 	w.t.Helper()
 	if diff := cmp.Diff(want, w.books(order.OrderID), cmp.AllowUnexported(books{})); diff != "" {
 		w.t.Errorf("books (-want +got):\n%s", diff)
@@ -308,14 +309,14 @@ func TestAnUndoThatFailsIsRepaired(t *testing.T) {
 	}
 	w.wake(order) // a signal behind which no repair stands changes nothing
 	repair := func(actor string) error {
-		_, err := w.starts.Repair(t.Context(), order.OrderID, actor, "The warehouse answers again.")
+		_, err := w.sagas.Repair(t.Context(), order.OrderID, actor, "The warehouse answers again.")
 		return err
 	}
 	// The repair comes too early, so there is a second halt.
 	if err := repair("operator-1@example.com"); err != nil {
 		t.Fatal(err)
 	}
-	w.until(order, "a second halt", func(e *record.Saga) bool { return e.AwaitsRepair() && e.Blocked.Round == 2 })
+	w.until(order, "a second halt", func(s *record.Saga) bool { return s.AwaitsRepair() && s.Blocked.Round == 2 })
 	w.faults.set("Release", 0, false)
 	if err := errors.Join(repair("operator-2@example.com"), repair("operator-2@example.com")); err != nil {
 		t.Fatal(err)
@@ -342,7 +343,7 @@ func TestAnUndoThatFailsIsRepaired(t *testing.T) {
 	if diff := cmp.Diff([]string{"CancelShipment", "ReleaseInventory", "RefundPayment"}, final.Undone); diff != "" || len(final.NotUndone) > 0 {
 		t.Errorf("undone in the end (-want +got):\n%s and %v is not", diff, final.NotUndone)
 	}
-	w.wantBooks(order, books{charges: 1, refunds: 1, parcels: 1, cancelled: true, reservation: inventory.Released})
+	w.wantLedger(order, books{charges: 1, refunds: 1, parcels: 1, cancelled: true, reservation: inventory.Released})
 	w.wantStock("PROD-001", 0)
 }
 
@@ -353,7 +354,7 @@ func TestManyStartsAreOneSaga(t *testing.T) {
 	var starts sync.WaitGroup
 	for range 20 {
 		starts.Go(func() {
-			if err := w.starts.Start(t.Context(), order); err != nil {
+			if err := w.sagas.Start(t.Context(), order); err != nil {
 				t.Errorf("start: %v", err)
 			}
 		})
@@ -398,7 +399,7 @@ func aLargeOrder(id string) contracts.Order {
 }
 
 func (w *world) decide(order contracts.Order, approved bool, approver string) error {
-	_, err := w.starts.Decide(w.t.Context(), order.OrderID, approved, approver, "Looked into it.")
+	_, err := w.sagas.Decide(w.t.Context(), order.OrderID, approved, approver, "Looked into it.")
 	return err
 }
 
@@ -415,7 +416,7 @@ func TestALargeOrderWaitsForApproval(t *testing.T) {
 		w.wake(order) // an event says nothing, whatever its payload claims
 	}
 	w.wantState(order, record.Waiting)
-	pending, _, err := w.starts.Approvals(t.Context(), (*record.Saga).AwaitsApproval, 10)
+	pending, _, err := w.sagas.Approvals(t.Context(), (*record.Saga).AwaitsApproval, 10)
 	if err != nil || len(pending) != 1 || pending[0].Order.OrderID != order.OrderID {
 		t.Errorf("pending: %v, %v", pending, err)
 	}
@@ -443,11 +444,11 @@ func TestALargeOrderWaitsForApproval(t *testing.T) {
 
 func (w *world) wantState(order contracts.Order, want record.State) {
 	w.t.Helper()
-	e, _, err := w.starts.Show(w.t.Context(), order.OrderID)
+	e, _, err := w.sagas.Show(w.t.Context(), order.OrderID)
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	if state, _ := w.starts.Wait(&e); state != want {
+	if state, _ := w.sagas.State(&e); state != want {
 		w.t.Errorf("the saga is %s, want %s", state, want)
 	}
 }
@@ -486,7 +487,7 @@ func TestTheThresholdIsThatOfTheCurrency(t *testing.T) {
 			o.Currency = c.currency
 			if c.waits {
 				w.start(o)
-				w.until(o, "a request for approval", func(e *record.Saga) bool { return e.Approval != nil })
+				w.until(o, "a request for approval", func(s *record.Saga) bool { return s.Approval != nil })
 			} else if result := w.fulfill(o); result.Outcome != record.Completed {
 				t.Errorf("result %+v", result)
 			}
@@ -520,7 +521,7 @@ func TestAnApprovalThatIsNotGiven(t *testing.T) {
 			w := newWorld(t, c.limits)
 			order := aLargeOrder("ORDER-1")
 			w.start(order)
-			w.until(order, "an approval", func(e *record.Saga) bool { return e.Approval != nil })
+			w.until(order, "an approval", func(s *record.Saga) bool { return s.Approval != nil })
 			if err := c.act(w, order); err != nil {
 				t.Fatal(err)
 			}
@@ -535,7 +536,7 @@ func TestAnApprovalThatIsNotGiven(t *testing.T) {
 			if diff := cmp.Diff(want, w.told()); diff != "" {
 				t.Errorf("story (-want +got):\n%s", diff)
 			}
-			w.wantBooks(order, books{charges: 1, refunds: 1, reservation: inventory.Released})
+			w.wantLedger(order, books{charges: 1, refunds: 1, reservation: inventory.Released})
 			w.wantStock("PROD-001", 0)
 			if _, ok := errors.AsType[*record.Error](w.decide(order, true, "late@example.com")); !ok {
 				t.Error("a decision was taken after the end")
@@ -545,7 +546,7 @@ func TestAnApprovalThatIsNotGiven(t *testing.T) {
 }
 
 func (w *world) cancel(order contracts.Order) error {
-	return w.starts.Cancel(w.t.Context(), contracts.OrderCancellationRequested{
+	return w.sagas.Cancel(w.t.Context(), contracts.OrderCancellationRequested{
 		OrderID: order.OrderID, CustomerID: order.CustomerID, Reason: "Ordered twice.", RequestedAt: time.Now(),
 	})
 }
@@ -587,7 +588,7 @@ func TestCancellingAtEveryBoundary(t *testing.T) {
 			if diff := cmp.Diff(c.story, w.told()); diff != "" {
 				t.Errorf("story (-want +got):\n%s", diff)
 			}
-			w.wantBooks(order, c.want)
+			w.wantLedger(order, c.want)
 		})
 	}
 }
@@ -638,8 +639,8 @@ func TestTheWatchdogRestartsWhatEndedWithoutAnOutcome(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			watchdog := saga.NewWatchdog(w.starts, 0, time.Minute)
-			if err := watchdog.Look(t.Context()); err != nil {
+			reconciler := operations.NewReconciler(w.sagas, 0, time.Minute)
+			if err := reconciler.Pass(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 			result := w.end(order)
@@ -647,16 +648,16 @@ func TestTheWatchdogRestartsWhatEndedWithoutAnOutcome(t *testing.T) {
 				if result.Outcome != record.Failed {
 					t.Errorf("result %+v, want a failure", result)
 				}
-				w.wantBooks(order, books{charges: 1, refunds: 1, cancelled: true, reservation: inventory.Released})
+				w.wantLedger(order, books{charges: 1, refunds: 1, cancelled: true, reservation: inventory.Released})
 				w.wantStock("PROD-001", 0)
 			} else {
 				w.wantFulfilled(order, result)
 			}
 			w.until(order, "an end", (*record.Saga).Ended)
-			if err := watchdog.Look(t.Context()); err != nil {
+			if err := reconciler.Pass(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			open, _, err := w.starts.List(t.Context(), "", 10)
+			open, _, err := w.sagas.List(t.Context(), "", 10)
 			if err != nil || len(open) > 0 {
 				t.Errorf("open: %v, %v", open, err)
 			}
@@ -665,7 +666,7 @@ func TestTheWatchdogRestartsWhatEndedWithoutAnOutcome(t *testing.T) {
 }
 
 // What a saga waits for can be lost with the scheduler's data: the engine goes on showing it at work, and it would never end.
-// The watchdog runs it anew, whatever it waited for, and the step that was at work may still come to its end.
+// The reconciler runs it anew, whatever it waited for, and the step that was at work may still come to its end.
 func TestTheWatchdogRunsAnewWhatTheEngineLost(t *testing.T) {
 	t.Parallel()
 	shipped := books{charges: 1, parcels: 1, reservation: inventory.Shipped}
@@ -704,11 +705,11 @@ func TestTheWatchdogRunsAnewWhatTheEngineLost(t *testing.T) {
 			})
 			w.start(order)
 			<-held
-			watchdog := saga.NewWatchdog(w.starts, 0, time.Minute)
-			if err := watchdog.Look(t.Context()); err != nil {
+			reconciler := operations.NewReconciler(w.sagas, 0, time.Minute)
+			if err := reconciler.Pass(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			if e, _ := w.sagas.Get(t.Context(), order.OrderID); e.Restarts > 0 {
+			if e, _ := w.records.Get(t.Context(), order.OrderID); e.Restarts > 0 {
 				t.Fatal("a step that is at work for a moment counts as lost")
 			}
 			if c.cancel {
@@ -717,9 +718,9 @@ func TestTheWatchdogRunsAnewWhatTheEngineLost(t *testing.T) {
 				}
 			}
 			// An hour later the step has still not ended.
-			watchdog = saga.NewWatchdog(w.starts, 0, -time.Hour)
+			reconciler = operations.NewReconciler(w.sagas, 0, -time.Hour)
 			for range 2 { // the first look ends it, the second starts it again
-				if err := watchdog.Look(t.Context()); err != nil {
+				if err := reconciler.Pass(t.Context()); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -729,9 +730,9 @@ func TestTheWatchdogRunsAnewWhatTheEngineLost(t *testing.T) {
 			if e := w.until(order, "an end", (*record.Saga).Ended); e.Restarts != 1 {
 				t.Errorf("started again %d times, want once", e.Restarts)
 			}
-			w.wantBooks(order, c.want)
+			w.wantLedger(order, c.want)
 			close(goOn)
-			w.wantBooks(order, c.want)
+			w.wantLedger(order, c.want)
 		})
 	}
 }
@@ -750,17 +751,17 @@ func TestAnApprovalOutlastsALostSaga(t *testing.T) {
 			if err := w.lose(order); err != nil {
 				t.Fatal(err)
 			}
-			_, err := w.sagas.Change(t.Context(), order.OrderID, func(e *record.Saga) (bool, error) {
+			_, err := w.records.Change(t.Context(), order.OrderID, func(s *record.Saga) (bool, error) {
 				if decided {
-					return e.Decide(true, "approver@example.com", "Known customer.", time.Now())
+					return s.Decide(true, "approver@example.com", "Known customer.", time.Now())
 				}
-				e.Approval.ExpiresAt = time.Now()
+				s.Approval.ExpiresAt = time.Now()
 				return true, nil
 			})
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := saga.NewWatchdog(w.starts, 0, time.Minute).Look(t.Context()); err != nil {
+			if err := operations.NewReconciler(w.sagas, 0, time.Minute).Pass(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 			result := w.end(order)
@@ -787,34 +788,34 @@ func TestAHaltOutlastsALostSaga(t *testing.T) {
 	if err := w.lose(order); err != nil {
 		t.Fatal(err)
 	}
-	watchdog := saga.NewWatchdog(w.starts, 0, time.Minute)
-	if err := watchdog.Look(t.Context()); err != nil {
+	reconciler := operations.NewReconciler(w.sagas, 0, time.Minute)
+	if err := reconciler.Pass(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	w.faults.set("Release", 0, false)
-	if _, err := w.starts.Repair(t.Context(), order.OrderID, "operator@example.com", "The warehouse answers again."); err != nil {
+	if _, err := w.sagas.Repair(t.Context(), order.OrderID, "operator@example.com", "The warehouse answers again."); err != nil {
 		t.Fatal(err)
 	}
 	if result := w.end(order); result.Outcome != record.Failed || result.Code != "undeliverable" {
 		t.Errorf("result %+v, want the failure for which it was undone", result)
 	}
-	w.wantBooks(order, books{charges: 1, refunds: 1, cancelled: true, reservation: inventory.Released})
+	w.wantLedger(order, books{charges: 1, refunds: 1, cancelled: true, reservation: inventory.Released})
 }
 
-// A decision whose signal was lost is found by the watchdog.
+// A decision whose signal was lost is found by the reconciler.
 func TestTheWatchdogWakesASagaThatWasDecidedAbout(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, quick)
 	order := aLargeOrder("ORDER-1")
 	w.start(order)
 	w.until(order, "an approval", (*record.Saga).AwaitsApproval)
-	_, err := w.sagas.Change(t.Context(), order.OrderID, func(e *record.Saga) (bool, error) {
-		return e.Decide(true, "approver@example.com", "Known customer.", time.Now())
+	_, err := w.records.Change(t.Context(), order.OrderID, func(s *record.Saga) (bool, error) {
+		return s.Decide(true, "approver@example.com", "Known customer.", time.Now())
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := saga.NewWatchdog(w.starts, 0, time.Minute).Look(t.Context()); err != nil {
+	if err := operations.NewReconciler(w.sagas, 0, time.Minute).Pass(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if result := w.end(order); result.Outcome != record.Completed {
@@ -869,7 +870,7 @@ func TestMessagesAreRequestedWithTheOutcome(t *testing.T) {
 			if diff := cmp.Diff(c.want, requested); diff != "" {
 				t.Errorf("messages (-want +got):\n%s", diff)
 			}
-			_, steps, err := w.starts.Show(t.Context(), order.OrderID)
+			_, steps, err := w.sagas.Show(t.Context(), order.OrderID)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -894,7 +895,7 @@ func TestShow(t *testing.T) {
 	order := anOrder("ORDER-1")
 	order.ShipTo.Zip = "X-REFUSED"
 	w.fulfill(order)
-	_, steps, err := w.starts.Show(t.Context(), order.OrderID)
+	_, steps, err := w.sagas.Show(t.Context(), order.OrderID)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -913,7 +914,7 @@ func TestShow(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("steps (-want +got):\n%s", diff)
 	}
-	if _, _, err := w.starts.Show(t.Context(), "ORDER-2"); err == nil {
+	if _, _, err := w.sagas.Show(t.Context(), "ORDER-2"); err == nil {
 		t.Error("an unknown saga was shown")
 	}
 }

@@ -3,7 +3,6 @@ package saga
 import (
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/dapr/durabletask-go/task"
@@ -14,36 +13,39 @@ import (
 	"waybill/services/fulfillment/internal/record"
 )
 
-// Input is what FulfillOrder starts with.
+// Input is the input of the workflow. A recorded history has the fields of its release, so a field that is missing selects the behaviour
+// of that release.
 type Input struct {
 	contracts.Order
 	Limits Limits `json:"limits"`
-	// Decided says that somebody decided about the order before its saga began.
+	// Decided says that the order was cancelled before its saga started.
 	Decided bool `json:"decided,omitempty"`
-	// Restart is how often the saga was run before and lost by the engine. Partners answer what was done as they did then, and
-	// refuse what was undone.
+	// Restart is how often the saga was started before and lost by the engine. Partners answer a repeated step as they did then, and
+	// refuse a step that was compensated.
 	Restart int `json:"restart,omitempty"`
-	// OneByOne says that the saga announces its outcome first and then asks for the messages, one after the other: results of
-	// activities that arrive together make Dapr's engine wait for a second (ADR 27). A saga that was started without it does
-	// all of that at once, as its history says.
+	// OneByOne: the saga announces its outcome first and then requests the messages, one after the other. Activity results that arrive
+	// together make Dapr's engine wait for a second (ADR 27). Without it, the saga schedules all of them at once.
 	OneByOne bool `json:"one_by_one,omitempty"`
-	// Cancellable says that the saga retries its forward steps itself, so that a cancellation ends a step between two attempts
-	// (ADR 21), and takes no payment step for a free order. A saga that was started without it has the engine retry. The field
-	// stands here because ctx.IsPatched decides by whether the engine has more events at hand when it is asked, and a cancellation
-	// that arrives with the start is one.
+	// Cancellable: the saga retries its forward steps itself, so that a cancellation ends a step between two attempts (ADR 21), and a
+	// free order has no payment step. Without it, the engine retries. This is a field because ctx.IsPatched decides by whether the
+	// engine has more events when it is called, and a cancellation that arrives with the start is such an event.
 	Cancellable bool `json:"cancellable,omitempty"`
-	// KnowsBusy says that the saga understands the answer that this service is busy (ADR 28): it then runs the step again later,
-	// which is no attempt, and the time for a reservation begins with the first attempt that fails. For a saga that was started
-	// without it, busy is an error.
+	// KnowsBusy: the saga understands the result busy (ADR 28). It then runs the step again later without counting an attempt, and the
+	// time for a reservation begins with the first failed attempt. Without it, busy is an error.
 	KnowsBusy bool `json:"knows_busy,omitempty"`
-	// NotifyWithOutcome says that the activity that announces the outcome requests the customer's messages as well: that saves
-	// three turns of the engine (ADR 34). A saga that was started without it requests them in activities of their own.
+	// NotifyWithOutcome: the activity that announces the outcome also requests the customer's messages. That saves three activities
+	// (ADR 34). Without it, each message has an activity of its own.
 	NotifyWithOutcome bool `json:"notify_with_outcome,omitempty"`
-	// Failure is why a restarted saga was undoing what it had done, where that is known.
+	// Failure is why a restarted saga was compensating, if that is known.
 	Failure *partner.Reason `json:"failure,omitempty"`
 }
 
-// Result is what FulfillOrder ends with.
+// CurrentInput returns an Input that selects the behaviour of this release.
+func CurrentInput(order contracts.Order, limits Limits) Input {
+	return Input{Order: order, Limits: limits, OneByOne: true, Cancellable: true, KnowsBusy: true, NotifyWithOutcome: true}
+}
+
+// Result is the result of the workflow.
 type Result struct {
 	Outcome        record.Outcome `json:"outcome"`
 	OrderID        string         `json:"order_id"`
@@ -53,8 +55,8 @@ type Result struct {
 	CompletedAt    time.Time      `json:"completed_at"`
 }
 
-// fulfillOrder is the way of an order through fulfilment. Like every workflow function it is replayed from its first line,
-// so it only computes and schedules.
+// fulfillOrder is the workflow: the whole way of an order through fulfilment. The engine replays it from its first line, so it only
+// computes and schedules.
 func fulfillOrder(ctx *workflow.WorkflowContext) (any, error) {
 	var in Input
 	if err := ctx.GetInput(&in); err != nil {
@@ -65,23 +67,23 @@ func fulfillOrder(ctx *workflow.WorkflowContext) (any, error) {
 		oneByOne: in.OneByOne, cancellable: in.Cancellable, knowsBusy: in.KnowsBusy, notifyWithOutcome: in.NotifyWithOutcome,
 	}
 	if r.restart > 0 {
-		// Nobody knows how far it came. An undo of what was never done does nothing.
-		r.undos = []string{activityRefundPayment, activityReleaseInventory, activityCancelShipment}
+		// It is unknown which steps were completed. The compensation of a step that never ran does nothing.
+		r.compensations = []string{activityRefundPayment, activityReleaseInventory, activityCancelShipment}
 	}
 	free := r.cancellable && r.order.TotalAmount == 0
 	if free && r.restart > 0 {
-		r.undos = r.undos[1:] // nothing is charged, so there is nothing to refund
+		r.compensations = r.compensations[1:] // nothing was charged
 	}
 
-	r.look(in.Decided)
+	r.checkCancelled(in.Decided)
 	if !free {
-		r.step(activityValidatePayment, activityRefundPayment, r.limits.step())
-		r.look(false)
+		r.step(activityValidatePayment, activityRefundPayment, r.limits.stepPolicy())
+		r.checkCancelled(false)
 	}
-	r.step(activityReserveInventory, activityReleaseInventory, r.limits.reservation())
-	r.look(false)
-	r.approval()
-	shipment := r.step(activityProcessShipment, activityCancelShipment, r.limits.step()).Shipment
+	r.step(activityReserveInventory, activityReleaseInventory, r.limits.reservationPolicy())
+	r.checkCancelled(false)
+	r.awaitApproval()
+	shipment := r.step(activityProcessShipment, activityCancelShipment, r.limits.stepPolicy()).Shipment
 
 	if r.failure != nil {
 		return r.fail()
@@ -89,38 +91,39 @@ func fulfillOrder(ctx *workflow.WorkflowContext) (any, error) {
 	return r.complete(shipment)
 }
 
-// run is one order's way through the workflow function. It is built anew on every replay.
+// run is one execution of the workflow function. Every replay makes a new one.
 type run struct {
 	ctx    *workflow.WorkflowContext
 	order  contracts.Order
 	limits Limits
-	// undos are the activities that undo what was done so far, oldest first.
-	undos   []string
+	// compensations are the activities that compensate the steps so far, oldest first.
+	compensations []string
+	// failure is why the order cannot be fulfilled; nil as long as it can.
 	failure *partner.Reason
 	restart int
-	// These are those of the Input.
+	// The fields of Input with these names.
 	oneByOne, cancellable, knowsBusy, notifyWithOutcome bool
 }
 
 const (
-	// codeTechnical says that a step went on failing for technical reasons until its retries were used up.
+	// codeTechnical says that a step used up its attempts because of technical errors.
 	codeTechnical = "technical_failure"
-	// codeReservationTimeout says that the stock could not be asked for as long as a reservation may take.
+	// codeReservationTimeout says that the stock could not be reserved in time because of technical errors.
 	codeReservationTimeout = "reservation_timeout"
-	// codeInterrupted says that a restarted saga found that it had been undoing what it did, and no longer knows why.
+	// codeInterrupted says that a restarted saga found that it had been compensating, and does not know why.
 	codeInterrupted = "interrupted"
 )
 
-// step runs an activity unless the saga has failed already. Its undo is recorded before it runs, for a lost answer may
-// hide an effect; a refusal is an answer, and says that there was none. A cancellation is no such answer: it says nothing of
-// the attempts before.
-func (r *run) step(activity, undo string, policy *workflow.RetryPolicy) StepResult {
+// step runs an activity unless the saga has failed. It records the compensation before the activity runs, because a lost reply may hide
+// an effect. A refusal is a reply that says that there was no effect, so it removes the compensation. A cancellation does not: it says
+// nothing about earlier attempts.
+func (r *run) step(activity, compensation string, policy *workflow.RetryPolicy) StepResult {
 	var result StepResult
 	if r.failure != nil {
 		return result
 	}
 	if r.restart == 0 {
-		r.undos = append(r.undos, undo)
+		r.compensations = append(r.compensations, compensation)
 	}
 	err := r.attempt(activity, policy, &result)
 	switch {
@@ -128,7 +131,7 @@ func (r *run) step(activity, undo string, policy *workflow.RetryPolicy) StepResu
 	case err != nil && activity == activityReserveInventory:
 		r.failure = &partner.Reason{Code: codeReservationTimeout, Message: fmt.Sprintf("The stock could not be reserved within %s.", r.limits.Reservation)}
 	case err != nil:
-		r.technical(activity)
+		r.failTechnically(activity)
 	case result.Refused != nil && result.Refused.Undone:
 		r.failure = &partner.Reason{Code: codeInterrupted, Message: "The order could not be fulfilled; undoing it was interrupted, and is now completed."}
 	case result.Refused != nil && result.Refused.Code == record.CodeCancelled:
@@ -136,15 +139,15 @@ func (r *run) step(activity, undo string, policy *workflow.RetryPolicy) StepResu
 	case result.Refused != nil:
 		r.failure = result.Refused
 		if r.restart == 0 {
-			r.undos = r.undos[:len(r.undos)-1]
+			r.compensations = r.compensations[:len(r.compensations)-1]
 		}
 	}
 	return result
 }
 
-// attempt runs a forward step's activity as often as the policy says, until it answers or the saga has failed. Between two
-// attempts it listens for a cancellation, which the engine's own retries would not. As long as the service is busy, it runs the
-// activity again; neither the run nor the time of it counts.
+// attempt runs the activity of a forward step until it replies, the policy allows no further attempt, or the saga has failed. Between two
+// attempts it checks for a cancellation, which the engine's own retries would not. While the service is busy it runs the activity again;
+// such a run is no attempt, and its time does not count.
 func (r *run) attempt(activity string, policy *workflow.RetryPolicy, result *StepResult) error {
 	input := StepInput{Order: r.order, KnowsBusy: r.knowsBusy}
 	if !r.cancellable {
@@ -160,17 +163,17 @@ func (r *run) attempt(activity string, policy *workflow.RetryPolicy, result *Ste
 		}
 		if err == nil {
 			busy++
-			r.rest(r.limits.busy(busy))
+			r.pauseUnlessCancelled(r.limits.busyBackoff(busy))
 			began = began.Add(r.ctx.CurrentTimeUTC().Sub(called))
 		} else {
 			if failed++; failed == 1 && r.knowsBusy {
 				began = r.ctx.CurrentTimeUTC()
 			}
-			rest, again := pause(policy, failed, began, r.ctx.CurrentTimeUTC())
+			pause, again := backoff(policy, failed, began, r.ctx.CurrentTimeUTC())
 			if !again {
 				return err
 			}
-			r.rest(rest)
+			r.pauseUnlessCancelled(pause)
 		}
 		if r.failure != nil {
 			return nil //nolint:nilerr // the saga ends for another reason than this attempt
@@ -178,15 +181,71 @@ func (r *run) attempt(activity string, policy *workflow.RetryPolicy, result *Ste
 	}
 }
 
-// rest lets a time pass, unless a cancellation ends the saga before.
-func (r *run) rest(pause time.Duration) {
-	until := r.ctx.CurrentTimeUTC().Add(pause)
-	for r.failure == nil && !r.wait(max(0, until.Sub(r.ctx.CurrentTimeUTC()))) {
+// pauseUnlessCancelled returns after d, or earlier if the order is cancelled.
+func (r *run) pauseUnlessCancelled(d time.Duration) {
+	until := r.ctx.CurrentTimeUTC().Add(d)
+	for r.failure == nil && r.waitForSignal(max(0, until.Sub(r.ctx.CurrentTimeUTC()))) {
 		r.readDecisions()
 	}
 }
 
-func (r *run) technical(activity string) {
+// checkCancelled ends the saga if the customer cancelled the order. It reads the saga record only if changed is true or a signal arrived.
+func (r *run) checkCancelled(changed bool) {
+	for r.ctx.WaitForExternalEvent(Signal, 0).Await(nil) == nil {
+		changed = true
+	}
+	if changed && r.failure == nil {
+		r.readDecisions()
+	}
+}
+
+// readDecisions ends the saga if the saga record says that the customer cancelled the order.
+func (r *run) readDecisions() {
+	var d Decisions
+	if err := r.call(activityReadDecisions, StepInput{Order: r.order}, r.limits.lastingPolicy(), &d); err != nil {
+		r.failTechnically(activityReadDecisions)
+		return
+	}
+	r.failure = d.Refused
+}
+
+// awaitApproval requests the approval of a large order, and waits until it is decided or expires.
+func (r *run) awaitApproval() {
+	if r.failure != nil || !r.limits.needsApproval(r.order) {
+		return
+	}
+	now := r.ctx.CurrentTimeUTC()
+	request := ApprovalInput{Order: r.order, RequestedAt: now, ExpiresAt: now.Add(r.limits.Approval)}
+	var requested ApprovalRequest
+	if r.call(activityRequestApproval, request, r.limits.lastingPolicy(), &requested) != nil {
+		r.failTechnically(activityRequestApproval)
+		return
+	}
+	expires := request.ExpiresAt
+	if !requested.ExpiresAt.IsZero() {
+		expires = requested.ExpiresAt // a restarted saga requested it before
+	}
+	// The signal of a decision can be lost with the run that a restart replaces, so a restarted saga reads the record first.
+	for changed := r.restart > 0; ; changed = false {
+		expired := !changed && !r.waitForSignal(max(0, expires.Sub(r.ctx.CurrentTimeUTC()))) // a negative timeout would never end
+		var d Decisions
+		if r.call(activitySettleApproval, ApprovalInput{Order: r.order, Expired: expired}, r.limits.lastingPolicy(), &d) != nil {
+			r.failTechnically(activitySettleApproval)
+			return
+		}
+		if r.failure = d.Refused; d.Approved || d.Refused != nil {
+			return
+		}
+		// A signal without a decision in the saga record approves nothing.
+	}
+}
+
+// waitForSignal waits for the next signal and reports whether it arrived before the timeout. A negative timeout never ends.
+func (r *run) waitForSignal(timeout time.Duration) (arrived bool) {
+	return !errors.Is(r.ctx.WaitForExternalEvent(Signal, timeout).Await(nil), task.ErrTaskCanceled)
+}
+
+func (r *run) failTechnically(activity string) {
 	r.failure = &partner.Reason{Code: codeTechnical, Message: activity + " did not succeed in spite of its retries."}
 }
 
@@ -196,62 +255,6 @@ func (r *run) call(activity string, input any, policy *workflow.RetryPolicy, res
 
 func (r *run) schedule(activity string, input any, policy *workflow.RetryPolicy) workflow.Task {
 	return r.ctx.CallActivity(activity, workflow.WithActivityInput(input), workflow.WithActivityRetryPolicy(policy))
-}
-
-// look ends the saga if its customer cancelled the order. It asks the journal only when a signal says that there is news.
-func (r *run) look(news bool) {
-	for r.ctx.WaitForExternalEvent(signal, 0).Await(nil) == nil {
-		news = true
-	}
-	if news && r.failure == nil {
-		r.readDecisions()
-	}
-}
-
-// readDecisions ends the saga if the journal says that its customer cancelled the order.
-func (r *run) readDecisions() {
-	var d Decisions
-	if err := r.call(activityReadDecisions, StepInput{Order: r.order}, r.limits.lasting(), &d); err != nil {
-		r.technical(activityReadDecisions)
-		return
-	}
-	r.failure = d.Refused
-}
-
-// approval has a person decide about an order that is large, and waits for that as long as the limits say.
-func (r *run) approval() {
-	if r.failure != nil || !r.limits.needsApproval(r.order) {
-		return
-	}
-	now := r.ctx.CurrentTimeUTC()
-	asked := ApprovalInput{Order: r.order, RequestedAt: now, ExpiresAt: now.Add(r.limits.Approval)}
-	var first Asked // a restarted saga asked before
-	if r.call(activityRequestApproval, asked, r.limits.lasting(), &first) != nil {
-		r.technical(activityRequestApproval)
-		return
-	}
-	until := asked.ExpiresAt
-	if !first.ExpiresAt.IsZero() {
-		until = first.ExpiresAt
-	}
-	// After a restart the signal of a decision may be gone.
-	for news := r.restart > 0; ; news = false {
-		expired := !news && r.wait(max(0, until.Sub(r.ctx.CurrentTimeUTC()))) // a negative wait would never end
-		var d Decisions
-		if r.call(activitySettleApproval, ApprovalInput{Order: r.order, Expired: expired}, r.limits.lasting(), &d) != nil {
-			r.technical(activitySettleApproval)
-			return
-		}
-		if r.failure = d.Refused; d.Approved || d.Refused != nil {
-			return
-		}
-		// A signal that nothing stands behind in the journal approves nothing.
-	}
-}
-
-// wait returns at the next signal, or, with true, when the time is up; a negative time never is.
-func (r *run) wait(timeout time.Duration) (expired bool) {
-	return errors.Is(r.ctx.WaitForExternalEvent(signal, timeout).Await(nil), task.ErrTaskCanceled)
 }
 
 func (r *run) complete(shipment partner.Shipment) (any, error) {
@@ -264,9 +267,9 @@ func (r *run) complete(shipment partner.Shipment) (any, error) {
 	}, nil
 }
 
-// fail undoes what was done and reports why.
+// fail compensates the completed steps and reports why.
 func (r *run) fail() (any, error) {
-	undone, refunded, err := r.undo()
+	undone, refunded, err := r.compensate()
 	if err != nil {
 		return nil, err
 	}
@@ -282,9 +285,8 @@ func (r *run) fail() (any, error) {
 	}, nil
 }
 
-// report announces the outcome and requests the customer's messages. The report is changed to what was recorded, from which the
-// message follows: a cancellation can still arrive before it. A message that cannot be requested changes nothing about the
-// order.
+// report announces the outcome and requests the customer's messages. It changes report to what was recorded, because a cancellation can
+// still arrive before; the messages follow from that. A message that cannot be requested does not change the order's outcome.
 func (r *run) report(report *Report, refunded bool) error {
 	if !r.oneByOne {
 		return r.reportAtOnce(report, refunded)
@@ -293,7 +295,7 @@ func (r *run) report(report *Report, refunded bool) error {
 		report.Notify, report.Refunded = true, refunded
 	}
 	var recorded Reported
-	if err := r.call(activityUpdateOrderStatus, *report, r.limits.lasting(), &recorded); err != nil {
+	if err := r.call(activityUpdateOrderStatus, *report, r.limits.lastingPolicy(), &recorded); err != nil {
 		return fmt.Errorf("report the outcome: %w", err)
 	}
 	*report = report.recorded(recorded)
@@ -301,91 +303,24 @@ func (r *run) report(report *Report, refunded bool) error {
 		return nil
 	}
 	for _, m := range messages {
-		_ = r.call(m.activity, report.message(refunded), r.limits.lasting(), nil) // the activity logs it
+		_ = r.call(m.activity, report.message(refunded), r.limits.lastingPolicy(), nil) // the activity logs its error
 	}
 	return nil
 }
 
-// reportAtOnce is the report of a saga that was started by the first release.
+// reportAtOnce is the report of sagas that the first release started.
 func (r *run) reportAtOnce(report *Report, refunded bool) error {
-	announced := r.schedule(activityUpdateOrderStatus, *report, r.limits.lasting())
+	announced := r.schedule(activityUpdateOrderStatus, *report, r.limits.lastingPolicy())
 	sent := make([]workflow.Task, len(messages))
 	for i := range messages {
-		sent[i] = r.schedule(messages[i].activity, report.message(refunded), r.limits.lasting())
+		sent[i] = r.schedule(messages[i].activity, report.message(refunded), r.limits.lastingPolicy())
 	}
 	err := announced.Await(nil)
 	for _, s := range sent {
-		_ = s.Await(nil) // the activity logs it
+		_ = s.Await(nil) // the activity logs its error
 	}
 	if err != nil {
 		return fmt.Errorf("report the outcome: %w", err)
 	}
 	return nil
-}
-
-// undo undoes what was done, in a workflow of its own, newest first. What cannot be undone stands until a person has it
-// repaired.
-func (r *run) undo() (undone []string, refunded bool, err error) {
-	left := slices.Clone(r.undos)
-	slices.Reverse(left)
-	for round := 1; len(left) > 0; round++ {
-		var c Compensation
-		if r.ctx.CallChildWorkflow(workflowCompensateOrder,
-			workflow.WithChildWorkflowInput(CompensationInput{Order: r.order, Undos: left, Limits: r.limits}),
-			workflow.WithChildWorkflowInstanceID(compensationID(r.order.OrderID, round, r.restart))).Await(&c) != nil {
-			c = Compensation{NotUndone: left}
-		}
-		undone, left, refunded = append(undone, c.Undone...), c.NotUndone, refunded || c.Refunded
-		if len(left) == 0 {
-			break
-		}
-		halt := HaltInput{Order: r.order, Round: round, Failure: *r.failure, Undone: undone, NotUndone: left}
-		if err := r.call(activityAskForRepair, halt, r.limits.lasting(), nil); err != nil {
-			return nil, false, fmt.Errorf("ask for a repair: %w", err)
-		}
-		for repaired, news := false, r.restart > 0; !repaired; news = false {
-			if !news {
-				r.wait(-1)
-			}
-			if err := r.call(activityTakeRepair, halt, r.limits.lasting(), &repaired); err != nil {
-				return nil, false, fmt.Errorf("take the repair: %w", err)
-			}
-		}
-	}
-	return undone, refunded, nil
-}
-
-// CompensationInput is what CompensateOrder undoes: the activities to call, newest step first.
-type CompensationInput struct {
-	Order  contracts.Order `json:"order"`
-	Undos  []string        `json:"undos"`
-	Limits Limits          `json:"limits"`
-}
-
-// Compensation is what became of the undos. NotUndone is the one that failed and those behind it.
-type Compensation struct {
-	Undone    []string `json:"undone,omitempty"`
-	NotUndone []string `json:"not_undone,omitempty"`
-	// Refunded says that money was given back.
-	Refunded bool `json:"refunded,omitempty"`
-}
-
-// compensateOrder undoes an order's steps one after the other and stops at the first undo that cannot be done: the money
-// is not given back for a parcel that could not be called back.
-func compensateOrder(ctx *workflow.WorkflowContext) (any, error) {
-	var in CompensationInput
-	if err := ctx.GetInput(&in); err != nil {
-		return nil, fmt.Errorf("read what to undo: %w", err)
-	}
-	r := run{ctx: ctx, order: in.Order, limits: in.Limits}
-	var c Compensation
-	for i, undo := range in.Undos {
-		var result StepResult
-		if err := r.call(undo, StepInput{Order: in.Order}, in.Limits.lasting(), &result); err != nil {
-			c.NotUndone = in.Undos[i:]
-			return c, nil //nolint:nilerr // what is left is the result
-		}
-		c.Undone, c.Refunded = append(c.Undone, undo), c.Refunded || result.Refunded
-	}
-	return c, nil
 }

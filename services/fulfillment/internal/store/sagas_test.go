@@ -28,8 +28,8 @@ func TestASagaGoesAfterItsEnd(t *testing.T) {
 		}
 		end := func(id string) {
 			t.Helper()
-			_, err := s.Change(t.Context(), id, func(e *record.Saga) (bool, error) {
-				return e.End(record.Completed, record.Announcement{ID: id}, time.Now()), nil
+			_, err := s.Change(t.Context(), id, func(s *record.Saga) (bool, error) {
+				return s.End(record.Completed, record.Announcement{ID: id}, time.Now()), nil
 			})
 			if err != nil {
 				t.Fatal(err)
@@ -78,7 +78,7 @@ func TestOneBeginningOfASagaIsTheFirst(t *testing.T) {
 	t.Parallel()
 	s := store.NewSagas(state.NewMemory(), "writer", time.Now)
 	// The customer's cancellation may be there before the order.
-	if _, err := s.Change(t.Context(), "ORDER-2", func(e *record.Saga) (bool, error) { return e.Cancel("Ordered twice.", time.Now()), nil }); err != nil {
+	if _, err := s.Change(t.Context(), "ORDER-2", func(s *record.Saga) (bool, error) { return s.Cancel("Ordered twice.", time.Now()), nil }); err != nil {
 		t.Fatal(err)
 	}
 	for _, id := range []string{"ORDER-1", "ORDER-2"} {
@@ -109,12 +109,12 @@ func TestAChangeOfWhatWasRead(t *testing.T) {
 	if _, _, err := s.Begin(t.Context(), order("ORDER-1")); err != nil {
 		t.Fatal(err)
 	}
-	book := func(e *record.Saga) (bool, error) { return e.Book(time.Now()), nil }
+	book := func(s *record.Saga) (bool, error) { return s.Book(time.Now()), nil }
 	_, before, err := s.Read(t.Context(), "ORDER-1")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Change(t.Context(), "ORDER-1", func(e *record.Saga) (bool, error) { return e.Cancel("Ordered twice.", time.Now()), nil }); err != nil {
+	if _, err := s.Change(t.Context(), "ORDER-1", func(s *record.Saga) (bool, error) { return s.Cancel("Ordered twice.", time.Now()), nil }); err != nil {
 		t.Fatal(err)
 	}
 	if e, err := before(book); err != nil || !e.Cancelled() || e.Booked() {

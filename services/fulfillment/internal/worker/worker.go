@@ -1,9 +1,9 @@
-// Package worker keeps the workflow worker connected to the engine in the sidecar, and has the sidecar restarted when its
-// engine no longer takes a worker.
+// Package worker keeps the workflow worker connected to the workflow engine in the sidecar. It restarts the sidecar if its engine no
+// longer accepts a worker.
 //
-// The latter happens in Dapr 1.18.2: when the only worker goes away, the sidecar unregisters the workflow actors and waits
-// for those at work, while one of them may be waiting to hand its work to a worker, which cannot connect before the actors
-// are registered again. Nothing in that sidecar ends this wait.
+// That happens in Dapr 1.18.2: when the only worker disconnects, the sidecar unregisters the workflow actors and waits for those that
+// run. One of them may wait to hand its work to a worker, which cannot connect until the actors are registered again. Nothing in that
+// sidecar ends this wait.
 package worker
 
 import (
@@ -12,64 +12,63 @@ import (
 	"time"
 )
 
-// Sidecar is what the worker needs to know of its sidecar, and can ask of it.
+// Sidecar is what the worker needs of its sidecar.
 type Sidecar interface {
 	// Healthy returns an error while the sidecar's APIs cannot be used.
 	Healthy(ctx context.Context) error
-	// WaitHealthy returns when the sidecar is healthy, or an error when ctx ends before.
+	// WaitHealthy returns when the sidecar is healthy, or an error if ctx ends first.
 	WaitHealthy(ctx context.Context) error
-	// ConnectedWorkers is how many workers the sidecar's engine works with.
+	// ConnectedWorkers is how many workers are connected to the sidecar's engine.
 	ConnectedWorkers(ctx context.Context) (int, error)
-	// Shutdown makes the sidecar end, for whoever started it to start it again.
+	// Shutdown ends the sidecar. Its supervisor starts it again.
 	Shutdown(ctx context.Context) error
 }
 
 const (
-	// interval is the time between two looks at the engine, patience that which one look may take: a loaded machine is slow
-	// to answer.
-	interval = time.Second
-	patience = 3 * time.Second
-	// reopenAfter is how many looks in a row find a healthy sidecar without a worker before the worker connects anew. The
-	// worker reconnects by itself, but pauses up to 15 seconds when the sidecar was away for long.
-	reopenAfter = 2
-	// restartAfter is how many such looks it takes until the engine is taken for stuck.
+	// checkInterval is the time between two checks of the connection. checkTimeout is long, because a loaded machine answers slowly.
+	checkInterval = time.Second
+	checkTimeout  = 3 * time.Second
+	// reconnectAfter is how many checks in a row must find a healthy sidecar without a worker before the worker reconnects. The worker
+	// also reconnects by itself, but pauses up to 15 seconds if the sidecar was unavailable for long.
+	reconnectAfter = 2
+	// restartAfter is how many such checks it takes before the sidecar is restarted.
 	restartAfter = 6
 )
 
-// Run starts the worker, by open, as soon as the sidecar is healthy, and keeps it connected until ctx ends. Open must
-// return once the worker is started; the worker ends with the context that open is given.
+// Run connects the worker with open as soon as the sidecar is healthy, and keeps it connected until ctx ends. Open must return when the
+// worker has started. The worker must end with the context that open gets.
 func Run(ctx context.Context, sidecar Sidecar, open func(ctx context.Context) error, logger *slog.Logger) {
-	tick := time.NewTicker(interval)
+	tick := time.NewTicker(checkInterval)
 	defer tick.Stop()
-	var closeWorker context.CancelFunc = func() {}
-	defer func() { closeWorker() }()
-	reopen := func() {
-		closeWorker()
+	var disconnect context.CancelFunc = func() {}
+	defer func() { disconnect() }()
+	connect := func() {
+		disconnect()
 		var worker context.Context
-		worker, closeWorker = context.WithCancel(ctx)
+		worker, disconnect = context.WithCancel(ctx)
 		if err := open(worker); err != nil {
-			logger.WarnContext(ctx, "the workflow worker did not connect", slog.Any("error", err))
+			logger.WarnContext(ctx, "workflow worker could not connect; will retry", slog.Any("error", err))
 		}
 	}
 	if sidecar.WaitHealthy(ctx) != nil {
-		return // ctx ended first
+		return // ctx ended
 	}
-	reopen()
-	for alone := 0; ; {
-		switch look(ctx, sidecar) {
-		case connected, away:
-			alone = 0
-		case silent:
-		case lonely:
-			alone++
+	connect()
+	for disconnected := 0; ; {
+		switch check(ctx, sidecar) {
+		case workerConnected, sidecarUnavailable:
+			disconnected = 0
+		case unknown:
+		case workerDisconnected:
+			disconnected++
 			switch {
-			case alone == restartAfter:
-				logger.ErrorContext(ctx, "the sidecar's workflow engine takes no worker; the sidecar is told to restart")
+			case disconnected == restartAfter:
+				logger.ErrorContext(ctx, "workflow engine accepts no worker; restarting the sidecar")
 				restart(ctx, sidecar, logger)
-				alone = 0
-			case alone%reopenAfter == 0:
-				logger.WarnContext(ctx, "the workflow worker is not connected and connects anew")
-				reopen()
+				disconnected = 0
+			case disconnected%reconnectAfter == 0:
+				logger.WarnContext(ctx, "workflow worker disconnected; reconnecting")
+				connect()
 			}
 		}
 		select {
@@ -80,22 +79,20 @@ func Run(ctx context.Context, sidecar Sidecar, open func(ctx context.Context) er
 	}
 }
 
-// sight is what one look at the sidecar finds.
-type sight int
+// workerState is the result of a check.
+type workerState int
 
 const (
-	// connected: its engine works with a worker.
-	connected sight = iota
-	// lonely: it is healthy, and its engine has no worker.
-	lonely
-	// away: it is not there, or not ready.
-	away
-	// silent: it does not answer in time, which says nothing.
-	silent
+	workerConnected workerState = iota
+	// workerDisconnected: the sidecar is healthy, and its engine has no worker.
+	workerDisconnected
+	sidecarUnavailable
+	// unknown: the check timed out.
+	unknown
 )
 
-func look(ctx context.Context, sidecar Sidecar) sight {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+func check(ctx context.Context, sidecar Sidecar) workerState {
+	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
 	workers, err := 0, sidecar.Healthy(ctx)
 	if err == nil {
@@ -103,20 +100,20 @@ func look(ctx context.Context, sidecar Sidecar) sight {
 	}
 	switch {
 	case ctx.Err() != nil:
-		return silent
+		return unknown
 	case err != nil:
-		return away
+		return sidecarUnavailable
 	case workers == 0:
-		return lonely
+		return workerDisconnected
 	default:
-		return connected
+		return workerConnected
 	}
 }
 
 func restart(ctx context.Context, sidecar Sidecar, logger *slog.Logger) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
 	if err := sidecar.Shutdown(ctx); err != nil {
-		logger.WarnContext(ctx, "the sidecar could not be told to restart", slog.Any("error", err))
+		logger.WarnContext(ctx, "sidecar could not be restarted; will retry", slog.Any("error", err))
 	}
 }

@@ -12,21 +12,21 @@ import (
 	"waybill/services/fulfillment/internal/worker"
 )
 
-// sidecar is one whose engine can be away, or stuck: then it takes no worker until it was restarted.
+// sidecar can be unavailable, or its engine stuck: then it accepts no worker until it is restarted.
 type sidecar struct {
-	mu       sync.Mutex
-	away     bool
-	stuck    bool
-	workers  int
-	opened   int
-	restarts int
+	mu          sync.Mutex
+	unavailable bool
+	stuck       bool
+	workers     int
+	opened      int
+	restarts    int
 }
 
 func (s *sidecar) Healthy(context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.away {
-		return errors.New("away")
+	if s.unavailable {
+		return errors.New("unavailable")
 	}
 	return nil
 }
@@ -72,8 +72,8 @@ func (s *sidecar) set(change func(s *sidecar)) {
 	change(s)
 }
 
-// watch runs the worker on the sidecar, lets a minute of the test's own time pass after each act, and returns what then
-// was opened and restarted.
+// watch runs the worker on the sidecar and lets a minute of the test's own time pass after each act. It returns how often the worker was
+// opened and the sidecar restarted.
 func watch(t *testing.T, s *sidecar, acts ...func(s *sidecar)) (opened, restarts int) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -98,16 +98,16 @@ func TestAConnectedWorkerIsLeftAlone(t *testing.T) {
 	}
 }
 
-func TestASidecarThatIsAwayIsWaitedFor(t *testing.T) {
+func TestTheWorkerWaitsForAnUnavailableSidecar(t *testing.T) {
 	t.Parallel()
-	s := &sidecar{away: true}
-	opened, restarts := watch(t, s, func(s *sidecar) { s.away = false }, func(s *sidecar) { s.away = true })
+	s := &sidecar{unavailable: true}
+	opened, restarts := watch(t, s, func(s *sidecar) { s.unavailable = false }, func(s *sidecar) { s.unavailable = true })
 	if opened != 1 || restarts != 0 {
 		t.Errorf("opened %d times, restarted %d times; want once and never", opened, restarts)
 	}
 }
 
-func TestALostWorkerConnectsAnew(t *testing.T) {
+func TestADisconnectedWorkerReconnects(t *testing.T) {
 	t.Parallel()
 	opened, restarts := watch(t, &sidecar{}, func(s *sidecar) { s.workers = 0 })
 	if opened != 2 || restarts != 0 {

@@ -1,4 +1,4 @@
-package saga
+package operations
 
 import (
 	"context"
@@ -11,16 +11,16 @@ import (
 	"waybill/platform/retryable"
 )
 
-// Purger removes finished workflows that the engine keeps although their retention is over. The engine removes a workflow by a job of
-// the scheduler; a scheduler that lost its data, as it does when its disk goes with its container, leaves the workflow's rows for
-// ever (docs/adr/0033).
+// Purger removes finished workflows that the engine keeps beyond their retention. The engine removes a workflow by a job of the
+// scheduler. A scheduler that lost its data, as it does when its disk goes with its container, leaves the workflow's rows for ever
+// (docs/adr/0033).
 type Purger struct {
 	engine Instances
 	// after is how long after its end a completed workflow is removed.
 	after  time.Duration
 	logger *slog.Logger
 	now    func() time.Time
-	// seen are the instances that the last Purge found. What an engine removes in time is not among them the next time.
+	// seen are the instances that the last Purge found. An instance that the engine removes in time is not found a second time.
 	seen map[string]bool
 }
 
@@ -31,18 +31,23 @@ type Instances interface {
 	PurgeWorkflowState(ctx context.Context, id string, options ...workflow.PurgeOptions) error
 }
 
-// failedLonger is how much longer a workflow is kept that failed or was terminated, for somebody to look at it.
-const failedLonger = 7 * 24 * time.Hour
+const (
+	// failedRetention is how much longer a failed or terminated workflow is kept, so that people can examine it.
+	failedRetention = 7 * 24 * time.Hour
+	// purgesPerRetention is how often Run purges in the retention of a completed workflow: every two hours by default.
+	purgesPerRetention = 12
+	purgePage          = 500
+)
 
-// NewPurger returns a Purger that removes completed workflows so long after their end. That must be longer than the engine's own
+// NewPurger returns a Purger that removes completed workflows this long after their end. It must be longer than the engine's own
 // retention.
 func NewPurger(engine Instances, after time.Duration, logger *slog.Logger, now func() time.Time) *Purger {
 	return &Purger{engine: engine, after: after, logger: logger, now: now}
 }
 
-// Run purges at every interval until ctx ends: twelve times in the time that it gives the engine, and every two hours by default.
+// Run purges at an interval until ctx ends.
 func (p *Purger) Run(ctx context.Context) {
-	ticker := time.NewTicker(max(p.after/12, time.Second))
+	ticker := time.NewTicker(max(p.after/purgesPerRetention, time.Second))
 	defer ticker.Stop()
 	for {
 		select {
@@ -52,15 +57,15 @@ func (p *Purger) Run(ctx context.Context) {
 		}
 		n, err := p.Purge(ctx)
 		if err != nil && ctx.Err() == nil {
-			p.logger.WarnContext(ctx, "finished workflows were not all removed; will try again", slog.Any("error", err))
+			p.logger.WarnContext(ctx, "finished workflows could not all be removed; will retry", slog.Any("error", err))
 		}
 		if n > 0 {
-			p.logger.InfoContext(ctx, "finished workflows were removed that the engine had not removed after their retention", slog.Int("workflows", n))
+			p.logger.InfoContext(ctx, "finished workflows removed that the engine kept beyond their retention", slog.Int("workflows", n))
 		}
 	}
 }
 
-// Purge removes what ended long ago, of the workflows that the last Purge found too, and returns how many those were.
+// Purge removes workflows that ended long ago and that the last Purge found too. It returns how many it removed.
 func (p *Purger) Purge(ctx context.Context) (purged int, err error) {
 	seen := map[string]bool{}
 	var old []string
@@ -82,21 +87,19 @@ func (p *Purger) Purge(ctx context.Context) (purged int, err error) {
 	}
 	p.seen = seen
 	for _, id := range old {
-		gone, err := p.purge(ctx, id)
-		if gone {
+		removed, err := p.purge(ctx, id)
+		if removed {
 			purged++
 		}
 		switch {
 		case retryable.Is(err):
 			return purged, err
 		case err != nil:
-			p.logger.ErrorContext(ctx, "workflow could not be removed; the others are", slog.String("workflow", id), slog.Any("error", err))
+			p.logger.ErrorContext(ctx, "workflow could not be removed; removing the others", slog.String("workflow", id), slog.Any("error", err))
 		}
 	}
 	return purged, nil
 }
-
-const purgePage = 500
 
 func (p *Purger) page(ctx context.Context, token string) (*workflow.ListInstanceIDsResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, engineTimeout)
@@ -107,7 +110,7 @@ func (p *Purger) page(ctx context.Context, token string) (*workflow.ListInstance
 	}
 	page, err := p.engine.ListInstanceIDs(ctx, options...)
 	if err != nil {
-		return nil, engineFailed(err)
+		return nil, engineError(err)
 	}
 	return page, nil
 }
@@ -118,16 +121,16 @@ func (p *Purger) purge(ctx context.Context, id string) (bool, error) {
 	defer cancel()
 	metadata, err := p.engine.FetchWorkflowMetadata(ctx, id)
 	if err != nil {
-		if notFound(err) {
+		if isNotFound(err) {
 			return false, nil
 		}
-		return false, fmt.Errorf("look at workflow %s: %w", id, engineFailed(err))
+		return false, fmt.Errorf("read the state of workflow %s: %w", id, engineError(err))
 	}
 	keep := p.after
 	switch metadata.RuntimeStatus {
 	case workflow.StatusCompleted:
 	case workflow.StatusFailed, workflow.StatusTerminated, workflow.StatusCanceled:
-		keep += failedLonger
+		keep += failedRetention
 	default:
 		return false, nil
 	}
@@ -135,10 +138,10 @@ func (p *Purger) purge(ctx context.Context, id string) (bool, error) {
 		return false, nil
 	}
 	if err := p.engine.PurgeWorkflowState(ctx, id); err != nil {
-		if notFound(err) {
+		if isNotFound(err) {
 			return false, nil
 		}
-		return false, fmt.Errorf("remove workflow %s: %w", id, engineFailed(err))
+		return false, fmt.Errorf("remove workflow %s: %w", id, engineError(err))
 	}
 	return true, nil
 }
