@@ -1,4 +1,4 @@
-// Command fulfillment takes confirmed orders through payment, stock and shipment, or compensates what was done. The saga is
+// Command fulfillment pays, reserves and ships confirmed orders, or compensates the completed steps. The saga is
 // in internal/saga.
 package main
 

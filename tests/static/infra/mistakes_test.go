@@ -62,7 +62,7 @@ var mistakes = []mistake{
 	{"scale rules", "infra/bicep/main.bicep", "topic: 'analytics-events'", "topic: 'analytics-event'", "analytics-event"},
 	{"alerts", "infra/bicep/modules/alerts.bicep", "name: 'saga-stuck'", "name: 'stuck-saga'", "stuck-saga"},
 	{"alerts", "docs/operations.md", "| `kusto-down` |", "| `kusto-away` |", "kusto-away"},
-	{"alerts", "services/fulfillment/internal/saga/watchdog.go", `"a saga should have ended by now"`, `"a saga should be over by now"`, "infra/bicep/queries/saga-stuck.kql"},
+	{"alerts", "services/fulfillment/internal/operations/reconcile.go", `"saga is stuck; waking it"`, `"saga is stuck; not waking it"`, "infra/bicep/queries/saga-stuck.kql"},
 	{"alerts", "infra/bicep/modules/alerts.bicep", "  'orders.analytics.dead'\n", "", "orders.analytics.dead"},
 	{"images", "Dockerfile", "FROM base-daprd AS daprd", "FROM base-daprd AS dapr", "no target daprd"},
 	{"images", "infra/deploy.sh", "notifications", "notification", "notifications"},

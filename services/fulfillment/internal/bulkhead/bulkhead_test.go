@@ -23,8 +23,8 @@ func newBulkhead(t *testing.T, calls int) *bulkhead.Bulkhead {
 	return b
 }
 
-// taking is a call that takes a time.
-func taking(d time.Duration) func(context.Context) error {
+// lasting returns a call that lasts for d.
+func lasting(d time.Duration) func(context.Context) error {
 	return func(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
@@ -35,21 +35,21 @@ func taking(d time.Duration) func(context.Context) error {
 	}
 }
 
-// TestASlowPartner that answers after 25 seconds: no more calls are under way than it may have, the others learn soon that the
-// service is busy, undoing goes on, and another partner is not concerned.
-func TestASlowPartner(t *testing.T) {
+// A partner answers after 25 seconds. Its concurrency limit holds, other calls soon fail as busy, compensations continue, and another
+// partner is not affected.
+func TestASlowPartnerUsesOnlyItsOwnSlots(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		slow, other := newBulkhead(t, 10), newBulkhead(t, 10)
-		var underWay, most, busy, done atomic.Int64
+		var running, most, busy, done atomic.Int64
 		var all sync.WaitGroup
 		for range 100 {
 			all.Go(func() {
 				began := time.Now()
 				err := slow.Start(t.Context(), func(ctx context.Context) error {
-					most.Store(max(most.Load(), underWay.Add(1)))
-					defer underWay.Add(-1)
-					return taking(25 * time.Second)(ctx)
+					most.Store(max(most.Load(), running.Add(1)))
+					defer running.Add(-1)
+					return lasting(25 * time.Second)(ctx)
 				})
 				switch {
 				case err == nil:
@@ -64,10 +64,10 @@ func TestASlowPartner(t *testing.T) {
 		synctest.Wait()
 		began := time.Now()
 		for range 100 {
-			if err := other.Start(t.Context(), taking(time.Millisecond)); err != nil {
+			if err := other.Start(t.Context(), lasting(time.Millisecond)); err != nil {
 				t.Error(err)
 			}
-			if err := slow.Undo(t.Context(), taking(time.Millisecond)); err != nil {
+			if err := slow.Undo(t.Context(), lasting(time.Millisecond)); err != nil {
 				t.Error(err)
 			}
 		}
@@ -81,15 +81,14 @@ func TestASlowPartner(t *testing.T) {
 	})
 }
 
-// TestAnUndoWaits as long as it may, and is made then.
-func TestAnUndoWaits(t *testing.T) {
+func TestACompensationWaitsForASlotUntilItsContextEnds(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		b := newBulkhead(t, 1)
 		var all sync.WaitGroup
 		for range 3 {
 			all.Go(func() {
-				if err := b.Undo(t.Context(), taking(10*time.Second)); err != nil {
+				if err := b.Undo(t.Context(), lasting(10*time.Second)); err != nil {
 					t.Error(err)
 				}
 			})
@@ -97,15 +96,15 @@ func TestAnUndoWaits(t *testing.T) {
 		synctest.Wait()
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 		defer cancel()
-		if err := b.Undo(ctx, taking(time.Second)); !errors.Is(err, partner.ErrBusy) {
+		if err := b.Undo(ctx, lasting(time.Second)); !errors.Is(err, partner.ErrBusy) {
 			t.Errorf("got %v", err)
 		}
 		all.Wait()
 	})
 }
 
-// TestNoPlaceIsLost: 20,000 callers of whom many leave, before their turn or during the call.
-func TestNoPlaceIsLost(t *testing.T) {
+// Many of 20,000 callers give up, before they have a slot or during the call.
+func TestNoSlotIsLost(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		b := newBulkhead(t, 5)
@@ -119,11 +118,11 @@ func TestNoPlaceIsLost(t *testing.T) {
 				if n%2 == 0 {
 					call = b.Undo
 				}
-				_ = call(ctx, taking(time.Duration(rand.N(50))*time.Millisecond))
+				_ = call(ctx, lasting(time.Duration(rand.N(50))*time.Millisecond))
 			})
 		}
 		all.Wait()
-		// Every place is free: as many calls as there are places meet each other.
+		// Every slot is free: as many calls as there are slots run at the same time.
 		var met sync.WaitGroup
 		met.Add(5)
 		for range 5 {

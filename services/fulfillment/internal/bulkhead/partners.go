@@ -21,6 +21,7 @@ func Payments(next saga.Payments, n int) (saga.Payments, error) {
 	return payments{next, calls}, err
 }
 
+// Charge calls the provider once a slot is free; see Bulkhead.Start.
 func (p payments) Charge(ctx context.Context, order contracts.Order, key string) (transactionID string, refused *partner.Reason, err error) {
 	err = p.calls.Start(ctx, func(ctx context.Context) (err error) {
 		transactionID, refused, err = p.Payments.Charge(ctx, order, key)
@@ -29,6 +30,7 @@ func (p payments) Charge(ctx context.Context, order contracts.Order, key string)
 	return transactionID, refused, err
 }
 
+// Refund calls the provider once a slot is free; see Bulkhead.Undo.
 func (p payments) Refund(ctx context.Context, order contracts.Order, key string) (amount contracts.Amount, transactionID string, err error) {
 	err = p.calls.Undo(ctx, func(ctx context.Context) (err error) {
 		amount, transactionID, err = p.Payments.Refund(ctx, order, key)
@@ -50,6 +52,7 @@ func Carrier(next saga.Carrier, n int) (saga.Carrier, error) {
 	return carrier{next, calls}, err
 }
 
+// Book calls the carrier once a slot is free; see Bulkhead.Start.
 func (c carrier) Book(ctx context.Context, order contracts.Order, key string) (shipment partner.Shipment, refused *partner.Reason, err error) {
 	err = c.calls.Start(ctx, func(ctx context.Context) (err error) {
 		shipment, refused, err = c.Carrier.Book(ctx, order, key)
@@ -58,6 +61,7 @@ func (c carrier) Book(ctx context.Context, order contracts.Order, key string) (s
 	return shipment, refused, err
 }
 
+// Cancel calls the carrier once a slot is free; see Bulkhead.Undo.
 func (c carrier) Cancel(ctx context.Context, order contracts.Order) (cancelled bool, err error) {
 	err = c.calls.Undo(ctx, func(ctx context.Context) (err error) {
 		cancelled, err = c.Carrier.Cancel(ctx, order)

@@ -15,8 +15,8 @@ import (
 	"waybill/services/fulfillment/internal/simulator"
 )
 
-// TestASlowPartnerFillsOnlyItsOwnBulkhead, and its undos go on.
-func TestASlowPartnerFillsOnlyItsOwnBulkhead(t *testing.T) {
+// A carrier that does not answer delays neither its own cancellations nor the payment provider.
+func TestACarrierThatHangsDelaysNoOtherCalls(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		store := state.NewMemory()
@@ -58,7 +58,7 @@ func TestASlowPartnerFillsOnlyItsOwnBulkhead(t *testing.T) {
 	})
 }
 
-// hanging is a carrier that never answers about one order.
+// hanging is a carrier that never answers, except for the order "quick".
 type hanging struct{ *simulator.Carrier }
 
 func (h hanging) Book(ctx context.Context, o contracts.Order, key string) (partner.Shipment, *partner.Reason, error) {

@@ -1,5 +1,5 @@
-// Package inventory holds the rules of stock: what a product has, what orders hold of it, and how a hold becomes a
-// shipment or is given back. It does no I/O.
+// Package inventory holds the rules of stock: how many pieces of a product there are, how many of them orders hold, and how a hold
+// becomes a shipment or is released. It does no I/O.
 package inventory
 
 import (
@@ -17,46 +17,46 @@ import (
 const (
 	// CodeUnknownProduct says that no stock was ever set for the product.
 	CodeUnknownProduct = "unknown_product"
-	// CodeOutOfStock says that fewer pieces are available than the order wants.
+	// CodeOutOfStock says that fewer pieces are available than the order needs.
 	CodeOutOfStock = "out_of_stock"
 	// CodeStockReserved says that on_hand cannot be set below what orders hold.
 	CodeStockReserved = "stock_reserved"
-	// CodeInvalidOrder says that the order cannot be what orders confirmed.
+	// CodeInvalidOrder says that orders cannot have confirmed such an order.
 	CodeInvalidOrder = "invalid_order"
-	// CodeReleased says that the order's claim was given back, so that nothing more is held for it.
+	// CodeReleased says that the order's reservation was released, so nothing more is reserved for it.
 	CodeReleased = "reservation_released"
 )
 
-// Unknown is the reason why nothing can be had of a product that does not exist.
+// Unknown is the refusal for a product that does not exist.
 func Unknown(product string) *partner.Reason {
 	return &partner.Reason{Code: CodeUnknownProduct, Message: fmt.Sprintf("There is no product %s.", product)}
 }
 
 // Stock is one product's stock. Pieces leave OnHand when they are shipped, so only Set and Adjust change OnHand + Shipped.
 //
-// Where an order stands is its mark, if the stock has one, and else follows from the order's Reservation (ADR 28). An order has
-// a mark only until its reservation is known to say the same, so the document does not grow with open orders.
+// An order's position is its mark, if the stock has one; otherwise it follows from the order's Reservation (ADR 28). An order has a mark
+// only until its reservation is known to say the same, so the document does not grow with open orders.
 type Stock struct {
 	ProductID string `json:"product_id"`
 	OnHand    int    `json:"on_hand"`
 	Shipped   int    `json:"shipped"`
-	// Held is how many pieces each order with a mark holds, and under the key settled what all orders without one hold. The sum is
-	// reserved, for former releases too, which mark every order.
+	// Held is how many pieces each order with a mark holds. Under the key settled it has what all orders without a mark hold. The sum is
+	// reserved, also for former releases, which mark every order.
 	Held map[string]int `json:"held,omitempty"`
-	// Moved marks orders that hold nothing: it is how many pieces were shipped to them, zero if the hold was given back.
+	// Moved marks orders that hold nothing: it is how many pieces were shipped to them, zero if the hold was released.
 	Moved map[string]int `json:"moved,omitempty"`
-	// Last is the latest change of what can be sold.
+	// Last is the latest change of the available pieces.
 	Last Change `json:"last"`
-	// Version counts the changes of the stock; zero in documents of former releases.
+	// Version counts the changes of the stock. It is zero in documents of former releases.
 	Version int `json:"version,omitempty"`
-	// Adjustments are those whose keys are remembered, the oldest first.
+	// Adjustments are those whose keys are remembered, oldest first.
 	Adjustments []Adjustment `json:"adjustments,omitempty"`
 }
 
-// settled is the key of Held that stands for all orders without a mark. Order ids hold no colon.
+// settled is the key in Held of all orders without a mark. Order ids hold no colon.
 const settled = ":settled"
 
-// Change is one change of what can be sold of a product, or several that were written together. Revision counts changes.
+// Change is one change of the available pieces, or several that were written together. Revision counts changes.
 type Change struct {
 	Revision int       `json:"revision"`
 	Previous int       `json:"previous"`
@@ -76,7 +76,7 @@ func (s *Stock) Reserved() int {
 // Available is how many pieces can still be sold.
 func (s *Stock) Available() int { return s.OnHand - s.Reserved() }
 
-// Set makes onHand the number of pieces in the warehouse; it cannot be fewer than orders hold.
+// Set sets the number of pieces in the warehouse. It cannot be less than orders hold.
 func (s *Stock) Set(onHand int, at time.Time) *partner.Reason {
 	if reserved := s.Reserved(); onHand < reserved {
 		return &partner.Reason{Code: CodeStockReserved, Message: fmt.Sprintf("on_hand cannot be %d: orders hold %d pieces of %s.", onHand, reserved, s.ProductID)}
@@ -85,15 +85,15 @@ func (s *Stock) Set(onHand int, at time.Time) *partner.Reason {
 	return nil
 }
 
-// Lacks says why an order cannot hold quantity pieces, or nil when it can. A mark that it holds them already counts.
+// Lacks returns why an order cannot hold quantity pieces, nil if it can. Pieces that its mark holds count as available to it.
 func (s *Stock) Lacks(order string, quantity int) *partner.Reason {
 	if available := s.Available() + s.Held[order]; quantity > available {
-		return &partner.Reason{Code: CodeOutOfStock, Message: fmt.Sprintf("%d of %s are wanted, %d are available.", quantity, s.ProductID, available)}
+		return &partner.Reason{Code: CodeOutOfStock, Message: fmt.Sprintf("%d pieces of %s are needed, %d are available.", quantity, s.ProductID, available)}
 	}
 	return nil
 }
 
-// place says what the pieces that an order wants of a product are to it.
+// place is where the pieces of an order are.
 type place string
 
 const (
@@ -102,14 +102,14 @@ const (
 	inParcels place = "shipped"
 )
 
-// position is where an order stands at a product.
+// position is where the pieces of a product are that belong to an order.
 type position struct {
 	place    place
 	quantity int
 }
 
-// position returns where the order stands, and whether a mark says so. The reservation must have been read after the stock; it
-// is nil if there is none.
+// position returns the order's position, and whether a mark says so. The reservation must have been read after the stock; it is nil if
+// there is none.
 func (s *Stock) position(order string, r *Reservation) (p position, marked bool) {
 	if quantity, ok := s.Held[order]; ok {
 		return position{inHold, quantity}, true
@@ -127,14 +127,14 @@ func moved(quantity int) position {
 	return position{inParcels, quantity}
 }
 
-// move brings the order to a position and marks it there. It reports whether the order was elsewhere.
+// move brings the order to a position and marks it. It reports whether the order was elsewhere.
 func (s *Stock) move(order string, r *Reservation, to position, at time.Time) (bool, error) {
 	from, marked := s.position(order, r)
 	if from.place == to.place {
 		return false, nil
 	}
 	if from.place == inHold && !marked && s.Held[settled] < from.quantity {
-		return false, fmt.Errorf("stock of %s: the reservation of %s holds %d pieces, all without a mark hold %d", s.ProductID, order, from.quantity, s.Held[settled])
+		return false, fmt.Errorf("stock of %s: the reservation of %s holds %d pieces, but all orders without a mark hold only %d", s.ProductID, order, from.quantity, s.Held[settled])
 	}
 	s.change(at, func() {
 		switch {
@@ -176,8 +176,8 @@ func set(m map[string]int, key string, value int) map[string]int {
 	return m
 }
 
-// Hold lets the order hold quantity pieces. It reports whether anything changed: holding again, and holding what was shipped,
-// changes nothing.
+// Hold lets the order hold quantity pieces. It reports whether anything changed: to hold again, or to hold shipped pieces, changes
+// nothing.
 func (s *Stock) Hold(order string, r *Reservation, quantity int, at time.Time) (changed bool, lack *partner.Reason, err error) {
 	if at, _ := s.position(order, r); at.place != nowhere {
 		return false, nil, nil
@@ -189,16 +189,16 @@ func (s *Stock) Hold(order string, r *Reservation, quantity int, at time.Time) (
 	return changed, nil, err
 }
 
-// GiveBack ends the order's claim, wherever it stands, and reports whether there was one.
-func (s *Stock) GiveBack(order string, r *Reservation, at time.Time) (bool, error) {
+// Release releases the order's pieces, held or shipped, and reports whether there were any.
+func (s *Stock) Release(order string, r *Reservation, at time.Time) (bool, error) {
 	return s.move(order, r, position{place: nowhere}, at)
 }
 
-// Ship turns the order's hold into shipped pieces, and reports whether it did. What can be sold stays the same.
+// Ship turns the order's hold into shipped pieces, and reports whether it did. The available pieces stay the same.
 func (s *Stock) Ship(order string, r *Reservation, at time.Time) (bool, error) {
 	from, _ := s.position(order, r)
 	if from.place == nowhere {
-		return false, fmt.Errorf("stock of %s: %s holds nothing that could be shipped", s.ProductID, order)
+		return false, fmt.Errorf("stock of %s: order %s must hold pieces to be shipped, and holds none", s.ProductID, order)
 	}
 	return s.move(order, r, position{inParcels, from.quantity}, at)
 }
@@ -207,7 +207,7 @@ func (s *Stock) Ship(order string, r *Reservation, at time.Time) (bool, error) {
 func (s *Stock) Unship(order string, r *Reservation, at time.Time) (bool, error) {
 	from, _ := s.position(order, r)
 	if from.place == nowhere {
-		return false, fmt.Errorf("stock of %s: %s has nothing that could be put back", s.ProductID, order)
+		return false, fmt.Errorf("stock of %s: order %s must have shipped pieces to be unshipped, and has none", s.ProductID, order)
 	}
 	return s.move(order, r, position{inHold, from.quantity}, at)
 }
@@ -227,9 +227,8 @@ func (s *Stock) Marks() []string {
 	return marks
 }
 
-// Settle drops the order's mark if the reservation, which was read after the stock, says the same: the reservation does not
-// come to say anything else before the stock has a mark of it again. It gives back the hold of an order whose reservation ended
-// without it.
+// Settle removes the order's mark if the reservation, which was read after the stock, says the same: the reservation does not change its
+// meaning before the stock has a mark again. It releases the hold of an order whose reservation ended without it.
 func (s *Stock) Settle(order string, r *Reservation, at time.Time) {
 	here, marked := s.position(order, r)
 	if !marked {
@@ -243,7 +242,7 @@ func (s *Stock) Settle(order string, r *Reservation, at time.Time) {
 			s.addSettled(here.quantity)
 		}
 	case r == nil && here.place == inParcels:
-		delete(s.Moved, order) // the reservation was shipped, and its time was up
+		delete(s.Moved, order) // the reservation was shipped, and has expired
 	case r != nil && (r.State == Refused || r.State == Released):
 		_, _ = s.move(order, r, position{place: nowhere}, at) // it has a mark, so it cannot fail
 	}
@@ -258,10 +257,10 @@ func (s *Stock) change(at time.Time, apply func()) {
 	}
 }
 
-// Quantities is how many pieces of each product an order wants.
+// Quantities is how many pieces of each product an order needs.
 type Quantities map[string]int
 
-// Wanted adds up an order's lines, for a product may stand on several.
+// Wanted adds up an order's lines, because several may have the same product.
 func Wanted(lines []contracts.Line) Quantities {
 	q := make(Quantities, len(lines))
 	for _, line := range lines {
@@ -270,10 +269,10 @@ func Wanted(lines []contracts.Line) Quantities {
 	return q
 }
 
-// Products lists the products in a fixed order, so that every writer takes them in the same one.
+// Products lists the products in a fixed order, so that every writer changes them in the same order.
 func (q Quantities) Products() []string { return slices.Sorted(maps.Keys(q)) }
 
-// Check returns why no stock can be held for the order, nil if it can. What orders has confirmed is in order.
+// Check returns why no stock can be reserved for the order, nil if it can. A confirmed order always passes.
 func Check(order string, lines Quantities) *partner.Reason {
 	invalid := func(format string, values ...any) *partner.Reason {
 		return &partner.Reason{Code: CodeInvalidOrder, Message: fmt.Sprintf(format, values...)}
@@ -282,7 +281,7 @@ func Check(order string, lines Quantities) *partner.Reason {
 		return invalid("The order id must have 1 to %d characters and no colon or vertical bar, got %q.", maxKey, order)
 	}
 	if len(lines) == 0 {
-		return invalid("The order must have a line.")
+		return invalid("The order must have at least one line.")
 	}
 	for _, product := range lines.Products() {
 		if quantity := lines[product]; !isKey(product) {
@@ -294,52 +293,52 @@ func Check(order string, lines Quantities) *partner.Reason {
 	return nil
 }
 
-// maxKey is the longest id of an order or a product that a store is asked for.
+// maxKey is the longest id of an order or a product that can be part of a key.
 const maxKey = 200
 
 // isKey reports whether the id can be part of a document's key.
 func isKey(id string) bool { return id != "" && len(id) <= maxKey && !strings.ContainsAny(id, ":|") }
 
-// Reservation is what became of an order's claim on stock: where it stands at every product that has no mark of the order, and
-// what may still be done. A step that runs again, or too late, finds here that it must not.
+// Reservation is an order's reservation of stock. It says the order's position at every product that has no mark of the order, and
+// which steps are still allowed. A step that runs again, or too late, finds here that it must not.
 type Reservation struct {
 	OrderID string          `json:"order_id"`
 	State   State           `json:"state"`
 	Lines   Quantities      `json:"lines,omitempty"`
 	Refused *partner.Reason `json:"refused,omitempty"`
-	// Never says that a release was asked for and no reservation before it.
+	// Never says that a release was requested without a reservation before it.
 	Never bool `json:"never,omitempty"`
-	// Derives says that State says where the order stands at a product without a mark of it. In a former release every order that
-	// held something had a mark.
+	// Derives says that the position at a product without a mark follows from State. In a former release every order that held pieces
+	// had a mark.
 	Derives bool `json:"derives,omitempty"`
-	// Was is the State before it was Unshipping or Releasing. It says where the order stands meanwhile.
+	// Was is the State before it was Unshipping or Releasing. It decides the position in the meantime.
 	Was State `json:"was,omitempty"`
 	// Unships counts how often the reservation became Unshipping.
 	Unships int `json:"unships,omitempty"`
 }
 
-// State is where a reservation stands.
+// State is the state of a reservation.
 type State string
 
 const (
 	// Reserved says that every line is held, or shipped by a step that has not ended.
 	Reserved State = "reserved"
-	// Refused says that no line is held, or is about to be given back.
+	// Refused says that no line is held, or that held lines are about to be released.
 	Refused State = "refused"
 	// Shipped says that every line has left the warehouse.
 	Shipped State = "shipped"
-	// Unshipping says that what was shipped is being put back. It may not be shipped meanwhile.
+	// Unshipping says that shipped pieces are being returned to the hold. They may not be shipped in the meantime.
 	Unshipping State = "unshipping"
-	// Releasing says that no more may be held and that the holds are being given back.
+	// Releasing says that nothing more may be held and that the holds are being released.
 	Releasing State = "releasing"
-	// Released says that every hold was given back.
+	// Released says that every hold was released.
 	Released State = "released"
 )
 
-// Ended reports whether no hold may come of this reservation any more.
+// Ended reports whether this reservation may hold nothing any more.
 func (s State) Ended() bool { return s == Refused || s == Releasing || s == Released }
 
-// Become makes the reservation Unshipping or Releasing, and keeps in Was where its order stands until then.
+// Become makes the reservation Unshipping or Releasing, and keeps the state before in Was.
 func (r *Reservation) Become(next State) {
 	if r.State != Unshipping && r.State != Releasing {
 		r.Was = r.State
@@ -347,7 +346,7 @@ func (r *Reservation) Become(next State) {
 	r.State = next
 }
 
-// position is where the order stands at a product that has no mark of it. There need not be a reservation.
+// position is the order's position at a product that has no mark of it. The reservation may be nil.
 func (r *Reservation) position(product string) position {
 	if r == nil || r.Lines[product] == 0 {
 		return position{place: nowhere}
@@ -357,7 +356,7 @@ func (r *Reservation) position(product string) position {
 		state = r.Was
 	}
 	switch {
-	case state == Shipped, state == Reserved && !r.Derives: // in a former release, shipping took the mark away
+	case state == Shipped, state == Reserved && !r.Derives: // in a former release, shipping removed the mark
 		return position{inParcels, r.Lines[product]}
 	case state == Reserved:
 		return position{inHold, r.Lines[product]}

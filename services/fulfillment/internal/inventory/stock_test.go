@@ -17,7 +17,7 @@ import (
 
 var noon = time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
 
-func TestStockHoldsShipsAndGivesBack(t *testing.T) {
+func TestStockIsHeldShippedAndReleased(t *testing.T) {
 	t.Parallel()
 	s := inventory.Stock{ProductID: "PROD-001"}
 	if refused := s.Set(10, noon); refused != nil {
@@ -30,23 +30,23 @@ func TestStockHoldsShipsAndGivesBack(t *testing.T) {
 		t.Fatalf("hold again: %v %v %v, want no change", changed, refused, err)
 	}
 	if _, refused, err := s.Hold("ORDER-2", nil, 7, noon); err != nil || refused == nil || refused.Code != inventory.CodeOutOfStock ||
-		refused.Message != "7 of PROD-001 are wanted, 6 are available." {
+		refused.Message != "7 pieces of PROD-001 are needed, 6 are available." {
 		t.Fatalf("hold too much: %+v", refused)
 	}
 	if refused := s.Set(3, noon); refused == nil || refused.Code != inventory.CodeStockReserved {
-		t.Fatalf("set below what is held: %+v", refused)
+		t.Fatalf("set below what orders hold: %+v", refused)
 	}
 	if !did(t)(s.Ship("ORDER-1", nil, noon)) || did(t)(s.Ship("ORDER-1", nil, noon)) {
 		t.Fatal("a hold ships once")
 	}
 	if !did(t)(s.Unship("ORDER-1", nil, noon)) || did(t)(s.Unship("ORDER-1", nil, noon)) {
-		t.Fatal("a shipment comes back once")
+		t.Fatal("a shipment is unshipped once")
 	}
-	if !did(t)(s.GiveBack("ORDER-1", nil, noon)) || did(t)(s.GiveBack("ORDER-1", nil, noon)) {
-		t.Fatal("a hold is given back once")
+	if !did(t)(s.Release("ORDER-1", nil, noon)) || did(t)(s.Release("ORDER-1", nil, noon)) {
+		t.Fatal("a hold is released once")
 	}
 	if _, err := s.Ship("ORDER-1", nil, noon); err == nil {
-		t.Error("what is not held was shipped")
+		t.Error("pieces that are not held were shipped")
 	}
 	want := inventory.Stock{ProductID: "PROD-001", OnHand: 10, Held: map[string]int{}, Moved: map[string]int{}, Version: 5,
 		Last: inventory.Change{Revision: 3, Previous: 6, Current: 10, At: noon}}
@@ -55,7 +55,7 @@ func TestStockHoldsShipsAndGivesBack(t *testing.T) {
 	}
 }
 
-// did makes what says whether a change of the stock was made. It must not fail.
+// did returns a function that returns changed and fails the test if there is an error.
 func did(t *testing.T) func(changed bool, err error) bool {
 	t.Helper()
 	return func(changed bool, err error) bool {
@@ -67,8 +67,8 @@ func did(t *testing.T) func(changed bool, err error) bool {
 	}
 }
 
-// Once the reservation says where its order stands, the stock keeps nothing of the order but its share of the sums.
-func TestAMarkIsDroppedWhenTheReservationSaysTheSame(t *testing.T) {
+// Once the reservation says the order's position, the stock has only the order's share of the sums.
+func TestAMarkIsRemovedWhenTheReservationSaysTheSame(t *testing.T) {
 	t.Parallel()
 	s := inventory.Stock{ProductID: "PROD-001", OnHand: 10}
 	r := &inventory.Reservation{OrderID: "ORDER-1", State: inventory.Reserved, Lines: inventory.Quantities{"PROD-001": 4}, Derives: true}
@@ -94,24 +94,24 @@ func TestAMarkIsDroppedWhenTheReservationSaysTheSame(t *testing.T) {
 	s.Settle("ORDER-1", r, noon)
 	want("recorded", 0, 6, 0, 4)
 	r.Become(inventory.Releasing)
-	if !did(t)(s.GiveBack("ORDER-1", r, noon)) {
-		t.Error("not given back")
+	if !did(t)(s.Release("ORDER-1", r, noon)) {
+		t.Error("not released")
 	}
 	s.Settle("ORDER-1", r, noon)
-	want("given back, and not recorded", 1, 10, 0, 0)
-	if did(t)(s.GiveBack("ORDER-1", r, noon)) {
-		t.Error("given back twice")
+	want("released, and not recorded", 1, 10, 0, 0)
+	if did(t)(s.Release("ORDER-1", r, noon)) {
+		t.Error("released twice")
 	}
 	r.State = inventory.Released
 	s.Settle("ORDER-1", r, noon)
 	want("recorded", 0, 10, 0, 0)
-	if _, err := s.GiveBack("ORDER-2", &inventory.Reservation{State: inventory.Reserved, Lines: r.Lines, Derives: true}, noon); err == nil {
-		t.Error("more was given back than orders hold")
+	if _, err := s.Release("ORDER-2", &inventory.Reservation{State: inventory.Reserved, Lines: r.Lines, Derives: true}, noon); err == nil {
+		t.Error("more was released than orders hold")
 	}
 }
 
-// A change of what can be sold is counted; setting the same again, or shipping what was held, is none. The first setting
-// is one even when it is zero, so that a new product is announced.
+// A change of the available pieces is counted. To set the same number again, or to ship a hold, is no change. The first Set is a change
+// even if it is zero, so that a new product is announced.
 func TestChangesAreCounted(t *testing.T) {
 	t.Parallel()
 	s := inventory.Stock{ProductID: "PROD-001"}
@@ -125,7 +125,7 @@ func TestChangesAreCounted(t *testing.T) {
 		{func() { _, _, _ = s.Hold("ORDER-1", nil, 5, noon) }, 3},
 		{func() { _, _ = s.Ship("ORDER-1", nil, noon) }, 3},
 		{func() { _, _ = s.Unship("ORDER-1", nil, noon) }, 3},
-		{func() { _, _ = s.GiveBack("ORDER-1", nil, noon) }, 4},
+		{func() { _, _ = s.Release("ORDER-1", nil, noon) }, 4},
 	} {
 		if c.do(); s.Last.Revision != c.revision {
 			t.Errorf("after change %d the revision is %d, want %d", i, s.Last.Revision, c.revision)
@@ -133,7 +133,7 @@ func TestChangesAreCounted(t *testing.T) {
 	}
 }
 
-func TestALineOfSeveralIsAddedUp(t *testing.T) {
+func TestLinesOfOneProductAreAddedUp(t *testing.T) {
 	t.Parallel()
 	got := inventory.Wanted([]contracts.Line{{ProductID: "B", Quantity: 1}, {ProductID: "A", Quantity: 2}, {ProductID: "B", Quantity: 3}})
 	if diff := cmp.Diff(inventory.Quantities{"A": 2, "B": 4}, got); diff != "" {
@@ -144,7 +144,7 @@ func TestALineOfSeveralIsAddedUp(t *testing.T) {
 	}
 }
 
-// Whatever orders do, in whatever order and however often: nothing is sold that is not there, and no piece is lost.
+// For every sequence of operations, no piece is sold twice and no piece is lost.
 func TestStockIsConserved(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
@@ -159,9 +159,9 @@ func TestStockIsConserved(t *testing.T) {
 					_, _, _ = s.Hold(order, nil, rapid.IntRange(1, 10).Draw(t, "quantity"), noon)
 				}
 			},
-			"give back": func(t *rapid.T) {
+			"release": func(t *rapid.T) {
 				order := anOrder(t)
-				_, _ = s.GiveBack(order, nil, noon)
+				_, _ = s.Release(order, nil, noon)
 				delete(shipped, order)
 			},
 			"ship": func(t *rapid.T) {
@@ -226,12 +226,12 @@ func TestAnAdjustmentIsAppliedOnce(t *testing.T) {
 		reason string
 		code   string
 	}{
-		"another number":      {"key-1", -2, "damaged", inventory.CodeKeyReused},
-		"another reason":      {"key-1", -3, "lost", inventory.CodeKeyReused},
-		"more than there are": {"key-2", -4, "damaged", inventory.CodeStockReserved},
-		"more than fit":       {"key-2", inventory.MaxOnHand, "found", inventory.CodeStockLimit},
-		"more than an int":    {"key-2", math.MaxInt, "found", inventory.CodeStockLimit},
-		"less than an int":    {"key-2", math.MinInt, "lost", inventory.CodeStockReserved},
+		"another number":   {"key-1", -2, "damaged", inventory.CodeKeyReused},
+		"another reason":   {"key-1", -3, "lost", inventory.CodeKeyReused},
+		"too few pieces":   {"key-2", -4, "damaged", inventory.CodeStockReserved},
+		"above the limit":  {"key-2", inventory.MaxOnHand, "found", inventory.CodeStockLimit},
+		"more than an int": {"key-2", math.MaxInt, "found", inventory.CodeStockLimit},
+		"less than an int": {"key-2", math.MinInt, "lost", inventory.CodeStockReserved},
 	} {
 		if _, done, refused := s.Adjust(c.key, c.delta, c.reason, noon); done || refused == nil || refused.Code != c.code {
 			t.Errorf("%s: %v, %+v; want %s", name, done, refused, c.code)
@@ -242,8 +242,8 @@ func TestAnAdjustmentIsAppliedOnce(t *testing.T) {
 	}
 }
 
-// Keys are remembered for their lifetime, and never more than fit the product's document.
-func TestKeysOfAdjustmentsAreForgotten(t *testing.T) {
+// Keys are remembered for their lifetime, but only as many as fit into the product's document.
+func TestAdjustmentKeysExpire(t *testing.T) {
 	t.Parallel()
 	s := inventory.Stock{ProductID: "PROD-001"}
 	s.Set(0, noon)
@@ -261,7 +261,7 @@ func TestKeysOfAdjustmentsAreForgotten(t *testing.T) {
 		t.Errorf("%v, %+v", done, refused)
 	}
 	if _, done, refused := s.Adjust("key-0", 1, strings.Repeat("€", 200), end); done || refused != nil {
-		t.Errorf("at the end of its lifetime key-0 is not known: %v, %v", done, refused)
+		t.Errorf("key-0 is forgotten before the end of its lifetime: %v, %v", done, refused)
 	}
 	if _, done, refused := s.Adjust("one more", 1, "found", end.Add(time.Second)); !done || refused != nil || len(s.Adjustments) != inventory.MaxAdjustments {
 		t.Errorf("%v, %v, %d remembered", done, refused, len(s.Adjustments))

@@ -17,9 +17,9 @@ import (
 // pendingTask is something that a workflow waits for.
 type pendingTask struct {
 	name string
-	// since is when it became pending, takes how long it lasts.
+	// since is when it became pending, lasts how long it may be pending without being overdue.
 	since time.Time
-	takes time.Duration
+	lasts time.Duration
 	// child is the instance id of the child workflow, if the task is one.
 	child string
 }
@@ -70,7 +70,7 @@ func (r *Reconciler) lostTask(ctx context.Context, instance string, began time.T
 }
 
 func (r *Reconciler) nameIfLost(key taskKey, task pendingTask) string {
-	if r.tasks.SinceFirstSeen(key, task.since)-task.takes > r.lostAfter {
+	if r.tasks.SinceFirstSeen(key, task.since)-task.lasts > r.lostAfter {
 		return task.name
 	}
 	return ""
@@ -89,7 +89,7 @@ func pendingTasks(history []*protos.HistoryEvent) map[int32]pendingTask {
 		case e.GetTaskFailed() != nil:
 			delete(tasks, e.GetTaskFailed().GetTaskScheduledId())
 		case e.GetTimerCreated() != nil:
-			tasks[id] = pendingTask{name: "a timer", since: at, takes: e.GetTimerCreated().GetFireAt().AsTime().Sub(at)}
+			tasks[id] = pendingTask{name: "a timer", since: at, lasts: e.GetTimerCreated().GetFireAt().AsTime().Sub(at)}
 		case e.GetTimerFired() != nil:
 			delete(tasks, e.GetTimerFired().GetTimerId())
 		case e.GetChildWorkflowInstanceCreated() != nil:

@@ -10,72 +10,72 @@ import (
 	"waybill/services/fulfillment/internal/record"
 )
 
-// The rule: once a cancellation is recorded and the parcel was not booked before it, the order is cancelled. It holds for every
-// order in which the customer, the approver, the clock, the carrier and the saga can come to the journal.
+// Once a cancellation is recorded before the parcel is booked, the order is cancelled. This holds for every sequence in which the
+// customer, the approver, the clock, the carrier and the saga change the record.
 func TestACancellationThatIsRecordedBeforeTheBookingWins(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(r *rapid.T) {
-		var e record.Saga
+		var s record.Saga
 		now := start
 		won, booked, approvedAfter := false, false, false
 		tick := func() time.Time { now = now.Add(time.Minute); return now }
 		r.Repeat(map[string]func(*rapid.T){
-			"begin": func(*rapid.T) { e.Begin(contracts.Order{OrderID: "ORD-1001"}, tick()) },
+			"begin": func(*rapid.T) { s.Begin(contracts.Order{OrderID: "ORD-1001"}, tick()) },
 			"cancel": func(*rapid.T) {
-				if e.Cancel("Ordered twice.", tick()) && !booked && !e.Ended() {
+				if s.Cancel("Ordered twice.", tick()) && !booked && !s.Ended() {
 					won = true
 				}
 			},
-			"ask": func(*rapid.T) {
-				if e.Started() && !e.Ended() {
-					e.RequestApproval(tick(), now.Add(5*time.Minute))
+			"request approval": func(*rapid.T) {
+				if s.Started() && !s.Ended() {
+					s.RequestApproval(tick(), now.Add(5*time.Minute))
 				}
 			},
 			"decide": func(r *rapid.T) {
 				approve := rapid.Bool().Draw(r, "approve")
-				changed, err := e.Decide(approve, "approver@example.com", "Looked into it.", tick())
+				changed, err := s.Decide(approve, "approver@example.com", "Checked.", tick())
 				approvedAfter = approvedAfter || changed && won
 				if won && err == nil && changed {
-					r.Fatal("a decision was taken on a cancelled order")
+					r.Fatal("a cancelled order was decided")
 				}
 			},
 			"settle": func(r *rapid.T) {
-				if e.Ended() {
+				if s.Ended() {
 					return
 				}
-				e.Settle(rapid.Bool().Draw(r, "expired"), tick())
+				s.Settle(rapid.Bool().Draw(r, "expired"), tick())
 			},
-			// The saga books only when it saw no cancellation; the carrier answers at any time after that.
+			// The saga books only if it saw no cancellation. The carrier answers at any time after that.
 			"book": func(*rapid.T) {
-				if e.Started() && !e.Ended() && e.Book(tick()) {
+				if s.Started() && !s.Ended() && s.Book(tick()) {
 					booked = true
 				}
 			},
-			"restart": func(*rapid.T) { e.Restart(tick()) },
+			"restart": func(*rapid.T) { s.Restart(tick()) },
 			"end": func(r *rapid.T) {
-				if !e.Started() || e.Ended() {
+				if !s.Started() || s.Ended() {
 					return
 				}
 				outcome := record.Failed
-				if e.Booked() && rapid.Bool().Draw(r, "shipped") {
+				if s.Booked() && rapid.Bool().Draw(r, "shipped") {
 					outcome = record.Completed
 				}
-				e.End(e.Conclude(outcome), record.Announcement{}, tick())
+				s.End(s.Conclude(outcome), record.Announcement{}, tick())
 			},
 			"": func(r *rapid.T) {
-				if won != e.Cancelled() {
-					r.Fatalf("the cancellation won: %v; it is recorded as %+v", won, e.Cancellation)
+				if won != s.Cancelled() {
+					r.Fatalf("the cancellation won: %v; it is recorded as %+v", won, s.Cancellation)
 				}
-				if won && e.Booked() {
+				if won && s.Booked() {
 					r.Fatal("a parcel was recorded as booked after the cancellation")
 				}
-				if won && e.AwaitsApproval() {
+				if won && s.AwaitsApproval() {
 					r.Fatal("a cancelled order waits for an approval")
 				}
-				if won && e.Ended() && e.Outcome != record.Cancelled {
-					r.Fatalf("the order is cancelled, and its saga ended %s", e.Outcome)
+				if won && s.Ended() && s.Outcome != record.Cancelled {
+					r.Fatalf("the order is cancelled, and its saga ended %s", s.Outcome)
 				}
-				if !won && e.Outcome == record.Cancelled {
+				if !won && s.Outcome == record.Cancelled {
 					r.Fatal("an order that its customer did not cancel in time ended cancelled")
 				}
 			},

@@ -12,7 +12,7 @@ import (
 	"waybill/services/fulfillment/internal/saga"
 )
 
-// untilItPauses waits until a step of the saga has answered and the saga waits for a timer.
+// untilItPauses waits until the saga waits for a timer.
 func (w *world) untilItPauses(order contracts.Order) {
 	w.t.Helper()
 	for {
@@ -25,14 +25,14 @@ func (w *world) untilItPauses(order contracts.Order) {
 		}
 		select {
 		case <-w.t.Context().Done():
-			w.t.Fatal("the saga does not rest")
+			w.t.Fatal("the saga does not pause")
 		case <-time.After(time.Millisecond):
 		}
 	}
 }
 
-// A step that waits in our own queue is no attempt, however often it does, and uses up none of the time for a reservation.
-func TestBusyIsNoAttempt(t *testing.T) {
+// A busy step costs no attempt, however often it is busy, and none of the time for a reservation.
+func TestABusyStepCostsNoAttempt(t *testing.T) {
 	t.Parallel()
 	for _, call := range []string{"Charge", "Reserve", "Book", "Ship"} {
 		t.Run(call, func(t *testing.T) {
@@ -40,12 +40,12 @@ func TestBusyIsNoAttempt(t *testing.T) {
 			limits := quick
 			limits.Attempts, limits.Reservation = 2, time.Nanosecond
 			w := newWorld(t, limits)
-			w.faults.busy(call, 6) // more often than a step may be tried
+			w.faults.busy(call, 6) // more often than a step may be attempted
 			order := anOrder("ORDER-1")
 			if result := w.fulfill(order); result.Outcome != record.Completed {
 				t.Errorf("result %+v, want it completed", result)
 			}
-			w.wantLedger(order, books{charges: 1, parcels: 1, reservation: inventory.Shipped})
+			w.wantHoldings(order, holdings{charges: 1, parcels: 1, reservation: inventory.Shipped})
 			_, steps, err := w.sagas.Show(t.Context(), order.OrderID)
 			if err != nil || len(steps) < 3 || steps[0].Name != contracts.StepValidatePayment || steps[1].Name != contracts.StepReserveInventory || steps[2].Name != contracts.StepProcessShipment {
 				t.Errorf("a step that was busy is shown as more than one: %+v, %v", steps, err)
@@ -54,8 +54,8 @@ func TestBusyIsNoAttempt(t *testing.T) {
 	}
 }
 
-// The time for a reservation begins with the first attempt that fails: a first attempt that took longer than all of it is retried.
-func TestTheTimeForAReservationBeginsWithAFailure(t *testing.T) {
+// The time for a reservation begins with the first failure, so a first attempt that took longer than that time is retried.
+func TestTheTimeForAReservationBeginsWithTheFirstFailure(t *testing.T) {
 	t.Parallel()
 	limits := quick
 	limits.Reservation = time.Nanosecond
@@ -72,7 +72,7 @@ func TestTheTimeForAReservationBeginsWithAFailure(t *testing.T) {
 	}
 }
 
-func TestACancellationEndsAStepThatIsBusy(t *testing.T) {
+func TestACancellationEndsABusyStep(t *testing.T) {
 	t.Parallel()
 	hourly := quick
 	hourly.FirstRetry, hourly.LastRetry = time.Hour, time.Hour
@@ -87,11 +87,11 @@ func TestACancellationEndsAStepThatIsBusy(t *testing.T) {
 	if result := w.end(order); result.Outcome != record.Cancelled {
 		t.Errorf("result %+v, want it cancelled", result)
 	}
-	w.wantLedger(order, books{charges: 1, refunds: 1, reservation: inventory.Released})
+	w.wantHoldings(order, holdings{charges: 1, refunds: 1, reservation: inventory.Released})
 }
 
-// A saga of an earlier release does not know the answer busy. Its step must not count as done: it fails and is retried.
-func TestBusyIsAnErrorForASagaOfAnEarlierRelease(t *testing.T) {
+// A saga of an earlier release does not know the result busy. Its step must not count as done, so it fails and is retried.
+func TestBusyIsAnErrorForSagasOfEarlierReleases(t *testing.T) {
 	t.Parallel()
 	for name, in := range map[string]saga.Input{
 		"1.1": {OneByOne: true},
@@ -113,7 +113,7 @@ func TestBusyIsAnErrorForASagaOfAnEarlierRelease(t *testing.T) {
 			if result := w.end(in.Order); result.Outcome != record.Completed {
 				t.Errorf("result %+v, want it completed", result)
 			}
-			w.wantLedger(in.Order, books{charges: 1, parcels: 1, reservation: inventory.Shipped})
+			w.wantHoldings(in.Order, holdings{charges: 1, parcels: 1, reservation: inventory.Shipped})
 		})
 	}
 }

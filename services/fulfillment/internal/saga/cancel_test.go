@@ -14,7 +14,7 @@ import (
 	"waybill/services/fulfillment/internal/record"
 )
 
-// untilAStepFailed waits until the first attempt of one of the saga's steps has failed.
+// untilAStepFailed waits until an attempt of a step has failed.
 func (w *world) untilAStepFailed(order contracts.Order) {
 	w.t.Helper()
 	for {
@@ -30,21 +30,20 @@ func (w *world) untilAStepFailed(order contracts.Order) {
 	}
 }
 
-// A step that fails is tried again after an hour. A cancellation does not wait for that, and whatever the failed attempt did
-// is undone.
-func TestACancellationEndsAStepThatRetries(t *testing.T) {
+// A failed step is retried after an hour. A cancellation ends it before that, and the effect of the failed attempt is compensated.
+func TestACancellationEndsAStepThatWaitsForARetry(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		call  string
 		after bool
-		want  books
+		want  holdings
 	}{
-		{"Charge", false, books{}},
-		{"Charge", true, books{charges: 1, refunds: 1}},
-		{"Reserve", false, books{charges: 1, refunds: 1, reservation: inventory.Released}},
-		{"Reserve", true, books{charges: 1, refunds: 1, reservation: inventory.Released}},
-		{"Book", false, books{charges: 1, refunds: 1, cancelled: true, reservation: inventory.Released}},
-		{"Book", true, books{charges: 1, refunds: 1, parcels: 1, cancelled: true, reservation: inventory.Released}},
+		{"Charge", false, holdings{}},
+		{"Charge", true, holdings{charges: 1, refunds: 1}},
+		{"Reserve", false, holdings{charges: 1, refunds: 1, reservation: inventory.Released}},
+		{"Reserve", true, holdings{charges: 1, refunds: 1, reservation: inventory.Released}},
+		{"Book", false, holdings{charges: 1, refunds: 1, cancelled: true, reservation: inventory.Released}},
+		{"Book", true, holdings{charges: 1, refunds: 1, parcels: 1, cancelled: true, reservation: inventory.Released}},
 	} {
 		t.Run(fmt.Sprintf("%s fails after=%v", c.call, c.after), func(t *testing.T) {
 			t.Parallel()
@@ -55,24 +54,24 @@ func TestACancellationEndsAStepThatRetries(t *testing.T) {
 			order := anOrder("ORDER-1")
 			w.start(order)
 			w.untilAStepFailed(order)
-			w.wake(order) // a signal with no cancellation behind it ends nothing
+			w.wake(order) // a signal without a cancellation ends nothing
 			if err := w.cancel(order); err != nil {
 				t.Fatal(err)
 			}
 			if result := w.end(order); result.Outcome != record.Cancelled || result.Error != "Ordered twice." {
 				t.Errorf("result %+v, want it cancelled", result)
 			}
-			w.wantLedger(order, c.want)
+			w.wantHoldings(order, c.want)
 			w.wantMessages(order, contracts.TemplateOrderCancelled)
 			w.wantStock("PROD-001", 0)
 		})
 	}
 }
 
-// The attempt reads the decisions itself: it can run long after the workflow scheduled it, when nobody could wake the saga.
-func TestEveryAttemptLooksForACancellation(t *testing.T) {
+// Each attempt checks for a cancellation itself, because it can run long after the workflow scheduled it, and the signal can be lost.
+func TestEveryAttemptChecksForACancellation(t *testing.T) {
 	t.Parallel()
-	for call, want := range map[string]books{
+	for call, want := range map[string]holdings{
 		"Charge":  {},
 		"Reserve": {charges: 1, refunds: 1, reservation: inventory.Released},
 		"Book":    {charges: 1, refunds: 1, cancelled: true, reservation: inventory.Released},
@@ -81,7 +80,7 @@ func TestEveryAttemptLooksForACancellation(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, quick)
 			order := anOrder("ORDER-1")
-			w.faults.hook(call, func() error { // the first attempt fails; meanwhile the wish is recorded, and the signal is lost
+			w.faults.hook(call, func() error { // the first attempt fails; a cancellation is recorded during it, and its signal is lost
 				_, err := w.records.Change(t.Context(), order.OrderID, func(s *record.Saga) (bool, error) {
 					return s.Cancel("Ordered twice.", time.Now()), nil
 				})
@@ -90,13 +89,13 @@ func TestEveryAttemptLooksForACancellation(t *testing.T) {
 			if result := w.fulfill(order); result.Outcome != record.Cancelled {
 				t.Errorf("result %+v, want it cancelled", result)
 			}
-			w.wantLedger(order, want)
+			w.wantHoldings(order, want)
 		})
 	}
 }
 
-// A cancellation that is recorded before the saga has ended counts, also when the saga was about to fail.
-func TestACancellationDuringTheUndoing(t *testing.T) {
+// A cancellation that is recorded before the saga has ended counts, also if the saga fails for another reason.
+func TestACancellationDuringCompensation(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, quick)
 	order := anOrder("ORDER-1")
@@ -106,23 +105,23 @@ func TestACancellationDuringTheUndoing(t *testing.T) {
 		t.Errorf("result %+v, want it cancelled", result)
 	}
 	w.wantMessages(order, contracts.TemplateOrderCancelled)
-	w.wantLedger(order, books{charges: 1, refunds: 1, reservation: inventory.Released})
+	w.wantHoldings(order, holdings{charges: 1, refunds: 1, reservation: inventory.Released})
 	w.until(order, "an end", (*record.Saga).Ended)
 	want := []string{"ValidatePayment done", "ReserveInventory done", "ProcessShipment refused", "ReleaseInventory done", "Cancel done", "RefundPayment done", "Fulfillment.Cancelled"}
-	if diff := cmp.Diff(want, w.told()); diff != "" {
-		t.Errorf("story (-want +got):\n%s", diff)
+	if diff := cmp.Diff(want, w.announced()); diff != "" {
+		t.Errorf("announced (-want +got):\n%s", diff)
 	}
 }
 
-// A saga that stands still for a repair ends cancelled when its customer had cancelled the order.
-func TestACancelledOrderIsRepaired(t *testing.T) {
+// A saga of a cancelled order that needs attention ends cancelled after its repair.
+func TestARepairedSagaOfACancelledOrderEndsCancelled(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, quick)
 	order := anOrder("ORDER-1")
 	w.faults.set("Release", -1, false)
 	w.faults.hook("Book", func() error { return w.cancel(order) })
 	w.start(order)
-	w.until(order, "a halt", (*record.Saga).AwaitsRepair)
+	w.until(order, "that the saga is blocked", (*record.Saga).AwaitsRepair)
 	w.faults.set("Release", 0, false)
 	if _, err := w.sagas.Repair(t.Context(), order.OrderID, "operator@example.com", "The warehouse answers again."); err != nil {
 		t.Fatal(err)
@@ -130,10 +129,10 @@ func TestACancelledOrderIsRepaired(t *testing.T) {
 	if result := w.end(order); result.Outcome != record.Cancelled {
 		t.Errorf("result %+v, want it cancelled", result)
 	}
-	w.wantLedger(order, books{charges: 1, refunds: 1, parcels: 1, cancelled: true, reservation: inventory.Released})
+	w.wantHoldings(order, holdings{charges: 1, refunds: 1, parcels: 1, cancelled: true, reservation: inventory.Released})
 }
 
-// Of a cancellation and an approval the cancellation wins until the parcel is booked, whichever comes first.
+// A cancellation wins over an approval until the parcel is booked, whichever comes first.
 func TestACancellationBeatsAnApproval(t *testing.T) {
 	t.Parallel()
 	for _, approved := range []string{"after the cancellation", "before it"} {
@@ -160,16 +159,16 @@ func TestACancellationBeatsAnApproval(t *testing.T) {
 			if result := w.end(order); result.Outcome != record.Cancelled {
 				t.Errorf("result %+v, want it cancelled", result)
 			}
-			got := w.books(order.OrderID)
+			got := w.holdings(order.OrderID)
 			if got.charges != got.refunds || got.parcels > 0 && !got.cancelled || got.reservation != inventory.Released {
-				t.Errorf("books %+v, want everything undone", got)
+				t.Errorf("holdings %+v, want everything compensated", got)
 			}
 		})
 	}
 }
 
-// A cancellation is answered every time it comes: the answer before may have been lost.
-func TestACancellationIsAnswered(t *testing.T) {
+// Every cancellation gets an answer, because an earlier answer may have been lost.
+func TestARepeatedCancellationIsAnsweredAgain(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, quick)
 	order := anOrder("ORDER-1")
@@ -189,22 +188,22 @@ func TestACancellationIsAnswered(t *testing.T) {
 	if result := w.fulfill(order); result.Outcome != record.Cancelled {
 		t.Errorf("result %+v, want it cancelled", result)
 	}
-	w.wantLedger(order, books{})
+	w.wantHoldings(order, holdings{})
 }
 
-// Nothing is charged for a free order and nothing refunded; a card that would be declined is not asked.
-func TestAFreeOrder(t *testing.T) {
+// A free order has no payment step, so a card that would be declined does not matter.
+func TestAFreeOrderIsNeverChargedOrRefunded(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		zip      string
 		outcome  record.Outcome
 		template string
-		want     books
-		story    []string
+		want     holdings
+		events   []string
 	}{
-		{"12345", record.Completed, contracts.TemplateOrderShipped, books{parcels: 1, reservation: inventory.Shipped},
+		{"12345", record.Completed, contracts.TemplateOrderShipped, holdings{parcels: 1, reservation: inventory.Shipped},
 			[]string{"ReserveInventory done", "ProcessShipment done", "Fulfillment.Completed"}},
-		{"X-REFUSED", record.Failed, contracts.TemplateOrderFailed, books{reservation: inventory.Released},
+		{"X-REFUSED", record.Failed, contracts.TemplateOrderFailed, holdings{reservation: inventory.Released},
 			[]string{"ReserveInventory done", "ProcessShipment refused", "ReleaseInventory done", "Fulfillment.Failed"}},
 	} {
 		for _, lost := range []bool{false, true} {
@@ -213,16 +212,16 @@ func TestAFreeOrder(t *testing.T) {
 				w := newWorld(t, quick)
 				order := anOrder("ORDER-1", contracts.Line{ProductID: "PROD-001", Quantity: 2})
 				order.PaymentToken, order.ShipTo.Zip = "tok_declined", c.zip
-				forgotten := make(chan struct{})
+				lostNow := make(chan struct{})
 				if lost {
 					w.faults.hook("Book", func() error {
-						defer close(forgotten)
+						defer close(lostNow)
 						return w.lose(order)
 					})
 				}
 				w.start(order)
 				if lost {
-					<-forgotten
+					<-lostNow
 					if err := operations.NewReconciler(w.sagas, 0, time.Minute).Pass(t.Context()); err != nil {
 						t.Fatal(err)
 					}
@@ -238,7 +237,7 @@ func TestAFreeOrder(t *testing.T) {
 					switch p := e.payload.(type) {
 					case contracts.NotificationRequested:
 						if p.Refunded {
-							t.Errorf("the customer is told of a refund: %+v", p)
+							t.Errorf("the message mentions a refund: %+v", p)
 						}
 					case contracts.StepCompleted:
 						if p.Amount != 0 || p.TransactionID != "" {
@@ -256,11 +255,11 @@ func TestAFreeOrder(t *testing.T) {
 					return
 				}
 				w.mu.Unlock()
-				w.wantLedger(order, c.want)
-				story := w.told()
+				w.wantHoldings(order, c.want)
+				got := w.announced()
 				w.mu.Lock()
-				if diff := cmp.Diff(c.story, story); diff != "" {
-					t.Errorf("story (-want +got):\n%s", diff)
+				if diff := cmp.Diff(c.events, got); diff != "" {
+					t.Errorf("announced (-want +got):\n%s", diff)
 				}
 			})
 		}

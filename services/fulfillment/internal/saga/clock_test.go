@@ -17,7 +17,7 @@ import (
 	"waybill/services/fulfillment/internal/record"
 )
 
-// wrongClock is a service's clock that is ahead of the engine's, or behind it, and can be set.
+// wrongClock is a service's clock that a test sets ahead of the engine's or behind it.
 type wrongClock struct{ ahead atomic.Int64 }
 
 func ahead(d time.Duration) *wrongClock {
@@ -28,10 +28,10 @@ func ahead(d time.Duration) *wrongClock {
 
 func (c *wrongClock) now() time.Time { return time.Now().Add(time.Duration(c.ahead.Load())) }
 
-// skews are by how much the service's clock is ahead of the engine's.
+// skews are how far the service's clock is ahead of the engine's.
 var skews = []time.Duration{0, 5 * time.Hour, -5 * time.Hour, 100 * 24 * time.Hour}
 
-// The service's clock decides neither when a saga starts nor until when a person can decide.
+// The service's clock decides neither when a saga starts nor when an approval expires.
 func TestASagaOfAServiceWithAWrongClock(t *testing.T) {
 	t.Parallel()
 	for _, skew := range skews {
@@ -41,7 +41,7 @@ func TestASagaOfAServiceWithAWrongClock(t *testing.T) {
 			order := aLargeOrder("ORDER-1")
 			w.start(order)
 			w.until(order, "an approval", (*record.Saga).AwaitsApproval)
-			// The reconciler may wake the saga when this clock says that the time is up. The engine's clock does not say so.
+			// The reconciler may wake the saga when this clock says that the approval expired. By the engine's clock it did not.
 			reconciler := operations.NewReconciler(w.sagas, 0, time.Minute)
 			for range 3 {
 				if err := reconciler.Pass(t.Context()); err != nil {
@@ -61,8 +61,8 @@ func TestASagaOfAServiceWithAWrongClock(t *testing.T) {
 	}
 }
 
-// The engine's timer ends an approval, whatever the service's clock says.
-func TestAnApprovalRunsOutByTheEnginesClock(t *testing.T) {
+// The engine's timer ends an approval, and not the service's clock.
+func TestAnApprovalExpiresByTheEnginesClock(t *testing.T) {
 	t.Parallel()
 	for _, skew := range skews {
 		t.Run(skew.String(), func(t *testing.T) {
@@ -78,8 +78,8 @@ func TestAnApprovalRunsOutByTheEnginesClock(t *testing.T) {
 	}
 }
 
-// A saga that a process started whose clock was ahead is watched like any other.
-func TestTheWatchdogSeesASagaThatStartedInTheFuture(t *testing.T) {
+// The reconciler also sees a saga that was started by a process whose clock was ahead.
+func TestTheReconcilerSeesASagaThatStartedInTheFuture(t *testing.T) {
 	t.Parallel()
 	clock := ahead(5 * time.Hour)
 	w := newWorldAt(t, quick, clock.now)
@@ -92,7 +92,7 @@ func TestTheWatchdogSeesASagaThatStartedInTheFuture(t *testing.T) {
 	clock.ahead.Store(0)
 	const grace = 30 * time.Second
 	reconciler := operations.NewReconciler(w.sagas, grace, time.Minute)
-	look := func(after time.Duration, restarts int) {
+	pass := func(after time.Duration, restarts int) {
 		t.Helper()
 		clock.ahead.Store(int64(after))
 		if err := reconciler.Pass(t.Context()); err != nil {
@@ -102,9 +102,9 @@ func TestTheWatchdogSeesASagaThatStartedInTheFuture(t *testing.T) {
 			t.Fatalf("%v after it was first seen it was started again %d times, want %d", after, e.Restarts, restarts)
 		}
 	}
-	look(0, 0)
-	look(grace+time.Second, 1)
-	// It is stuck, or not, by the time since this process saw it.
+	pass(0, 0)
+	pass(grace+time.Second, 1)
+	// Whether it is stuck depends on the time since this process first saw it.
 	if _, err := w.records.Change(t.Context(), order.OrderID, func(s *record.Saga) (bool, error) {
 		s.Approval = nil
 		s.StartedAt, s.RestartedAt = time.Now().Add(9*time.Hour), time.Now().Add(9*time.Hour)
@@ -118,7 +118,7 @@ func TestTheWatchdogSeesASagaThatStartedInTheFuture(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		e.RestartedAt = e.RestartedAt.Add(after) // each is a sighting of its own
+		e.RestartedAt = e.RestartedAt.Add(after) // so that each is first seen now
 		w.sagas.State(&e)
 		clock.ahead.Store(int64(after))
 		if state, _ := w.sagas.State(&e); state != want {
@@ -127,12 +127,12 @@ func TestTheWatchdogSeesASagaThatStartedInTheFuture(t *testing.T) {
 	}
 }
 
-// history is an engine with one saga at work, whose clock is not this process's.
+// history is an engine with one running saga, whose clock is not this process's.
 type history struct {
 	workflow.Client
 
-	events []*protos.HistoryEvent
-	ended  atomic.Int64
+	events     []*protos.HistoryEvent
+	terminated atomic.Int64
 }
 
 func (h *history) FetchWorkflowMetadata(context.Context, string, ...workflow.FetchWorkflowMetadataOptions) (*workflow.WorkflowMetadata, error) {
@@ -144,7 +144,7 @@ func (h *history) GetInstanceHistory(context.Context, string, ...workflow.GetIns
 }
 
 func (h *history) TerminateWorkflow(context.Context, string, ...workflow.TerminateOptions) error {
-	h.ended.Add(1)
+	h.terminated.Add(1)
 	return nil
 }
 
@@ -152,8 +152,8 @@ func (h *history) RaiseEvent(context.Context, string, string, ...workflow.RaiseE
 	return nil
 }
 
-// A promise of the engine counts as lost when this process has seen it open for too long, whatever the two clocks say.
-func TestWhatTheEngineLostIsCountedOnOneClock(t *testing.T) {
+// A pending task counts as lost when this process has seen it pending for too long. The difference of the two clocks does not matter.
+func TestLostTasksAreDetectedOnOneClock(t *testing.T) {
 	t.Parallel()
 	for _, skew := range skews {
 		for _, timer := range []bool{false, true} {
@@ -181,21 +181,21 @@ func TestWhatTheEngineLostIsCountedOnOneClock(t *testing.T) {
 				const lostAfter = 2 * time.Minute
 				reconciler := operations.NewReconciler(sagas, 0, lostAfter)
 				passed := time.Duration(0)
-				look := func(pass time.Duration, want int64) {
+				pass := func(after time.Duration, want int64) {
 					t.Helper()
-					passed += pass
+					passed += after
 					clock.ahead.Store(int64(skew + passed))
 					if err := reconciler.Pass(t.Context()); err != nil {
 						t.Fatal(err)
 					}
-					if got := engine.ended.Load(); got != want {
-						t.Fatalf("after %v it was ended %d times, want %d", passed, got, want)
+					if got := engine.terminated.Load(); got != want {
+						t.Fatalf("after %v it was terminated %d times, want %d", passed, got, want)
 					}
 				}
-				look(0, 0)
-				look(lostAfter+time.Second, 0) // old enough: its history is read
-				look(overdueAfter+lostAfter-time.Second, 0)
-				look(2*time.Second, 1)
+				pass(0, 0)
+				pass(lostAfter+time.Second, 0) // old enough that its history is read
+				pass(overdueAfter+lostAfter-time.Second, 0)
+				pass(2*time.Second, 1)
 			})
 		}
 	}

@@ -87,8 +87,8 @@ func (quietLog) Warnf(string, ...any)  {}
 func (quietLog) Error(...any)          {}
 func (quietLog) Errorf(string, ...any) {}
 
-// world is a warehouse, a payment provider and a carrier with real books, and everything that can go wrong between them
-// and the saga.
+// world has the saga in a real engine, a warehouse, a payment provider and a carrier in memory, and faults that a test plans between
+// them and the saga.
 type world struct {
 	t       *testing.T
 	store   *state.Memory
@@ -119,7 +119,7 @@ func newWorld(t *testing.T, limits saga.Limits) *world {
 	return newWorldAt(t, limits, time.Now)
 }
 
-// newWorldAt is a world in which the service's clock is now. The engine has the machine's.
+// newWorldAt returns a world in which the service's clock is now. The engine has the machine's clock.
 func newWorldAt(t *testing.T, limits saga.Limits, now func() time.Time) *world {
 	t.Helper()
 	w := &world{t: t, store: state.NewMemory(), faults: faults{plan: map[string]*fault{}}}
@@ -143,7 +143,7 @@ func newWorldAt(t *testing.T, limits saga.Limits, now func() time.Time) *world {
 	return w
 }
 
-// reusing runs the id of an ended workflow again, as Dapr does; the engine in this process has to forget it first.
+// reusing starts an ended workflow again under the same id, as Dapr does. The engine in this process must purge it first.
 type reusing struct{ *workflow.Client }
 
 func (r reusing) TerminateWorkflow(ctx context.Context, id string, options ...workflow.TerminateOptions) error {
@@ -161,7 +161,7 @@ func (w *world) lose(order contracts.Order) error {
 	return reusing{w.client}.TerminateWorkflow(w.t.Context(), order.OrderID, workflow.WithRecursiveTerminate(true))
 }
 
-// Publish keeps the event once, as a consumer would that tells repetitions by the id.
+// Publish deduplicates events by their id, as consumers do.
 func (w *world) Publish(_ context.Context, id string, payload contracts.Payload) error {
 	if m, ok := payload.(contracts.NotificationRequested); ok {
 		if err, _ := w.faults.next("Publish " + m.Channel); err != nil {
@@ -220,7 +220,7 @@ func (w *world) fulfill(order contracts.Order) saga.Result {
 	return w.end(order)
 }
 
-// until waits for a condition of the order's journal entry.
+// until waits until the order's saga record meets a condition.
 func (w *world) until(order contracts.Order, what string, condition func(s *record.Saga) bool) record.Saga {
 	w.t.Helper()
 	for {
@@ -230,19 +230,19 @@ func (w *world) until(order contracts.Order, what string, condition func(s *reco
 		}
 		select {
 		case <-w.t.Context().Done():
-			w.t.Fatalf("%s never came to be; the entry is %+v, %v", what, e, err)
+			w.t.Fatalf("waited for %s in vain; the record is %+v, %v", what, e, err)
 		case <-time.After(time.Millisecond):
 		}
 	}
 }
 
-// fault makes calls of one name fail: the first times calls, or all when times is negative, before or after the effect.
+// fault makes the next calls of one name fail, before or after their effect: as many as times, or all if times is negative.
 type fault struct {
 	times int
 	after bool
-	// busy says that the calls do not fail but get no turn.
+	// busy says that the calls find no free slot instead.
 	busy bool
-	// hook, when set, is called instead, once, before the effect.
+	// hook, if it is set, is called once before the effect, and the call does not fail.
 	hook func() error
 }
 
@@ -257,25 +257,25 @@ func (f *faults) set(call string, times int, after bool) {
 	f.plan[call] = &fault{times: times, after: after}
 }
 
-// busy makes the first times calls get no turn.
+// busy makes the next calls find no free slot.
 func (f *faults) busy(call string, times int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.plan[call] = &fault{times: times, busy: true}
 }
 
-// of names the calls that belong to one order, for set and hook.
+// of is the name of the calls for one order, for set and hook.
 func of(orderID, call string) string { return orderID + "/" + call }
 
-// hook has something else happen while the first call of that name is at work.
+// hook calls hook during the next call of that name.
 func (f *faults) hook(call string, hook func() error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.plan[call] = &fault{hook: hook}
 }
 
-// meanwhile does what is to happen during this call.
-func (f *faults) meanwhile(call string) error {
+// runHook calls the hook of this call, if it has one.
+func (f *faults) runHook(call string) error {
 	f.mu.Lock()
 	planned := f.plan[call]
 	if planned == nil || planned.hook == nil {
@@ -288,7 +288,7 @@ func (f *faults) meanwhile(call string) error {
 	return hook()
 }
 
-// next returns the error of this call of name, nil if it succeeds, and whether it fails after its effect.
+// next returns the error of this call, nil if it succeeds, and whether it fails after its effect.
 func (f *faults) next(call string) (err error, after bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -309,7 +309,7 @@ func (p planned) Error() string { return "planned failure of " + string(p) }
 
 func (f *faults) around(orderID, call string, effect func() error) error {
 	for _, planned := range []string{call, of(orderID, call)} {
-		if err := f.meanwhile(planned); err != nil {
+		if err := f.runHook(planned); err != nil {
 			return err
 		}
 	}

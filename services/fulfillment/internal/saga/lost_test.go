@@ -14,8 +14,8 @@ import (
 	"waybill/services/fulfillment/internal/record"
 )
 
-// forget empties a document, as if its store had been deleted while the engine kept its own.
-func (w *world) forget(key string) {
+// erase empties a document, as if its store had been deleted while the engine kept its own.
+func (w *world) erase(key string) {
 	w.t.Helper()
 	if _, err := state.Update(w.t.Context(), w.store, key, func(doc *map[string]any, exists bool) error {
 		if !exists {
@@ -28,19 +28,19 @@ func (w *world) forget(key string) {
 	}
 }
 
-// The journal can be lost while the engine has the saga at work. When orders asks about the order, the approval that the saga waits
-// for is asked for again; it is listed, and can be decided.
-func TestAnApprovalThatTheJournalLostIsAskedForAgain(t *testing.T) {
+// A saga record can be lost while its saga runs. When orders sends the order again, the saga requests its approval again, which is then
+// listed and can be decided.
+func TestALostApprovalIsRequestedAgain(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, quick)
 	order := aLargeOrder("ORDER-1")
 	w.start(order)
 	w.until(order, "an approval", (*record.Saga).AwaitsApproval)
-	w.forget("saga:" + order.OrderID)
+	w.erase("saga:" + order.OrderID)
 	if err := w.decide(order, true, "approver@example.com"); err == nil {
-		t.Error("an approval was decided that the journal does not hold")
+		t.Error("an approval was decided that the record does not hold")
 	}
-	w.start(order) // orders announces the confirmation again
+	w.start(order) // orders sends the order again
 	w.until(order, "the approval", (*record.Saga).AwaitsApproval)
 	listed, _, err := w.sagas.Approvals(t.Context(), (*record.Saga).AwaitsApproval, 10)
 	if err != nil || len(listed) != 1 {
@@ -52,11 +52,11 @@ func TestAnApprovalThatTheJournalLostIsAskedForAgain(t *testing.T) {
 	if result := w.end(order); result.Outcome != record.Completed {
 		t.Errorf("result %+v", result)
 	}
-	w.wantLedger(order, books{charges: 1, parcels: 1, reservation: inventory.Shipped})
+	w.wantHoldings(order, holdings{charges: 1, parcels: 1, reservation: inventory.Shipped})
 }
 
-// An approval whose time is up when its journal is lost ends by that, and not in a loop.
-func TestAnApprovalThatTheJournalLostRunsOut(t *testing.T) {
+// An approval that expires after its record was lost ends the saga.
+func TestALostApprovalExpires(t *testing.T) {
 	t.Parallel()
 	limits := quick
 	limits.Approval = 200 * time.Millisecond
@@ -64,28 +64,28 @@ func TestAnApprovalThatTheJournalLostRunsOut(t *testing.T) {
 	order := aLargeOrder("ORDER-1")
 	w.start(order)
 	w.until(order, "an approval", (*record.Saga).AwaitsApproval)
-	w.forget("saga:" + order.OrderID)
+	w.erase("saga:" + order.OrderID)
 	if result := w.end(order); result.Code != record.CodeTimedOut {
 		t.Errorf("result %+v, want %s", result, record.CodeTimedOut)
 	}
 	if e := w.until(order, "an end", (*record.Saga).Ended); e.Outcome != record.Failed || e.Order.CustomerID != order.CustomerID {
-		t.Errorf("the journal holds %+v", e)
+		t.Errorf("the record is %+v", e)
 	}
 }
 
-// A saga that stands still for a repair is found again after its journal was lost, and can be repaired.
-func TestAHaltThatTheJournalLostIsRecordedAgain(t *testing.T) {
+// A saga that waits for a repair records that again after its record was lost, and can be repaired.
+func TestALostNeedForAttentionIsRecordedAgain(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, quick)
 	order := anOrder("ORDER-1")
 	order.ShipTo.Zip = "X-REFUSED"
 	w.faults.set("Refund", 1000, false)
 	w.start(order)
-	first := w.until(order, "a halt", (*record.Saga).AwaitsRepair)
-	w.forget("saga:" + order.OrderID)
+	first := w.until(order, "that the saga is blocked", (*record.Saga).AwaitsRepair)
+	w.erase("saga:" + order.OrderID)
 	w.faults.set("Refund", 0, false)
 	w.start(order)
-	again := w.until(order, "the halt", (*record.Saga).AwaitsRepair)
+	again := w.until(order, "that the saga is blocked again", (*record.Saga).AwaitsRepair)
 	if diff := cmp.Diff(first.Blocked.NotUndone, again.Blocked.NotUndone); diff != "" {
 		t.Error(diff)
 	}
@@ -97,8 +97,8 @@ func TestAHaltThatTheJournalLostIsRecordedAgain(t *testing.T) {
 	}
 }
 
-// An entry that cannot be decoded hides no other from the reconciler, nor from the lists.
-func TestAnEntryThatCannotBeDecodedHidesNoOther(t *testing.T) {
+// A record that cannot be decoded hides no other from the reconciler and the lists.
+func TestAnUnreadableRecordHidesNoOther(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, quick)
 	orders := []contracts.Order{aLargeOrder("ORDER-1"), aLargeOrder("ORDER-2"), aLargeOrder("ORDER-3")}
@@ -106,7 +106,7 @@ func TestAnEntryThatCannotBeDecodedHidesNoOther(t *testing.T) {
 		w.start(order)
 		w.until(order, "an approval", (*record.Saga).AwaitsApproval)
 	}
-	if _, err := state.Update(t.Context(), w.store, "saga:ORDER-2", func(doc *any, _ bool) error { *doc = "spoiled"; return nil }); err != nil {
+	if _, err := state.Update(t.Context(), w.store, "saga:ORDER-2", func(doc *any, _ bool) error { *doc = "corrupt"; return nil }); err != nil {
 		t.Fatal(err)
 	}
 	for _, order := range orders {
@@ -115,7 +115,7 @@ func TestAnEntryThatCannotBeDecodedHidesNoOther(t *testing.T) {
 		}
 	}
 	if err := operations.NewReconciler(w.sagas, 0, time.Minute).Pass(t.Context()); !errors.Is(err, record.ErrUnreadable) {
-		t.Errorf("the reconciler says %v", err)
+		t.Errorf("the pass returns %v", err)
 	}
 	for _, order := range []contracts.Order{orders[0], orders[2]} {
 		w.until(order, "a restart", func(s *record.Saga) bool { return s.Restarts == 1 })

@@ -15,18 +15,18 @@ import (
 	"waybill/services/fulfillment/internal/record"
 )
 
-// Whatever partners do, whatever fails before or after its effect, whenever the customer cancels, whoever decides what,
-// however often the order is started, and wherever the engine loses its saga: the saga ends, its books balance, and its customer
-// is told one thing once.
-func TestWhateverHappensTheBooksBalance(t *testing.T) {
+// Partners refuse and fail, calls fail before or after their effect, the customer cancels at any time, people decide anything, the order is
+// started several times, and the engine loses the saga at any step. The saga still ends, what partners hold matches its outcome, and the
+// customer gets one message.
+func TestEverySagaEndsConsistently(t *testing.T) {
 	t.Parallel()
 	limits := quick
 	limits.Reservation, limits.Approval = 50*time.Millisecond, 500*time.Millisecond
-	// More than all planned faults that can meet in one report: the engine in this process, unlike Dapr's, runs no id again,
-	// so here a workflow must not fail.
+	// More than all planned faults of one report: the engine in this process, unlike Dapr's, does not start an id again, so a workflow
+	// must not fail here.
 	limits.LastingAttempts = 16
 	w := newWorld(t, limits)
-	// The engine in this process can lose what a saga waits for when the saga is ended while an activity is at work.
+	// The engine in this process can lose a pending task when a saga is terminated while an activity runs.
 	reconciler := operations.NewReconciler(w.sagas, 0, 3*time.Second)
 	n := 0
 	rapid.Check(t, func(r *rapid.T) {
@@ -53,7 +53,7 @@ func TestWhateverHappensTheBooksBalance(t *testing.T) {
 			w.faults.hook(of(order.OrderID, cancels), func() error { return w.cancel(order) })
 		}
 		if lost := rapid.SampledFrom([]string{"", "", "Charge", "Reserve", "Book", "Ship", "Cancel", "Release", "Refund", "Publish", "Change"}).Draw(r, "lost during"); lost != "" && lost != cancels {
-			// The engine loses the saga while this call is at work; the reconciler finds it.
+			// The engine loses the saga during this call; the reconciler finds it.
 			w.faults.hook(of(order.OrderID, lost), func() error { return w.lose(order) })
 		}
 		starts := rapid.IntRange(1, 3).Draw(r, "starts")
@@ -62,10 +62,10 @@ func TestWhateverHappensTheBooksBalance(t *testing.T) {
 				r.Fatal(err)
 			}
 		}
-		decision := rapid.SampledFrom([]string{"approve", "deny", "nobody", "both"}).Draw(r, "decision")
+		decision := rapid.SampledFrom([]string{"approve", "deny", "none", "both"}).Draw(r, "decision")
 		cancelFirst := rapid.Bool().Draw(r, "cancelled before the decision")
 		decided := false
-		for look, deadline := 1, time.Now().Add(30*time.Second); ; look++ {
+		for round, deadline := 1, time.Now().Add(30*time.Second); ; round++ {
 			e, err := w.records.Get(t.Context(), order.OrderID)
 			if err != nil {
 				r.Fatal(err)
@@ -82,7 +82,7 @@ func TestWhateverHappensTheBooksBalance(t *testing.T) {
 					r.Fatal(err)
 				}
 			}
-			if e.AwaitsApproval() && !decided && decision != "nobody" {
+			if e.AwaitsApproval() && !decided && decision != "none" {
 				decided = true
 				w.decideAsDrawn(order, decision)
 			}
@@ -93,21 +93,21 @@ func TestWhateverHappensTheBooksBalance(t *testing.T) {
 				}
 			}
 			if e.AwaitsRepair() {
-				if _, err := w.sagas.Repair(t.Context(), order.OrderID, "operator@example.com", "Mended."); err != nil && !refusedDecision(err) && !errors.As(err, new(planned)) {
+				if _, err := w.sagas.Repair(t.Context(), order.OrderID, "operator@example.com", "The cause is fixed."); err != nil && !refusedDecision(err) && !errors.As(err, new(planned)) {
 					r.Fatal(err)
 				}
 			}
-			if look%20 == 0 {
-				_ = reconciler.Pass(t.Context()) // its faults are planned ones
+			if round%20 == 0 {
+				_ = reconciler.Pass(t.Context()) // it may meet planned faults
 			}
-			time.Sleep(time.Millisecond) // between two looks, not for anything to happen
+			time.Sleep(time.Millisecond) // polling interval
 		}
-		if cancels == "later" { // it ended without asking for an approval
+		if cancels == "later" { // it ended without requesting an approval
 			if err := again(func() error { return w.cancel(order) }); err != nil {
 				r.Fatal(err)
 			}
 		}
-		w.balances(r, order)
+		w.checkConsistent(r, order)
 	})
 }
 
@@ -125,7 +125,7 @@ func refusedDecision(err error) bool {
 	return refused
 }
 
-// again does what a sender does whose message was not taken.
+// again repeats do until it succeeds, as the bus redelivers an event.
 func again(do func() error) error {
 	for attempt := 0; ; attempt++ {
 		err := do()
@@ -149,13 +149,13 @@ func drawnOrder(r *rapid.T, id string) contracts.Order {
 	return order
 }
 
-// balances checks an ended saga's ledgers against its outcome.
-func (w *world) balances(r *rapid.T, order contracts.Order) {
+// checkConsistent checks what partners hold against the outcome of an ended saga.
+func (w *world) checkConsistent(r *rapid.T, order contracts.Order) {
 	e, err := w.records.Get(w.t.Context(), order.OrderID)
 	if err != nil {
 		r.Fatal(err)
 	}
-	got := w.books(order.OrderID)
+	got := w.holdings(order.OrderID)
 	stock, err := w.stock.Get(w.t.Context(), order.Items[0].ProductID)
 	if err != nil {
 		r.Fatal(err)
@@ -169,7 +169,7 @@ func (w *world) balances(r *rapid.T, order contracts.Order) {
 	}
 	accepted, tooLate := w.payload(order.OrderID+":Cancel:done") != nil, w.payload(order.OrderID+":Cancel") != nil
 	if accepted && e.Outcome != record.Cancelled || tooLate && e.Outcome == record.Cancelled || accepted && tooLate {
-		r.Errorf("the customer heard that the cancellation was recorded: %v, too late: %v, and the order is %s", accepted, tooLate, e.Outcome)
+		r.Errorf("the cancellation was answered as recorded: %v, as too late: %v, and the order is %s", accepted, tooLate, e.Outcome)
 	}
 	if tooLate && got.parcels == 0 {
 		r.Error("a cancellation was too late for a parcel that was never booked")
@@ -178,8 +178,8 @@ func (w *world) balances(r *rapid.T, order contracts.Order) {
 	switch e.Outcome {
 	case record.Completed:
 		shipped, template = order.Items[0].Quantity, contracts.TemplateOrderShipped
-		if diff := cmp.Diff(books{charges: charges, parcels: 1, reservation: inventory.Shipped}, got, cmp.AllowUnexported(books{})); diff != "" {
-			r.Errorf("books of a shipped order (-want +got):\n%s", diff)
+		if diff := cmp.Diff(holdings{charges: charges, parcels: 1, reservation: inventory.Shipped}, got, cmp.AllowUnexported(holdings{})); diff != "" {
+			r.Errorf("holdings of a shipped order (-want +got):\n%s", diff)
 		}
 	case record.Cancelled:
 		template = contracts.TemplateOrderCancelled
@@ -189,7 +189,7 @@ func (w *world) balances(r *rapid.T, order contracts.Order) {
 			r.Errorf("%d charges and %d refunds of an order that was not shipped", got.charges, got.refunds)
 		}
 		if got.parcels > 0 && !got.cancelled {
-			r.Errorf("a parcel is under way of an order that is %s", e.Outcome)
+			r.Errorf("a parcel is booked for an order that is %s", e.Outcome)
 		}
 		if got.reservation != "" && got.reservation != inventory.Refused && got.reservation != inventory.Released {
 			r.Errorf("the reservation of an order that is %s is %s", e.Outcome, got.reservation)
@@ -198,20 +198,20 @@ func (w *world) balances(r *rapid.T, order contracts.Order) {
 	if stock.OnHand != initialStock-shipped || stock.Shipped != shipped || stock.Reserved() != 0 {
 		r.Errorf("stock: on hand %d, shipped %d, reserved %d; want %d, %d, 0", stock.OnHand, stock.Shipped, stock.Reserved(), initialStock-shipped, shipped)
 	}
-	told := 0
+	messages := 0
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, event := range w.events {
 		if m, ok := event.payload.(contracts.NotificationRequested); ok && m.OrderID == order.OrderID {
-			if told++; m.Template != template {
-				r.Errorf("the customer of an order that is %s is told %s", e.Outcome, m.Template)
+			if messages++; m.Template != template {
+				r.Errorf("the customer of an order that is %s gets the message %s", e.Outcome, m.Template)
 			}
 			if m.Refunded != (got.refunds > 0) {
-				r.Errorf("the customer is told of a refund: %v; there were %d", m.Refunded, got.refunds)
+				r.Errorf("the message mentions a refund: %v; there were %d refunds", m.Refunded, got.refunds)
 			}
 		}
 	}
-	if told > 3 {
-		r.Errorf("the customer is told %d things", told)
+	if messages > 3 {
+		r.Errorf("the customer gets %d messages", messages)
 	}
 }

@@ -13,9 +13,9 @@ import (
 	"waybill/services/fulfillment/internal/record"
 )
 
-// What the engine has not removed long after its end is removed: a completed workflow and its compensation after a day, a terminated
-// one a week later, and one that runs never.
-func TestWorkflowsThatTheEngineKeepsAreRemoved(t *testing.T) {
+// Workflows that the engine keeps too long are removed: a completed one and its compensation after a day, a terminated one a week later,
+// and a running one never.
+func TestThePurgerRemovesWorkflowsThatTheEngineKeeps(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, quick)
 	shipped, refused, waiting, terminated := anOrder("ORD-1"), anOrder("ORD-2"), aLargeOrder("ORD-3"), aLargeOrder("ORD-4")
@@ -49,7 +49,7 @@ func TestWorkflowsThatTheEngineKeepsAreRemoved(t *testing.T) {
 		passed = step.passed
 		purged, err := p.Purge(t.Context())
 		if err != nil || purged != step.purged {
-			t.Errorf("after %s %d workflows are removed, want %d: %v", passed, purged, step.purged, err)
+			t.Errorf("after %s %d workflows were removed, want %d: %v", passed, purged, step.purged, err)
 		}
 		found, err := w.client.ListInstanceIDs(t.Context())
 		if err != nil || len(found.InstanceIds) != len(step.left) {
@@ -57,18 +57,18 @@ func TestWorkflowsThatTheEngineKeepsAreRemoved(t *testing.T) {
 		}
 	}
 
-	// One that is met for the first time may be about to be removed by the engine.
+	// The engine may be about to remove a workflow that is found for the first time.
 	w.fulfill(anOrder("ORD-5"))
 	if purged, err := p.Purge(t.Context()); err != nil || purged != 0 {
-		t.Errorf("%d workflows are removed, which were not there the last time: %v", purged, err)
+		t.Errorf("%d workflows were removed that the last purge did not find: %v", purged, err)
 	}
 	if purged, err := p.Purge(t.Context()); err != nil || purged != 1 {
-		t.Errorf("%d workflows are removed, want 1: %v", purged, err)
+		t.Errorf("%d workflows were removed, want 1: %v", purged, err)
 	}
 	if _, err := w.client.FetchWorkflowMetadata(t.Context(), "ORD-5"); !errors.Is(err, api.ErrInstanceNotFound) {
 		t.Error(err)
 	}
 	if m, err := w.client.FetchWorkflowMetadata(t.Context(), "ORD-3"); err != nil || m.RuntimeStatus != workflow.StatusRunning {
-		t.Errorf("the saga that waits: %v, %v", m, err)
+		t.Errorf("the waiting saga: %v, %v", m, err)
 	}
 }

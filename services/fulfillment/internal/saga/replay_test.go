@@ -31,17 +31,17 @@ import (
 	"waybill/services/fulfillment/internal/saga"
 )
 
-// Live orders are replayed by whatever version of the workflow runs when they go on. The histories in testdata/<version> are
-// those of that version's workflow, one for every way an order can take and for every place where it can wait; each must
-// still lead this version's code to the very steps that it led that one to. A change that breaks one of them would strand
-// live orders: make it behind a field of the input, behind ctx.IsPatched, or as a new version beside the old
-// (registry.AddVersionedWorkflowN). Never change a history; add those of a new shape with: go test ./internal/saga -run TestRecordHistories -record
+// The release that is running replays the histories of all live orders. testdata/<version> has histories of that version's workflow, one
+// for each way that an order can take and each place where it can wait. This version's code must schedule the same steps from them. A
+// change that breaks one of them would strand live orders: make it behind a field of the input, behind ctx.IsPatched, or as a new version
+// (registry.AddVersionedWorkflowN). Never change a history; add those of a new shape with
+// go test ./internal/saga -run TestRecordHistories -record
 var recordHistories = flag.Bool("record", false, "record the histories that testdata/"+recorded+" does not have yet")
 
-// recorded is the version whose histories -record adds to.
+// recorded is the version to which -record adds histories.
 const recorded = "1.3"
 
-// scenario brings an order's saga to where its history is worth keeping.
+// scenario brings an order's saga to the point where its history is recorded.
 type scenario struct {
 	limits saga.Limits
 	order  contracts.Order
@@ -65,14 +65,14 @@ func scenarios() map[string]scenario {
 			w.t.Fatal(err)
 		}
 	}
-	// The engine loses the saga, something is decided meanwhile, and the saga is run anew.
+	// The engine loses the saga, a person decides in the meantime, and the saga is started again.
 	lost := func(w *world, o contracts.Order, decide func(s *record.Saga) (bool, error)) {
 		must(w, w.lose(o))
 		_, err := w.records.Change(w.t.Context(), o.OrderID, decide)
 		must(w, err)
 		must(w, operations.NewReconciler(w.sagas, 0, time.Minute).Pass(w.t.Context()))
 	}
-	// The customer cancels when the first attempt of a step has failed.
+	// The customer cancels after the first attempt of a step has failed.
 	cancelledAfter := func(call string) func(w *world, o contracts.Order) {
 		return func(w *world, o contracts.Order) {
 			w.faults.set(call, 1, true)
@@ -174,13 +174,13 @@ func scenarios() map[string]scenario {
 			w.faults.set("Ship", -1, false)
 			w.faults.set("Release", -1, false)
 			w.start(o)
-			w.until(o, "a halt", (*record.Saga).AwaitsRepair)
+			w.until(o, "that the saga is blocked", (*record.Saga).AwaitsRepair)
 		}},
 		"repaired": {quick, small, func(w *world, o contracts.Order) {
 			w.faults.set("Ship", -1, false)
 			w.faults.set("Release", -1, false)
 			w.start(o)
-			w.until(o, "a halt", (*record.Saga).AwaitsRepair)
+			w.until(o, "that the saga is blocked", (*record.Saga).AwaitsRepair)
 			w.faults.set("Release", 0, false)
 			_, err := w.sagas.Repair(w.t.Context(), o.OrderID, "operator@example.com", "The warehouse answers again.")
 			must(w, err)
@@ -202,9 +202,9 @@ func scenarios() map[string]scenario {
 			w.faults.set("Ship", -1, false)
 			w.faults.set("Release", -1, false)
 			w.start(o)
-			w.until(o, "a halt", (*record.Saga).AwaitsRepair)
+			w.until(o, "that the saga is blocked", (*record.Saga).AwaitsRepair)
 			lost(w, o, func(s *record.Saga) (bool, error) {
-				w.faults.set("Release", 8, false) // as often as it is tried once more
+				w.faults.set("Release", 8, false) // as often as one more round attempts it
 				return s.Repair("operator@example.com", "The warehouse answers again.", time.Now())
 			})
 			w.end(o)
@@ -229,7 +229,7 @@ func TestRecordHistories(t *testing.T) {
 				}
 				history, err := w.client.GetInstanceHistory(t.Context(), instance)
 				if err != nil || len(history.Events) == 0 {
-					continue // it was not undone
+					continue // it was not compensated
 				}
 				if err := os.WriteFile(file, encodeHistory(t, history.Events), 0o644); err != nil {
 					t.Fatal(err)
@@ -282,24 +282,24 @@ func TestReleasedHistoriesStillReplay(t *testing.T) {
 	for _, file := range files {
 		t.Run(strings.TrimSuffix(strings.TrimPrefix(file, "testdata/"), ".json"), func(t *testing.T) {
 			t.Parallel()
-			replays(t, worker, decodeHistory(t, file))
+			checkReplay(t, worker, decodeHistory(t, file))
 		})
 	}
 }
 
-// replays checks that at every moment at which the workflow ran, what it asked for then is what it asks for now.
-func replays(t *testing.T, worker *replayer, history []*protos.HistoryEvent) {
+// checkReplay checks that every run of the workflow schedules the same now as in its history.
+func checkReplay(t *testing.T, worker *replayer, history []*protos.HistoryEvent) {
 	t.Helper()
 	for begin := 0; begin < len(history); {
 		next := begin + 1
 		for next < len(history) && history[next].GetWorkflowStarted() == nil {
 			next++
 		}
-		var told, want []string
+		var got, want []string
 		var events []*protos.HistoryEvent
 		for _, e := range history[begin:next] {
-			if asked := askedFor(e); asked != "" {
-				want = append(want, asked)
+			if scheduled := scheduledThen(e); scheduled != "" {
+				want = append(want, scheduled)
 			} else if e.GetExecutionCompleted() == nil {
 				events = append(events, e)
 			}
@@ -318,19 +318,19 @@ func replays(t *testing.T, worker *replayer, history []*protos.HistoryEvent) {
 				}
 				continue
 			}
-			told = append(told, asks(action))
+			got = append(got, scheduledNow(action))
 		}
-		slices.Sort(told) // the engine does not keep the order of what is asked for at once
+		slices.Sort(got) // the engine does not keep the sequence of what is scheduled at once
 		slices.Sort(want)
-		if diff := cmp.Diff(want, told); diff != "" || completed != ended {
-			t.Errorf("after %d events the workflow asks for something else (-recorded +now), ends: recorded %v, now %v\n%s", begin, ended, completed, diff)
+		if diff := cmp.Diff(want, got); diff != "" || completed != ended {
+			t.Errorf("after %d events the workflow schedules something else (-recorded +now), ends: recorded %v, now %v\n%s", begin, ended, completed, diff)
 		}
 		begin = next
 	}
 }
 
-// askedFor is what a recorded event says that the workflow asked for.
-func askedFor(e *protos.HistoryEvent) string {
+// scheduledThen describes what the workflow scheduled by a recorded event; empty if the event is of another kind.
+func scheduledThen(e *protos.HistoryEvent) string {
 	switch {
 	case e.GetTaskScheduled() != nil:
 		return fmt.Sprintf("%d activity %s %s", e.GetEventId(), e.GetTaskScheduled().GetName(), e.GetTaskScheduled().GetInput().GetValue())
@@ -343,7 +343,8 @@ func askedFor(e *protos.HistoryEvent) string {
 	}
 }
 
-func asks(a *protos.WorkflowAction) string {
+// scheduledNow describes what the workflow schedules by an action.
+func scheduledNow(a *protos.WorkflowAction) string {
 	switch {
 	case a.GetScheduleTask() != nil:
 		return fmt.Sprintf("%d activity %s %s", a.GetId(), a.GetScheduleTask().GetName(), a.GetScheduleTask().GetInput().GetValue())
@@ -356,8 +357,8 @@ func asks(a *protos.WorkflowAction) string {
 	}
 }
 
-// replayer is the engine's side of a connection to a real worker: it hands out one execution of a workflow at a time, and
-// takes what the worker makes of it. It runs no activity.
+// replayer is the engine's side of a connection to a real worker. It gives the worker one run of a workflow at a time and returns what
+// the worker schedules. It runs no activity.
 type replayer struct {
 	protos.UnimplementedTaskHubSidecarServiceServer
 	requests chan *protos.WorkflowRequest
@@ -441,7 +442,7 @@ func (r *replayer) run(ctx context.Context, past, events []*protos.HistoryEvent)
 	select {
 	case r.requests <- &protos.WorkflowRequest{InstanceId: id, PastEvents: past, NewEvents: events}:
 	case <-ctx.Done():
-		return nil, errors.Join(errors.New("no worker takes the workflow"), ctx.Err())
+		return nil, errors.Join(errors.New("no worker accepts the workflow"), ctx.Err())
 	}
 	select {
 	case response := <-answer:

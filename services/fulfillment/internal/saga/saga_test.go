@@ -42,15 +42,15 @@ func decode(t *testing.T, doc []byte, v any) {
 	}
 }
 
-// books is what the ledgers say about one order.
-type books struct {
+// holdings is what the partners know of one order.
+type holdings struct {
 	charges, refunds int
 	parcels          int
 	cancelled        bool
 	reservation      inventory.State
 }
 
-func (w *world) books(order string) books {
+func (w *world) holdings(order string) holdings {
 	w.t.Helper()
 	var payment struct{ Charges, Refunds []json.RawMessage }
 	var shipment struct {
@@ -63,17 +63,17 @@ func (w *world) books(order string) books {
 			w.t.Fatal(err)
 		}
 	}
-	return books{len(payment.Charges), len(payment.Refunds), len(shipment.Booked), shipment.Cancelled, reservation.State}
+	return holdings{len(payment.Charges), len(payment.Refunds), len(shipment.Booked), shipment.Cancelled, reservation.State}
 }
 
-func (w *world) wantLedger(order contracts.Order, want books) {
+func (w *world) wantHoldings(order contracts.Order, want holdings) {
 	w.t.Helper()
-	if diff := cmp.Diff(want, w.books(order.OrderID), cmp.AllowUnexported(books{})); diff != "" {
-		w.t.Errorf("books (-want +got):\n%s", diff)
+	if diff := cmp.Diff(want, w.holdings(order.OrderID), cmp.AllowUnexported(holdings{})); diff != "" {
+		w.t.Errorf("holdings (-want +got):\n%s", diff)
 	}
 }
 
-// wake raises the saga's signal, as anybody could.
+// wake raises the saga's signal. Anyone who reaches the engine could do that.
 func (w *world) wake(order contracts.Order) {
 	w.t.Helper()
 	if err := w.client.RaiseEvent(w.t.Context(), order.OrderID, "Signal", workflow.WithEventPayload(map[string]any{"approved": true})); err != nil {
@@ -81,7 +81,7 @@ func (w *world) wake(order contracts.Order) {
 	}
 }
 
-// payload is the event of an id, nil when there is none.
+// payload returns the event with an id, nil if there is none.
 func (w *world) payload(id string) contracts.Payload {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -93,7 +93,7 @@ func (w *world) payload(id string) contracts.Payload {
 	return nil
 }
 
-// wantStock checks that stock is conserved: what is not shipped is there, and nothing stays reserved.
+// wantStock checks that no piece is lost and that nothing stays reserved.
 func (w *world) wantStock(product string, shipped int) {
 	w.t.Helper()
 	s, err := w.stock.Get(w.t.Context(), product)
@@ -105,25 +105,25 @@ func (w *world) wantStock(product string, shipped int) {
 	}
 }
 
-// told is the story that the events tell, in order.
-func (w *world) told() []string {
+// announced returns the published events in their sequence, without requests for messages.
+func (w *world) announced() []string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	var story []string
+	var events []string
 	for _, e := range w.events {
 		switch p := e.payload.(type) {
 		case contracts.StepCompleted:
-			story = append(story, p.Step+" "+p.Outcome)
+			events = append(events, p.Step+" "+p.Outcome)
 		case contracts.NotificationRequested:
-			// The three are asked for at the same time; wantMessages counts them.
+			// wantMessages checks them
 		default:
-			story = append(story, p.EventType())
+			events = append(events, p.EventType())
 		}
 	}
-	return story
+	return events
 }
 
-// wantMessages checks that the order's customer is told one thing, once over every channel.
+// wantMessages checks that the customer gets one message, once over every channel.
 func (w *world) wantMessages(order contracts.Order, template string) {
 	w.t.Helper()
 	var got []string
@@ -146,8 +146,8 @@ func (w *world) wantFulfilled(order contracts.Order, result saga.Result) {
 	if result.Outcome != record.Completed || result.TrackingNumber == "" {
 		w.t.Errorf("result %+v, want success with a tracking number", result)
 	}
-	if diff := cmp.Diff(books{charges: 1, parcels: 1, reservation: inventory.Shipped}, w.books(order.OrderID), cmp.AllowUnexported(books{})); diff != "" {
-		w.t.Errorf("books (-want +got):\n%s", diff)
+	if diff := cmp.Diff(holdings{charges: 1, parcels: 1, reservation: inventory.Shipped}, w.holdings(order.OrderID), cmp.AllowUnexported(holdings{})); diff != "" {
+		w.t.Errorf("holdings (-want +got):\n%s", diff)
 	}
 	w.wantStock("PROD-001", 2)
 	w.wantStock("PROD-002", 1)
@@ -159,14 +159,13 @@ func TestAnOrderIsFulfilled(t *testing.T) {
 	order := anOrder("ORDER-1")
 	w.wantFulfilled(order, w.fulfill(order))
 	want := []string{"ValidatePayment done", "ReserveInventory done", "ProcessShipment done", "Fulfillment.Completed"}
-	if diff := cmp.Diff(want, w.told()); diff != "" {
-		t.Errorf("story (-want +got):\n%s", diff)
+	if diff := cmp.Diff(want, w.announced()); diff != "" {
+		t.Errorf("announced (-want +got):\n%s", diff)
 	}
 }
 
-// Every call of every partner fails twice, before its effect and after it, and the order is fulfilled all the same, with
-// one charge and one parcel.
-func TestFaultsThatPassLeaveNoTrace(t *testing.T) {
+// Every call of a partner fails twice, before or after its effect. The order is fulfilled with one charge and one parcel.
+func TestRetryableFaultsDoNotChangeTheOutcome(t *testing.T) {
 	t.Parallel()
 	for _, call := range []string{"Charge", "Reserve", "Book", "Ship", "Publish"} {
 		for _, after := range []bool{false, true} {
@@ -181,28 +180,28 @@ func TestFaultsThatPassLeaveNoTrace(t *testing.T) {
 	}
 }
 
-// Every call of every partner fails for good, before its effect and after it: what was done is undone, newest first.
-func TestFaultsThatStayAreUndone(t *testing.T) {
+// Every call of a partner fails for good, before or after its effect. The completed steps are compensated, newest first.
+func TestLastingFaultsAreCompensated(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
-		call  string
-		after bool
-		want  books
-		story []string
+		call   string
+		after  bool
+		want   holdings
+		events []string
 	}{
-		{"Charge", false, books{reservation: ""}, []string{"Fulfillment.Failed"}},
-		{"Charge", true, books{charges: 1, refunds: 1}, []string{"RefundPayment done", "Fulfillment.Failed"}},
-		{"Reserve", false, books{charges: 1, refunds: 1, reservation: inventory.Released}, []string{
+		{"Charge", false, holdings{reservation: ""}, []string{"Fulfillment.Failed"}},
+		{"Charge", true, holdings{charges: 1, refunds: 1}, []string{"RefundPayment done", "Fulfillment.Failed"}},
+		{"Reserve", false, holdings{charges: 1, refunds: 1, reservation: inventory.Released}, []string{
 			"ValidatePayment done", "RefundPayment done", "Fulfillment.Failed"}},
-		{"Reserve", true, books{charges: 1, refunds: 1, reservation: inventory.Released}, []string{
+		{"Reserve", true, holdings{charges: 1, refunds: 1, reservation: inventory.Released}, []string{
 			"ValidatePayment done", "ReleaseInventory done", "RefundPayment done", "Fulfillment.Failed"}},
-		{"Book", false, books{charges: 1, refunds: 1, cancelled: true, reservation: inventory.Released}, []string{
+		{"Book", false, holdings{charges: 1, refunds: 1, cancelled: true, reservation: inventory.Released}, []string{
 			"ValidatePayment done", "ReserveInventory done", "ReleaseInventory done", "RefundPayment done", "Fulfillment.Failed"}},
-		{"Book", true, books{charges: 1, refunds: 1, parcels: 1, cancelled: true, reservation: inventory.Released}, []string{
+		{"Book", true, holdings{charges: 1, refunds: 1, parcels: 1, cancelled: true, reservation: inventory.Released}, []string{
 			"ValidatePayment done", "ReserveInventory done", "CancelShipment done", "ReleaseInventory done", "RefundPayment done", "Fulfillment.Failed"}},
-		{"Ship", false, books{charges: 1, refunds: 1, parcels: 1, cancelled: true, reservation: inventory.Released}, []string{
+		{"Ship", false, holdings{charges: 1, refunds: 1, parcels: 1, cancelled: true, reservation: inventory.Released}, []string{
 			"ValidatePayment done", "ReserveInventory done", "CancelShipment done", "ReleaseInventory done", "RefundPayment done", "Fulfillment.Failed"}},
-		{"Ship", true, books{charges: 1, refunds: 1, parcels: 1, cancelled: true, reservation: inventory.Released}, []string{
+		{"Ship", true, holdings{charges: 1, refunds: 1, parcels: 1, cancelled: true, reservation: inventory.Released}, []string{
 			"ValidatePayment done", "ReserveInventory done", "CancelShipment done", "ReleaseInventory done", "RefundPayment done", "Fulfillment.Failed"}},
 	} {
 		t.Run(fmt.Sprintf("%s fails after=%v", c.call, c.after), func(t *testing.T) {
@@ -221,11 +220,11 @@ func TestFaultsThatStayAreUndone(t *testing.T) {
 				t.Errorf("result %+v, want it to have failed with %s", result, code)
 			}
 			w.wantMessages(order, contracts.TemplateOrderFailed)
-			if diff := cmp.Diff(c.want, w.books(order.OrderID), cmp.AllowUnexported(books{})); diff != "" {
-				t.Errorf("books (-want +got):\n%s", diff)
+			if diff := cmp.Diff(c.want, w.holdings(order.OrderID), cmp.AllowUnexported(holdings{})); diff != "" {
+				t.Errorf("holdings (-want +got):\n%s", diff)
 			}
-			if diff := cmp.Diff(c.story, w.told()); diff != "" {
-				t.Errorf("story (-want +got):\n%s", diff)
+			if diff := cmp.Diff(c.events, w.announced()); diff != "" {
+				t.Errorf("announced (-want +got):\n%s", diff)
 			}
 			w.wantStock("PROD-001", 0)
 			w.wantStock("PROD-002", 0)
@@ -233,32 +232,32 @@ func TestFaultsThatStayAreUndone(t *testing.T) {
 	}
 }
 
-func TestRefusalsAreResultsAndAreUndone(t *testing.T) {
+func TestRefusalsAreCompensated(t *testing.T) {
 	t.Parallel()
 	refundable := []string{"ValidatePayment done", "ReserveInventory refused", "RefundPayment done", "Fulfillment.Failed"}
 	for _, c := range []struct {
-		name  string
-		order func(*contracts.Order)
-		code  string
-		want  books
-		story []string
+		name   string
+		order  func(*contracts.Order)
+		code   string
+		want   holdings
+		events []string
 	}{
 		{"declined card", func(o *contracts.Order) { o.PaymentToken = "tok_declined" }, "card_declined",
-			books{}, []string{"ValidatePayment refused", "Fulfillment.Failed"}},
+			holdings{}, []string{"ValidatePayment refused", "Fulfillment.Failed"}},
 		{"unknown product", func(o *contracts.Order) {
 			o.Items = []contracts.Line{{ProductID: "INVALID-PRODUCT", Quantity: 1, Price: 99_9900}}
 		},
-			"unknown_product", books{charges: 1, refunds: 1, reservation: inventory.Refused}, refundable},
+			"unknown_product", holdings{charges: 1, refunds: 1, reservation: inventory.Refused}, refundable},
 		{"all products unknown", func(o *contracts.Order) {
 			o.Items = []contracts.Line{{ProductID: "INVALID-1", Quantity: 1, Price: 100}, {ProductID: "INVALID-2", Quantity: 1, Price: 100}}
-		}, "unknown_product", books{charges: 1, refunds: 1, reservation: inventory.Refused}, refundable},
+		}, "unknown_product", holdings{charges: 1, refunds: 1, reservation: inventory.Refused}, refundable},
 		{"second line out of stock", func(o *contracts.Order) { o.Items[1].Quantity = initialStock + 1 }, "out_of_stock",
-			books{charges: 1, refunds: 1, reservation: inventory.Refused}, refundable},
+			holdings{charges: 1, refunds: 1, reservation: inventory.Refused}, refundable},
 		{"same product on two lines, together out of stock", func(o *contracts.Order) {
 			o.Items = []contracts.Line{{ProductID: "PROD-001", Quantity: 6, Price: 100}, {ProductID: "PROD-001", Quantity: 6, Price: 100}}
-		}, "out_of_stock", books{charges: 1, refunds: 1, reservation: inventory.Refused}, refundable},
+		}, "out_of_stock", holdings{charges: 1, refunds: 1, reservation: inventory.Refused}, refundable},
 		{"carrier refuses", func(o *contracts.Order) { o.ShipTo.Zip = "X-REFUSED" }, "undeliverable",
-			books{charges: 1, refunds: 1, reservation: inventory.Released}, []string{
+			holdings{charges: 1, refunds: 1, reservation: inventory.Released}, []string{
 				"ValidatePayment done", "ReserveInventory done", "ProcessShipment refused", "ReleaseInventory done", "RefundPayment done", "Fulfillment.Failed"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -271,11 +270,11 @@ func TestRefusalsAreResultsAndAreUndone(t *testing.T) {
 				t.Errorf("result %+v, want it to have failed with %s", result, c.code)
 			}
 			w.wantMessages(order, contracts.TemplateOrderFailed)
-			if diff := cmp.Diff(c.want, w.books(order.OrderID), cmp.AllowUnexported(books{})); diff != "" {
-				t.Errorf("books (-want +got):\n%s", diff)
+			if diff := cmp.Diff(c.want, w.holdings(order.OrderID), cmp.AllowUnexported(holdings{})); diff != "" {
+				t.Errorf("holdings (-want +got):\n%s", diff)
 			}
-			if diff := cmp.Diff(c.story, w.told()); diff != "" {
-				t.Errorf("story (-want +got):\n%s", diff)
+			if diff := cmp.Diff(c.events, w.announced()); diff != "" {
+				t.Errorf("announced (-want +got):\n%s", diff)
 			}
 			w.wantStock("PROD-001", 0)
 			w.wantStock("PROD-002", 0)
@@ -283,7 +282,7 @@ func TestRefusalsAreResultsAndAreUndone(t *testing.T) {
 	}
 }
 
-// The simulated partners' own troubles, as a user triggers them.
+// The faults of the simulated partners, triggered by the order.
 func TestPartnersThatFailAndRecover(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, quick)
@@ -292,31 +291,31 @@ func TestPartnersThatFailAndRecover(t *testing.T) {
 	w.wantFulfilled(order, w.fulfill(order))
 }
 
-// An undo that cannot be done stops those behind it, and the saga stands still. A person's repair resumes it, once.
-func TestAnUndoThatFailsIsRepaired(t *testing.T) {
+// A compensation that fails stops those after it, and the saga needs attention. A person's repair resumes it, once.
+func TestAFailedCompensationIsRepaired(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, quick)
 	w.faults.set("Ship", -1, false)
 	w.faults.set("Release", -1, false)
 	order := anOrder("ORDER-1")
 	w.start(order)
-	e := w.until(order, "a halt", (*record.Saga).AwaitsRepair)
+	e := w.until(order, "that the saga is blocked", (*record.Saga).AwaitsRepair)
 	if diff := cmp.Diff([]string{"ReleaseInventory", "RefundPayment"}, e.Blocked.NotUndone); diff != "" {
 		t.Errorf("not undone (-want +got):\n%s", diff)
 	}
-	if got := w.books(order.OrderID); got.refunds != 0 || !got.cancelled {
-		t.Errorf("books %+v, want the shipment cancelled and nothing refunded", got)
+	if got := w.holdings(order.OrderID); got.refunds != 0 || !got.cancelled {
+		t.Errorf("holdings %+v, want the shipment cancelled and nothing refunded", got)
 	}
-	w.wake(order) // a signal behind which no repair stands changes nothing
+	w.wake(order) // a signal without a repair changes nothing
 	repair := func(actor string) error {
 		_, err := w.sagas.Repair(t.Context(), order.OrderID, actor, "The warehouse answers again.")
 		return err
 	}
-	// The repair comes too early, so there is a second halt.
+	// The first repair comes too early, so the saga is blocked again.
 	if err := repair("operator-1@example.com"); err != nil {
 		t.Fatal(err)
 	}
-	w.until(order, "a second halt", func(s *record.Saga) bool { return s.AwaitsRepair() && s.Blocked.Round == 2 })
+	w.until(order, "that the saga is blocked again", func(s *record.Saga) bool { return s.AwaitsRepair() && s.Blocked.Round == 2 })
 	w.faults.set("Release", 0, false)
 	if err := errors.Join(repair("operator-2@example.com"), repair("operator-2@example.com")); err != nil {
 		t.Fatal(err)
@@ -332,22 +331,22 @@ func TestAnUndoThatFailsIsRepaired(t *testing.T) {
 		"ValidatePayment done", "ReserveInventory done", "CancelShipment done", "Fulfillment.Failed",
 		"Repair done", "Fulfillment.Failed", "Repair done", "ReleaseInventory done", "RefundPayment done", "Fulfillment.Failed",
 	}
-	if diff := cmp.Diff(want, w.told()); diff != "" {
-		t.Errorf("story (-want +got):\n%s", diff)
+	if diff := cmp.Diff(want, w.announced()); diff != "" {
+		t.Errorf("announced (-want +got):\n%s", diff)
 	}
-	halted, _ := w.payload(order.OrderID + ":Fulfillment.Failed:attention:1").(contracts.FulfillmentFailed)
-	if diff := cmp.Diff([]string{"CancelShipment"}, halted.Undone); diff != "" {
+	blocked, _ := w.payload(order.OrderID + ":Fulfillment.Failed:attention:1").(contracts.FulfillmentFailed)
+	if diff := cmp.Diff([]string{"CancelShipment"}, blocked.Undone); diff != "" {
 		t.Errorf("undone (-want +got):\n%s", diff)
 	}
 	final, _ := w.payload(order.OrderID + ":Fulfillment.Failed").(contracts.FulfillmentFailed)
 	if diff := cmp.Diff([]string{"CancelShipment", "ReleaseInventory", "RefundPayment"}, final.Undone); diff != "" || len(final.NotUndone) > 0 {
-		t.Errorf("undone in the end (-want +got):\n%s and %v is not", diff, final.NotUndone)
+		t.Errorf("undone in the end (-want +got):\n%s; not undone: %v", diff, final.NotUndone)
 	}
-	w.wantLedger(order, books{charges: 1, refunds: 1, parcels: 1, cancelled: true, reservation: inventory.Released})
+	w.wantHoldings(order, holdings{charges: 1, refunds: 1, parcels: 1, cancelled: true, reservation: inventory.Released})
 	w.wantStock("PROD-001", 0)
 }
 
-func TestManyStartsAreOneSaga(t *testing.T) {
+func TestConcurrentStartsStartOneSaga(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, quick)
 	order := anOrder("ORDER-1")
@@ -361,14 +360,14 @@ func TestManyStartsAreOneSaga(t *testing.T) {
 	}
 	starts.Wait()
 	w.wantFulfilled(order, w.fulfill(order))
-	told := len(w.events)
+	published := len(w.events)
 	w.wantFulfilled(order, w.fulfill(order)) // a start after the end changes nothing
-	if len(w.events) != told {
-		t.Errorf("a start after the end published %v", w.events[told:])
+	if len(w.events) != published {
+		t.Errorf("a start after the end published %v", w.events[published:])
 	}
 }
 
-// Twenty-five orders want one of ten pieces each, at the same time: ten get it.
+// Twenty-five orders need one of ten pieces each, at the same time. Ten get it.
 func TestStockIsNotOversold(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, quick)
@@ -399,7 +398,7 @@ func aLargeOrder(id string) contracts.Order {
 }
 
 func (w *world) decide(order contracts.Order, approved bool, approver string) error {
-	_, err := w.sagas.Decide(w.t.Context(), order.OrderID, approved, approver, "Looked into it.")
+	_, err := w.sagas.Decide(w.t.Context(), order.OrderID, approved, approver, "Checked.")
 	return err
 }
 
@@ -413,15 +412,15 @@ func TestALargeOrderWaitsForApproval(t *testing.T) {
 	w.start(order)
 	w.until(order, "an approval", (*record.Saga).AwaitsApproval)
 	for range 3 {
-		w.wake(order) // an event says nothing, whatever its payload claims
+		w.wake(order) // a signal decides nothing, even with a payload that claims so
 	}
 	w.wantState(order, record.Waiting)
 	pending, _, err := w.sagas.Approvals(t.Context(), (*record.Saga).AwaitsApproval, 10)
 	if err != nil || len(pending) != 1 || pending[0].Order.OrderID != order.OrderID {
 		t.Errorf("pending: %v, %v", pending, err)
 	}
-	if w.books(order.OrderID).parcels != 0 {
-		t.Error("the order was shipped before anybody approved it")
+	if w.holdings(order.OrderID).parcels != 0 {
+		t.Error("the order was shipped without an approval")
 	}
 	if err := errors.Join(w.decide(order, true, "approver@example.com"), w.decide(order, true, "approver@example.com")); err != nil {
 		t.Fatal(err)
@@ -434,11 +433,11 @@ func TestALargeOrderWaitsForApproval(t *testing.T) {
 		t.Errorf("result %+v", result)
 	}
 	want := []string{"ValidatePayment done", "ReserveInventory done", "Fulfillment.ApprovalRequested", "Approval done", "ProcessShipment done", "Fulfillment.Completed"}
-	if diff := cmp.Diff(want, w.told()); diff != "" {
-		t.Errorf("story (-want +got):\n%s", diff)
+	if diff := cmp.Diff(want, w.announced()); diff != "" {
+		t.Errorf("announced (-want +got):\n%s", diff)
 	}
-	if said, _ := w.payload(order.OrderID + ":Approval").(contracts.StepCompleted); said.Actor != "approver@example.com" || said.Message == "" {
-		t.Errorf("the approval says %+v", said)
+	if approval, _ := w.payload(order.OrderID + ":Approval").(contracts.StepCompleted); approval.Actor != "approver@example.com" || approval.Message == "" {
+		t.Errorf("the approval is announced as %+v", approval)
 	}
 }
 
@@ -462,9 +461,9 @@ func TestATotalAtTheThresholdNeedsNoApproval(t *testing.T) {
 	}
 }
 
-// The threshold is that of the order's currency; in a currency without one every order waits. A saga that took its limits
-// with it before there were thresholds for each currency keeps the one that it has.
-func TestTheThresholdIsThatOfTheCurrency(t *testing.T) {
+// Each currency has a threshold; in a currency without one every order needs an approval. A saga that started before there were such
+// thresholds keeps its single one.
+func TestEachCurrencyHasAThreshold(t *testing.T) {
 	t.Parallel()
 	former := quick
 	former.ApprovalAboveIn = nil
@@ -478,7 +477,7 @@ func TestTheThresholdIsThatOfTheCurrency(t *testing.T) {
 		{"yen above it", "JPY", quick, 750_001_0000, true},
 		{"a currency without a threshold", "KWD", quick, 4999_0000, true},
 		{"dollars above theirs", "USD", quick, 5000_0100, true},
-		{"a saga of the last release", "KWD", former, 4999_0000, false},
+		{"a saga of a former release", "KWD", former, 4999_0000, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -495,8 +494,7 @@ func TestTheThresholdIsThatOfTheCurrency(t *testing.T) {
 	}
 }
 
-// An approval that is refused, that nobody gives in time, or that the customer's cancellation overtakes, ends in the undoing
-// of what was done.
+// An order that is refused, that is not approved in time, or that the customer cancels is compensated.
 func TestAnApprovalThatIsNotGiven(t *testing.T) {
 	t.Parallel()
 	short := quick
@@ -533,13 +531,13 @@ func TestAnApprovalThatIsNotGiven(t *testing.T) {
 			if c.outcome == record.Cancelled {
 				want = slices.Insert(want, 3, "Cancel done")
 			}
-			if diff := cmp.Diff(want, w.told()); diff != "" {
-				t.Errorf("story (-want +got):\n%s", diff)
+			if diff := cmp.Diff(want, w.announced()); diff != "" {
+				t.Errorf("announced (-want +got):\n%s", diff)
 			}
-			w.wantLedger(order, books{charges: 1, refunds: 1, reservation: inventory.Released})
+			w.wantHoldings(order, holdings{charges: 1, refunds: 1, reservation: inventory.Released})
 			w.wantStock("PROD-001", 0)
 			if _, ok := errors.AsType[*record.Error](w.decide(order, true, "late@example.com")); !ok {
-				t.Error("a decision was taken after the end")
+				t.Error("a decision was recorded after the end")
 			}
 		})
 	}
@@ -551,24 +549,23 @@ func (w *world) cancel(order contracts.Order) error {
 	})
 }
 
-// A cancellation that arrives while a step is at work ends the saga, also while the carrier is being asked; one that arrives
-// when the carrier has answered is refused.
-func TestCancellingAtEveryBoundary(t *testing.T) {
+// A cancellation that arrives while a step runs ends the saga, also during the call of the carrier. It is refused once the carrier has
+// confirmed the parcel.
+func TestCancellingDuringEveryStep(t *testing.T) {
 	t.Parallel()
-	undone := record.Cancelled
 	for _, c := range []struct {
 		during  string // the call during which it arrives
 		outcome record.Outcome
-		want    books
-		story   []string
+		want    holdings
+		events  []string
 	}{
-		{"", undone, books{}, []string{"Cancel done", "Fulfillment.Cancelled"}},
-		{"Charge", undone, books{charges: 1, refunds: 1}, []string{"Cancel done", "ValidatePayment done", "RefundPayment done", "Fulfillment.Cancelled"}},
-		{"Reserve", undone, books{charges: 1, refunds: 1, reservation: inventory.Released},
+		{"", record.Cancelled, holdings{}, []string{"Cancel done", "Fulfillment.Cancelled"}},
+		{"Charge", record.Cancelled, holdings{charges: 1, refunds: 1}, []string{"Cancel done", "ValidatePayment done", "RefundPayment done", "Fulfillment.Cancelled"}},
+		{"Reserve", record.Cancelled, holdings{charges: 1, refunds: 1, reservation: inventory.Released},
 			[]string{"ValidatePayment done", "Cancel done", "ReserveInventory done", "ReleaseInventory done", "RefundPayment done", "Fulfillment.Cancelled"}},
-		{"Book", undone, books{charges: 1, refunds: 1, parcels: 1, cancelled: true, reservation: inventory.Released},
+		{"Book", record.Cancelled, holdings{charges: 1, refunds: 1, parcels: 1, cancelled: true, reservation: inventory.Released},
 			[]string{"ValidatePayment done", "ReserveInventory done", "Cancel done", "CancelShipment done", "ReleaseInventory done", "RefundPayment done", "Fulfillment.Cancelled"}},
-		{"Ship", record.Completed, books{charges: 1, parcels: 1, reservation: inventory.Shipped},
+		{"Ship", record.Completed, holdings{charges: 1, parcels: 1, reservation: inventory.Shipped},
 			[]string{"ValidatePayment done", "ReserveInventory done", "Cancel refused", "ProcessShipment done", "Fulfillment.Completed"}},
 	} {
 		t.Run("during "+c.during, func(t *testing.T) {
@@ -585,10 +582,10 @@ func TestCancellingAtEveryBoundary(t *testing.T) {
 			if result := w.fulfill(order); result.Outcome != c.outcome {
 				t.Errorf("result %+v, want %s", result, c.outcome)
 			}
-			if diff := cmp.Diff(c.story, w.told()); diff != "" {
-				t.Errorf("story (-want +got):\n%s", diff)
+			if diff := cmp.Diff(c.events, w.announced()); diff != "" {
+				t.Errorf("announced (-want +got):\n%s", diff)
 			}
-			w.wantLedger(order, c.want)
+			w.wantHoldings(order, c.want)
 		})
 	}
 }
@@ -603,13 +600,13 @@ func TestCancellingAfterTheEnd(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if told := w.told(); told[len(told)-1] != "Cancel refused" || told[len(told)-2] != "Fulfillment.Completed" {
-		t.Errorf("told %v", told)
+	if events := w.announced(); events[len(events)-1] != "Cancel refused" || events[len(events)-2] != "Fulfillment.Completed" {
+		t.Errorf("announced %v", events)
 	}
 }
 
-// What was once undone stays so: a saga that is run again, because the engine lost its end, does nothing a second time.
-func TestTheWatchdogRestartsWhatEndedWithoutAnOutcome(t *testing.T) {
+// A saga is started again because its workflow ended without an outcome. What was compensated stays so, and no step has its effect twice.
+func TestTheReconcilerRestartsWorkflowsThatEndedWithoutAnOutcome(t *testing.T) {
 	t.Parallel()
 	for _, invalid := range []bool{false, true} {
 		t.Run(fmt.Sprintf("invalid=%v", invalid), func(t *testing.T) {
@@ -620,7 +617,7 @@ func TestTheWatchdogRestartsWhatEndedWithoutAnOutcome(t *testing.T) {
 				order.ShipTo.Zip, last = "X-REFUSED", "Refund"
 			}
 			w.faults.hook(last, func() error {
-				w.faults.set("Change", 8, false) // as often as the report of the outcome is tried
+				w.faults.set("Change", 8, false) // as often as the report of the outcome is attempted
 				return nil
 			})
 			w.start(order)
@@ -630,7 +627,7 @@ func TestTheWatchdogRestartsWhatEndedWithoutAnOutcome(t *testing.T) {
 			if _, err := w.client.FetchWorkflowMetadata(t.Context(), order.OrderID); err != nil {
 				t.Fatal(err)
 			}
-			// The engine in this process refuses to run an id again, Dapr's does not; it is made to forget the failed one.
+			// The engine in this process, unlike Dapr's, does not start an id again. So the failed workflow is purged.
 			if err := w.client.PurgeWorkflowState(t.Context(), order.OrderID); err != nil {
 				t.Fatal(err)
 			}
@@ -648,7 +645,7 @@ func TestTheWatchdogRestartsWhatEndedWithoutAnOutcome(t *testing.T) {
 				if result.Outcome != record.Failed {
 					t.Errorf("result %+v, want a failure", result)
 				}
-				w.wantLedger(order, books{charges: 1, refunds: 1, cancelled: true, reservation: inventory.Released})
+				w.wantHoldings(order, holdings{charges: 1, refunds: 1, cancelled: true, reservation: inventory.Released})
 				w.wantStock("PROD-001", 0)
 			} else {
 				w.wantFulfilled(order, result)
@@ -665,18 +662,18 @@ func TestTheWatchdogRestartsWhatEndedWithoutAnOutcome(t *testing.T) {
 	}
 }
 
-// What a saga waits for can be lost with the scheduler's data: the engine goes on showing it at work, and it would never end.
-// The reconciler runs it anew, whatever it waited for, and the step that was at work may still come to its end.
-func TestTheWatchdogRunsAnewWhatTheEngineLost(t *testing.T) {
+// A pending task can be lost with the scheduler's data: the engine still shows the saga as running, and it would never end. The reconciler
+// starts it again, whichever task was lost, and the step that was running may still end.
+func TestTheReconcilerRestartsSagasThatTheEngineLost(t *testing.T) {
 	t.Parallel()
-	shipped := books{charges: 1, parcels: 1, reservation: inventory.Shipped}
-	// Every undo runs, for nobody knows how far the saga came; so the carrier is told that there will be no parcel.
-	undone := books{charges: 1, refunds: 1, cancelled: true, reservation: inventory.Released}
+	shipped := holdings{charges: 1, parcels: 1, reservation: inventory.Shipped}
+	// Every compensation runs, because it is unknown how far the saga came. So the carrier gets a cancellation for a parcel that does not exist.
+	undone := holdings{charges: 1, refunds: 1, cancelled: true, reservation: inventory.Released}
 	for _, c := range []struct {
-		during string // the call that is at work when the engine loses the saga
+		during string // the call that runs when the engine loses the saga
 		zip    string
-		cancel bool // the customer cancels then
-		want   books
+		cancel bool // the customer cancels at that time
+		want   holdings
 		result record.Outcome
 	}{
 		{during: "Charge", want: shipped, result: record.Completed},
@@ -685,9 +682,9 @@ func TestTheWatchdogRunsAnewWhatTheEngineLost(t *testing.T) {
 		{during: "Ship", want: shipped, result: record.Completed},
 		{during: "Release", zip: "X-REFUSED", want: undone, result: record.Failed},
 		{during: "Refund", zip: "X-REFUSED", want: undone, result: record.Failed},
-		{during: "Charge", cancel: true, want: books{cancelled: true, reservation: inventory.Released}, result: record.Cancelled},
+		{during: "Charge", cancel: true, want: holdings{cancelled: true, reservation: inventory.Released}, result: record.Cancelled},
 		{during: "Reserve", cancel: true, want: undone, result: record.Cancelled},
-		// The parcel was under way before the customer cancelled.
+		// The parcel was booked before the customer cancelled.
 		{during: "Ship", cancel: true, want: shipped, result: record.Completed},
 	} {
 		t.Run(fmt.Sprintf("%s %s cancel=%v", c.during, c.zip, c.cancel), func(t *testing.T) {
@@ -710,16 +707,16 @@ func TestTheWatchdogRunsAnewWhatTheEngineLost(t *testing.T) {
 				t.Fatal(err)
 			}
 			if e, _ := w.records.Get(t.Context(), order.OrderID); e.Restarts > 0 {
-				t.Fatal("a step that is at work for a moment counts as lost")
+				t.Fatal("a step that runs for a moment counts as lost")
 			}
 			if c.cancel {
 				if err := w.cancel(order); err != nil {
 					t.Fatal(err)
 				}
 			}
-			// An hour later the step has still not ended.
+			// Later, the step has still not ended.
 			reconciler = operations.NewReconciler(w.sagas, 0, -time.Hour)
-			for range 2 { // the first look ends it, the second starts it again
+			for range 2 { // the first pass terminates the saga, the second starts it again
 				if err := reconciler.Pass(t.Context()); err != nil {
 					t.Fatal(err)
 				}
@@ -730,16 +727,15 @@ func TestTheWatchdogRunsAnewWhatTheEngineLost(t *testing.T) {
 			if e := w.until(order, "an end", (*record.Saga).Ended); e.Restarts != 1 {
 				t.Errorf("started again %d times, want once", e.Restarts)
 			}
-			w.wantLedger(order, c.want)
+			w.wantHoldings(order, c.want)
 			close(goOn)
-			w.wantLedger(order, c.want)
+			w.wantHoldings(order, c.want)
 		})
 	}
 }
 
-// A restarted saga finds the decision that its former run had waited for, whose signal is gone, and keeps the time that was
-// first given for it.
-func TestAnApprovalOutlastsALostSaga(t *testing.T) {
+// A restarted saga finds the decision of its approval, whose signal was lost, and keeps the expiry of the first request.
+func TestARestartedSagaKeepsItsApproval(t *testing.T) {
 	t.Parallel()
 	for _, decided := range []bool{true, false} {
 		t.Run(fmt.Sprintf("decided=%v", decided), func(t *testing.T) {
@@ -770,21 +766,21 @@ func TestAnApprovalOutlastsALostSaga(t *testing.T) {
 			}
 			e := w.until(order, "an end", (*record.Saga).Ended)
 			if !e.Approval.RequestedAt.Equal(first.Approval.RequestedAt) {
-				t.Errorf("the approval was asked for anew at %v, first at %v", e.Approval.RequestedAt, first.Approval.RequestedAt)
+				t.Errorf("the approval was requested again at %v, first at %v", e.Approval.RequestedAt, first.Approval.RequestedAt)
 			}
 		})
 	}
 }
 
-// A saga that stood still for a repair stands still again, for the same repair.
-func TestAHaltOutlastsALostSaga(t *testing.T) {
+// A saga that waited for a repair waits for the same repair after a restart.
+func TestARestartedSagaStillNeedsAttention(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, quick)
 	w.faults.set("Release", -1, false)
 	order := anOrder("ORDER-1")
 	order.ShipTo.Zip = "X-REFUSED"
 	w.start(order)
-	w.until(order, "a halt", (*record.Saga).AwaitsRepair)
+	w.until(order, "that the saga is blocked", (*record.Saga).AwaitsRepair)
 	if err := w.lose(order); err != nil {
 		t.Fatal(err)
 	}
@@ -797,13 +793,13 @@ func TestAHaltOutlastsALostSaga(t *testing.T) {
 		t.Fatal(err)
 	}
 	if result := w.end(order); result.Outcome != record.Failed || result.Code != "undeliverable" {
-		t.Errorf("result %+v, want the failure for which it was undone", result)
+		t.Errorf("result %+v, want the failure for which it was compensated", result)
 	}
-	w.wantLedger(order, books{charges: 1, refunds: 1, cancelled: true, reservation: inventory.Released})
+	w.wantHoldings(order, holdings{charges: 1, refunds: 1, cancelled: true, reservation: inventory.Released})
 }
 
-// A decision whose signal was lost is found by the reconciler.
-func TestTheWatchdogWakesASagaThatWasDecidedAbout(t *testing.T) {
+// The reconciler wakes a saga that missed the signal of a decision.
+func TestTheReconcilerWakesASagaThatWasDecided(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, quick)
 	order := aLargeOrder("ORDER-1")
@@ -823,13 +819,13 @@ func TestTheWatchdogWakesASagaThatWasDecidedAbout(t *testing.T) {
 	}
 }
 
-// The messages are requested together with the announcement of the outcome, in one activity. When that fails, each has an activity
-// of its own, with retries of its own; one that cannot be requested changes nothing about the order.
+// The activity that announces the outcome also requests the messages. If it cannot, each message has an activity with retries of its own.
+// A message that cannot be requested does not change the order's outcome.
 func TestMessagesAreRequestedWithTheOutcome(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		name     string
-		fails    int // how often the messages cannot be requested together, or over one channel
+		fails    int // how often requests over the channel sms fail
 		requests []string
 		want     []string
 	}{
@@ -887,8 +883,7 @@ func TestMessagesAreRequestedWithTheOutcome(t *testing.T) {
 	}
 }
 
-// The saga as it is shown has its steps with their attempts.
-func TestShow(t *testing.T) {
+func TestASagaIsShownWithItsSteps(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, quick)
 	w.faults.set("Charge", 2, true)
@@ -907,7 +902,7 @@ func TestShow(t *testing.T) {
 		got = append(got, fmt.Sprintf("%s %d %v", s.Name, s.Attempts, s.Done))
 	}
 	if len(got) > 5 {
-		slices.Sort(got[5:]) // asked for at the same time
+		slices.Sort(got[5:]) // requested at the same time
 	}
 	want := []string{"ValidatePayment 3 true", "ReserveInventory 1 true", "ProcessShipment 1 true", "ReleaseInventory 1 true", "RefundPayment 1 true",
 		"SendEmailNotification 1 true", "SendPushNotification 1 true", "SendSMSNotification 1 true", "UpdateOrderStatus 1 true"}

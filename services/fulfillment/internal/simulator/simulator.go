@@ -43,7 +43,7 @@ func read(ctx context.Context, s state.Store, key string, doc any) (exists bool,
 	return err == nil, err
 }
 
-// slow is how long a partner takes that is told to be slow.
+// slow is how long a slow partner takes.
 const slow = 2 * time.Second
 
 // countAfter returns the n of a trigger such as tok_fail_<n>, and 0 for every other text.

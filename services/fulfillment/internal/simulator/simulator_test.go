@@ -14,7 +14,7 @@ func order(id string) contracts.Order {
 	return contracts.Order{OrderID: id, CustomerID: "CUST-123", TotalAmount: 99_9800, Currency: "USD"}
 }
 
-func TestPaymentsAreTakenAndGivenBackOnce(t *testing.T) {
+func TestPaymentsAreChargedAndRefundedOnce(t *testing.T) {
 	t.Parallel()
 	p := simulator.NewPayments(state.NewMemory(), time.Now)
 	o := order("ORDER-1")
@@ -32,19 +32,18 @@ func TestPaymentsAreTakenAndGivenBackOnce(t *testing.T) {
 	}
 }
 
-// A refund closes the account: a charge that comes late takes nothing.
-func TestARefundFencesALateCharge(t *testing.T) {
+func TestARefundStopsALateCharge(t *testing.T) {
 	t.Parallel()
 	p := simulator.NewPayments(state.NewMemory(), time.Now)
 	if amount, id, err := p.Refund(t.Context(), order("ORDER-1"), "refund"); err != nil || amount != 0 || id != "" {
 		t.Fatalf("refund of nothing: %v %q %v", amount, id, err)
 	}
 	if _, refused, err := p.Charge(t.Context(), order("ORDER-1"), "key"); err != nil || refused == nil {
-		t.Errorf("a charge was taken after the refund: %v, %v", refused, err)
+		t.Errorf("a charge succeeded after the refund: %v, %v", refused, err)
 	}
 }
 
-func TestACancelledShipmentFencesALateBooking(t *testing.T) {
+func TestACancellationStopsALateBooking(t *testing.T) {
 	t.Parallel()
 	c := simulator.NewCarrier(state.NewMemory(), time.Now)
 	if cancelled, err := c.Cancel(t.Context(), order("ORDER-1")); err != nil || cancelled {
@@ -55,7 +54,7 @@ func TestACancelledShipmentFencesALateBooking(t *testing.T) {
 	}
 }
 
-// The documented triggers of the simulated partners.
+// The triggers that the doc comments of Payments and Carrier describe.
 func TestTriggers(t *testing.T) {
 	t.Parallel()
 	p := simulator.NewPayments(state.NewMemory(), time.Now)
@@ -87,25 +86,25 @@ func TestTriggers(t *testing.T) {
 	lost := order("ORDER-LOST")
 	lost.ShipTo.Zip = "X-LOST"
 	if _, _, err := c.Book(t.Context(), lost, "key"); err == nil {
-		t.Error("X-LOST answered")
+		t.Error("X-LOST confirmed the booking")
 	}
 	if booked, err := c.Cancel(t.Context(), lost); err != nil || !booked {
 		t.Errorf("X-LOST booked: %v %v", booked, err)
 	}
-	unwilling := order("ORDER-REFUND")
-	unwilling.PaymentToken = "tok_refund_fail_1"
-	if _, refused, err := p.Charge(t.Context(), unwilling, "key"); err != nil || refused != nil {
+	failing := order("ORDER-REFUND")
+	failing.PaymentToken = "tok_refund_fail_1"
+	if _, refused, err := p.Charge(t.Context(), failing, "key"); err != nil || refused != nil {
 		t.Fatal(refused, err)
 	}
-	if _, _, err := p.Refund(t.Context(), unwilling, "refund"); err == nil {
+	if _, _, err := p.Refund(t.Context(), failing, "refund"); err == nil {
 		t.Error("tok_refund_fail_1 refunded at once")
 	}
-	if amount, _, err := p.Refund(t.Context(), unwilling, "refund"); err != nil || amount != unwilling.TotalAmount {
+	if amount, _, err := p.Refund(t.Context(), failing, "refund"); err != nil || amount != failing.TotalAmount {
 		t.Errorf("tok_refund_fail_1: refunded %v, %v", amount, err)
 	}
 }
 
-func TestTheCarrierTakesAsLongAsTheAddressSays(t *testing.T) {
+func TestTheAddressDecidesHowLongTheCarrierTakes(t *testing.T) {
 	t.Parallel()
 	for zip, want := range map[string]time.Duration{"12345": 0, "X-SLOW": 2 * time.Second, "X-SLOW-10": 10 * time.Second, "X-SLOW-": 0} {
 		t.Run(zip, func(t *testing.T) {
@@ -123,14 +122,14 @@ func TestTheCarrierTakesAsLongAsTheAddressSays(t *testing.T) {
 	}
 }
 
-func TestWhatIsOfAnOrder(t *testing.T) {
+func TestOnlyPaymentsAndShipmentsAreDocumentsOfAnOrder(t *testing.T) {
 	t.Parallel()
 	for key, want := range map[string]bool{
 		"reservation:ORD-1": false, "payment:ORD-1": true, "shipment:ORD-1": true,
 		"saga:ORD-1": false, "stock:PROD-001": false, "backlog:sagas:payment:1": false, "deadletter:orders:payment": false,
 	} {
 		if simulator.OfOrder(key) != want {
-			t.Errorf("%s is of an order: %v", key, !want)
+			t.Errorf("%s is a document of an order: %v", key, !want)
 		}
 	}
 }

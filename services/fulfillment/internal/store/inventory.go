@@ -166,7 +166,7 @@ func (i *Inventory) Reserve(ctx context.Context, o contracts.Order) (*partner.Re
 		case err == nil && refused == nil:
 			return nil, nil
 		case err == nil:
-			return refused, i.giveBack(ctx, order, lines, false)
+			return refused, i.releaseHolds(ctx, order, lines, false)
 		case !errors.Is(err, state.ErrConflict):
 			return nil, fmt.Errorf("record reservation: %w", err)
 		}
@@ -180,7 +180,7 @@ func (i *Inventory) Reserve(ctx context.Context, o contracts.Order) (*partner.Re
 	case inventory.Releasing, inventory.Released:
 		return &partner.Reason{Code: inventory.CodeReleased, Message: "The reservation was released before, so nothing is reserved any more.", Undone: true}, nil
 	case inventory.Refused:
-		return known.Refused, i.giveBack(ctx, order, lines, true) // the earlier run may have ended before it released
+		return known.Refused, i.releaseHolds(ctx, order, lines, true) // the earlier run may have ended before it released
 	default:
 		return nil, nil
 	}
@@ -232,9 +232,9 @@ func (i *Inventory) hold(ctx context.Context, order string, lines inventory.Quan
 	})
 }
 
-// giveBack releases what an ended reservation holds, if anything. It always writes every product's stock: a concurrent hold that read
+// releaseHolds releases what an ended reservation holds, if anything. It always writes every product's stock: a concurrent hold that read
 // the stock before then fails to write, reads the reservation, and is not written.
-func (i *Inventory) giveBack(ctx context.Context, order string, lines inventory.Quantities, again bool) error {
+func (i *Inventory) releaseHolds(ctx context.Context, order string, lines inventory.Quantities, again bool) error {
 	return i.changeEach(ctx, order, lines, false, func(s *inventory.Stock, r *inventory.Reservation, _ string) (effect, error) {
 		switch {
 		case s.ProductID == "":
@@ -242,7 +242,7 @@ func (i *Inventory) giveBack(ctx context.Context, order string, lines inventory.
 		case r == nil || !r.State.Ended():
 			return effect{}, fmt.Errorf("the reservation of %s has not ended", order)
 		}
-		_, err := s.GiveBack(order, r, i.now())
+		_, err := s.Release(order, r, i.now())
 		return effect{fence: err == nil, announce: err == nil && again}, err
 	})
 }
@@ -269,7 +269,7 @@ func (i *Inventory) Release(ctx context.Context, o contracts.Order) (bool, error
 	if r.State == inventory.Released {
 		return !r.Never, nil
 	}
-	if err := i.giveBack(ctx, order, lines, true); err != nil || r.State == inventory.Refused {
+	if err := i.releaseHolds(ctx, order, lines, true); err != nil || r.State == inventory.Refused {
 		return false, err
 	}
 	_, err = state.Update(ctx, i.store, reservationKey(order), func(r *inventory.Reservation, _ bool) error {
@@ -309,7 +309,7 @@ func (i *Inventory) Ship(ctx context.Context, o contracts.Order) error {
 	if err != nil {
 		return err
 	}
-	// With the ETag from before: if the reservation was released or unshipped meanwhile, so was what this run shipped.
+	// With the ETag from before: if the reservation was released or unshipped in the meantime, so was what this run shipped.
 	r.State, r.Derives = inventory.Shipped, true
 	if err := i.store.Replace(ctx, reservationKey(order), r, etag, i.ended...); err != nil {
 		return fmt.Errorf("record shipping: %w", err)

@@ -50,7 +50,7 @@ func wantStock(t *testing.T, w *store.Inventory, product string, onHand, reserve
 	}
 }
 
-func TestAHundredOrdersForTheLastTen(t *testing.T) {
+func TestAHundredOrdersForTheLastTenPieces(t *testing.T) {
 	t.Parallel()
 	w := warehouse(t, nil)
 	var won atomic.Int32
@@ -75,9 +75,8 @@ func TestAHundredOrdersForTheLastTen(t *testing.T) {
 	wantStock(t, w, "PROD-001", 10, 10, 0)
 }
 
-// Orders for two products in different line order, with less stock than they want, neither deadlock nor leave a line of a
-// refused order held.
-func TestAllLinesOrNone(t *testing.T) {
+// Orders name two products in different sequences and need more than there is. They do not deadlock, and a refused order holds no line.
+func TestAllLinesAreReservedOrNone(t *testing.T) {
 	t.Parallel()
 	w := warehouse(t, nil)
 	var held atomic.Int32
@@ -105,8 +104,8 @@ func TestAllLinesOrNone(t *testing.T) {
 	wantStock(t, w, "PROD-002", 10, 2*n, 0)
 }
 
-// Every step runs again at any point and comes to the same.
-func TestStepsRunAgain(t *testing.T) {
+// A step that runs again has the same result.
+func TestStepsAreIdempotent(t *testing.T) {
 	t.Parallel()
 	w := warehouse(t, nil)
 	o := order("ORDER-1", pieces("PROD-001", 2), pieces("PROD-002", 1))
@@ -129,7 +128,7 @@ func TestStepsRunAgain(t *testing.T) {
 	wantStock(t, w, "PROD-001", 10, 2, 0)
 	twice(func() error { return w.Ship(t.Context(), o) })
 	wantStock(t, w, "PROD-001", 8, 0, 2)
-	twice(reserve) // a late repetition finds the lines shipped and holds nothing more
+	twice(reserve) // a late repetition finds the lines shipped and reserves nothing more
 	wantStock(t, w, "PROD-001", 8, 0, 2)
 	twice(func() error { return w.Unship(t.Context(), o) })
 	wantStock(t, w, "PROD-001", 10, 2, 0)
@@ -144,8 +143,8 @@ func TestStepsRunAgain(t *testing.T) {
 	}
 }
 
-// A release that overtakes its reservation leaves nothing held, whichever of the two ends last.
-func TestAReleaseFencesALateReservation(t *testing.T) {
+// A release that overtakes its reservation leaves no line held, whichever of the two ends last.
+func TestAReleaseStopsALateReservation(t *testing.T) {
 	t.Parallel()
 	for range 50 {
 		w := warehouse(t, nil)
@@ -162,14 +161,14 @@ func TestAReleaseFencesALateReservation(t *testing.T) {
 	}
 }
 
-// When the announcement of a change fails, the step fails, and its repetition announces what is true then.
+// If the announcement of a change fails, the step fails, and its repetition announces the stock as it is then.
 func TestAnAnnouncementIsNotLost(t *testing.T) {
 	t.Parallel()
 	var fail bool
 	var last inventory.Stock
 	w := warehouse(t, func(_ context.Context, s inventory.Stock) error {
 		if fail {
-			return errors.New("the bus is away")
+			return errors.New("the bus is unavailable")
 		}
 		last = s
 		return nil
@@ -189,7 +188,7 @@ func TestAnAnnouncementIsNotLost(t *testing.T) {
 	wantStock(t, w, "PROD-001", 10, 3, 0)
 }
 
-// Two replicas over one state: a hundred adjustments, each sent twice, while orders reserve, ship and release. The sums are exact.
+// Two replicas share one store. They get a hundred adjustments, each sent twice, while orders reserve, ship and release.
 func TestAdjustmentsBesideReservations(t *testing.T) {
 	t.Parallel()
 	memory := state.NewMemory()
@@ -235,8 +234,8 @@ func TestAdjustmentsBesideReservations(t *testing.T) {
 	wantStock(t, replicas[0], "PROD-001", want-int(shipped.Load()), 0, int(shipped.Load()))
 }
 
-// Of a hundred withdrawals of one piece each, as many succeed as pieces are free: none that an order holds is taken.
-func TestAdjustmentsTakeNothingThatOrdersHold(t *testing.T) {
+// Of a hundred adjustments that remove one piece each, as many succeed as pieces are available.
+func TestAdjustmentsDoNotRemoveReservedPieces(t *testing.T) {
 	t.Parallel()
 	w := warehouse(t, nil)
 	if refused, err := w.Reserve(t.Context(), order("ORDER-1", pieces("PROD-001", 6))); refused != nil || err != nil {
@@ -263,12 +262,12 @@ func TestAdjustmentsTakeNothingThatOrdersHold(t *testing.T) {
 	wantStock(t, w, "PROD-001", 6, 6, 0)
 }
 
-// A process that ends between the change and its answer has applied the adjustment. Another process, to which the request comes
-// again, announces it, gives the same answer and changes nothing.
-func TestAnAdjustmentWithoutAnAnswerIsSentAgain(t *testing.T) {
+// A process ends between the change and its answer. Another process gets the request again: it announces the change, gives the same
+// answer, and changes nothing.
+func TestARepeatedAdjustmentGetsTheFirstAnswer(t *testing.T) {
 	t.Parallel()
 	memory := state.NewMemory()
-	gone := store.NewInventory(memory, func(context.Context, inventory.Stock) error { return errors.New("killed") }, time.Now)
+	killed := store.NewInventory(memory, func(context.Context, inventory.Stock) error { return errors.New("killed") }, time.Now)
 	var announced []inventory.Change
 	later := store.NewInventory(memory, func(_ context.Context, s inventory.Stock) error {
 		announced = append(announced, s.Last)
@@ -277,7 +276,7 @@ func TestAnAdjustmentWithoutAnAnswerIsSentAgain(t *testing.T) {
 	if _, err := later.Set(t.Context(), "PROD-001", 10); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := gone.Adjust(t.Context(), "PROD-001", "key", -3, "lost"); err == nil {
+	if _, err := killed.Adjust(t.Context(), "PROD-001", "key", -3, "lost"); err == nil {
 		t.Fatal("the adjustment was answered")
 	}
 	for range 2 {
@@ -294,8 +293,8 @@ func TestAnAdjustmentWithoutAnAnswerIsSentAgain(t *testing.T) {
 	}
 }
 
-// A document of the last release has neither version nor adjustments.
-func TestStockOfTheLastReleaseIsAdjusted(t *testing.T) {
+// A document of a former release has no version and no adjustments.
+func TestStockOfAFormerReleaseIsAdjusted(t *testing.T) {
 	t.Parallel()
 	memory := state.NewMemory()
 	former := json.RawMessage(`{"product_id":"PROD-001","on_hand":10,"shipped":2,"held":{"ORDER-1":4},"last":{"revision":3,"previous":7,"current":6,"at":"2026-01-02T12:00:00Z"}}`)

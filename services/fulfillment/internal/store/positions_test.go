@@ -22,11 +22,9 @@ import (
 	"waybill/services/fulfillment/internal/store"
 )
 
-// books reads every document about stock and says where each order stands, by ADR 28 and not by the code: its mark, or else its
-// reservation. It returns what is wrong with the sums of a product.
-//
-// An order that ended, by what the callers were told, stands nowhere.
-func books(memory *state.Memory, products, orders []string, pieces map[string]int, ended func(order string) bool) error {
+// checkSums reads every document about stock and derives each order's position from ADR 28 and not from the code: from its mark, or else
+// its reservation. It returns the faults of each product's sums. An order that ended, by what its callers learned, must have no pieces.
+func checkSums(memory *state.Memory, products, orders []string, pieces map[string]int, ended func(order string) bool) error {
 	ctx := context.Background()
 	var faults []error
 	for _, product := range products {
@@ -74,7 +72,7 @@ func books(memory *state.Memory, products, orders []string, pieces map[string]in
 	return errors.Join(faults...)
 }
 
-// gate is a store whose calls wait until a test lets one of them go on, and says what comes of it.
+// gate is a store whose calls wait until a test releases them one by one and decides how each ends.
 type gate struct {
 	*state.Memory
 
@@ -119,8 +117,8 @@ func (g *gate) call(what string, write bool, effect func() error) error {
 	}
 }
 
-// let lets one of the waiting calls go on, and says what it did, if there was one.
-func (g *gate) let(which int, f fate) string {
+// release releases one of the waiting calls and describes it; empty if there is none.
+func (g *gate) release(which int, f fate) string {
 	g.mu.Lock()
 	if len(g.blocked) == 0 {
 		g.mu.Unlock()
@@ -131,7 +129,7 @@ func (g *gate) let(which int, f fate) string {
 	g.blocked = slices.Delete(g.blocked, which, which+1)
 	g.mu.Unlock()
 	if !p.write && f != failsBefore || f == conflicts && strings.HasPrefix(p.what, "create reservation") {
-		f = succeeds // a create that conflicts without a reason would be a memory that forgets
+		f = succeeds // a create without a document must not conflict
 	}
 	p.fate <- f
 	return "    " + p.what + []string{"", " fails before", " fails after", " conflicts"}[f]
@@ -155,7 +153,7 @@ func (g *gate) Replace(ctx context.Context, key string, doc any, etag state.ETag
 	return g.call("replace "+key, true, func() error { return g.Memory.Replace(ctx, key, doc, etag, options...) })
 }
 
-// Documents of the last release: an order that holds, one that is half shipped, one that is half given back, and two that ended.
+// Documents of a former release: an order that holds, one that is half shipped, one that is half released, and two that ended.
 var former = map[string]string{
 	"stock:A": `{"product_id":"A","on_hand":17,"shipped":3,"held":{"OLD-1":2},"last":{"revision":9,"previous":8,"current":15,"at":"2026-01-02T12:00:00Z"},"version":11}`,
 	"stock:B": `{"product_id":"B","on_hand":18,"shipped":2,"held":{"OLD-1":1,"OLD-2":1,"OLD-3":2},"last":{"revision":9,"previous":8,"current":14,"at":"2026-01-02T12:00:00Z"},"version":11}`,
@@ -167,14 +165,14 @@ var former = map[string]string{
 	"reservation:OLD-5": `{"order_id":"OLD-5","state":"released","lines":{"A":2,"B":2}}`,
 }
 
-// What two replicas do for a few orders, in whatever order their calls of the store are answered, whichever of them fail before or
-// after their effect, meet another writer or are never answered in time, and whoever tries again: at every moment the sums of the
-// stock are those of the orders, and in the end each order has the outcome that its callers were told.
-func TestEveryInterleavingKeepsTheBooks(t *testing.T) {
+// Two replicas work on a few orders. Their store calls are answered in any sequence, fail before or after their effect, conflict, or are
+// never answered in time, and steps are repeated. At every moment the sums of the stock match the orders, and in the end each order has
+// the outcome that its callers learned.
+func TestEveryInterleavingKeepsTheSums(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(r *rapid.T) {
 		seed, steps := rapid.Uint64().Draw(r, "seed"), rapid.IntRange(20, 400).Draw(r, "steps")
-		old := rapid.Bool().Draw(r, "documents of the last release")
+		old := rapid.Bool().Draw(r, "documents of a former release")
 		var fault error
 		synctest.Test(t, func(*testing.T) { fault = play(rand.New(rand.NewPCG(seed, 0)), steps, old) })
 		if fault != nil {
@@ -183,7 +181,7 @@ func TestEveryInterleavingKeepsTheBooks(t *testing.T) {
 	})
 }
 
-func play(chance *rand.Rand, steps int, old bool) error { //nolint:gocognit // one story, from its beginning to its end
+func play(chance *rand.Rand, steps int, old bool) error { //nolint:gocognit // one scenario, from start to end
 	memory := &gate{Memory: state.NewMemory(), open: true}
 	ctx := context.Background()
 	wants := map[string][]contracts.Line{
@@ -215,9 +213,9 @@ func play(chance *rand.Rand, steps int, old bool) error { //nolint:gocognit // o
 	}
 	orders := slices.Sorted(maps.Keys(wants))
 	var mu sync.Mutex
-	told := map[string]map[string]bool{} // what Reserve answered about an order
+	told := map[string]map[string]bool{} // the answers of each order's calls
 	check := func() error {
-		return books(memory.Memory, []string{"A", "B"}, orders, stock, func(order string) bool {
+		return checkSums(memory.Memory, []string{"A", "B"}, orders, stock, func(order string) bool {
 			mu.Lock()
 			defer mu.Unlock()
 			return told[order]["released"] || told[order][inventory.CodeOutOfStock]
@@ -229,18 +227,18 @@ func play(chance *rand.Rand, steps int, old bool) error { //nolint:gocognit // o
 
 	memory.open = false
 	var running sync.WaitGroup
-	// Whatever still runs comes to its end.
+	// drain lets every running call end.
 	drain := func() {
 		memory.mu.Lock()
 		memory.open = true
 		memory.mu.Unlock()
-		for memory.let(0, succeeds) != "" {
+		for memory.release(0, succeeds) != "" {
 			synctest.Wait()
 		}
 		running.Wait()
 	}
 	defer drain()
-	tell := func(order, answer string) {
+	answered := func(order, answer string) {
 		mu.Lock()
 		defer mu.Unlock()
 		if told[order] == nil {
@@ -258,7 +256,7 @@ func play(chance *rand.Rand, steps int, old bool) error { //nolint:gocognit // o
 				if refused != nil {
 					answer = refused.Code
 				}
-				tell(name, answer)
+				answered(name, answer)
 			}
 			return err
 		case 2:
@@ -268,35 +266,35 @@ func play(chance *rand.Rand, steps int, old bool) error { //nolint:gocognit // o
 		default:
 			_, err := w.Release(ctx, o)
 			if err == nil {
-				tell(name, "released")
+				answered(name, "released")
 			}
 			return err
 		}
 	}
-	var story []string
-	among := orders[:1+chance.IntN(len(orders))] // the fewer, the more they meet
+	var log []string
+	among := orders[:1+chance.IntN(len(orders))] // fewer orders conflict more often
 	chance.Shuffle(len(orders), func(i, j int) { orders[i], orders[j] = orders[j], orders[i] })
 	for range steps {
 		switch choice := chance.IntN(100); {
-		case choice < 15: // somebody begins something
+		case choice < 15: // a step begins
 			name, replica, what := among[chance.IntN(len(among))], chance.IntN(2), chance.IntN(5)
-			story = append(story, fmt.Sprintf("replica %d: %s %s", replica, []string{"reserve", "reserve", "ship", "unship", "release"}[what], name))
+			log = append(log, fmt.Sprintf("replica %d: %s %s", replica, []string{"reserve", "reserve", "ship", "unship", "release"}[what], name))
 			running.Go(func() { _ = do(replicas[replica], name, what) })
 		case choice < 17: // time passes
-			story = append(story, "time passes")
+			log = append(log, "time passes")
 			time.Sleep(time.Duration(chance.IntN(12)) * time.Second)
-		default: // one call of the memory is answered
+		default: // one store call is answered
 			f := succeeds
 			if choice >= 85 {
 				f = fate(1 + chance.IntN(3))
 			}
-			if did := memory.let(chance.IntN(1000), f); did != "" {
-				story = append(story, did)
+			if did := memory.release(chance.IntN(1000), f); did != "" {
+				log = append(log, did)
 			}
 		}
 		synctest.Wait()
 		if err := check(); err != nil {
-			return fmt.Errorf("%s\nafter %d steps: %w", strings.Join(story, "\n"), len(story), err)
+			return fmt.Errorf("%s\nafter %d steps: %w", strings.Join(log, "\n"), len(log), err)
 		}
 	}
 
@@ -304,7 +302,7 @@ func play(chance *rand.Rand, steps int, old bool) error { //nolint:gocognit // o
 	return conclude(memory, replicas[1], orders, wants, told, do, check)
 }
 
-// conclude has whoever failed try again, and ends every order: it ships what its callers believe reserved, and releases the others.
+// conclude repeats what failed and ends every order: it ships reserved orders and releases the others.
 func conclude(memory *gate, w *store.Inventory, orders []string, wants map[string][]contracts.Line, told map[string]map[string]bool,
 	do func(*store.Inventory, string, int) error, check func() error,
 ) error {

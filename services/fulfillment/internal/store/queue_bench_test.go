@@ -12,7 +12,7 @@ import (
 	"waybill/services/fulfillment/internal/store"
 )
 
-// What a reservation costs with a store that takes a millisecond for each call, 64 at a time: for one product, and for twenty.
+// The cost of a reservation with a store that takes a millisecond for each call, for one product and for twenty.
 func BenchmarkReserve(b *testing.B) {
 	for _, products := range []int{1, 20} {
 		b.Run(fmt.Sprintf("products=%d", products), func(b *testing.B) {

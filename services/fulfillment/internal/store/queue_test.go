@@ -18,22 +18,22 @@ import (
 	"waybill/services/fulfillment/internal/store"
 )
 
-// distant is a store in memory that takes some time for each call, counts what it is asked, and can be frozen.
+// distant is a store in memory whose calls take some time. It counts calls, and a test can freeze it.
 type distant struct {
 	*state.Memory
 
 	latency time.Duration
-	frozen  atomic.Pointer[chan struct{}] // closed when the memory thaws
+	frozen  atomic.Pointer[chan struct{}] // closed when the store thaws
 
-	stockWrites, now, most atomic.Int32
+	stockWrites, now, most atomic.Int32 // now: calls that run; most: the most that ran at the same time
 }
 
 func newDistant(latency time.Duration) *distant {
 	return &distant{Memory: state.NewMemory(), latency: latency}
 }
 
-// stop freezes the store until the returned function is called.
-func (d *distant) stop() func() {
+// freeze makes calls hang until the returned function is called.
+func (d *distant) freeze() func() {
 	ice := make(chan struct{})
 	d.frozen.Store(&ice)
 	return func() {
@@ -42,7 +42,7 @@ func (d *distant) stop() func() {
 	}
 }
 
-// call does not heed its context, as a call that hangs.
+// call ignores its context, like a call that hangs.
 func (d *distant) call() {
 	now := d.now.Add(1)
 	defer d.now.Add(-1)
@@ -94,14 +94,14 @@ func stocked(t *testing.T, memory state.Store, stock map[string]int) *store.Inve
 	return w
 }
 
-// The store hangs for twenty seconds while 500 orders have two: they leave when their time is up, and none of them is applied
-// afterwards. The store then serves the next order at once.
-func TestAFrozenStoreKeepsNobody(t *testing.T) {
+// The store hangs for twenty seconds, while the 500 orders have a timeout of two. They leave then, and none is applied later. When the
+// store answers again, it serves the next order at once.
+func TestOrdersLeaveTheQueueOfAStoreThatHangs(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		memory := newDistant(time.Millisecond)
 		w := stocked(t, memory, map[string]int{"PROD-001": 1000})
-		thaw := memory.stop()
+		thaw := memory.freeze()
 		began := time.Now()
 		var all sync.WaitGroup
 		for i := range 500 {
@@ -127,23 +127,23 @@ func TestAFrozenStoreKeepsNobody(t *testing.T) {
 	})
 }
 
-// A change whose time is up while its group is read leaves and is not applied. Once its group is being written, it waits for what
-// came of that.
-func TestAChangeInTheWriteLearnsTheTruth(t *testing.T) {
+// A change whose context ends while its group is read leaves and is not applied. Once its group is being written, it waits for the
+// result.
+func TestAChangeThatIsWrittenWaitsForTheResult(t *testing.T) {
 	t.Parallel()
-	for patience, applied := range map[time.Duration]bool{500 * time.Millisecond: false, 1500 * time.Millisecond: true} {
-		t.Run(patience.String(), func(t *testing.T) {
+	for timeout, applied := range map[time.Duration]bool{500 * time.Millisecond: false, 1500 * time.Millisecond: true} {
+		t.Run(timeout.String(), func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				memory := newDistant(0)
 				w := stocked(t, memory, map[string]int{"PROD-001": 10})
 				memory.latency = time.Second // one for the read, one for the write
-				ctx, cancel := context.WithTimeout(t.Context(), patience)
+				ctx, cancel := context.WithTimeout(t.Context(), timeout)
 				defer cancel()
 				_, err := w.Adjust(ctx, "PROD-001", "key", -1, "lost")
 				w.Wait()
 				if (err == nil) != applied || !applied && !errors.Is(err, partner.ErrBusy) {
-					t.Errorf("the caller heard %v", err)
+					t.Errorf("the caller got %v", err)
 				}
 				wantStock(t, w, "PROD-001", map[bool]int{false: 10, true: 9}[applied], 0, 0)
 			})
@@ -151,8 +151,8 @@ func TestAChangeInTheWriteLearnsTheTruth(t *testing.T) {
 	}
 }
 
-// A thousand orders at once, every tenth of which is cut off: all others are reserved at their first attempt, by few writes and
-// fewer announcements, and the document stays small.
+// Of a thousand concurrent orders every tenth is cancelled. All others are reserved at their first attempt, with few writes and fewer
+// announcements, and the document stays small.
 func TestAThousandOrdersOfOneProduct(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -189,7 +189,7 @@ func TestAThousandOrdersOfOneProduct(t *testing.T) {
 		if took, writes := time.Since(began), memory.stockWrites.Load(); took > 2*time.Second || writes > 50 || announced.Load() > writes+1 {
 			t.Errorf("%s, %d writes and %d announcements of the stock", took, writes, announced.Load())
 		}
-		// Those that were cut off are reserved when they try again.
+		// Cancelled orders are reserved when they try again.
 		for i := range orders {
 			if refused, err := w.Reserve(t.Context(), order(fmt.Sprintf("ORDER-%d", i), pieces("PROD-001", 1))); err != nil || refused != nil {
 				t.Errorf("again: %v, %v", refused, err)
@@ -203,9 +203,8 @@ func TestAThousandOrdersOfOneProduct(t *testing.T) {
 	})
 }
 
-// One order in a group that cannot be what orders confirmed, one whose reservation cannot be read, and one that wants too much: each
-// fails alone, and for its own reason.
-func TestABadOrderFailsAlone(t *testing.T) {
+// A group has invalid orders, one with an unreadable reservation, and one that needs too much. Each fails alone, for its own reason.
+func TestABadOrderDoesNotFailItsGroup(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		memory := newDistant(time.Millisecond)
@@ -242,7 +241,7 @@ func TestABadOrderFailsAlone(t *testing.T) {
 	})
 }
 
-// Lines of one product count together, and orders of one group are not all checked against the same stock.
+// Lines of one product count together, and each order of a group is checked against what the others leave.
 func TestTwoLinesOfOneProductCountTogether(t *testing.T) {
 	t.Parallel()
 	w := stocked(t, state.NewMemory(), map[string]int{"PROD-001": 5})
@@ -259,8 +258,8 @@ func TestTwoLinesOfOneProductCountTogether(t *testing.T) {
 	wantStock(t, w, "PROD-001", 5, 0, 0)
 }
 
-// Orders name two products in any order, or one of them twice. None waits for another that waits for it.
-func TestOrdersOfTheSameProductsInAnyOrder(t *testing.T) {
+// Orders name two products in any sequence, or one of them twice.
+func TestOrdersOfTheSameProductsDoNotDeadlock(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		memory := newDistant(time.Millisecond)
@@ -291,8 +290,8 @@ func TestOrdersOfTheSameProductsInAnyOrder(t *testing.T) {
 	})
 }
 
-// An order of eighty products among 200 small ones a second: theirs take no longer than twice as long, and it is answered.
-func TestABigOrderAmongSmallOnes(t *testing.T) {
+// While an order of eighty products is reserved, 200 small ones a second take at most twice as long as without it.
+func TestABigOrderDoesNotDelaySmallOnes(t *testing.T) {
 	t.Parallel()
 	measure := func(big bool) (worst time.Duration) {
 		synctest.Test(t, func(t *testing.T) {
@@ -335,11 +334,11 @@ func TestABigOrderAmongSmallOnes(t *testing.T) {
 		return worst
 	}
 	if alone, beside := measure(false), measure(true); beside > 2*alone {
-		t.Errorf("beside a big order a small one took %s, else %s", beside, alone)
+		t.Errorf("a small order took %s beside a big one, and %s without it", beside, alone)
 	}
 }
 
-// Two replicas race for the last piece, again and again: one of them wins each time.
+// Two replicas race for the last piece 500 times. Exactly one wins each time.
 func TestTwoReplicasRaceForTheLastPiece(t *testing.T) {
 	t.Parallel()
 	memory := state.NewMemory()
@@ -370,21 +369,21 @@ func TestTwoReplicasRaceForTheLastPiece(t *testing.T) {
 	}
 }
 
-// A store that takes longer than an activity has: each activity ends with its time, at most one call per product and few beside it
-// are at work at the store, and once it is quick again every order is reserved once.
-func TestAStoreSlowerThanAnActivity(t *testing.T) {
+// The store hangs for longer than an activity may run. Each activity ends at its timeout, the store gets few calls at the same time, and
+// once the store answers again every order is reserved once.
+func TestAStoreThatHangsLongerThanAnActivity(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		const orders = 100
 		memory := newDistant(0)
 		w := stocked(t, memory, map[string]int{"PROD-001": 1000})
-		thaw := memory.stop()
-		healed := time.Now().Add(3 * time.Minute)
+		thaw := memory.freeze()
+		thaws := time.Now().Add(3 * time.Minute)
 		var all sync.WaitGroup
 		var running, most, attempts atomic.Int32
 		for i := range orders {
 			all.Go(func() {
-				for done := false; !done; time.Sleep(5 * time.Second) { // as a saga tries its activity again
+				for done := false; !done; time.Sleep(5 * time.Second) { // as a saga retries its activity
 					ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 					most.Store(max(most.Load(), running.Add(1)))
 					attempts.Add(1)
@@ -400,18 +399,18 @@ func TestAStoreSlowerThanAnActivity(t *testing.T) {
 				}
 			})
 		}
-		time.Sleep(time.Until(healed))
+		time.Sleep(time.Until(thaws))
 		thaw()
 		all.Wait()
 		if most.Load() > orders || attempts.Load() < 2*orders || memory.most.Load() > orders {
-			t.Errorf("%d activities, %d calls of the memory at a time, %d attempts", most.Load(), memory.most.Load(), attempts.Load())
+			t.Errorf("%d activities and %d store calls at the same time, %d attempts", most.Load(), memory.most.Load(), attempts.Load())
 		}
 		wantStock(t, w, "PROD-001", 1000, orders, 0)
 	})
 }
 
-// A full queue turns reservations away and nothing else.
-func TestAFullQueueIsBusy(t *testing.T) {
+// A full queue rejects reservations and nothing else.
+func TestAFullQueueRejectsReservations(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		memory := newDistant(time.Millisecond)
@@ -420,7 +419,7 @@ func TestAFullQueueIsBusy(t *testing.T) {
 		if refused, err := w.Reserve(t.Context(), shipping); refused != nil || err != nil {
 			t.Fatal(refused, err)
 		}
-		thaw := memory.stop()
+		thaw := memory.freeze()
 		var all sync.WaitGroup
 		var busy, reserved atomic.Int32
 		for i := range 3000 {
@@ -438,7 +437,7 @@ func TestAFullQueueIsBusy(t *testing.T) {
 		}
 		synctest.Wait()
 		if busy.Load() < 900 || reserved.Load() != 0 {
-			t.Errorf("%d were turned away and %d reserved while the memory is frozen", busy.Load(), reserved.Load())
+			t.Errorf("%d were rejected and %d reserved while the store hangs", busy.Load(), reserved.Load())
 		}
 		all.Go(func() {
 			if err := w.Ship(t.Context(), shipping); err != nil {
@@ -460,8 +459,8 @@ func TestAFullQueueIsBusy(t *testing.T) {
 	})
 }
 
-// What a group changed is announced once, from what could be sold before it to what can be after it, so that a threshold that lies
-// between is seen.
+// The changes of a group are announced as one, with the available pieces before and after the group, so that consumers see every
+// threshold that was crossed.
 func TestAGroupIsAnnouncedOnce(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -501,8 +500,8 @@ func TestAGroupIsAnnouncedOnce(t *testing.T) {
 	})
 }
 
-// A reservation vanishes after it has ended. What the order shipped stays counted, and no mark of it is left.
-func TestAReservationVanishesAfterItsEnd(t *testing.T) {
+// A reservation expires after it has ended. Its shipped pieces still count, and no mark of it is left.
+func TestAnEndedReservationExpires(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		memory := state.NewMemory()

@@ -14,7 +14,7 @@ import (
 	"waybill/services/fulfillment/internal/store"
 )
 
-func TestASagaGoesAfterItsEnd(t *testing.T) {
+func TestASagaRecordExpiresAfterItsEnd(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := store.NewSagas(state.NewMemory(), "writer", time.Now).KeepFor(24 * time.Hour)
@@ -37,8 +37,8 @@ func TestASagaGoesAfterItsEnd(t *testing.T) {
 		}
 		approvals := func() (ids []string) {
 			t.Helper()
-			err := s.Approvals(t.Context(), func(_ context.Context, entries []record.Saga) ([]string, error) {
-				for _, e := range entries {
+			err := s.Approvals(t.Context(), func(_ context.Context, sagas []record.Saga) ([]string, error) {
+				for _, e := range sagas {
 					ids = append(ids, e.Order.OrderID)
 				}
 				return nil, nil
@@ -51,16 +51,16 @@ func TestASagaGoesAfterItsEnd(t *testing.T) {
 		end("ORD-1")
 		time.Sleep(23 * time.Hour)
 		if _, first, err := s.Begin(t.Context(), order("ORD-1")); err != nil || first {
-			t.Errorf("a saga that ended a day ago begins again: %v, %v", first, err)
+			t.Errorf("a saga that ended 23 hours ago begins again: %v, %v", first, err)
 		}
 		time.Sleep(time.Hour)
 		if _, err := s.Get(t.Context(), "ORD-1"); err == nil {
-			t.Error("the entry is still there")
+			t.Error("the record still exists")
 		}
 		if got := approvals(); len(got) != 1 || got[0] != "ORD-2" {
 			t.Errorf("the approvals are %v", got)
 		}
-		// What vanished is off the list: as an entry of another saga it does not come back.
+		// An expired saga leaves the list, so a new saga with its id is not listed.
 		if _, _, err := s.Begin(t.Context(), order("ORD-1")); err != nil {
 			t.Fatal(err)
 		}
@@ -69,15 +69,15 @@ func TestASagaGoesAfterItsEnd(t *testing.T) {
 		}
 		time.Sleep(1000 * time.Hour)
 		if _, err := s.Get(t.Context(), "ORD-2"); err != nil {
-			t.Errorf("a saga that runs: %v", err)
+			t.Errorf("the record of a running saga: %v", err)
 		}
 	})
 }
 
-func TestOneBeginningOfASagaIsTheFirst(t *testing.T) {
+func TestExactlyOneBeginIsTheFirst(t *testing.T) {
 	t.Parallel()
 	s := store.NewSagas(state.NewMemory(), "writer", time.Now)
-	// The customer's cancellation may be there before the order.
+	// The customer's cancellation may arrive before the order.
 	if _, err := s.Change(t.Context(), "ORDER-2", func(s *record.Saga) (bool, error) { return s.Cancel("Ordered twice.", time.Now()), nil }); err != nil {
 		t.Fatal(err)
 	}
@@ -97,13 +97,13 @@ func TestOneBeginningOfASagaIsTheFirst(t *testing.T) {
 		}
 		racing.Wait()
 		if firsts.Load() != 1 {
-			t.Errorf("%d beginnings of %s were the first, want 1", firsts.Load(), id)
+			t.Errorf("%d calls of Begin for %s were the first, want 1", firsts.Load(), id)
 		}
 	}
 }
 
-// A change that begins with an entry that was read before writes nothing over what came in between.
-func TestAChangeOfWhatWasRead(t *testing.T) {
+// A change of a record that was read before does not overwrite changes in between.
+func TestAChangeOfAReadRecordDetectsConflicts(t *testing.T) {
 	t.Parallel()
 	s := store.NewSagas(state.NewMemory(), "writer", time.Now)
 	if _, _, err := s.Begin(t.Context(), order("ORDER-1")); err != nil {
@@ -118,7 +118,7 @@ func TestAChangeOfWhatWasRead(t *testing.T) {
 		t.Fatal(err)
 	}
 	if e, err := before(book); err != nil || !e.Cancelled() || e.Booked() {
-		t.Errorf("booked beside the cancellation: %+v, %v", e, err)
+		t.Errorf("booked after the cancellation: %+v, %v", e, err)
 	}
 	if _, _, err := s.Begin(t.Context(), order("ORDER-2")); err != nil {
 		t.Fatal(err)
@@ -127,7 +127,7 @@ func TestAChangeOfWhatWasRead(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for range 2 { // the second time finds that it is booked
+	for range 2 { // the second call finds it booked
 		if e, err := change(book); err != nil || !e.Booked() {
 			t.Errorf("%+v, %v", e, err)
 		}
@@ -137,8 +137,8 @@ func TestAChangeOfWhatWasRead(t *testing.T) {
 	}
 }
 
-// Those that have not ended are found by a process that knows nothing of them, and those that are forgotten are not.
-func TestOpenSagasAreFoundAgain(t *testing.T) {
+// A new process finds the sagas that have not ended, but not those that were removed.
+func TestANewProcessFindsOpenSagas(t *testing.T) {
 	t.Parallel()
 	memory := state.NewMemory()
 	s := store.NewSagas(memory, "writer", time.Now)
@@ -149,13 +149,13 @@ func TestOpenSagasAreFoundAgain(t *testing.T) {
 		}
 	}
 	later := store.NewSagas(memory, "another", time.Now)
-	open := func(forget ...string) map[string]bool {
+	open := func(done ...string) map[string]bool {
 		found := map[string]bool{}
-		err := later.Open(t.Context(), func(_ context.Context, entries []record.Saga) ([]string, error) {
-			for _, e := range entries {
+		err := later.Open(t.Context(), func(_ context.Context, sagas []record.Saga) ([]string, error) {
+			for _, e := range sagas {
 				found[e.Order.OrderID] = true
 			}
-			return forget, nil
+			return done, nil
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -166,9 +166,9 @@ func TestOpenSagasAreFoundAgain(t *testing.T) {
 		t.Errorf("%d sagas were found, want %d", len(found), sagas)
 	}
 	if found := open(); len(found) != sagas-1 || found["ORDER-7"] {
-		t.Errorf("%d sagas were found after one was forgotten, want %d", len(found), sagas-1)
+		t.Errorf("%d sagas were found after one was removed, want %d", len(found), sagas-1)
 	}
 	if _, err := s.Get(t.Context(), "ORDER-99"); err == nil {
-		t.Error("an unknown saga was read")
+		t.Error("an unknown saga was found")
 	}
 }

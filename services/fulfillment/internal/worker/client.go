@@ -17,15 +17,30 @@ func NewClient(conn grpc.ClientConnInterface, logger *slog.Logger) *workflow.Cli
 // client itself. After an error that it logs, it reconnects, or the engine schedules the task again.
 type clientLog struct{ logger *slog.Logger }
 
+// Debug logs at level debug.
 func (l clientLog) Debug(v ...any) {
 	l.logger.Debug("workflow client log", slog.String("text", fmt.Sprint(v...)))
 }
+
+// Debugf logs at level debug.
 func (l clientLog) Debugf(f string, v ...any) { l.Debug(fmt.Sprintf(f, v...)) }
-func (l clientLog) Info(v ...any)             { l.Debug(v...) }
-func (l clientLog) Infof(f string, v ...any)  { l.Debugf(f, v...) }
+
+// Info logs at level debug.
+func (l clientLog) Info(v ...any) { l.Debug(v...) }
+
+// Infof logs at level debug.
+func (l clientLog) Infof(f string, v ...any) { l.Debugf(f, v...) }
+
+// Warn logs at level warning.
 func (l clientLog) Warn(v ...any) {
 	l.logger.Warn("workflow client warning; unfinished work runs again", slog.String("text", fmt.Sprint(v...)))
 }
-func (l clientLog) Warnf(f string, v ...any)  { l.Warn(fmt.Sprintf(f, v...)) }
-func (l clientLog) Error(v ...any)            { l.Warn(v...) }
+
+// Warnf logs at level warning.
+func (l clientLog) Warnf(f string, v ...any) { l.Warn(fmt.Sprintf(f, v...)) }
+
+// Error logs at level warning.
+func (l clientLog) Error(v ...any) { l.Warn(v...) }
+
+// Errorf logs at level warning.
 func (l clientLog) Errorf(f string, v ...any) { l.Warnf(f, v...) }

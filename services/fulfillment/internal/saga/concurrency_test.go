@@ -6,10 +6,10 @@ import (
 	"waybill/contracts"
 )
 
-// While two activities of a workflow are at work, their results can arrive in one turn. Dapr's engine then puts the workflow's actor
-// away although it still runs, and whatever was waiting for that actor waits for another second
-// (DaprBuiltInActorNotFoundRetries in the sidecar's log). So a saga never has two activities at work.
-func TestASagaHasOneActivityAtWork(t *testing.T) {
+// If two activities of a workflow run at the same time, their results can arrive in one run of the workflow. Dapr's engine then
+// deactivates the workflow's actor although it still runs, and every call that waits for that actor waits for another second
+// (DaprBuiltInActorNotFoundRetries in the sidecar's log). So a saga never runs two activities at the same time.
+func TestASagaRunsOneActivityAtATime(t *testing.T) {
 	t.Parallel()
 	for name, change := range map[string]func(o *contracts.Order){
 		"fulfilled":       func(*contracts.Order) {},
@@ -25,18 +25,18 @@ func TestASagaHasOneActivityAtWork(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			atWork := map[int32]string{}
+			running := map[int32]string{}
 			for _, e := range history.Events {
 				switch {
 				case e.GetTaskScheduled() != nil:
-					atWork[e.GetEventId()] = e.GetTaskScheduled().GetName()
+					running[e.GetEventId()] = e.GetTaskScheduled().GetName()
 				case e.GetTaskCompleted() != nil:
-					delete(atWork, e.GetTaskCompleted().GetTaskScheduledId())
+					delete(running, e.GetTaskCompleted().GetTaskScheduledId())
 				case e.GetTaskFailed() != nil:
-					delete(atWork, e.GetTaskFailed().GetTaskScheduledId())
+					delete(running, e.GetTaskFailed().GetTaskScheduledId())
 				}
-				if len(atWork) > 1 {
-					t.Fatalf("at work at the same time: %v", atWork)
+				if len(running) > 1 {
+					t.Fatalf("activities at the same time: %v", running)
 				}
 			}
 		})
