@@ -1,29 +1,25 @@
-// Command notifications tells customers and operators what happened, by email, text message and Web Push, and announces the
-// outcome of each message.
+// Command notifications tells customers and operators what happened, by email, SMS and Web Push, and announces the outcome of each
+// message.
 package main
 
 import (
 	"context"
 	"io"
-	"log/slog"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/go-chi/chi/v5"
 
 	"waybill/contracts"
-	"waybill/platform/eventing"
 	"waybill/platform/service"
 	"waybill/platform/state"
 	"waybill/services/notifications/internal/api"
 	"waybill/services/notifications/internal/channel"
 	"waybill/services/notifications/internal/delivery"
+	"waybill/services/notifications/internal/events"
 	"waybill/services/notifications/internal/store"
 	"waybill/services/notifications/internal/vapid"
 )
-
-// source is the CloudEvents source of what this service publishes.
-const source = "/waybill/notifications"
 
 func main() { service.Main(contracts.AppNotifications, run) }
 
@@ -41,7 +37,7 @@ func run(ctx context.Context, environ []string, stdout io.Writer) error {
 // build makes the parts of this service.
 func (c Config) build(_ context.Context, s *service.Service) (service.Parts, error) {
 	messages, contacts := store.NewMessages(s.Documents).KeepFor(time.Duration(c.MessageRetention)), store.NewContacts(s.Documents)
-	keys := vapid.NewRing(c.keys(s.Documents, s.Logger))
+	keys := vapid.NewRing(store.Keys(s.Documents, c.VAPIDPublicKey, string(c.VAPIDPrivateKey), s.Logger))
 	push := channel.NewPush(keys, c.VAPIDSubject, c.AllowLoopbackPush)
 	s.OnStop(func() error { push.Close(); return nil })
 	courier, err := delivery.New(delivery.Options{
@@ -54,7 +50,7 @@ func (c Config) build(_ context.Context, s *service.Service) (service.Parts, err
 			contracts.ChannelSMS:   channel.NewSMS(s.Sidecar.Client, contracts.SMS),
 			contracts.ChannelPush:  push,
 		},
-		Announce:  announce(s.Publisher),
+		Announce:  events.Announcer(s.Publisher),
 		Operators: contracts.Contact{Email: string(c.OperatorsEmail)}, Policy: c.policy(),
 		SendTimeout: time.Duration(c.SendTimeout), AddressWait: time.Duration(c.AddressWait), Logger: s.Logger,
 	})
@@ -62,46 +58,15 @@ func (c Config) build(_ context.Context, s *service.Service) (service.Parts, err
 		return service.Parts{}, err
 	}
 	edge := api.API{
-		Courier: courier, Messages: messages, Contacts: contacts, PushKey: publicKey(keys), Loopback: c.AllowLoopbackPush, Logger: s.Logger,
+		Courier: courier, Messages: messages, Contacts: contacts, PushKey: keys.PublicKey, Loopback: c.AllowLoopbackPush, Logger: s.Logger,
 	}
 	return service.Parts{
 		API:   api.Info(),
 		Mount: func(_ chi.Router, surface huma.API) { edge.Mount(surface) },
 
-		Subscriptions: edge.Subscriptions(),
+		Subscriptions: events.Handlers{Courier: courier, Loopback: c.AllowLoopbackPush}.Subscriptions(),
 		Secret:        []string{"email", "phone", "push", "payment_token"},
 
 		Background: []service.Task{courier.Run},
 	}, nil
-}
-
-// announce publishes the outcomes of messages.
-func announce(publisher *eventing.Publisher) delivery.Announce {
-	return func(ctx context.Context, id string, at time.Time, payload contracts.Payload) error {
-		e, err := eventing.New(id, source, contracts.Version, at, payload)
-		if err != nil {
-			return err
-		}
-		return publisher.Publish(ctx, contracts.TopicNotificationOutcomes, e)
-	}
-}
-
-func publicKey(keys *vapid.Ring) func(context.Context) (string, error) {
-	return func(ctx context.Context) (string, error) {
-		k, err := keys.Keys(ctx)
-		return k.Public, err
-	}
-}
-
-// keys loads the VAPID keys: those of the configuration, or else those in the store, where the first start keeps a new pair.
-func (c Config) keys(documents state.Store, logger *slog.Logger) func(context.Context) (vapid.Keys, error) {
-	return func(ctx context.Context) (vapid.Keys, error) {
-		if c.VAPIDPublicKey != "" {
-			return vapid.Parse(c.VAPIDPublicKey, string(c.VAPIDPrivateKey))
-		}
-		return store.Keys(ctx, documents, func() (vapid.Keys, error) {
-			logger.InfoContext(ctx, "no VAPID keys configured; a new pair is generated and stored")
-			return vapid.Generate()
-		})
-	}
 }

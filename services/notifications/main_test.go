@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"log/slog"
 	"net/http"
 	"os"
 	"strings"
@@ -10,7 +9,6 @@ import (
 	"time"
 
 	"waybill/platform/service/servicetest"
-	"waybill/platform/state"
 	"waybill/services/notifications/internal/message"
 	"waybill/services/notifications/internal/vapid"
 )
@@ -20,7 +18,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// The service starts without a sidecar, is alive and not ready, and stops cleanly while its couriers still wait.
+// Without a sidecar the service starts, is live and not ready, and stops cleanly while its courier waits.
 func TestRunWithoutASidecar(t *testing.T) {
 	t.Parallel()
 	service := servicetest.Start(t, run)
@@ -50,24 +48,9 @@ func TestConfig(t *testing.T) {
 	if err != nil || strings.Contains(fmt.Sprintf("%+v", c), keys.Private) {
 		t.Errorf("configured keys: %v, or the private one is shown", err)
 	}
-	if got, err := c.keys(state.NewMemory(), slog.New(slog.DiscardHandler))(t.Context()); err != nil || got != keys {
-		t.Errorf("got %v, %v", got, err)
-	}
 }
 
-func TestKeysOutliveTheProcess(t *testing.T) {
-	t.Parallel()
-	documents, logger := state.NewMemory(), slog.New(slog.DiscardHandler)
-	first, err := Config{}.keys(documents, logger)(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if second, err := (Config{}).keys(documents, logger)(t.Context()); err != nil || second != first || first.Private == "" {
-		t.Errorf("%v, then %v, %v", first, second, err)
-	}
-}
-
-func TestEveryMistakeInTheConfigurationIsNamed(t *testing.T) {
+func TestEveryMistakeInTheConfigurationIsReported(t *testing.T) {
 	t.Parallel()
 	const (
 		duration = "a duration is positive and has a unit, such as 5m or 24h"
@@ -98,7 +81,7 @@ func TestEveryMistakeInTheConfigurationIsNamed(t *testing.T) {
 	)...)
 }
 
-// TestTheWholeSurface: what holds for every route holds for each that the service describes.
+// Every route that the service describes keeps the rules for all routes.
 func TestTheWholeSurface(t *testing.T) {
 	service := servicetest.Start(t, run, servicetest.CORS)
 	service.Surface(t)

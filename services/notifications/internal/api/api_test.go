@@ -14,11 +14,9 @@ import (
 	"testing"
 	"time"
 
-	dapr "github.com/dapr/go-sdk/client"
 	"github.com/google/go-cmp/cmp"
 
 	"waybill/contracts"
-	"waybill/platform/eventing"
 	"waybill/platform/rest"
 	"waybill/platform/state"
 	"waybill/services/notifications/internal/api"
@@ -27,34 +25,33 @@ import (
 	"waybill/services/notifications/internal/store"
 )
 
-// world is the edge on a store in memory, with a courier that stores what it accepts and sends nothing.
+// world is the API on a store in memory, with a courier that sends nothing.
 type world struct {
 	t        *testing.T
 	docs     *fragile
 	messages *store.Messages
 	contacts *store.Contacts
 	courier  *courier
-	bus      *bus
 	handler  http.Handler
 }
 
 type fragile struct {
 	state.Store
 
-	mu   sync.Mutex
-	away bool
+	mu          sync.Mutex
+	unavailable bool
 }
 
-func (f *fragile) setAway(away bool) {
+func (f *fragile) setUnavailable(unavailable bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.away = away
+	f.unavailable = unavailable
 }
 
 func (f *fragile) Get(ctx context.Context, key string, doc any) (state.ETag, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.away {
+	if f.unavailable {
 		return "", state.ErrUnavailable
 	}
 	return f.Store.Get(ctx, key, doc)
@@ -63,22 +60,6 @@ func (f *fragile) Get(ctx context.Context, key string, doc any) (state.ETag, err
 type courier struct {
 	messages *store.Messages
 	contacts *store.Contacts
-	accepted []message.Message
-	err      error
-}
-
-func (c *courier) AcceptAll(ctx context.Context, ms ...message.Message) []error {
-	errs := make([]error, len(ms))
-	for i, m := range ms {
-		if errs[i] = c.err; c.err != nil {
-			continue
-		}
-		_, created, err := c.messages.Create(ctx, m)
-		if errs[i] = err; err == nil && created[0] {
-			c.accepted = append(c.accepted, m)
-		}
-	}
-	return errs
 }
 
 func (c *courier) UpdateContact(ctx context.Context, customerID string, change func(c *contact.Contact) bool) (contact.Contact, error) {
@@ -94,28 +75,9 @@ func (c *courier) Resend(ctx context.Context, id, actor, reason string, evenIfDe
 	return m, errors.Join(err, refusal)
 }
 
-// bus takes what is dead-lettered.
-type bus struct {
-	dapr.Client
-
-	topics       []string
-	deadLettered []eventing.Event
-}
-
-func (b *bus) PublishEvent(_ context.Context, _, topic string, data any, _ ...dapr.PublishEventOption) error {
-	var e eventing.Event
-	if err := json.Unmarshal(data.([]byte), &e); err != nil {
-		return err
-	}
-	b.topics, b.deadLettered = append(b.topics, topic), append(b.deadLettered, e)
-	return nil
-}
-
-const token = "token of the sidecar"
-
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	w := &world{t: t, docs: &fragile{Store: state.NewMemory()}, bus: &bus{}}
+	w := &world{t: t, docs: &fragile{Store: state.NewMemory()}}
 	w.messages, w.contacts = store.NewMessages(w.docs), store.NewContacts(w.docs)
 	w.courier = &courier{messages: w.messages, contacts: w.contacts}
 	logger := slog.New(slog.DiscardHandler)
@@ -126,19 +88,8 @@ func newWorld(t *testing.T) *world {
 			return "BNc", err
 		},
 	}
-	publisher, err := eventing.NewPublisher(w.bus, contracts.OrderBus)
-	if err != nil {
-		t.Fatal(err)
-	}
-	receiver, err := eventing.NewReceiver(eventing.ReceiverOptions{
-		App: contracts.AppNotifications, Token: token, Publisher: publisher, Logger: logger,
-	}, edge.Subscriptions()...)
-	if err != nil {
-		t.Fatal(err)
-	}
 	router, surface := rest.New(api.Info(), logger)
 	edge.Mount(surface)
-	receiver.Mount(router)
 	w.handler = router
 	return w
 }
@@ -157,38 +108,6 @@ func (w *world) request(method, path, body string, header ...string) *httptest.R
 	return answer
 }
 
-// deliver hands an event over as the sidecar does.
-func (w *world) deliver(topic, id string, payload contracts.Payload) string {
-	w.t.Helper()
-	e, err := eventing.New(id, "/waybill/fulfillment", contracts.Version, time.Now(), payload)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	return w.deliverEvent(topic, e)
-}
-
-func (w *world) deliverEvent(topic string, e eventing.Event) string {
-	w.t.Helper()
-	body, err := json.Marshal(e)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	batch := `{"entries": [{"entryId": "1", "event": ` + string(body) + `}]}`
-	answer := w.request(http.MethodPost, "/events/"+topic+"/bulk", batch, "Content-Type", "application/json", "dapr-api-token", token)
-	var verdicts struct{ Statuses []struct{ Status string } }
-	if err := json.Unmarshal(answer.Body.Bytes(), &verdicts); err != nil || len(verdicts.Statuses) != 1 {
-		w.t.Fatalf("%s: %v", answer.Body, err)
-	}
-	return verdicts.Statuses[0].Status
-}
-
-func (w *world) taken(topic, id string, payload contracts.Payload) {
-	w.t.Helper()
-	if verdict := w.deliver(topic, id, payload); verdict != "SUCCESS" || len(w.bus.deadLettered) != 0 {
-		w.t.Errorf("%s: %s, dead-lettered %v", id, verdict, w.bus.deadLettered)
-	}
-}
-
 type problem struct {
 	Status int
 	Code   string
@@ -204,10 +123,32 @@ func (w *world) refused(answer *httptest.ResponseRecorder, status int) problem {
 	return p
 }
 
-func request(channel string) contracts.NotificationRequested {
-	return contracts.NotificationRequested{
+// requested stores the message that such an event requests.
+func (w *world) requested(channel string) {
+	w.t.Helper()
+	m, err := message.Requested(contracts.NotificationRequested{
 		NotificationID: "ORD-1001:order_shipped:" + channel, OrderID: "ORD-1001", CustomerID: "CUST-123", Channel: channel,
 		Template: contracts.TemplateOrderShipped, RequestedAt: time.Now(),
+	}, time.Now())
+	w.create(m, err)
+}
+
+// alerted stores the alert that such an event causes.
+func (w *world) alerted(eventID string) {
+	w.t.Helper()
+	m, _, err := message.NeedsAttention(eventID, contracts.FulfillmentFailed{
+		OrderID: "ORD-1001", CustomerID: "CUST-123", NotUndone: []string{contracts.StepRefundPayment}, FailedAt: time.Now(),
+	}, time.Now())
+	w.create(m, err)
+}
+
+func (w *world) create(m message.Message, err error) {
+	w.t.Helper()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if _, _, err := w.messages.Create(w.t.Context(), m); err != nil {
+		w.t.Fatal(err)
 	}
 }
 
@@ -215,10 +156,10 @@ func TestAnOrdersNotifications(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	for _, channel := range contracts.Channels() {
-		w.taken(contracts.TopicNotifications, "e-"+channel, request(channel))
-		w.taken(contracts.TopicNotifications, "e-"+channel, request(channel))
+		w.requested(channel)
+		w.requested(channel)
 	}
-	w.taken(contracts.TopicFulfillment, "e-alert", contracts.FulfillmentFailed{OrderID: "ORD-1001", CustomerID: "CUST-123", NotUndone: []string{contracts.StepRefundPayment}, FailedAt: time.Now()})
+	w.alerted("e-alert")
 	now := time.Now().UTC().Truncate(time.Second)
 	if _, err := w.messages.Update(t.Context(), "ORD-1001:order_shipped:sms", func(m *message.Message) bool {
 		m.Attempts = 1
@@ -264,7 +205,7 @@ func TestAnOrdersNotifications(t *testing.T) {
 func TestResendByItsAPI(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.taken(contracts.TopicNotifications, "e", request(contracts.ChannelEmail))
+	w.requested(contracts.ChannelEmail)
 	const path = "/v1/notifications/ORD-1001:order_shipped:email/resend"
 	const body = `{"actor":"operator@example.com","reason":"The mail server is back."}`
 	change := func(change func(m *message.Message) bool) {
@@ -289,7 +230,7 @@ func TestResendByItsAPI(t *testing.T) {
 	change(func(m *message.Message) bool {
 		return m.Refuse(&message.Refusal{Code: message.CodeNoAddress, Text: "No contact of the customer is known."}, time.Now())
 	})
-	for range 2 { // the same order again is no other one
+	for range 2 { // the same request again sends nothing more
 		answer := w.request(http.MethodPost, path, body)
 		var got map[string]any
 		if err := json.Unmarshal(answer.Body.Bytes(), &got); err != nil || answer.Code != http.StatusAccepted || got["state"] != "pending" || got["outcome"] != nil {
@@ -337,7 +278,7 @@ func TestResendByItsAPI(t *testing.T) {
 	}
 }
 
-func TestListsOfNothing(t *testing.T) {
+func TestEmptyLists(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	if answer := w.request(http.MethodGet, "/v1/notifications?order_id=ORD-9", ""); answer.Code != http.StatusOK || strings.TrimSpace(answer.Body.String()) != `{"items":[]}` {
@@ -355,8 +296,8 @@ func TestListsOfNothing(t *testing.T) {
 	}
 }
 
-// An order's list names an alert before it exists; it is not shown until it does.
-func TestAMessageThatIsListedAndNotThere(t *testing.T) {
+// The document of an order lists an alert before the alert exists. Until then it is not shown.
+func TestAListedMessageThatDoesNotExistYet(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	document := map[string][]string{"elsewhere": {"alert:f1:email"}}
@@ -366,100 +307,10 @@ func TestAMessageThatIsListedAndNotThere(t *testing.T) {
 	if answer := w.request(http.MethodGet, "/v1/notifications?order_id=ORD-1001", ""); answer.Code != http.StatusOK || strings.TrimSpace(answer.Body.String()) != `{"items":[]}` {
 		t.Errorf("%d %s", answer.Code, answer.Body)
 	}
-	w.taken(contracts.TopicFulfillment, "f1", contracts.FulfillmentFailed{OrderID: "ORD-1001", NotUndone: []string{contracts.StepRefundPayment}, FailedAt: time.Now()})
+	w.alerted("f1")
 	if answer := w.request(http.MethodGet, "/v1/notifications?order_id=ORD-1001", ""); strings.Count(answer.Body.String(), "notification_id") != 1 {
 		t.Errorf("%s", answer.Body)
 	}
-}
-
-// TestNoSourceTakesTheAlertOfAnother delivers an event of another source under an id of fulfillment's.
-func TestNoSourceTakesTheAlertOfAnother(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
-	waits := contracts.ApprovalRequested{OrderID: "ORD-1", CustomerID: "CUST-123", TotalAmount: 6000_0000, Currency: "USD", RequestedAt: time.Now(), ExpiresAt: time.Now().Add(time.Hour)}
-	for _, source := range []string{"https://shop.example", "/waybill/fulfillment", "/waybill/fulfillment"} {
-		e, err := eventing.New("ORD-1:"+contracts.TypeApprovalRequested, source, contracts.Version, time.Now(), waits)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got := w.deliverEvent(contracts.TopicFulfillment, e); got != "SUCCESS" {
-			t.Errorf("the event of %s: %s", source, got)
-		}
-	}
-	ids := map[string]bool{}
-	for _, m := range w.courier.accepted {
-		ids[m.ID] = true
-	}
-	if len(ids) != 2 || !ids["alert:ORD-1:"+contracts.TypeApprovalRequested+":email"] {
-		t.Errorf("the messages are %v, want one for each source", ids)
-	}
-}
-
-func TestAlertsForTheOperators(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
-	at := time.Now()
-	stock := func(previous, current, revision int) contracts.StockChanged {
-		return contracts.StockChanged{ProductID: "PROD-001", PreviousStock: previous, CurrentStock: current, Change: current - previous, Revision: revision, Timestamp: at}
-	}
-	w.taken(contracts.TopicInventory, "PROD-001:stock:1", stock(12, 9, 1))
-	w.taken(contracts.TopicInventory, "PROD-001:stock:1", stock(12, 9, 1)) // again
-	w.taken(contracts.TopicInventory, "PROD-001:stock:2", stock(9, 8, 2))
-	w.taken(contracts.TopicInventory, "PROD-001:stock:3", stock(8, 0, 3))
-	w.taken(contracts.TopicInventory, "PROD-001:stock:4", stock(0, 5, 4))
-	w.taken(contracts.TopicFulfillment, "a1", contracts.ApprovalRequested{OrderID: "ORD-1", CustomerID: "CUST-123", TotalAmount: 6000_0000, Currency: "USD", RequestedAt: at, ExpiresAt: at.Add(time.Hour)})
-	w.taken(contracts.TopicFulfillment, "a2", contracts.ApprovalRequested{OrderID: "ORD-2", CustomerID: "CUST-123", TotalAmount: 6000_0000, Currency: "USD", RequestedAt: at, ExpiresAt: at.Add(-25 * time.Hour)})
-	w.taken(contracts.TopicFulfillment, "f1", contracts.FulfillmentFailed{OrderID: "ORD-3", CustomerID: "CUST-123", FailedAt: at})
-	w.taken(contracts.TopicFulfillment, "f2", contracts.FulfillmentFailed{OrderID: "ORD-3", CustomerID: "CUST-123", NotUndone: []string{contracts.StepRefundPayment}, FailedAt: at})
-	got := make([]string, 0, len(w.courier.accepted))
-	for _, m := range w.courier.accepted {
-		got = append(got, m.ID+" "+m.Template)
-		if !m.ToOperators() || m.Channel != contracts.ChannelEmail {
-			t.Errorf("%+v", m)
-		}
-	}
-	want := []string{
-		"alert:PROD-001:stock:1:email low_stock", "alert:PROD-001:stock:3:email depleted", "alert:a1:email approval_requested", "alert:f2:email needs_attention",
-	}
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Error(diff)
-	}
-}
-
-func TestEventsThatCanNeverBeProcessed(t *testing.T) {
-	t.Parallel()
-	fax := request("fax")
-	for name, test := range map[string]struct {
-		topic   string
-		payload contracts.Payload
-	}{
-		"no such channel":   {contracts.TopicNotifications, fax},
-		"no order":          {contracts.TopicFulfillment, contracts.ApprovalRequested{}},
-		"no product":        {contracts.TopicInventory, contracts.StockChanged{PreviousStock: 1}},
-		"no customer":       {contracts.TopicNotifications, contracts.CustomerRegistered{RegisteredAt: time.Now()}},
-		"a faulty contact":  {contracts.TopicNotifications, contracts.CustomerUpdated{CustomerID: "CUST-123", Contact: contracts.Contact{Email: "private-text"}, UpdatedAt: time.Now()}},
-		"a forbidden place": {contracts.TopicNotifications, contracts.CustomerUpdated{CustomerID: "CUST-123", Contact: contracts.Contact{Push: &contracts.PushAddress{Endpoint: "http://127.0.0.1/private-text"}}, UpdatedAt: time.Now()}},
-	} {
-		w := newWorld(t)
-		if verdict := w.deliver(test.topic, "e", test.payload); verdict != "SUCCESS" || len(w.bus.deadLettered) != 1 || w.bus.topics[0] != test.topic+".notifications.dead" {
-			t.Errorf("%s: %s, dead-lettered %v on %v", name, verdict, w.bus.deadLettered, w.bus.topics)
-			continue
-		}
-		if reason := w.bus.deadLettered[0].DeadLetter.Reason; strings.Contains(reason, "private-text") {
-			t.Errorf("%s: the reason repeats a customer's data: %s", name, reason)
-		}
-	}
-}
-
-func TestEventsWaitForTheStore(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
-	w.docs.setAway(true)
-	if verdict := w.deliver(contracts.TopicNotifications, "e", request(contracts.ChannelEmail)); verdict != "RETRY" || len(w.bus.deadLettered) != 0 {
-		t.Errorf("%s, dead-lettered %v", verdict, w.bus.deadLettered)
-	}
-	w.docs.setAway(false)
-	w.taken(contracts.TopicNotifications, "e", request(contracts.ChannelEmail))
 }
 
 const customer = "/v1/customers/CUST-123/contact"
@@ -495,16 +346,13 @@ func TestAContactByItsAPI(t *testing.T) {
 		}
 	}
 	w.refused(w.request(http.MethodGet, customer, ""), http.StatusNotFound)
-	// An event from before does not bring it back.
-	w.taken(contracts.TopicNotifications, "r", contracts.CustomerRegistered{CustomerID: "CUST-123", Contact: contracts.Contact{Email: "cust-123@example.com"}, RegisteredAt: time.Now().Add(-time.Hour)})
-	w.refused(w.request(http.MethodGet, customer, ""), http.StatusNotFound)
 }
 
-func TestEveryFaultOfAContactIsNamed(t *testing.T) {
+func TestEveryFaultOfAContactIsReported(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	for body, locations := range map[string][]string{
-		`{"email":"nobody","phone":"0206","push":{"endpoint":"http://push.example.com","p256dh":"x","auth":"y"},"name":"a\nb"}`: {
+		`{"email":"not-an-address","phone":"0206","push":{"endpoint":"http://push.example.com","p256dh":"x","auth":"y"},"name":"a\nb"}`: {
 			"body.email", "body.name", "body.phone", "body.push.auth", "body.push.endpoint", "body.push.p256dh",
 		},
 		`{"push":{"endpoint":"http://127.0.0.1:1026/","p256dh":"BNcRdreALRFXTkOOUHK1EtK2wtaz5Ry4YfYCA_0QTpQtUbVlUls0VJXg7A8u-Ts1XbjhazAkj7I99e8QcYP7DkM","auth":"tBHItJI5svbpez7KI4CCXg"}}`: {"body.push.endpoint"},
@@ -527,8 +375,8 @@ func TestEveryFaultOfAContactIsNamed(t *testing.T) {
 	w.refused(w.request(http.MethodGet, customer, ""), http.StatusNotFound)
 }
 
-// An address that mail servers refuse is refused when it is given, by the API as by an event.
-func TestAddressesThatCannotBeSentTo(t *testing.T) {
+// An address that mail servers refuse is refused by the API.
+func TestInvalidAddressesAreRefused(t *testing.T) {
 	t.Parallel()
 	for body, rule := range map[string]string{
 		`{"email":"j\u00fcrgen@example.com"}`:                     "only ASCII characters before the @",
@@ -544,25 +392,12 @@ func TestAddressesThatCannotBeSentTo(t *testing.T) {
 		if p.Code != "invalid_contact" || len(p.Errors) != 1 || !strings.Contains(p.Errors[0].Message, rule) {
 			t.Errorf("%s: %+v", body, p)
 		}
-		var said contracts.Contact
-		if err := json.Unmarshal([]byte(body), &said); err != nil {
-			t.Fatal(err)
-		}
-		events := []contracts.Payload{
-			contracts.CustomerRegistered{CustomerID: "CUST-123", Contact: said, RegisteredAt: time.Now()},
-			contracts.CustomerUpdated{CustomerID: "CUST-123", Contact: said, UpdatedAt: time.Now()},
-		}
-		for i, payload := range events {
-			if verdict := w.deliver(contracts.TopicNotifications, fmt.Sprint("e", i), payload); verdict != "SUCCESS" || len(w.bus.deadLettered) != i+1 {
-				t.Errorf("%s: %s, dead-lettered %v", body, verdict, w.bus.deadLettered)
-			}
-		}
 		w.refused(w.request(http.MethodGet, customer, ""), http.StatusNotFound)
 	}
 }
 
-// What the customer wrote is kept and shown; only mail is sent to the ASCII form.
-func TestADomainBeyondASCIIIsShownAsItWasWritten(t *testing.T) {
+// The API shows an address as the customer wrote it. Only mail uses the ASCII form.
+func TestANonASCIIDomainIsShownAsWritten(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	for _, method := range []string{http.MethodPut, http.MethodGet} {
@@ -578,78 +413,24 @@ func TestADomainBeyondASCIIIsShownAsItWasWritten(t *testing.T) {
 	}
 }
 
-func TestContactsFromEvents(t *testing.T) {
+func TestTheStoreIsUnavailable(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	at := time.Now().Add(-time.Hour)
-	update := func(after time.Duration, email string) contracts.CustomerUpdated {
-		return contracts.CustomerUpdated{CustomerID: "CUST-123", Contact: contracts.Contact{Email: email}, UpdatedAt: at.Add(after)}
-	}
-	known := func(want string) {
-		t.Helper()
-		c, err := w.contacts.Get(t.Context(), "CUST-123")
-		if err != nil || c.Email != want {
-			t.Errorf("%q is known, want %q: %v", c.Email, want, err)
-		}
-	}
-	w.taken(contracts.TopicNotifications, "u2", update(2*time.Minute, "second@example.com"))
-	known("second@example.com")
-	w.taken(contracts.TopicNotifications, "r", contracts.CustomerRegistered{CustomerID: "CUST-123", Contact: contracts.Contact{Email: "first@example.com"}, RegisteredAt: at})
-	w.taken(contracts.TopicNotifications, "u1", update(time.Minute, "between@example.com"))
-	known("second@example.com")
-	w.taken(contracts.TopicNotifications, "u3", update(3*time.Minute, "third@example.com"))
-	w.taken(contracts.TopicNotifications, "u2", update(2*time.Minute, "second@example.com"))
-	known("third@example.com")
-	// Without a time of its own, the event's counts; without either nothing can be known.
-	w.taken(contracts.TopicNotifications, "u4", contracts.CustomerUpdated{CustomerID: "CUST-123", Contact: contracts.Contact{Email: "fourth@example.com"}})
-	known("fourth@example.com")
-	e, err := eventing.New("u5", "/test", contracts.Version, time.Time{}, contracts.CustomerUpdated{CustomerID: "CUST-123"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	e.Time = time.Time{}
-	if w.deliverEvent(contracts.TopicNotifications, e); len(w.bus.deadLettered) != 1 {
-		t.Error("an update of no time was taken")
-	}
-	known("fourth@example.com")
-}
-
-func TestTheStoreIsAway(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
-	w.docs.setAway(true)
+	w.docs.setUnavailable(true)
 	for _, r := range [][3]string{
 		{http.MethodGet, "/v1/notifications?order_id=ORD-1", ""}, {http.MethodGet, "/v1/notifications/ORD-1", ""}, {http.MethodGet, customer, ""},
 		{http.MethodPut, customer, "{}"}, {http.MethodDelete, customer, ""}, {http.MethodGet, "/v1/push/key", ""},
 	} {
 		w.refused(w.request(r[0], r[1], r[2]), http.StatusServiceUnavailable)
 	}
-	w.docs.setAway(false)
+	w.docs.setUnavailable(false)
 	if answer := w.request(http.MethodGet, "/v1/push/key", ""); answer.Code != http.StatusOK || strings.TrimSpace(answer.Body.String()) != `{"public_key":"BNc"}` {
 		t.Errorf("%d %s", answer.Code, answer.Body)
 	}
 }
 
-func TestAnOrderHasABoundedNumberOfMessages(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
-	ids := make([]string, 500)
-	for i := range ids {
-		ids[i] = "ORD-1001:" + strings.Repeat("x", i+1)[:min(i+1, 100)]
-	}
-	if err := w.docs.Create(t.Context(), "order-messages:ORD-1001", map[string][]string{"elsewhere": ids}); err != nil {
-		t.Fatal(err)
-	}
-	w.taken(contracts.TopicNotifications, "e", request(contracts.ChannelEmail))
-	named := request(contracts.ChannelEmail)
-	named.NotificationID = "a-name-of-its-own"
-	if verdict := w.deliver(contracts.TopicNotifications, "e", named); verdict != "SUCCESS" || len(w.bus.deadLettered) != 1 {
-		t.Errorf("%s, dead-lettered %v", verdict, w.bus.deadLettered)
-	}
-}
-
-// A contact is not overwritten by a client that has not seen its state.
-func TestAContactIsSetOnlyAsItWasRead(t *testing.T) {
+// With preconditions a client cannot overwrite a contact that it has not read.
+func TestPreconditionsOfContacts(t *testing.T) {
 	t.Parallel()
 	const path = "/v1/customers/CUST-123/contact"
 	w := newWorld(t)
@@ -663,9 +444,9 @@ func TestAContactIsSetOnlyAsItWasRead(t *testing.T) {
 		t.Fatalf("%d, the ETag is %q and then %q", first.Code, etag, read.Header().Get("ETag"))
 	}
 	if answer := w.request(http.MethodGet, path, "", "If-None-Match", etag); answer.Code != http.StatusNotModified || answer.Body.Len() > 0 {
-		t.Errorf("the same state again: %d %s", answer.Code, answer.Body)
+		t.Errorf("an unchanged contact: %d %s", answer.Code, answer.Body)
 	}
-	// A message that waits for an address is no change of the contact.
+	// A message that waits for an address does not change the ETag.
 	if _, err := w.contacts.Update(t.Context(), "CUST-123", func(c *contact.Contact) bool {
 		changed, _ := c.Await("ORDER-1", time.Now().Add(time.Hour), time.Now())
 		return changed
@@ -674,7 +455,7 @@ func TestAContactIsSetOnlyAsItWasRead(t *testing.T) {
 	}
 	second := w.request(http.MethodPut, path, `{"email":"b@example.com"}`, "If-Match", etag)
 	if second.Code != http.StatusOK || second.Header().Get("ETag") == etag {
-		t.Errorf("the state that was read: %d %s", second.Code, second.Body)
+		t.Errorf("a contact that was read: %d %s", second.Code, second.Body)
 	}
 	for _, refused := range []*httptest.ResponseRecorder{
 		w.request(http.MethodPut, path, `{"email":"c@example.com"}`, "If-Match", etag),
@@ -689,6 +470,6 @@ func TestAContactIsSetOnlyAsItWasRead(t *testing.T) {
 		t.Errorf("%+v, %v", c, err)
 	}
 	if answer := w.request(http.MethodDelete, path, "", "If-Match", second.Header().Get("ETag")); answer.Code != http.StatusNoContent {
-		t.Errorf("delete the state that was read: %d %s", answer.Code, answer.Body)
+		t.Errorf("delete a contact that was read: %d %s", answer.Code, answer.Body)
 	}
 }

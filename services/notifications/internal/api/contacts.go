@@ -17,14 +17,14 @@ import (
 	"waybill/services/notifications/internal/contact"
 )
 
-// CustomerPath is exported because huma reads embedded parameters only from exported types.
+// CustomerPath is the path parameter. It is exported because huma reads embedded parameters from exported types only.
 type CustomerPath struct {
 	CustomerID string `path:"customer_id" pattern:"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$" patternDescription:"1 to 64 letters, digits, dots, underscores and hyphens, the first a letter or digit" example:"CUST-123"`
 }
 
 type contactBody struct {
 	Name        string       `json:"name,omitempty" example:"Test Customer"`
-	Email       string       `json:"email,omitempty" doc:"One address. Its domain may have characters beyond ASCII (mail goes to its A-label form), the part before the @ may not." example:"cust-123@example.com"`
+	Email       string       `json:"email,omitempty" doc:"One address. The domain may contain non-ASCII characters (mail goes to its A-label form); the part before the @ must be ASCII." example:"cust-123@example.com"`
 	Phone       string       `json:"phone,omitempty" doc:"In E.164 form." example:"+12065550123"`
 	Push        *pushAddress `json:"push,omitempty" doc:"A browser's push subscription."`
 	Preferences *preferences `json:"preferences,omitempty" doc:"The channels that the customer wants; without them, all."`
@@ -42,7 +42,7 @@ type preferences struct {
 	Push  bool `json:"push"`
 }
 
-// describe adds to the contact's description what contact.Check checks, in words of its own.
+// describe adds the rules of contact.Check to the schema of the contact.
 func describe(doc *huma.OpenAPI) {
 	type schema = map[string]any
 	ref := doc.Paths["/v1/customers/{customer_id}/contact"].Put.RequestBody.Content["application/json"].Schema.Ref
@@ -69,16 +69,16 @@ type shownContact struct {
 	Phone       string       `json:"phone,omitempty" doc:"In E.164 form."`
 	Push        *pushAddress `json:"push,omitempty" doc:"A browser's push subscription."`
 	Preferences *preferences `json:"preferences,omitempty" doc:"The channels that the customer wants; without them, all."`
-	UpdatedAt   time.Time    `json:"updated_at" doc:"When the customer could be reached this way; an older event changes nothing."`
+	UpdatedAt   time.Time    `json:"updated_at" doc:"The time of this contact. Older events do not change it."`
 }
 
 type contactOutput struct {
 	Status int
-	ETag   string `header:"ETag" doc:"Names this state of the contact, for If-Match."`
+	ETag   string `header:"ETag" doc:"The version of the contact, for If-Match."`
 	Body   *shownContact
 }
 
-// etagOf names the state of a contact, by its content; it is empty when no contact is known.
+// etagOf derives the ETag of a contact from its content. It is empty if there is no contact.
 func etagOf(c *contact.Contact) (string, error) {
 	if !c.Known() {
 		return "", nil
@@ -87,7 +87,7 @@ func etagOf(c *contact.Contact) (string, error) {
 	visible.Waiting = nil
 	content, err := json.Marshal(visible)
 	if err != nil {
-		return "", fmt.Errorf("name the state of a contact: %w", err)
+		return "", fmt.Errorf("encode a contact for its ETag: %w", err)
 	}
 	sum := sha256.Sum256(content)
 	return `"` + hex.EncodeToString(sum[:16]) + `"`, nil
@@ -106,7 +106,7 @@ func (a API) shownOf(ctx context.Context, customerID string, c contact.Contact) 
 type getContactInput struct {
 	CustomerPath
 
-	IfNoneMatch string `header:"If-None-Match" doc:"ETags of the states that the client knows; 304 while the contact is in one of them."`
+	IfNoneMatch string `header:"If-None-Match" doc:"The ETags that the client knows. The answer is 304 if the contact has one of them."`
 }
 
 func (a API) getContact(ctx context.Context, in *getContactInput) (*contactOutput, error) {
@@ -115,7 +115,7 @@ func (a API) getContact(ctx context.Context, in *getContactInput) (*contactOutpu
 		return nil, a.problem(ctx, err)
 	}
 	if !c.Known() {
-		return nil, &rest.Problem{Status: http.StatusNotFound, Code: "contact_not_found", Detail: "No contact of that customer is known."}
+		return nil, &rest.Problem{Status: http.StatusNotFound, Code: "contact_not_found", Detail: "The customer has no contact."}
 	}
 	out, err := a.shownOf(ctx, in.CustomerID, c)
 	if err == nil && rest.NotModified(in.IfNoneMatch, out.ETag) {
@@ -146,7 +146,7 @@ func (a API) setContact(ctx context.Context, in *setContactInput) (*contactOutpu
 type deleteContactInput struct {
 	CustomerPath
 
-	IfMatch string `header:"If-Match" doc:"The ETag that the contact must have, as GET answered it, or * for any that there is."`
+	IfMatch string `header:"If-Match" doc:"The ETag that the contact must have, or * for any existing contact."`
 }
 
 func (a API) deleteContact(ctx context.Context, in *deleteContactInput) (*struct{}, error) {
@@ -154,7 +154,7 @@ func (a API) deleteContact(ctx context.Context, in *deleteContactInput) (*struct
 	return nil, err
 }
 
-// changeContact changes a contact for which the preconditions hold.
+// changeContact changes a contact if the preconditions hold.
 func (a API) changeContact(ctx context.Context, customerID string, asked rest.Preconditions, change func(c *contact.Contact)) (contact.Contact, error) {
 	var refused error
 	c, err := a.Courier.UpdateContact(ctx, customerID, func(c *contact.Contact) bool {
@@ -162,7 +162,7 @@ func (a API) changeContact(ctx context.Context, customerID string, asked rest.Pr
 		if err == nil && !asked.Hold(etag) {
 			err = &rest.Problem{
 				Status: http.StatusPreconditionFailed, Code: "precondition_failed",
-				Detail: "The contact is not in the state that If-Match or If-None-Match asks for. Read it again.",
+				Detail: "The contact does not have the ETag that If-Match or If-None-Match requires. Read it again.",
 			}
 		}
 		if refused = err; err != nil {

@@ -25,14 +25,14 @@ type notification struct {
 	Channel        string        `json:"channel" enum:"email,sms,push"`
 	Template       string        `json:"template"`
 	State          message.State `json:"state" enum:"pending,sending,waiting_for_address,delivered,failed"`
-	Attempts       int           `json:"attempts" doc:"Calls of the channel, one under way included."`
+	Attempts       int           `json:"attempts" doc:"Calls of the channel, including one in progress."`
 	RequestedAt    time.Time     `json:"requested_at"`
 	LastAttemptAt  time.Time     `json:"last_attempt_at,omitzero"`
 	NextAttemptAt  time.Time     `json:"next_attempt_at,omitzero"`
-	LastError      string        `json:"last_error,omitempty" doc:"Why the latest attempt did not succeed."`
-	WaitsUntil     time.Time     `json:"waits_until,omitzero" doc:"When it is given up, while the state is waiting_for_address."`
-	Resends        []resend      `json:"resends,omitempty" nullable:"false" doc:"Every order to send it again, oldest first."`
-	Outcome        *outcome      `json:"outcome,omitempty" doc:"What came of it, once the state is delivered or failed."`
+	LastError      string        `json:"last_error,omitempty" doc:"Why the last attempt failed."`
+	WaitsUntil     time.Time     `json:"waits_until,omitzero" doc:"When the notification is given up, while the state is waiting_for_address."`
+	Resends        []resend      `json:"resends,omitempty" nullable:"false" doc:"All requests to send it again, oldest first."`
+	Outcome        *outcome      `json:"outcome,omitempty" doc:"The outcome, if the state is delivered or failed."`
 }
 
 type resend struct {
@@ -106,9 +106,9 @@ func (a API) get(ctx context.Context, in *getInput) (*getOutput, error) {
 type resendInput struct {
 	ID   string `path:"id" example:"ORD-1001:order_shipped:email"`
 	Body struct {
-		Actor           string `json:"actor" minLength:"1" maxLength:"200" pattern:"\\S" patternDescription:"a name" doc:"Who has it sent again." example:"operator@example.com"`
-		Reason          string `json:"reason" minLength:"1" maxLength:"500" pattern:"\\S" patternDescription:"a reason" doc:"Why it will arrive now." example:"The mail server accepts mail again."`
-		EvenIfDelivered bool   `json:"even_if_delivered,omitempty" doc:"Whether a notification that was delivered is sent a second time, such as to an address that was corrected."`
+		Actor           string `json:"actor" minLength:"1" maxLength:"200" pattern:"\\S" patternDescription:"a name" doc:"Who sends it again." example:"operator@example.com"`
+		Reason          string `json:"reason" minLength:"1" maxLength:"500" pattern:"\\S" patternDescription:"a reason" doc:"Why it can be delivered now." example:"The mail server accepts mail again."`
+		EvenIfDelivered bool   `json:"even_if_delivered,omitempty" doc:"Whether to send a delivered notification again, for example to a corrected address."`
 	}
 }
 

@@ -8,7 +8,6 @@ import (
 
 	"waybill/platform/state"
 	"waybill/services/notifications/internal/contact"
-	"waybill/services/notifications/internal/vapid"
 )
 
 // Contacts stores one document per customer.
@@ -100,17 +99,4 @@ func (s *Contacts) remember(customerID string, c contact.Contact, at time.Time) 
 	}
 	c.Waiting = nil // the list can be long, and an old list is useless
 	s.recent[customerID] = reading{c, at}
-}
-
-const keysKey = "vapid-keys"
-
-// Keys returns the stored key pair. If there is none, it stores the pair that generate returns.
-func Keys(ctx context.Context, s state.Store, generate func() (vapid.Keys, error)) (vapid.Keys, error) {
-	return state.Update(ctx, s, keysKey, func(k *vapid.Keys, exists bool) (err error) {
-		if exists {
-			return state.ErrUnchanged
-		}
-		*k, err = generate()
-		return err
-	})
 }

@@ -83,3 +83,9 @@ func (r *Ring) Keys(ctx context.Context) (Keys, error) {
 	r.keys = keys
 	return keys, nil
 }
+
+// PublicKey returns the public key, with which browsers subscribe.
+func (r *Ring) PublicKey(ctx context.Context) (string, error) {
+	keys, err := r.Keys(ctx)
+	return keys.Public, err
+}

@@ -1,4 +1,4 @@
-package api_test
+package events_test
 
 import (
 	"context"
@@ -13,8 +13,8 @@ import (
 	"waybill/platform/eventing"
 	"waybill/platform/eventing/eventingtest"
 	"waybill/platform/state"
-	"waybill/services/notifications/internal/api"
 	"waybill/services/notifications/internal/delivery"
+	"waybill/services/notifications/internal/events"
 	"waybill/services/notifications/internal/message"
 	"waybill/services/notifications/internal/store"
 )
@@ -24,8 +24,8 @@ type noChannel struct{}
 func (noChannel) Send(context.Context, contracts.Contact, message.Outgoing) error { return nil }
 func (noChannel) Parallel() int                                                   { return 1 }
 
-// TestEveryHandlerTellsPermanentFromTransient gives every handler a store and a bus that fail.
-func TestEveryHandlerTellsPermanentFromTransient(t *testing.T) {
+// Every handler distinguishes permanent from retryable failures of the store and the bus.
+func TestEveryHandlerDistinguishesPermanentFailures(t *testing.T) {
 	t.Parallel()
 	eventingtest.Run(t, func(t *testing.T, client *eventingtest.Client) eventingtest.World {
 		t.Helper()
@@ -37,22 +37,15 @@ func TestEveryHandlerTellsPermanentFromTransient(t *testing.T) {
 		messages, contacts := store.NewMessages(documents), store.NewContacts(documents)
 		courier, err := delivery.New(delivery.Options{
 			Messages: messages, Contacts: contacts, Backlog: state.NewBacklog(documents, "notifications", "writer"),
-			Channels: map[string]delivery.Channel{contracts.ChannelEmail: noChannel{}, contracts.ChannelSMS: noChannel{}, contracts.ChannelPush: noChannel{}},
-			Announce: func(ctx context.Context, id string, at time.Time, payload contracts.Payload) error {
-				e, err := eventing.New(id, "test", contracts.Version, at, payload)
-				if err != nil {
-					return err
-				}
-				return publisher.Publish(ctx, contracts.TopicNotifications, e)
-			},
+			Channels:  map[string]delivery.Channel{contracts.ChannelEmail: noChannel{}, contracts.ChannelSMS: noChannel{}, contracts.ChannelPush: noChannel{}},
+			Announce:  events.Announcer(publisher),
 			Operators: contracts.Contact{Email: "ops@example.com"}, SendTimeout: time.Second, Logger: logger,
 		})
 		if err != nil {
 			t.Fatal(err)
 		}
-		edge := api.API{Courier: courier, Messages: messages, Contacts: contacts, Logger: logger}
 		return eventingtest.World{
-			Subscriptions: edge.Subscriptions(),
+			Subscriptions: events.Handlers{Courier: courier}.Subscriptions(),
 			Needs:         map[string]eventingtest.Failure{"store": eventingtest.Store, "bus": eventingtest.Bus},
 			Event: func(t *testing.T, eventType string, n int) eventing.Event {
 				t.Helper()
