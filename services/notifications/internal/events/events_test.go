@@ -140,7 +140,7 @@ func (w *world) deliverEvent(topic string, e eventing.Event) string {
 	batch := `{"entries": [{"entryId": "1", "event": ` + string(body) + `}]}`
 	request := httptest.NewRequestWithContext(w.t.Context(), http.MethodPost, "/events/"+topic+"/bulk", strings.NewReader(batch))
 	request.Header.Set("Content-Type", "application/json")
-	request.Header.Set("dapr-api-token", token)
+	request.Header.Set("Dapr-Api-Token", token)
 	answer := httptest.NewRecorder()
 	w.handler.ServeHTTP(answer, request)
 	var verdicts struct{ Statuses []struct{ Status string } }

@@ -49,11 +49,11 @@ func (l *Later) Error() string { return l.Text }
 type Kind int
 
 const (
-	// Invalid: the request can never become a message.
+	// Invalid means that the request can never become a message.
 	Invalid Kind = iota + 1
-	// NotFound: there is no such message.
+	// NotFound means that there is no such message.
 	NotFound
-	// Conflict: the state of the message does not allow the request.
+	// Conflict means that the state of the message does not allow the request.
 	Conflict
 )
 
