@@ -11,8 +11,8 @@ import (
 	"github.com/go-chi/chi/v5"
 
 	"waybill/contracts"
+	"waybill/platform/reconcile"
 	"waybill/platform/service"
-	"waybill/platform/state"
 	"waybill/services/notifications/internal/api"
 	"waybill/services/notifications/internal/channel"
 	"waybill/services/notifications/internal/delivery"
@@ -42,9 +42,9 @@ func (c Config) build(_ context.Context, s *service.Service) (service.Parts, err
 	s.OnStop(func() error { push.Close(); return nil })
 	courier, err := delivery.New(delivery.Options{
 		Messages: messages, Contacts: contacts,
-		Backlog:  state.NewBacklog(s.Documents, "notifications", s.ProcessID),
-		Expiries: state.NewBacklog(s.Documents, "address-waits", s.ProcessID),
-		Arrivals: state.NewBacklog(s.Documents, "address-arrivals", s.ProcessID),
+		Pending:  reconcile.NewPending(s.Documents, "notifications", s.ProcessID),
+		Waits:    reconcile.NewPending(s.Documents, "address-waits", s.ProcessID),
+		Arrivals: reconcile.NewPending(s.Documents, "address-arrivals", s.ProcessID),
 		Channels: map[string]delivery.Channel{
 			contracts.ChannelEmail: channel.NewEmail(s.Sidecar.Client, contracts.Email),
 			contracts.ChannelSMS:   channel.NewSMS(s.Sidecar.Client, contracts.SMS),

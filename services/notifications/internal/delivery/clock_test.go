@@ -10,17 +10,18 @@ import (
 	"time"
 
 	"waybill/contracts"
+	"waybill/platform/reconcile"
 	"waybill/platform/state"
 	"waybill/services/notifications/internal/message"
 )
 
-// The process that planned an attempt, or was making one, may have had a clock that was hours ahead, or behind.
-func TestWhatAWrongClockLeaves(t *testing.T) {
+// The process that planned or made an attempt may have a clock that is hours ahead or behind.
+func TestAWrongClockOfAnotherProcess(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		name          string
 		change        func(m *message.Message, skew time.Duration)
-		within, after time.Duration // it is sent within this time, and not before that, by a process that finds it
+		within, after time.Duration // a process that finds the message sends it within this time, and not before that
 	}{
 		{
 			name: "a planned attempt",
@@ -31,8 +32,8 @@ func TestWhatAWrongClockLeaves(t *testing.T) {
 			within: time.Minute,
 		},
 		{
-			// It may be at work: it has a whole lease, and no more.
-			name: "an attempt under way",
+			// The other process may still be sending: it has a whole lease, and no more.
+			name: "an attempt in progress",
 			change: func(m *message.Message, skew time.Duration) {
 				m.State, m.Attempts, m.LastAttemptAt = message.Sending, 1, time.Now().Add(skew)
 				m.ClaimedBy, m.ClaimedUntil = "another process's", m.LastAttemptAt.Add(30*time.Second)
@@ -40,7 +41,7 @@ func TestWhatAWrongClockLeaves(t *testing.T) {
 			after: 29 * time.Second, within: time.Minute,
 		},
 		{
-			name: "an outcome that may not be announced",
+			name: "an outcome that is perhaps not announced",
 			change: func(m *message.Message, skew time.Duration) {
 				m.State, m.FinishedAt = message.Delivered, time.Now().Add(skew)
 			},
@@ -61,13 +62,13 @@ func TestWhatAWrongClockLeaves(t *testing.T) {
 					if _, _, err := w.messages.Create(t.Context(), m); err != nil {
 						t.Fatal(err)
 					}
-					if err := state.NewBacklog(w.docs, "notifications", "another process").Add(t.Context(), m.ID); err != nil {
+					if err := reconcile.NewPending(w.docs, "notifications", "another process").Add(t.Context(), m.ID); err != nil {
 						t.Fatal(err)
 					}
 					if c.after > 0 {
 						w.during(w.process(w.docs), c.after, nil)
 						if got := w.channels[m.Channel].times(m.ID); got != 0 {
-							t.Fatalf("within %v it was sent %d times beside the attempt under way", c.after, got)
+							t.Fatalf("within %v sent %d times beside the attempt in progress", c.after, got)
 						}
 					}
 					w.during(w.process(w.docs), c.within, nil)
@@ -78,8 +79,8 @@ func TestWhatAWrongClockLeaves(t *testing.T) {
 	}
 }
 
-// A channel that names a time is left alone, whatever message it said that about; the other channels are not.
-func TestAChannelThatAsksForAPause(t *testing.T) {
+// A channel that asks for a pause is not called for any of its messages. The other channels are.
+func TestAPauseHoldsForTheWholeChannel(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
@@ -112,15 +113,15 @@ func TestAChannelThatAsksForAPause(t *testing.T) {
 				t.Errorf("%s is %s", m.ID, m.State)
 			}
 		}
-		// Before the provider's first answer as many calls are under way as the channel has workers.
+		// Before the first answer of the provider, each worker of the channel may have made a call.
 		if got, most := int(calls.Load()), orders+w.channels[contracts.ChannelSMS].Parallel(); got > most {
 			t.Errorf("%d calls for %d messages, want at most %d", got, orders, most)
 		}
 	})
 }
 
-// Each call without an answer makes the pause before the next one longer, and one with an answer ends that.
-func TestAChannelThatDoesNotAnswer(t *testing.T) {
+// Each call that times out doubles the pause of the channel, until a call gets an answer.
+func TestTimeoutsPauseTheChannel(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
@@ -145,7 +146,7 @@ func TestAChannelThatDoesNotAnswer(t *testing.T) {
 			time.Sleep(10*time.Minute - 2*time.Second)
 			// Three workers, ten seconds a call, and pauses of 1, 2, 4 ... 60 seconds between them.
 			if got := calls.Load(); got > 45 {
-				t.Errorf("%d calls in ten minutes of a channel that does not answer", got)
+				t.Errorf("a channel that does not answer got %d calls in ten minutes", got)
 			}
 		})
 		for n := range 26 {
@@ -157,8 +158,8 @@ func TestAChannelThatDoesNotAnswer(t *testing.T) {
 	})
 }
 
-// An attempt that was none, because nothing was called, is not counted.
-func TestAnAttemptThatWasNone(t *testing.T) {
+// An attempt that called nothing does not count.
+func TestAnUntriedAttemptDoesNotCount(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
@@ -171,18 +172,18 @@ func TestAnAttemptThatWasNone(t *testing.T) {
 		c := w.process(w.docs)
 		w.during(c, time.Hour, func() { w.accept(c, shipped(t, contracts.ChannelPush)) })
 		if m := w.settled("ORD-1001:order_shipped:push", message.Delivered, 10); m.Attempts != 1 {
-			t.Errorf("%d attempts are counted, want 1", m.Attempts)
+			t.Errorf("counted %d attempts, want 1", m.Attempts)
 		}
 	})
 }
 
-// stubborn is a store that will never take the outcome of a message.
-type stubborn struct {
+// readOnly is a store that refuses changes of messages permanently.
+type readOnly struct {
 	state.Store
 	refusals atomic.Int32
 }
 
-func (s *stubborn) Replace(ctx context.Context, key string, doc any, etag state.ETag, options ...state.Option) error {
+func (s *readOnly) Replace(ctx context.Context, key string, doc any, etag state.ETag, options ...state.Option) error {
 	if !strings.HasPrefix(key, "backlog:") {
 		s.refusals.Add(1)
 		return errors.Join(state.ErrInvalid, errors.New("the document is too large"))
@@ -190,22 +191,22 @@ func (s *stubborn) Replace(ctx context.Context, key string, doc any, etag state.
 	return s.Store.Replace(ctx, key, doc, etag, options...)
 }
 
-// A store that says that it will never take a document is not asked for ever, and the message is not sent again and again.
-func TestAStoreThatWillNeverTakeAnOutcome(t *testing.T) {
+// If the store refuses an outcome permanently, this process neither retries nor sends the message again.
+func TestAPermanentFailureOfTheStore(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
-		docs := &stubborn{Store: w.docs}
+		docs := &readOnly{Store: w.docs}
 		c := w.process(docs)
 		m := shipped(t, contracts.ChannelEmail)
 		w.during(c, time.Hour, func() { w.accept(c, m) })
 		if got := docs.refusals.Load(); got == 0 || got > 2 {
-			t.Errorf("the store was asked %d times, want once or twice", got)
+			t.Errorf("the store got %d writes, want one or two", got)
 		}
 		if got := w.channels[m.Channel].times(m.ID); got != 1 {
-			t.Errorf("it was sent %d times, want once", got)
+			t.Errorf("sent %d times, want once", got)
 		}
-		// The next process finds it.
+		// The next process delivers it.
 		w.during(w.process(w.docs), time.Hour, nil)
 		w.settled(m.ID, message.Delivered, 2)
 	})

@@ -17,6 +17,7 @@ import (
 	"go.uber.org/goleak"
 
 	"waybill/contracts"
+	"waybill/platform/reconcile"
 	"waybill/platform/state"
 	"waybill/services/notifications/internal/contact"
 	"waybill/services/notifications/internal/delivery"
@@ -26,7 +27,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// world is what outlives a process: the store, the channels, and what was published.
+// world outlives the processes of a test: the store, the channels, and the published events.
 type world struct {
 	t        *testing.T
 	docs     state.Store
@@ -36,7 +37,7 @@ type world struct {
 	bus      *bus
 }
 
-// fake is a channel that remembers what it was given and answers as it is told.
+// fake is a channel that records its calls and answers as the test says.
 type fake struct {
 	mu     sync.Mutex
 	sent   []sent
@@ -66,7 +67,7 @@ func (f *fake) Send(ctx context.Context, to contracts.Contact, m message.Outgoin
 	return answer(ctx, attempt, m)
 }
 
-// times is how often the channel was given the message.
+// times is the number of calls with the message.
 func (f *fake) times(id string) int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -115,7 +116,7 @@ func newWorld(t *testing.T) *world {
 	for _, channel := range contracts.Channels() {
 		w.channels[channel] = &fake{}
 	}
-	// The contact of this one was deleted, so that messages end at once.
+	// A customer whose contact was deleted: messages fail at once.
 	if _, err := w.contacts.Update(t.Context(), "CUST-456", func(known *contact.Contact) bool {
 		known.Remove(time.Now())
 		return true
@@ -143,13 +144,13 @@ var policy = message.Policy{Attempts: 4, First: time.Second, Last: time.Minute}
 
 const addressWait = 10 * time.Minute
 
-// process is a courier with a store of its own choice.
+// process returns a courier on the store.
 func (w *world) process(docs state.Store) *delivery.Courier {
 	w.t.Helper()
-	return w.processWith(docs, state.NewBacklog(docs, "notifications", ulid.Make().String()))
+	return w.processWith(docs, reconcile.NewPending(docs, "notifications", ulid.Make().String()))
 }
 
-func (w *world) processWith(docs state.Store, backlog delivery.Backlog) *delivery.Courier {
+func (w *world) processWith(docs state.Store, pending delivery.Pending) *delivery.Courier {
 	w.t.Helper()
 	channels := map[string]delivery.Channel{}
 	for name, channel := range w.channels {
@@ -157,9 +158,9 @@ func (w *world) processWith(docs state.Store, backlog delivery.Backlog) *deliver
 	}
 	c, err := delivery.New(delivery.Options{
 		Messages: store.NewMessages(docs), Contacts: store.NewContacts(docs),
-		Backlog:  backlog,
-		Expiries: state.NewBacklog(docs, "address-waits", ulid.Make().String()),
-		Arrivals: state.NewBacklog(docs, "address-arrivals", ulid.Make().String()), AddressWait: addressWait,
+		Pending:  pending,
+		Waits:    reconcile.NewPending(docs, "address-waits", ulid.Make().String()),
+		Arrivals: reconcile.NewPending(docs, "address-arrivals", ulid.Make().String()), AddressWait: addressWait,
 		Channels: channels, Announce: w.bus.announce,
 		Operators: contracts.Contact{Email: "operators@example.com"}, Policy: policy, SendTimeout: 10 * time.Second,
 		Logger: slog.New(slog.DiscardHandler),
@@ -170,7 +171,7 @@ func (w *world) processWith(docs state.Store, backlog delivery.Backlog) *deliver
 	return c
 }
 
-// during runs a process for that long by the test's own clock, after start.
+// during runs a process for the given time of the bubble, after start.
 func (w *world) during(c *delivery.Courier, length time.Duration, start func()) {
 	w.t.Helper()
 	ctx, stop := context.WithCancel(w.t.Context())
@@ -221,7 +222,7 @@ func shippedOf(t *testing.T, order, channel string) message.Message {
 	return m
 }
 
-// settled fails the test unless the message has this state, was announced, and went to its channel so often.
+// settled fails the test unless the message has this state, was announced, and was sent this many times.
 func (w *world) settled(id string, want message.State, sends int) message.Message {
 	w.t.Helper()
 	m := w.read(id)
@@ -232,19 +233,19 @@ func (w *world) settled(id string, want message.State, sends int) message.Messag
 		w.t.Errorf("%s is not announced", id)
 	}
 	if got := w.channels[m.Channel].times(id); got != sends {
-		w.t.Errorf("%s went to its channel %d times, want %d", id, got, sends)
+		w.t.Errorf("%s was sent %d times, want %d", id, got, sends)
 	}
 	return m
 }
 
-// announced reports whether the message's outcome was published, and fails the test when another one was.
+// announced reports whether the outcome of the message was published. It fails the test if another outcome was.
 func (w *world) announced(m *message.Message) (announced bool) {
 	w.t.Helper()
 	want, _ := m.Outcome()
 	for _, id := range w.bus.all() {
 		announced = announced || id == want
 		if strings.HasPrefix(id, m.ID+":") && id != want {
-			w.t.Errorf("published %s of a message that is %s", id, m.State)
+			w.t.Errorf("published %s for a message that is %s", id, m.State)
 		}
 	}
 	return announced
@@ -272,16 +273,16 @@ func TestEachChannelIsDelivered(t *testing.T) {
 		if len(w.bus.all()) != 3 {
 			t.Errorf("published %v", w.bus.all())
 		}
-		if left := w.backlog(); len(left) != 0 {
-			t.Errorf("the backlog holds %v", left)
+		if left := w.pending(); len(left) != 0 {
+			t.Errorf("the pending set holds %v", left)
 		}
 	})
 }
 
-func (w *world) backlog() []string {
+func (w *world) pending() []string {
 	w.t.Helper()
 	var ids []string
-	err := state.NewBacklog(w.docs, "notifications", "reader").Sweep(w.t.Context(), func(_ context.Context, found []string) ([]string, error) {
+	err := reconcile.NewPending(w.docs, "notifications", "reader").Visit(w.t.Context(), func(_ context.Context, found []string) ([]string, error) {
 		ids = append(ids, found...)
 		return nil, nil
 	})
@@ -291,7 +292,7 @@ func (w *world) backlog() []string {
 	return ids
 }
 
-func TestTheSameRequestAgain(t *testing.T) {
+func TestADuplicateRequest(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
@@ -306,11 +307,11 @@ func TestTheSameRequestAgain(t *testing.T) {
 			w.accept(c, m)
 			w.accept(c, other)
 		})
-		// A process that knows nothing of the first one.
+		// A process that starts later.
 		again := w.process(w.docs)
 		w.during(again, time.Minute, func() { w.accept(again, m); w.accept(again, other) })
 		if got := w.settled(m.ID, message.Delivered, 1); got.Facts.TrackingNumber != "TRK-1001" {
-			t.Error("the first content does not stand")
+			t.Error("the first content was replaced")
 		}
 		// Once for the message, and once for each request that found it delivered.
 		if len(w.bus.all()) != 5 {
@@ -319,9 +320,9 @@ func TestTheSameRequestAgain(t *testing.T) {
 	})
 }
 
-// overtaken is a backlog whose first addition takes a second and holds up no other.
+// overtaken is a pending set whose first Add takes a second. Later ones are not delayed.
 type overtaken struct {
-	delivery.Backlog
+	delivery.Pending
 
 	calls atomic.Int32
 }
@@ -330,15 +331,15 @@ func (o *overtaken) Add(ctx context.Context, ids ...string) error {
 	if o.calls.Add(1) == 1 {
 		time.Sleep(time.Second)
 	}
-	return o.Backlog.Add(ctx, ids...)
+	return o.Pending.Add(ctx, ids...)
 }
 
-// The same request comes while the first one is stored and not yet on its way.
-func TestTheSameRequestMeanwhile(t *testing.T) {
+// The same request arrives after the first one was stored and before it is queued.
+func TestAConcurrentDuplicateRequest(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
-		c := w.processWith(w.docs, &overtaken{Backlog: state.NewBacklog(w.docs, "notifications", "writer")})
+		c := w.processWith(w.docs, &overtaken{Pending: reconcile.NewPending(w.docs, "notifications", "writer")})
 		m := shipped(t, contracts.ChannelEmail)
 		w.during(c, 5*time.Second, func() {
 			var first sync.WaitGroup
@@ -353,7 +354,7 @@ func TestTheSameRequestMeanwhile(t *testing.T) {
 	})
 }
 
-func TestRetryThenSuccess(t *testing.T) {
+func TestARetrySucceeds(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
@@ -378,8 +379,8 @@ func TestRetryThenSuccess(t *testing.T) {
 	})
 }
 
-// A message that its channel never takes is given up; meanwhile other messages and other channels go their way.
-func TestGiveUpAndBlockNobody(t *testing.T) {
+// A message that its channel never accepts is given up. Meanwhile other messages are delivered.
+func TestAFailingMessageBlocksNoOther(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
@@ -391,7 +392,7 @@ func TestGiveUpAndBlockNobody(t *testing.T) {
 			}
 			return nil
 		}
-		w.channels[contracts.ChannelPush].answer = func(context.Context, int, message.Outgoing) error { panic("made to") }
+		w.channels[contracts.ChannelPush].answer = func(context.Context, int, message.Outgoing) error { panic("by the test") }
 		c := w.process(w.docs)
 		w.during(c, 5*time.Minute, func() {
 			w.accept(c, broken)
@@ -407,13 +408,13 @@ func TestGiveUpAndBlockNobody(t *testing.T) {
 			t.Errorf("%+v", m)
 		}
 		w.settled("ORD-1:order_shipped:push", message.Failed, policy.Attempts)
-		if left := w.backlog(); len(left) != 0 {
-			t.Errorf("the backlog holds %v", left)
+		if left := w.pending(); len(left) != 0 {
+			t.Errorf("the pending set holds %v", left)
 		}
 	})
 }
 
-func TestRefusalsEndAtOnce(t *testing.T) {
+func TestRefusedMessagesFailAtOnce(t *testing.T) {
 	t.Parallel()
 	off := contracts.Preferences{Email: true}
 	for name, test := range map[string]struct {
@@ -451,12 +452,12 @@ func TestRefusalsEndAtOnce(t *testing.T) {
 	})
 }
 
-func TestASubscriptionThatIsGoneIsForgotten(t *testing.T) {
+func TestAnExpiredSubscriptionIsRemoved(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		w.channels[contracts.ChannelPush].answer = func(context.Context, int, message.Outgoing) error {
-			return &message.Refusal{Code: message.CodeSubscriptionGone, Text: "Gone."}
+			return &message.Refusal{Code: message.CodeSubscriptionGone, Text: "Unknown."}
 		}
 		c := w.process(w.docs)
 		w.during(c, time.Second, func() {
@@ -477,7 +478,7 @@ func TestASubscriptionThatIsGoneIsForgotten(t *testing.T) {
 	})
 }
 
-func TestAChannelThatAsksForTime(t *testing.T) {
+func TestAMessageWaitsForThePauseOfItsChannel(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
@@ -493,7 +494,7 @@ func TestAChannelThatAsksForTime(t *testing.T) {
 			w.accept(c, m)
 			time.Sleep(50 * time.Second)
 			if n := w.channels[contracts.ChannelPush].times(m.ID); n != 1 {
-				t.Errorf("%d attempts before the time", n)
+				t.Errorf("%d attempts before the pause ended", n)
 			}
 		})
 		w.settled(m.ID, message.Delivered, 2)
@@ -512,17 +513,17 @@ func TestOperatorsNeedNoContact(t *testing.T) {
 		w.during(c, time.Second, func() { w.accept(c, m) })
 		w.settled(m.ID, message.Delivered, 1)
 		if to := w.channels[contracts.ChannelEmail].sent[0].to.Email; to != "operators@example.com" {
-			t.Errorf("it went to %s", to)
+			t.Errorf("sent to %s", to)
 		}
 	})
 }
 
-// The bus is away when the message has its outcome: it is sent once and announced later.
-func TestAnnouncedWhenTheBusIsBack(t *testing.T) {
+// The bus is unavailable when the message has its outcome: it is sent once and announced later.
+func TestAnOutcomeIsAnnouncedWhenTheBusIsBack(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
-		w.bus.setFail(errors.New("away"))
+		w.bus.setFail(errors.New("unavailable"))
 		c := w.process(w.docs)
 		m := shipped(t, contracts.ChannelEmail)
 		w.during(c, time.Minute, func() {
@@ -537,30 +538,30 @@ func TestAnnouncedWhenTheBusIsBack(t *testing.T) {
 	})
 }
 
-// A refusal is announced before its event is acknowledged, or else is left to the backlog.
+// A refusal is announced before its event is acknowledged, or stays pending.
 func TestARefusalIsAnnouncedWhenTheBusIsBack(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
-		w.bus.setFail(errors.New("away"))
+		w.bus.setFail(errors.New("unavailable"))
 		first := w.process(w.docs)
 		m := shipped(t, contracts.ChannelEmail)
 		m.CustomerID = "CUST-456"
 		w.during(first, 30*time.Second, func() { w.accept(first, m) })
-		if got := w.read(m.ID); got.State != message.Failed || len(w.bus.all()) != 0 || len(w.backlog()) != 1 {
-			t.Errorf("%+v, published %v, the backlog holds %v", got, w.bus.all(), w.backlog())
+		if got := w.read(m.ID); got.State != message.Failed || len(w.bus.all()) != 0 || len(w.pending()) != 1 {
+			t.Errorf("%+v, published %v, the pending set holds %v", got, w.bus.all(), w.pending())
 		}
 		w.bus.setFail(nil)
 		w.during(w.process(w.docs), time.Minute, nil)
 		w.settled(m.ID, message.Failed, 0)
-		if left := w.backlog(); len(left) != 0 {
-			t.Errorf("the backlog holds %v", left)
+		if left := w.pending(); len(left) != 0 {
+			t.Errorf("the pending set holds %v", left)
 		}
 	})
 }
 
-// Of processes that share the backlog, the one that ends a message announces it; the others do so only when it died.
-func TestOutcomesAreLeftToTheirProcess(t *testing.T) {
+// The process that records an outcome announces it. Other processes do so only if that process ended.
+func TestEachProcessAnnouncesItsOwnOutcomes(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
@@ -568,7 +569,7 @@ func TestOutcomesAreLeftToTheirProcess(t *testing.T) {
 		c, other := w.process(w.docs), w.process(w.docs)
 		w.during(other, 5*time.Minute, func() {
 			w.during(c, time.Minute, func() {
-				time.Sleep(9 * time.Second) // the other one sweeps before this one does
+				time.Sleep(9 * time.Second) // the other process makes its pass before this one
 				w.accept(c, m)
 			})
 			lost.Begin("dead", time.Now(), time.Now(), policy)
@@ -576,33 +577,33 @@ func TestOutcomesAreLeftToTheirProcess(t *testing.T) {
 			if _, _, err := w.messages.Create(t.Context(), lost); err != nil {
 				t.Fatal(err)
 			}
-			if err := state.NewBacklog(w.docs, "notifications", "dead").Add(t.Context(), lost.ID); err != nil {
+			if err := reconcile.NewPending(w.docs, "notifications", "dead").Add(t.Context(), lost.ID); err != nil {
 				t.Fatal(err)
 			}
 		})
 		w.settled(m.ID, message.Delivered, 1)
 		w.settled(lost.ID, message.Delivered, 0)
-		if len(w.bus.all()) != 2 || len(w.backlog()) != 0 {
-			t.Errorf("published %v, the backlog holds %v", w.bus.all(), w.backlog())
+		if len(w.bus.all()) != 2 || len(w.pending()) != 0 {
+			t.Errorf("published %v, the pending set holds %v", w.bus.all(), w.pending())
 		}
 	})
 }
 
-// A claim that waited for a worker until it was too short is prolonged, and is no second attempt.
-func TestAClaimThatWaitsForAWorker(t *testing.T) {
+// A claim that waited too long for its worker is extended. That is no second attempt.
+func TestAClaimIsExtended(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		gate := &gate{Store: w.docs}
 		w.channels[contracts.ChannelEmail].answer = func(_ context.Context, _ int, m message.Outgoing) error {
 			if left := time.Until(w.read(m.ID).ClaimedUntil); left < 15*time.Second {
-				t.Errorf("it is sent under a claim of %s", left)
+				t.Errorf("sent with %s of the claim left", left)
 			}
 			return nil
 		}
 		c := w.process(gate)
 		m := shipped(t, contracts.ChannelEmail)
-		// Accepted before any worker runs, and by then older than what is recent.
+		// Accepted before a worker runs. By then the cached contact has expired.
 		w.accept(c, m)
 		time.Sleep(25 * time.Second)
 		other := w.process(w.docs)
@@ -642,8 +643,8 @@ func (s *counting) Replace(ctx context.Context, key string, doc any, etag state.
 	return s.Store.Replace(ctx, key, doc, etag, options...)
 }
 
-// Each call of the store costs the processors more than everything else that a message needs.
-func TestWhatMessagesCost(t *testing.T) {
+// Calls of the store are the main cost of a message.
+func TestStoreCallsPerMessage(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		customer      string
@@ -651,10 +652,9 @@ func TestWhatMessagesCost(t *testing.T) {
 	}{
 		// For three messages: the contact once, and the order's document for each.
 		"refused": {"CUST-456", 4, 3},
-		// The contact, the order's document for each, once the time at which they are given up, and the contact for each,
-		// which is written once.
+		// The contact, the order's document for each, one entry of the waits, and the contact for each, which is written once.
 		"waiting": {"CUST-789", 8, 5},
-		// And the backlog and the outcome for each.
+		// In addition the pending set and the outcome for each.
 		"sent": {"CUST-123", 10, 9},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -672,7 +672,7 @@ func TestWhatMessagesCost(t *testing.T) {
 					}
 				}
 				w.during(c, time.Second, func() {
-					accept("ORD-1") // begins a page of the backlog
+					accept("ORD-1") // begins a page of the pending set
 					time.Sleep(2 * time.Second)
 					docs.reads.Store(0)
 					docs.writes.Store(0)
@@ -686,8 +686,8 @@ func TestWhatMessagesCost(t *testing.T) {
 	}
 }
 
-// What a process may leave behind when it is killed, made by hand, and what the next one does about it.
-func TestWhatADeadProcessLeaves(t *testing.T) {
+// The next process continues what a killed process has left.
+func TestTheNextProcessContinues(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		leave func(m *message.Message)
@@ -707,19 +707,19 @@ func TestWhatADeadProcessLeaves(t *testing.T) {
 				if _, _, err := w.messages.Create(t.Context(), m); err != nil {
 					t.Fatal(err)
 				}
-				if err := state.NewBacklog(w.docs, "notifications", "dead").Add(t.Context(), m.ID); err != nil {
+				if err := reconcile.NewPending(w.docs, "notifications", "dead").Add(t.Context(), m.ID); err != nil {
 					t.Fatal(err)
 				}
 				w.during(w.process(w.docs), time.Second, nil)
 				if m.State == message.Sending && w.channels[m.Channel].times(m.ID) > 0 {
-					t.Error("it was sent while another process may be sending it")
+					t.Error("sent while another process may be sending it")
 				}
 				w.during(w.process(w.docs), time.Minute, nil)
 				w.settled(m.ID, message.Delivered, test.sends)
 			})
 		})
 	}
-	t.Run("created and not in the backlog", func(t *testing.T) {
+	t.Run("created and not pending", func(t *testing.T) {
 		t.Parallel()
 		synctest.Test(t, func(t *testing.T) {
 			w := newWorld(t)
@@ -728,13 +728,13 @@ func TestWhatADeadProcessLeaves(t *testing.T) {
 				t.Fatal(err)
 			}
 			c := w.process(w.docs)
-			w.during(c, time.Second, func() { w.accept(c, m) }) // the event was not acknowledged, so it comes again
+			w.during(c, time.Second, func() { w.accept(c, m) }) // the event was not acknowledged, so it is delivered again
 			w.settled(m.ID, message.Delivered, 1)
 		})
 	})
 }
 
-// mortal is a store that a process loses at one call, before or after the call had its effect, and for good.
+// mortal is a store that fails for good from one call on. That call fails before or after its effect.
 type mortal struct {
 	state.Store
 	mu    sync.Mutex
@@ -776,9 +776,8 @@ func (s *mortal) Replace(ctx context.Context, key string, doc any, etag state.ET
 	return s.call(func() error { return s.Store.Replace(ctx, key, doc, etag, options...) })
 }
 
-// A process dies at every call of the store in turn. The event comes again if it was not acknowledged, and the next process
-// ends what the first began: one outcome, and a second sending only where the first process died without having recorded
-// the first.
+// A process dies at each call of the store in turn. If its event was not acknowledged, the event is delivered again. The next process
+// continues: there is one outcome, and the message is sent again only if the first process did not record that it was sent.
 func TestKilledAtEveryStep(t *testing.T) {
 	t.Parallel()
 	alert, _, err := message.NeedsAttention("f1", contracts.FulfillmentFailed{OrderID: "ORD-1001", NotUndone: []string{contracts.StepRefundPayment}}, time.Now())
@@ -790,7 +789,7 @@ func TestKilledAtEveryStep(t *testing.T) {
 	accept := func(m message.Message) step {
 		return func(w *world, c *delivery.Courier) error { return c.Accept(w.t.Context(), m) }
 	}
-	// The messages of an order, together.
+	// The messages of an order are accepted together.
 	acceptAll := func(customer string) step {
 		return func(w *world, c *delivery.Courier) error {
 			all := make([]message.Message, 0, len(contracts.Channels()))
@@ -809,13 +808,13 @@ func TestKilledAtEveryStep(t *testing.T) {
 	waiting := shipped(t, contracts.ChannelEmail)
 	waiting.CustomerID = "CUST-789"
 	failed := shipped(t, contracts.ChannelEmail)
-	failed.Refuse(&message.Refusal{Code: message.CodeUnavailable, Text: "Away."}, time.Unix(1, 0))
+	failed.Refuse(&message.Refusal{Code: message.CodeUnavailable, Text: "Down."}, time.Unix(1, 0))
 	for kind, test := range map[string]struct {
 		message message.Message
 		want    message.State
-		// before is done by a process that lives, then by the one that dies, and by the next if that got an error.
+		// before runs in a process that lives. by runs in the process that dies, and again in the next one if it failed.
 		before, by step
-		// after is done by the next process.
+		// after runs in the next process.
 		after step
 	}{
 		"an order's":    {shipped(t, contracts.ChannelEmail), message.Delivered, nil, accept(shipped(t, contracts.ChannelEmail)), nil},
@@ -854,10 +853,10 @@ func TestKilledAtEveryStep(t *testing.T) {
 	}
 }
 
-// step is something that a process does.
+// step is an action of a process.
 type step func(w *world, c *delivery.Courier) error
 
-// killedAt has a first process die at that call, and reports whether it did not come to it.
+// killedAt lets the first process die at the given call. It reports whether the process never made that call.
 func killedAt(t *testing.T, m message.Message, end message.State, steps [3]step, at int, after bool) (lived bool) {
 	t.Helper()
 	w := newWorld(t)
@@ -897,8 +896,8 @@ func killedAt(t *testing.T, m message.Message, end message.State, steps [3]step,
 		t.Errorf("sent %d times by the first process", sentByFirst)
 	}
 	w.settled(m.ID, end, want)
-	if left := w.backlog(); len(left) != 0 {
-		t.Errorf("the backlog holds %v", left)
+	if left := w.pending(); len(left) != 0 {
+		t.Errorf("the pending set holds %v", left)
 	}
 	return lived
 }
@@ -925,10 +924,10 @@ func (s *counted) Replace(ctx context.Context, key string, doc any, etag state.E
 	return s.Store.Replace(ctx, key, doc, etag, options...)
 }
 
-// An order's messages that are requested together cost as many calls of the store as one of them.
-func TestMessagesTogetherCostWhatOneDoes(t *testing.T) {
+// Messages of an order that are requested together need as many calls of the store as one message.
+func TestMessagesTogetherCostAsMuchAsOne(t *testing.T) {
 	t.Parallel()
-	for _, customer := range []string{"CUST-123", "CUST-456", "CUST-789"} { // can be reached, was forgotten, has no address yet
+	for _, customer := range []string{"CUST-123", "CUST-456", "CUST-789"} { // has addresses, was deleted, has no address yet
 		cost := func(channels ...string) (reads, writes int32) {
 			w, docs := newWorld(t), &counted{}
 			docs.Store = w.docs
@@ -944,13 +943,13 @@ func TestMessagesTogetherCostWhatOneDoes(t *testing.T) {
 		}
 		oneRead, oneWritten := cost(contracts.ChannelEmail)
 		if reads, writes := cost(contracts.Channels()...); reads != oneRead || writes != oneWritten {
-			t.Errorf("three messages to %s cost %d reads and %d writes, one costs %d and %d", customer, reads, writes, oneRead, oneWritten)
+			t.Errorf("three messages to %s need %d reads and %d writes, one needs %d and %d", customer, reads, writes, oneRead, oneWritten)
 		}
 	}
 }
 
-// Of messages that come together, one that is not accepted keeps no other from being accepted, whatever order and place each is of,
-// and however often one is among them.
+// A message that is refused does not affect the others that are requested with it, also if they belong to other orders and places, or
+// are repeated.
 func TestMessagesTogetherAreIndependent(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -960,7 +959,7 @@ func TestMessagesTogetherAreIndependent(t *testing.T) {
 		m.ID = fmt.Sprintf("ORD-2:reminder-%d:email", n)
 		return m
 	}
-	for n := range 499 { // one less than an order may have besides its own
+	for n := range 499 { // one less than the limit
 		if err := c.Accept(t.Context(), elsewhere(n)); err != nil {
 			t.Fatal(err)
 		}
@@ -970,7 +969,7 @@ func TestMessagesTogetherAreIndependent(t *testing.T) {
 		m.OrderID = "ORD-2"
 		return m
 	}
-	const refused = 4 // the second one too many
+	const refused = 4 // exceeds the limit
 	all := []message.Message{
 		shippedOf(t, "ORD-1", contracts.ChannelEmail), shippedOf(t, "ORD-3", contracts.ChannelEmail), misplaced(contracts.ChannelPush),
 		shippedOf(t, "ORD-1", contracts.ChannelEmail), misplaced(contracts.ChannelSMS),
@@ -988,8 +987,8 @@ func TestMessagesTogetherAreIndependent(t *testing.T) {
 	}
 }
 
-// The store is away just when the channel has taken the message: it is recorded later and not sent again.
-func TestTheStoreIsAwayAfterSending(t *testing.T) {
+// The store is unavailable right after a message was sent: the result is recorded later, and the message not sent again.
+func TestTheStoreFailsAfterSending(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
@@ -1009,8 +1008,8 @@ func TestTheStoreIsAwayAfterSending(t *testing.T) {
 	})
 }
 
-// A process that cannot store what became of an attempt before it has to end does not send again.
-func TestAStopWhileTheStoreIsAway(t *testing.T) {
+// A process that must stop before it can record a result does not send the message again. The next process does.
+func TestAStopWhileTheStoreIsUnavailable(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
@@ -1025,13 +1024,13 @@ func TestAStopWhileTheStoreIsAway(t *testing.T) {
 		if got := w.read(m.ID); got.State != message.Sending || w.channels[m.Channel].times(m.ID) != 1 {
 			t.Errorf("%+v", got)
 		}
-		// The one window in which a message is sent twice.
+		// This is the only case in which a message is sent twice.
 		w.during(w.process(w.docs), time.Minute, nil)
 		w.settled(m.ID, message.Delivered, 2)
 	})
 }
 
-// gate is a store that is away while it is shut.
+// gate is a store that is unavailable while it is shut.
 type gate struct {
 	state.Store
 	mu   sync.Mutex
@@ -1044,7 +1043,7 @@ func (g *gate) set(shut bool) {
 	g.shut = shut
 }
 
-func (g *gate) away() error {
+func (g *gate) fault() error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.shut {
@@ -1054,20 +1053,20 @@ func (g *gate) away() error {
 }
 
 func (g *gate) Get(ctx context.Context, key string, doc any) (state.ETag, error) {
-	if err := g.away(); err != nil {
+	if err := g.fault(); err != nil {
 		return "", err
 	}
 	return g.Store.Get(ctx, key, doc)
 }
 
 func (g *gate) Replace(ctx context.Context, key string, doc any, etag state.ETag, options ...state.Option) error {
-	if err := g.away(); err != nil {
+	if err := g.fault(); err != nil {
 		return err
 	}
 	return g.Store.Replace(ctx, key, doc, etag, options...)
 }
 
-// A stop lets an attempt under way come to its end and be recorded.
+// A process that stops finishes the attempt in progress and records its result.
 func TestAStopWaitsForTheAttempt(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -1083,21 +1082,21 @@ func TestAStopWaitsForTheAttempt(t *testing.T) {
 	})
 }
 
-// Three processes share the store, and each is handed every message several times at once: each message is sent once. This
-// one runs on the real clock, for the race detector.
+// Three processes share the store, and each gets every message several times at once: each message is sent once. This test runs on the
+// real clock, for the race detector.
 func TestConcurrentDuplicatesAreSentOnce(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	const orders, copies, processes, workers = 20, 5, 3, 3
-	// The first attempts last until every worker of every process is at one.
+	// The first attempts last until every worker of every process makes one.
 	var under atomic.Int32
-	everybody := make(chan struct{})
+	allBusy := make(chan struct{})
 	w.channels[contracts.ChannelPush].answer = func(ctx context.Context, _ int, _ message.Outgoing) error {
 		if under.Add(1) == processes*workers {
-			close(everybody)
+			close(allBusy)
 		}
 		select {
-		case <-everybody:
+		case <-allBusy:
 		case <-ctx.Done():
 		}
 		return nil
@@ -1162,9 +1161,9 @@ func (w *world) spoil(key string) {
 	}
 }
 
-// A document that cannot be decoded, of a message, a customer or a part of the backlog, holds up no other message, and its own
-// message stays in the backlog.
-func TestWhatCannotBeDecodedHoldsUpNobody(t *testing.T) {
+// A document that cannot be decoded, of a message, a contact or a page of the pending set, blocks no other message. Its own message
+// stays pending.
+func TestAnUnreadableDocumentBlocksNoOther(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
@@ -1174,7 +1173,7 @@ func TestWhatCannotBeDecodedHoldsUpNobody(t *testing.T) {
 			if _, _, err := w.messages.Create(t.Context(), m); err != nil {
 				t.Fatal(err)
 			}
-			if err := state.NewBacklog(w.docs, "notifications", "left-"+order).Add(t.Context(), m.ID); err != nil {
+			if err := reconcile.NewPending(w.docs, "notifications", "left-"+order).Add(t.Context(), m.ID); err != nil {
 				t.Fatal(err)
 			}
 			return m.ID
@@ -1196,15 +1195,15 @@ func TestWhatCannotBeDecodedHoldsUpNobody(t *testing.T) {
 		w.settled(last, message.Delivered, 1)
 		w.settled("ORD-OF-CUST-2:order_shipped:email", message.Failed, 0)
 		if n := w.channels[contracts.ChannelEmail].times(broken) + w.channels[contracts.ChannelEmail].times(unlisted); n != 0 {
-			t.Errorf("%d messages were sent that nobody can read", n)
+			t.Errorf("%d unreadable messages were sent", n)
 		}
 		var listed []string
-		err := state.NewBacklog(w.docs, "notifications", "reader").Sweep(t.Context(), func(_ context.Context, ids []string) ([]string, error) {
+		err := reconcile.NewPending(w.docs, "notifications", "reader").Visit(t.Context(), func(_ context.Context, ids []string) ([]string, error) {
 			listed = append(listed, ids...)
 			return nil, nil
 		})
 		if !errors.Is(err, state.ErrUnreadable) || !slices.Contains(listed, broken) {
-			t.Errorf("the backlog holds %v, %v; want %s in it", listed, err, broken)
+			t.Errorf("the pending set holds %v, %v; want %s in it", listed, err, broken)
 		}
 	})
 }

@@ -9,7 +9,7 @@ import (
 	"waybill/services/notifications/internal/message"
 )
 
-func TestTheQueueGivesWhatIsDue(t *testing.T) {
+func TestTheQueueReturnsJobsWhenTheyAreDue(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		q, start := newQueue(3, 2), time.Now()
@@ -45,17 +45,17 @@ func TestTheQueueGivesWhatIsDue(t *testing.T) {
 				t.Errorf("got %+v, want %+v", first, want)
 			}
 		}
-		// What was taken is known until it is done, or waits again.
+		// A job that was taken is known until it is done or requeued.
 		if q.put(job{id: "now", due: start}); len(got) != 0 {
-			t.Error("an id was given twice")
+			t.Error("a job was taken twice")
 		}
-		q.again(job{id: "now", due: start.Add(3 * time.Second)})
+		q.requeue(job{id: "now"}, time.Second)
 		if again := <-got; again != (taken{"now", 3 * time.Second}) {
 			t.Errorf("got %+v", again)
 		}
 		q.done("now")
 		if q.put(job{id: "another", due: start}); !q.knows("another") || q.knows("now") {
-			t.Error("an id that is done takes room")
+			t.Error("a job that is done uses up the limit")
 		}
 		cancel()
 		<-ended
@@ -63,38 +63,38 @@ func TestTheQueueGivesWhatIsDue(t *testing.T) {
 	})
 }
 
-func TestWorkersAreReservedForWhatIsClaimed(t *testing.T) {
+func TestWorkersAreReservedForClaimedJobs(t *testing.T) {
 	t.Parallel()
 	q := newQueue(1, 2)
 	now := time.Now()
-	gives := func(ending bool, want string) {
+	next := func(ending bool, want string) {
 		t.Helper()
 		if j, _ := q.next(now, ending); j.id != want {
 			t.Errorf("got %+v, want %q", j, want)
 		}
 	}
 	q.put(job{id: "first", due: now})
-	gives(false, "first")
+	next(false, "first")
 	if !q.reserve() || q.reserve() {
-		t.Error("of two workers one is free")
+		t.Error("want one of two workers to be free")
 	}
 	q.put(job{id: "second", message: &message.Message{State: message.Sending}}) // beyond the limit
 	if q.reserve() {
-		t.Error("the worker was given twice")
+		t.Error("a worker was reserved twice")
 	}
 	q.done("first")
 	if !q.reserve() {
-		t.Error("a worker that is done is not free")
+		t.Error("the worker of a job that is done is not free")
 	}
 	q.release()
-	// A queue that ends gives out what is claimed, and reserves nobody.
+	// A queue that ends returns claimed jobs only, and reserves no worker.
 	q.push(job{id: "third", due: now})
-	gives(true, "second")
+	next(true, "second")
 	if q.reserve() {
-		t.Error("a worker that ends was reserved")
+		t.Error("a worker was reserved in a queue that ends")
 	}
-	q.again(job{id: "second", due: now})
-	gives(true, "")
+	q.requeue(job{id: "second"}, 0)
+	next(true, "")
 	if q.busy != 0 {
 		t.Errorf("%d are busy", q.busy)
 	}

@@ -12,7 +12,7 @@ import (
 	"waybill/contracts"
 	"waybill/platform/eventing"
 	"waybill/platform/eventing/eventingtest"
-	"waybill/platform/state"
+	"waybill/platform/reconcile"
 	"waybill/services/notifications/internal/delivery"
 	"waybill/services/notifications/internal/events"
 	"waybill/services/notifications/internal/message"
@@ -36,7 +36,7 @@ func TestEveryHandlerDistinguishesPermanentFailures(t *testing.T) {
 		}
 		messages, contacts := store.NewMessages(documents), store.NewContacts(documents)
 		courier, err := delivery.New(delivery.Options{
-			Messages: messages, Contacts: contacts, Backlog: state.NewBacklog(documents, "notifications", "writer"),
+			Messages: messages, Contacts: contacts, Pending: reconcile.NewPending(documents, "notifications", "writer"),
 			Channels:  map[string]delivery.Channel{contracts.ChannelEmail: noChannel{}, contracts.ChannelSMS: noChannel{}, contracts.ChannelPush: noChannel{}},
 			Announce:  events.Announcer(publisher),
 			Operators: contracts.Contact{Email: "ops@example.com"}, SendTimeout: time.Second, Logger: logger,

@@ -14,13 +14,13 @@ import (
 	"pgregory.net/rapid"
 
 	"waybill/contracts"
-	"waybill/platform/state"
+	"waybill/platform/reconcile"
 	"waybill/services/notifications/internal/contact"
 	"waybill/services/notifications/internal/delivery"
 	"waybill/services/notifications/internal/message"
 )
 
-// reach has a customer be reached as said from now on.
+// reach sets the contact of a customer.
 func (w *world) reach(c *delivery.Courier, customer string, said contracts.Contact) {
 	w.t.Helper()
 	if _, err := c.UpdateContact(w.t.Context(), customer, func(known *contact.Contact) bool {
@@ -75,14 +75,14 @@ func TestMessagesWaitForAnAddress(t *testing.T) {
 		if late := m.FinishedAt.Sub(m.WaitsUntil); m.Code != message.CodeNoAddress || late < 0 || late > addressWait/50+time.Second {
 			t.Errorf("%s late: %+v", late, m)
 		}
-		if len(w.bus.all()) != 3 || len(w.backlog()) != 0 {
-			t.Errorf("published %v, the backlog holds %v", w.bus.all(), w.backlog())
+		if len(w.bus.all()) != 3 || len(w.pending()) != 0 {
+			t.Errorf("published %v, the pending set holds %v", w.bus.all(), w.pending())
 		}
 	})
 }
 
-// What ends a wait beside an address.
-func TestAWaitEnds(t *testing.T) {
+// A wait also ends when the customer opts out or the contact is deleted.
+func TestAWaitEndsWithoutAnAddress(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		change func(c *contact.Contact, now time.Time)
@@ -113,8 +113,8 @@ func TestAWaitEnds(t *testing.T) {
 	}
 }
 
-// The address is gone when a retry is due: the message waits, and does not wait longer the second time.
-func TestAnAddressThatGoesAway(t *testing.T) {
+// The address is removed before a retry: the message waits, and a second wait ends with the first.
+func TestAnAddressIsRemoved(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
@@ -144,8 +144,8 @@ func TestAnAddressThatGoesAway(t *testing.T) {
 	})
 }
 
-// A replica that does not know of a contact drops the list of what waits. The messages are sent when their time is over.
-func TestAnAddressThatWasMissed(t *testing.T) {
+// A replica of an earlier release drops the list of waiting messages. They are sent when their time is over.
+func TestAMissedAddress(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
@@ -164,7 +164,7 @@ func TestAnAddressThatWasMissed(t *testing.T) {
 	})
 }
 
-func TestACustomerHasABoundedNumberOfWaitingMessages(t *testing.T) {
+func TestTheNumberOfWaitingMessagesIsLimited(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
@@ -215,7 +215,7 @@ func TestResend(t *testing.T) {
 			refused("notification_pending", "Now.", false)
 			time.Sleep(5 * time.Minute)
 			w.settled(m.ID, message.Failed, policy.Attempts)
-			// It is given up a second time, after as many attempts.
+			// The message gets as many attempts again, and is given up again.
 			for range 2 {
 				if got, err := resend("The mail server is back.", false); err != nil || got.State == message.Failed || len(got.Resends) != 1 {
 					t.Errorf("%+v %v", got, err)
@@ -231,7 +231,7 @@ func TestResend(t *testing.T) {
 				t.Error(err)
 			}
 			time.Sleep(time.Second)
-			// An answer that was lost: the same order again sends nothing.
+			// The client repeats a request whose answer was lost: nothing is sent.
 			for range 2 {
 				if got, err := resend("Now it is back.", true); err != nil || got.State != message.Delivered {
 					t.Errorf("%+v %v", got, err)
@@ -255,13 +255,13 @@ func TestResend(t *testing.T) {
 			t.Errorf("published %v", published)
 		}
 		if _, err := c.Resend(t.Context(), "ORD-9:order_shipped:email", "a", "b", false); err == nil {
-			t.Error("a message that does not exist was sent again")
+			t.Error("a message that does not exist was resent")
 		}
 	})
 }
 
-// A message that the last release gave up for want of an address, as it stands in its store.
-func TestResendOfWhatTheLastReleaseGaveUp(t *testing.T) {
+// A message without an address that an earlier release gave up, as it is in its store.
+func TestResendOfAMessageOfAnEarlierRelease(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
@@ -276,7 +276,7 @@ func TestResendOfWhatTheLastReleaseGaveUp(t *testing.T) {
 				t.Fatal(err)
 			}
 			time.Sleep(time.Minute)
-			if got := w.read(m.ID); got.State != message.Waiting { // nothing is known yet
+			if got := w.read(m.ID); got.State != message.Waiting { // there is no contact yet
 				t.Errorf("%+v", got)
 			}
 			w.reach(c, "CUST-789", contracts.Contact{Email: "cust-789@example.com"})
@@ -287,12 +287,12 @@ func TestResendOfWhatTheLastReleaseGaveUp(t *testing.T) {
 	})
 }
 
-// Many orders of the same operator at once are one.
-func TestResendAtOnce(t *testing.T) {
+// Concurrent requests of the same operator resend the message once.
+func TestConcurrentResends(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	m := shipped(t, contracts.ChannelEmail)
-	m.Refuse(&message.Refusal{Code: message.CodeUnavailable, Text: "Away."}, time.Now())
+	m.Refuse(&message.Refusal{Code: message.CodeUnavailable, Text: "Down."}, time.Now())
 	if _, _, err := w.messages.Create(t.Context(), m); err != nil {
 		t.Fatal(err)
 	}
@@ -324,19 +324,19 @@ func TestResendAtOnce(t *testing.T) {
 	}
 }
 
-// event is one thing that happens in a plan.
+// event is one step of a plan.
 type event struct {
 	Kind    string
 	Process int
 	Order   int
 	Channel int
-	// Has is which channels the contact has an address for, bit by bit.
+	// Has has a bit for each channel with an address.
 	Has   int
 	Pause time.Duration
 }
 
-// Whatever the order in which requests, contacts, pauses and restarts come, on two replicas: a message is sent once if its
-// customer had an address for its channel while it waited, else never, and it has one outcome.
+// Requests, contacts, pauses and restarts in any order, on two replicas: a message is sent once if its customer had an address for its
+// channel while it waited, and otherwise never. It has one outcome.
 func TestWaitingProperty(t *testing.T) {
 	t.Parallel()
 	plans := rapid.SliceOfN(rapid.Custom(func(t *rapid.T) event {
@@ -359,7 +359,7 @@ func TestWaitingProperty(t *testing.T) {
 	})
 }
 
-// carryOut runs the plan and says what is wrong in the end.
+// carryOut runs the plan and returns what is wrong in the end.
 func carryOut(t *testing.T, plan []event) (wrong []string) {
 	t.Helper()
 	w := newWorld(t)
@@ -370,7 +370,7 @@ func carryOut(t *testing.T, plan []event) (wrong []string) {
 	}
 	run := func() *replica {
 		ctx, stop := context.WithCancel(t.Context())
-		// Each replica has a cache of its own.
+		// Each replica has its own cache.
 		r := &replica{w.process(w.docs), stop, make(chan struct{})}
 		go func() { // owned: waited for in end
 			defer close(r.ended)
@@ -431,7 +431,7 @@ func carryOut(t *testing.T, plan []event) (wrong []string) {
 			end(replicas[e.Process])
 			replicas[e.Process] = run()
 		}
-		// What was begun comes to rest, and a contact that another replica knows is no longer recent.
+		// Time for the steps in progress, and for cached contacts to expire.
 		time.Sleep(2 * time.Second)
 	}
 	time.Sleep(addressWait + 2*time.Minute)
@@ -451,7 +451,7 @@ func carryOut(t *testing.T, plan []event) (wrong []string) {
 			if c.has&bit == 0 || until.Before(from) {
 				continue
 			}
-			// A contact that is replaced at once, or that comes just when the time is over, may be seen or not.
+			// A contact that is replaced at once, or that arrives just when the time is over, may be missed.
 			perhaps = perhaps || c.from.Before(from.Add(addressWait+time.Minute))
 			could = could || until.Sub(from) > 3*time.Second && until.Sub(c.from) > time.Second && c.from.Before(from.Add(addressWait-time.Second))
 		}
@@ -463,7 +463,7 @@ func carryOut(t *testing.T, plan []event) (wrong []string) {
 			case published == outcome:
 				announced++
 			case strings.HasPrefix(published, id+":"):
-				wrong = append(wrong, published+" of a message that is "+string(m.State))
+				wrong = append(wrong, published+" for a message that is "+string(m.State))
 			}
 		}
 		switch {
@@ -475,11 +475,11 @@ func carryOut(t *testing.T, plan []event) (wrong []string) {
 			wrong = append(wrong, fmt.Sprintf("%s is %s (%s)", id, m.State, m.Code))
 		}
 	}
-	if left := w.backlog(); len(left) != 0 {
-		wrong = append(wrong, fmt.Sprintf("the backlog holds %v", left))
+	if left := w.pending(); len(left) != 0 {
+		wrong = append(wrong, fmt.Sprintf("the pending set holds %v", left))
 	}
 	for _, name := range []string{"address-waits", "address-arrivals"} {
-		if err := state.NewBacklog(w.docs, name, "reader").Sweep(t.Context(), func(_ context.Context, found []string) ([]string, error) {
+		if err := reconcile.NewPending(w.docs, name, "reader").Visit(t.Context(), func(_ context.Context, found []string) ([]string, error) {
 			wrong = append(wrong, fmt.Sprintf("%s holds %v", name, found))
 			return nil, nil
 		}); err != nil {
