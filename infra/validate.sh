@@ -6,27 +6,27 @@ set -eu
 
 usage() {
 	cat <<'EOF'
-usage: infra/validate.sh --orders URL --fulfillment URL --analytics URL --notifications URL [--patience SECONDS]
+usage: infra/validate.sh --orders URL --fulfillment URL --analytics URL --notifications URL [--timeout SECONDS]
 
-A URL has no slash at its end. --patience is how long each step may take, 300 seconds by default.
+A URL has no slash at its end. --timeout is how long each step may take, 300 seconds by default.
 EOF
 }
 
-orders='' fulfillment='' analytics='' notifications='' patience=300
+orders='' fulfillment='' analytics='' notifications='' timeout=300
 while [ $# -gt 0 ]; do
 	case $1 in
 	--help | -h)
 		usage
 		exit 0
 		;;
-	--orders | --fulfillment | --analytics | --notifications | --patience)
+	--orders | --fulfillment | --analytics | --notifications | --timeout | --patience)
 		[ $# -ge 2 ] || { echo "$1 needs a value" >&2; usage >&2; exit 2; }
 		case $1 in
 		--orders) orders=$2 ;;
 		--fulfillment) fulfillment=$2 ;;
 		--analytics) analytics=$2 ;;
 		--notifications) notifications=$2 ;;
-		--patience) patience=$2 ;;
+		--timeout | --patience) timeout=$2 ;; # --patience is the former name
 		esac
 		shift 2
 		;;
@@ -43,8 +43,8 @@ missing=
 [ -n "$analytics" ] || missing="$missing --analytics"
 [ -n "$notifications" ] || missing="$missing --notifications"
 [ -z "$missing" ] || { echo "missing:$missing" >&2; usage >&2; exit 2; }
-case $patience in
-'' | *[!0-9]*) echo "--patience is a number of seconds, not $patience" >&2; exit 2 ;;
+case $timeout in
+'' | *[!0-9]*) echo "--timeout must be a number of seconds, got $timeout" >&2; exit 2 ;;
 esac
 command -v curl >/dev/null 2>&1 || { echo "missing: curl" >&2; exit 2; }
 
@@ -114,9 +114,9 @@ counted() {
 }
 
 for service in "orders $orders" "fulfillment $fulfillment" "analytics $analytics" "notifications $notifications"; do
-	until_true "$patience" "${service%% *} is ready" ready "${service#* }"
+	until_true "$timeout" "${service%% *} is ready" ready "${service#* }"
 done
-until_true "$patience" "$product is in stock" stocked
-until_true "$patience" "an order is accepted" placed
-until_true "$patience" "order $order is fulfilled" fulfilled
-until_true "$patience" "analytics counts it" counted
+until_true "$timeout" "$product is in stock" stocked
+until_true "$timeout" "an order is accepted" placed
+until_true "$timeout" "order $order is fulfilled" fulfilled
+until_true "$timeout" "analytics counts it" counted

@@ -95,9 +95,9 @@ func TestASchedulerThatLosesItsDataLosesNoOrder(t *testing.T) {
 			t.Logf("the runner said:\n%s", out)
 		}
 	})
-	quickWatchdog := []string{"RECONCILE_INTERVAL=1s", "RECONCILE_GRACE=1s", "LOST_AFTER=5s"}
+	quickReconciler := []string{"RECONCILE_INTERVAL=1s", "RECONCILE_GRACE=1s", "LOST_AFTER=5s"}
 	data := t.TempDir()
-	first, err := system.Start(ctx, runner, data, out, quickWatchdog...)
+	first, err := system.Start(ctx, runner, data, out, quickReconciler...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -139,7 +139,7 @@ func TestASchedulerThatLosesItsDataLosesNoOrder(t *testing.T) {
 	if err := os.RemoveAll(filepath.Join(data, "scheduler")); err != nil {
 		t.Fatal(err)
 	}
-	second, err := system.Start(ctx, runner, data, out, quickWatchdog...)
+	second, err := system.Start(ctx, runner, data, out, quickReconciler...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -161,7 +161,7 @@ func TestASchedulerThatLosesItsDataLosesNoOrder(t *testing.T) {
 			t.Errorf("books of %s, %s (-want +got):\n%s", id, k.name, diff)
 		}
 	}
-	t.Logf("sagas that were run anew: %v", restarts)
+	t.Logf("restarted sagas: %v", restarts)
 	if restarts["paying"] == 0 {
 		t.Error("no saga lost anything, so nothing was tested")
 	}

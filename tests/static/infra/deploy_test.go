@@ -14,7 +14,7 @@ import (
 	"waybill/tests/internal/bicep"
 )
 
-// These tests run infra/deploy.sh with an az that writes down how it was called and answers as it is told. They show what the
+// These tests run infra/deploy.sh with an az that writes down how it was called and gives prepared answers. They show what the
 // script does, in which order and when it stops. They show nothing of Azure.
 
 // fakeAz answers a call by the first file of answers/ whose name, a pattern of the shell, the call begins with; a file that ends with
@@ -80,7 +80,7 @@ func (d *deploying) write(name, content string) {
 	}
 }
 
-// answers tells az what to print for calls that begin with a pattern. What was told last counts.
+// answers prepares what az prints for calls that begin with a pattern. The last answer for a pattern counts.
 func (d *deploying) answers(call, text string) { d.told(call, text, "") }
 
 // fails tells az to fail for them.

@@ -329,7 +329,7 @@ func alerts(r repository) (faults []string) {
 				topics := criterion.At("dimensions").Items[0].At("values")
 				for _, s := range contracts.Subscriptions() {
 					if contracts.Bus(s.Topic) == contracts.OrderBus && !slices.Contains(topics.Texts(), s.DeadLetter()) {
-						faults = append(faults, at(topics.Pos, "nobody is told of %s", s.DeadLetter()))
+						faults = append(faults, at(topics.Pos, "no alert watches %s", s.DeadLetter()))
 					}
 				}
 				for _, topic := range topics.Items {
