@@ -77,7 +77,7 @@ func New(o Options) (*Processor, error) {
 		return nil, fmt.Errorf("MaxAhead must not be more than the lateness %v, got %v: an event from the future would drop the current windows", o.Pipeline.Lateness, o.MaxAhead)
 	}
 	if least := metric.Hour.Length() + o.Pipeline.Lateness; o.Rebuild < least {
-		return nil, fmt.Errorf("Rebuild must be at least %v, the longest window and the lateness, got %v", least, o.Rebuild)
+		return nil, fmt.Errorf("the rebuild must be at least %v, the longest window and the lateness, got %v", least, o.Rebuild)
 	}
 	p := &Processor{
 		options: o, ready: make(chan struct{}), publishing: make(chan struct{}, 1), windows: windows,
