@@ -18,21 +18,29 @@ type Config struct {
 	// Warehouse is the warehouse's id in stock events.
 	Warehouse string `env:"WAREHOUSE_ID" envDefault:"WH-001"`
 
-	// The saga's limits; see saga.Limits.
-	ApprovalThreshold  Thresholds      `env:"APPROVAL_THRESHOLD" envDefault:"5000.00 USD"`
-	ApprovalTimeout    config.Duration `env:"APPROVAL_TIMEOUT" envDefault:"24h"`
+	// ApprovalThreshold is, for each currency, the largest total that needs no approval, such as 5000.00 USD,4600.00 EUR. In a currency
+	// without a threshold every order needs an approval.
+	ApprovalThreshold Thresholds `env:"APPROVAL_THRESHOLD" envDefault:"5000.00 USD"`
+	// ApprovalTimeout is how long a person has to decide. Then the order fails and is compensated.
+	ApprovalTimeout config.Duration `env:"APPROVAL_TIMEOUT" envDefault:"24h"`
+	// ReservationTimeout bounds the reservation of stock with all its retries, counted from its first failure.
 	ReservationTimeout config.Duration `env:"RESERVATION_TIMEOUT" envDefault:"5m"`
-	StepFirstRetry     config.Duration `env:"STEP_FIRST_RETRY" envDefault:"200ms"`
-	StepLastRetry      config.Duration `env:"STEP_LAST_RETRY" envDefault:"30s"`
-	StepAttempts       config.Count    `env:"STEP_ATTEMPTS" envDefault:"30"`
-	UndoAttempts       config.Count    `env:"UNDO_ATTEMPTS" envDefault:"200"`
+	// StepFirstRetry is the backoff after the first failure of a step. It doubles up to StepLastRetry.
+	StepFirstRetry config.Duration `env:"STEP_FIRST_RETRY" envDefault:"200ms"`
+	// StepLastRetry is the longest backoff of a step.
+	StepLastRetry config.Duration `env:"STEP_LAST_RETRY" envDefault:"30s"`
+	// StepAttempts is how often a step is attempted before it fails and the order is compensated.
+	StepAttempts config.Count `env:"STEP_ATTEMPTS" envDefault:"30"`
+	// UndoAttempts is how often a compensation, or the report of the outcome, is attempted before the order needs attention.
+	UndoAttempts config.Count `env:"UNDO_ATTEMPTS" envDefault:"200"`
 
 	// PartnerCalls is how many calls that start something may run at a partner at the same time, and as many that compensate.
 	PartnerCalls config.Count `env:"PARTNER_CALLS" envDefault:"100"`
 
-	// ReconcileInterval is how often the sagas that have not ended are reconciled, except those younger than ReconcileGrace.
+	// ReconcileInterval is the pause between two passes over the sagas that have not ended.
 	ReconcileInterval config.Duration `env:"RECONCILE_INTERVAL" envDefault:"30s" formerly:"WATCHDOG_INTERVAL"`
-	ReconcileGrace    config.Duration `env:"RECONCILE_GRACE" envDefault:"30s" formerly:"WATCHDOG_GRACE"`
+	// ReconcileGrace is how long a saga is left alone after its start.
+	ReconcileGrace config.Duration `env:"RECONCILE_GRACE" envDefault:"30s" formerly:"WATCHDOG_GRACE"`
 	// LostAfter is how long a saga's pending task may be overdue before the saga counts as lost and is started again. An activity
 	// runs for half a minute at most, and may wait for a free slot before.
 	LostAfter config.Duration `env:"LOST_AFTER" envDefault:"2m"`

@@ -67,7 +67,12 @@ func (c Config) build(_ context.Context, s *service.Service) (service.Parts, err
 	sagas := operations.New(operations.Options{
 		Engine: engine, Records: records, Events: publisher, Limits: c.limits(), StuckAfter: time.Duration(c.StuckAfter), Logger: s.Logger, Now: time.Now,
 	})
-	reconciler := operations.NewReconciler(sagas, time.Duration(c.ReconcileGrace), time.Duration(c.LostAfter))
+	reconciler, err := operations.NewReconciler(sagas, operations.ReconcilerOptions{
+		Interval: time.Duration(c.ReconcileInterval), Grace: time.Duration(c.ReconcileGrace), LostAfter: time.Duration(c.LostAfter),
+	})
+	if err != nil {
+		return service.Parts{}, err
+	}
 	edge := api.API{Audited: []api.Audited{provider, stock, shipper}, Inventory: stock, Sagas: sagas, Logger: s.Logger}
 	return service.Parts{
 		API:   api.Info(),
@@ -81,7 +86,7 @@ func (c Config) build(_ context.Context, s *service.Service) (service.Parts, err
 		Background: []service.Task{
 			func(ctx context.Context) {
 				if s.Sidecar.WaitHealthy(ctx) == nil { // otherwise ctx ended
-					reconciler.Run(ctx, time.Duration(c.ReconcileInterval))
+					reconciler.Run(ctx)
 				}
 			},
 			operations.NewPurger(engine, time.Duration(c.WorkflowPurge), s.Logger, time.Now).Run,

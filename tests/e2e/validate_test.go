@@ -19,7 +19,7 @@ func TestTheValidationOfADeployment(t *testing.T) {
 	validate := func(orders, testTimeout string) (string, error) {
 		out, err := exec.CommandContext(t.Context(), filepath.Join(root, "infra", "validate.sh"),
 			"--orders", orders, "--fulfillment", waybill.App("fulfillment").URL, "--analytics", waybill.App("analytics").URL,
-			"--notifications", waybill.App("notifications").URL, "--testTimeout", testTimeout).CombinedOutput()
+			"--notifications", waybill.App("notifications").URL, "--timeout", testTimeout).CombinedOutput()
 		return string(out), err
 	}
 	if out, err := validate(waybill.App("orders").URL, "60"); err != nil {

@@ -130,7 +130,10 @@ func pendingIDs(t *testing.T, s state.Store, set string) []string {
 
 // Service is one process of a service that runs a reconciler, as its main builds it, on a store of the suite.
 type Service struct {
-	Loop *reconcile.Loop
+	// Loop is its *reconcile.Loop, or a type that makes the passes of several.
+	Loop interface {
+		Pass(ctx context.Context) error
+	}
 	// Set is the name of its pending set.
 	Set string
 	// Begin adds a record that has not ended, as the service does, and returns its id in the pending set. Each n has a document of

@@ -9,8 +9,6 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"errors"
-	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -59,7 +57,6 @@ func Run(t *testing.T, open func(t *testing.T) state.Store) {
 		"invalid keys and documents":                  refusals,
 		"a context that ended":                        endedContext,
 		"cancelled reads":                             cancelledReads,
-		"a backlog of many writers":                   backlog,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -465,38 +462,4 @@ func endedContext(t *testing.T, s state.Store) {
 	wantError(t, "creating", s.Create(ctx, newKey("ended"), doc{}), state.ErrUnavailable)
 	wantError(t, "replacing", s.Replace(ctx, key, doc{Count: 2}, etag), state.ErrUnavailable)
 	wantDoc(t, s, key, doc{Count: 1})
-}
-
-// backlog adds and forgets ids by many writers and sweepers at once; what is not done must be seen in the end.
-func backlog(t *testing.T, s state.Store) {
-	name := "statetest-" + rand.Text()
-	var running sync.WaitGroup
-	for n := range writers {
-		running.Go(func() {
-			b := state.NewBacklog(s, name, strconv.Itoa(n))
-			for _, id := range []string{"done", "open", "done"} {
-				if err := b.Add(t.Context(), id+"-"+strconv.Itoa(n)); err != nil {
-					t.Error(err)
-				}
-			}
-			if err := b.Sweep(t.Context(), func(_ context.Context, ids []string) ([]string, error) {
-				return slices.DeleteFunc(slices.Clone(ids), func(id string) bool { return strings.HasPrefix(id, "open") }), nil
-			}); err != nil {
-				t.Error(err)
-			}
-		})
-	}
-	running.Wait()
-	var left []string
-	if err := state.NewBacklog(s, name, "reader").Sweep(t.Context(), func(_ context.Context, ids []string) ([]string, error) {
-		left = append(left, ids...)
-		return nil, nil
-	}); err != nil {
-		t.Fatal(err)
-	}
-	for n := range writers {
-		if id := "open-" + strconv.Itoa(n); !slices.Contains(left, id) {
-			t.Errorf("%s is lost", id)
-		}
-	}
 }

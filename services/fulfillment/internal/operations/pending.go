@@ -35,8 +35,8 @@ const (
 	nextRun       int32 = -2
 )
 
-// lostTask returns the name of a pending task of the workflow that is overdue by more than lostAfter; empty if there is none. began is
-// when the workflow was started. An activity is due at once, because it takes activityTimeout at most and lostAfter is longer.
+// lostTask returns the name of a pending task of the workflow that is overdue by more than LostAfter; empty if there is none. began is
+// when the workflow was started. An activity is due at once, because it takes activityTimeout at most and LostAfter is longer.
 func (r *Reconciler) lostTask(ctx context.Context, instance string, began time.Time) (string, error) {
 	history, err := r.sagas.engine.history(ctx, instance)
 	if err != nil {
@@ -70,7 +70,7 @@ func (r *Reconciler) lostTask(ctx context.Context, instance string, began time.T
 }
 
 func (r *Reconciler) nameIfLost(key taskKey, task pendingTask) string {
-	if r.tasks.SinceFirstSeen(key, task.since)-task.lasts > r.lostAfter {
+	if r.tasks.SinceFirstSeen(key, task.since)-task.lasts > r.LostAfter {
 		return task.name
 	}
 	return ""

@@ -11,6 +11,7 @@ import (
 
 	"waybill/contracts"
 	"waybill/platform/clock"
+	"waybill/platform/reconcile"
 	"waybill/services/fulfillment/internal/record"
 	"waybill/services/fulfillment/internal/saga"
 )
@@ -20,10 +21,14 @@ type Records interface {
 	saga.Records
 	// Begin records that a saga starts. Of many concurrent calls exactly one is the first.
 	Begin(ctx context.Context, order contracts.Order) (s record.Saga, first bool, err error)
-	// Open calls visit with the sagas that may not have ended, Approvals with those that requested an approval, in batches. They remove
-	// the order ids that visit returns.
-	Open(ctx context.Context, visit func(context.Context, []record.Saga) (done []string, err error)) error
-	Approvals(ctx context.Context, visit func(context.Context, []record.Saga) (done []string, err error)) error
+	// Open calls visit with the sagas that may not have ended, Approvals with those that requested an approval, in batches.
+	Open(ctx context.Context, visit func([]record.Saga) error) error
+	Approvals(ctx context.Context, visit func([]record.Saga) error) error
+	// PendingSagas and PendingApprovals are the sets that Open and Approvals read.
+	PendingSagas() reconcile.Set
+	PendingApprovals() reconcile.Set
+	// GetMany reads records. One that is stored and cannot be read is in unreadable, with the error.
+	GetMany(ctx context.Context, orderIDs []string) (sagas map[string]record.Saga, unreadable map[string]error, err error)
 }
 
 // Options are what Sagas needs.

@@ -58,22 +58,20 @@ func (s *Sagas) Approvals(ctx context.Context, keep func(*record.Saga) bool, lim
 // errLimit ends a list at its limit.
 var errLimit = errors.New("the list has reached its limit")
 
-type visitor = func(context.Context, []record.Saga) (done []string, err error)
-
-func (s *Sagas) list(ctx context.Context, each func(context.Context, visitor) error, limit int, keep func(*record.Saga) bool) (kept []record.Saga, more bool, err error) {
+func (s *Sagas) list(ctx context.Context, each func(context.Context, func([]record.Saga) error) error, limit int, keep func(*record.Saga) bool) (kept []record.Saga, more bool, err error) {
 	seen := map[string]bool{} // a pending set may hold an id more than once
-	err = each(ctx, func(_ context.Context, sagas []record.Saga) ([]string, error) {
+	err = each(ctx, func(sagas []record.Saga) error {
 		for i := range sagas {
 			id := sagas[i].Order.OrderID
 			if seen[id] || !keep(&sagas[i]) {
 				continue
 			}
 			if seen[id] = true; len(kept) == limit {
-				return nil, errLimit
+				return errLimit
 			}
 			kept = append(kept, sagas[i])
 		}
-		return nil, nil
+		return nil
 	})
 	switch {
 	case errors.Is(err, errLimit):

@@ -10,7 +10,6 @@ import (
 
 	"waybill/contracts"
 	"waybill/services/fulfillment/internal/inventory"
-	"waybill/services/fulfillment/internal/operations"
 	"waybill/services/fulfillment/internal/record"
 )
 
@@ -222,7 +221,7 @@ func TestAFreeOrderIsNeverChargedOrRefunded(t *testing.T) {
 				w.start(order)
 				if lost {
 					<-lostNow
-					if err := operations.NewReconciler(w.sagas, 0, time.Minute).Pass(t.Context()); err != nil {
+					if err := newReconciler(w.sagas, 0, time.Minute).Pass(t.Context()); err != nil {
 						t.Fatal(err)
 					}
 				}

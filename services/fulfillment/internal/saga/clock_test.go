@@ -42,7 +42,7 @@ func TestASagaOfAServiceWithAWrongClock(t *testing.T) {
 			w.start(order)
 			w.until(order, "an approval", (*record.Saga).AwaitsApproval)
 			// The reconciler may wake the saga when this clock says that the approval expired. By the engine's clock it did not.
-			reconciler := operations.NewReconciler(w.sagas, 0, time.Minute)
+			reconciler := newReconciler(w.sagas, 0, time.Minute)
 			for range 3 {
 				if err := reconciler.Pass(t.Context()); err != nil {
 					t.Fatal(err)
@@ -91,7 +91,7 @@ func TestTheReconcilerSeesASagaThatStartedInTheFuture(t *testing.T) {
 	}
 	clock.ahead.Store(0)
 	const grace = 30 * time.Second
-	reconciler := operations.NewReconciler(w.sagas, grace, time.Minute)
+	reconciler := newReconciler(w.sagas, grace, time.Minute)
 	pass := func(after time.Duration, restarts int) {
 		t.Helper()
 		clock.ahead.Store(int64(after))
@@ -179,7 +179,7 @@ func TestLostTasksAreDetectedOnOneClock(t *testing.T) {
 					Engine: engine, Records: w.records, Events: w, Limits: quick, StuckAfter: time.Hour, Logger: slog.New(slog.DiscardHandler), Now: clock.now,
 				})
 				const lostAfter = 2 * time.Minute
-				reconciler := operations.NewReconciler(sagas, 0, lostAfter)
+				reconciler := newReconciler(sagas, 0, lostAfter)
 				passed := time.Duration(0)
 				pass := func(after time.Duration, want int64) {
 					t.Helper()

@@ -396,3 +396,12 @@ func (c faultyCarrier) Cancel(ctx context.Context, o contracts.Order) (done bool
 	err = c.faults.around(o.OrderID, "Cancel", func() error { done, err = c.Carrier.Cancel(ctx, o); return err })
 	return done, err
 }
+
+// newReconciler returns a reconciler for passes on demand.
+func newReconciler(sagas *operations.Sagas, grace, lostAfter time.Duration) *operations.Reconciler {
+	r, err := operations.NewReconciler(sagas, operations.ReconcilerOptions{Interval: time.Nanosecond, Grace: grace, LostAfter: lostAfter})
+	if err != nil {
+		panic(err)
+	}
+	return r
+}

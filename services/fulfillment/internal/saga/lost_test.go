@@ -10,7 +10,6 @@ import (
 	"waybill/contracts"
 	"waybill/platform/state"
 	"waybill/services/fulfillment/internal/inventory"
-	"waybill/services/fulfillment/internal/operations"
 	"waybill/services/fulfillment/internal/record"
 )
 
@@ -114,7 +113,7 @@ func TestAnUnreadableRecordHidesNoOther(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := operations.NewReconciler(w.sagas, 0, time.Minute).Pass(t.Context()); !errors.Is(err, record.ErrUnreadable) {
+	if err := newReconciler(w.sagas, 0, time.Minute).Pass(t.Context()); !errors.Is(err, record.ErrUnreadable) {
 		t.Errorf("the pass returns %v", err)
 	}
 	for _, order := range []contracts.Order{orders[0], orders[2]} {

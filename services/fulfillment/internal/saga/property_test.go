@@ -11,7 +11,6 @@ import (
 
 	"waybill/contracts"
 	"waybill/services/fulfillment/internal/inventory"
-	"waybill/services/fulfillment/internal/operations"
 	"waybill/services/fulfillment/internal/record"
 )
 
@@ -27,7 +26,7 @@ func TestEverySagaEndsConsistently(t *testing.T) {
 	limits.LastingAttempts = 16
 	w := newWorld(t, limits)
 	// The engine in this process can lose a pending task when a saga is terminated while an activity runs.
-	reconciler := operations.NewReconciler(w.sagas, 0, 3*time.Second)
+	reconciler := newReconciler(w.sagas, 0, 3*time.Second)
 	n := 0
 	rapid.Check(t, func(r *rapid.T) {
 		n++

@@ -26,7 +26,6 @@ import (
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	"waybill/contracts"
-	"waybill/services/fulfillment/internal/operations"
 	"waybill/services/fulfillment/internal/record"
 	"waybill/services/fulfillment/internal/saga"
 )
@@ -70,7 +69,7 @@ func scenarios() map[string]scenario {
 		must(w, w.lose(o))
 		_, err := w.records.Change(w.t.Context(), o.OrderID, decide)
 		must(w, err)
-		must(w, operations.NewReconciler(w.sagas, 0, time.Minute).Pass(w.t.Context()))
+		must(w, newReconciler(w.sagas, 0, time.Minute).Pass(w.t.Context()))
 	}
 	// The customer cancels after the first attempt of a step has failed.
 	cancelledAfter := func(call string) func(w *world, o contracts.Order) {

@@ -16,7 +16,6 @@ import (
 	"waybill/contracts"
 	"waybill/platform/state"
 	"waybill/services/fulfillment/internal/inventory"
-	"waybill/services/fulfillment/internal/operations"
 	"waybill/services/fulfillment/internal/record"
 	"waybill/services/fulfillment/internal/saga"
 )
@@ -636,7 +635,7 @@ func TestTheReconcilerRestartsWorkflowsThatEndedWithoutAnOutcome(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			reconciler := operations.NewReconciler(w.sagas, 0, time.Minute)
+			reconciler := newReconciler(w.sagas, 0, time.Minute)
 			if err := reconciler.Pass(t.Context()); err != nil {
 				t.Fatal(err)
 			}
@@ -702,7 +701,7 @@ func TestTheReconcilerRestartsSagasThatTheEngineLost(t *testing.T) {
 			})
 			w.start(order)
 			<-held
-			reconciler := operations.NewReconciler(w.sagas, 0, time.Minute)
+			reconciler := newReconciler(w.sagas, 0, time.Minute)
 			if err := reconciler.Pass(t.Context()); err != nil {
 				t.Fatal(err)
 			}
@@ -715,7 +714,7 @@ func TestTheReconcilerRestartsSagasThatTheEngineLost(t *testing.T) {
 				}
 			}
 			// Later, the step has still not ended.
-			reconciler = operations.NewReconciler(w.sagas, 0, -time.Hour)
+			reconciler = newReconciler(w.sagas, 0, -time.Hour)
 			for range 2 { // the first pass terminates the saga, the second starts it again
 				if err := reconciler.Pass(t.Context()); err != nil {
 					t.Fatal(err)
@@ -757,7 +756,7 @@ func TestARestartedSagaKeepsItsApproval(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := operations.NewReconciler(w.sagas, 0, time.Minute).Pass(t.Context()); err != nil {
+			if err := newReconciler(w.sagas, 0, time.Minute).Pass(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 			result := w.end(order)
@@ -784,7 +783,7 @@ func TestARestartedSagaStillNeedsAttention(t *testing.T) {
 	if err := w.lose(order); err != nil {
 		t.Fatal(err)
 	}
-	reconciler := operations.NewReconciler(w.sagas, 0, time.Minute)
+	reconciler := newReconciler(w.sagas, 0, time.Minute)
 	if err := reconciler.Pass(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -811,7 +810,7 @@ func TestTheReconcilerWakesASagaThatWasDecided(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := operations.NewReconciler(w.sagas, 0, time.Minute).Pass(t.Context()); err != nil {
+	if err := newReconciler(w.sagas, 0, time.Minute).Pass(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if result := w.end(order); result.Outcome != record.Completed {

@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"waybill/contracts"
+	"waybill/platform/reconcile"
 	"waybill/platform/state"
 	"waybill/services/fulfillment/internal/record"
 )
@@ -17,8 +19,8 @@ import (
 // Sagas stores saga records, and the ids of two pending sets: sagas that may not have ended, and sagas that requested an approval.
 type Sagas struct {
 	store     state.Store
-	open      *state.Backlog
-	approvals *state.Backlog
+	open      *reconcile.Pending
+	approvals *reconcile.Pending
 	now       func() time.Time
 	// retention is how long a record is kept after its saga has ended; 0 is for ever.
 	retention time.Duration
@@ -28,7 +30,7 @@ type Sagas struct {
 func NewSagas(store state.Store, writer string, now func() time.Time) *Sagas {
 	return &Sagas{
 		store: store, now: now,
-		open: state.NewBacklog(store, "sagas", writer), approvals: state.NewBacklog(store, "approvals", writer),
+		open: reconcile.NewPending(store, "sagas", writer), approvals: reconcile.NewPending(store, "approvals", writer),
 	}
 }
 
@@ -135,60 +137,77 @@ func (s *Sagas) ListApproval(ctx context.Context, orderID string) error {
 	return nil
 }
 
-// Open calls visit with the sagas that may not have ended, in batches, and removes the order ids that visit returns. A record that
-// cannot be decoded is left out and stays pending; after all others, Open then returns an error that is record.ErrUnreadable.
-func (s *Sagas) Open(ctx context.Context, visit func(context.Context, []record.Saga) (done []string, err error)) error {
-	return s.each(ctx, s.open, false, visit)
+// PendingSagas is the pending set of the sagas that may not have ended.
+func (s *Sagas) PendingSagas() reconcile.Set { return s.open }
+
+// PendingApprovals is the pending set of the sagas that requested an approval.
+func (s *Sagas) PendingApprovals() reconcile.Set { return s.approvals }
+
+// Open calls visit with the sagas that may not have ended, in batches. A record that cannot be decoded is left out; after all others,
+// Open then returns an error that is record.ErrUnreadable.
+func (s *Sagas) Open(ctx context.Context, visit func([]record.Saga) error) error {
+	return s.each(ctx, s.open, visit)
 }
 
-// Approvals calls visit with the sagas that requested an approval, in batches, and removes the order ids that visit returns. It also
-// removes those whose records have expired.
-func (s *Sagas) Approvals(ctx context.Context, visit func(context.Context, []record.Saga) (done []string, err error)) error {
-	return s.each(ctx, s.approvals, true, visit)
+// Approvals is Open for the sagas that requested an approval.
+func (s *Sagas) Approvals(ctx context.Context, visit func([]record.Saga) error) error {
+	return s.each(ctx, s.approvals, visit)
 }
 
-// maxBatch bounds one read: an answer of the sidecar is limited to 4 MiB.
-const maxBatch = 25
+// MaxBatch is the largest number of ids for GetMany: an answer of the sidecar is limited to 4 MiB.
+const MaxBatch = 25
 
-// each calls visit with the records of a list. If a listed record is missing, it expired (written is true) or is not written yet.
-func (s *Sagas) each(ctx context.Context, backlog *state.Backlog, written bool, visit func(context.Context, []record.Saga) ([]string, error)) error {
-	err := backlog.Sweep(ctx, func(ctx context.Context, ids []string) (done []string, err error) {
-		var unreadable []error // the others are visited first
-		for batch := range slices.Chunk(ids, maxBatch) {
-			keys := make([]string, len(batch))
-			for i, id := range batch {
-				keys[i] = sagaKey(id)
-			}
-			docs, err := s.store.GetMany(ctx, keys)
-			if err != nil {
-				return nil, fmt.Errorf("read sagas: %w", err)
-			}
-			sagas := make([]record.Saga, 0, len(batch))
-			for i, key := range keys {
-				doc, exists := docs[key]
-				if !exists {
-					if written {
-						done = append(done, batch[i])
-					}
-					continue
-				}
-				var saga record.Saga
-				if err := state.Decode(key, doc, &saga); err != nil {
-					unreadable = append(unreadable, err)
-					continue
-				}
-				sagas = append(sagas, saga)
-			}
-			ended, err := visit(ctx, sagas)
+// GetMany reads the records of at most MaxBatch orders. A record that does not exist is in neither map; one that cannot be decoded is in
+// unreadable, with an error that is record.ErrUnreadable.
+func (s *Sagas) GetMany(ctx context.Context, orderIDs []string) (sagas map[string]record.Saga, unreadable map[string]error, err error) {
+	keys := make([]string, len(orderIDs))
+	for i, id := range orderIDs {
+		keys[i] = sagaKey(id)
+	}
+	docs, err := s.store.GetMany(ctx, keys)
+	if err != nil {
+		return nil, nil, fmt.Errorf("read sagas: %w", err)
+	}
+	sagas, unreadable = map[string]record.Saga{}, map[string]error{}
+	for i, key := range keys {
+		doc, exists := docs[key]
+		if !exists {
+			continue
+		}
+		var saga record.Saga
+		if err := state.Decode(key, doc, &saga); err != nil {
+			unreadable[orderIDs[i]] = fmt.Errorf("%w: %w", record.ErrUnreadable, err)
+			continue
+		}
+		sagas[orderIDs[i]] = saga
+	}
+	return sagas, unreadable, nil
+}
+
+// each calls visit with the records of a pending set, and removes nothing from it.
+func (s *Sagas) each(ctx context.Context, pending *reconcile.Pending, visit func([]record.Saga) error) error {
+	var unreadable []error // the others are visited first
+	err := pending.Visit(ctx, func(ctx context.Context, ids []string) (done []string, err error) {
+		for batch := range slices.Chunk(ids, MaxBatch) {
+			found, faults, err := s.GetMany(ctx, batch)
 			if err != nil {
 				return nil, err
 			}
-			done = append(done, ended...)
+			sagas := make([]record.Saga, 0, len(found))
+			for _, id := range batch {
+				if saga, exists := found[id]; exists {
+					sagas = append(sagas, saga)
+				}
+			}
+			unreadable = slices.AppendSeq(unreadable, maps.Values(faults))
+			if err := visit(sagas); err != nil {
+				return nil, err
+			}
 		}
-		return done, errors.Join(unreadable...)
+		return nil, nil
 	})
-	if errors.Is(err, state.ErrUnreadable) {
-		return fmt.Errorf("%w: %w", record.ErrUnreadable, err)
+	if err == nil {
+		err = errors.Join(unreadable...)
 	}
 	return err
 }
