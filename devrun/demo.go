@@ -52,7 +52,7 @@ func runDemo(ctx context.Context, args []string, out io.Writer) error {
 		Orders:      system.Apps[contracts.AppOrders].URL,
 		Fulfillment: system.Apps[contracts.AppFulfillment].URL,
 	}, out)
-	if errors.Is(err, syscall.ECONNREFUSED) { // whoever wrote the system file was killed
+	if errors.Is(err, syscall.ECONNREFUSED) { // the runner that wrote the system file was killed
 		return errors.Join(err, errNotRunning)
 	}
 	if err != nil {

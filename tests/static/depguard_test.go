@@ -1,10 +1,11 @@
 package static
 
 import (
-	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -16,17 +17,15 @@ func TestEveryPackageHasAnImportRule(t *testing.T) {
 	t.Parallel()
 	rules := importRules(t)
 	used := map[string]bool{}
-	for _, dir := range []string{"contracts", "platform", "services", "devrun", "tests"} {
-		for _, pkg := range packagesBelow(t, dir) {
-			covered := false
-			for name, files := range rules {
-				if files.match(pkg + "/file.go") {
-					covered, used[name] = true, true
-				}
+	for _, pkg := range allPackages(t) {
+		covered := false
+		for name, files := range rules {
+			if files.match(pkg + "/file.go") {
+				covered, used[name] = true, true
 			}
-			if !covered {
-				t.Errorf("no depguard rule in .golangci.yml names the package %s; add it to a list of files", pkg)
-			}
+		}
+		if !covered {
+			t.Errorf("no depguard rule in .golangci.yml names the package %s; add it to a list of files", pkg)
 		}
 	}
 	for name := range rules {
@@ -39,10 +38,7 @@ func TestEveryPackageHasAnImportRule(t *testing.T) {
 // TestEveryFileListNamesAPackage fails for a pattern of a depguard rule that matches nothing, as it does after a package was renamed.
 func TestEveryFileListNamesAPackage(t *testing.T) {
 	t.Parallel()
-	var packages []string
-	for _, dir := range []string{"contracts", "platform", "services", "devrun", "tests"} {
-		packages = append(packages, packagesBelow(t, dir)...)
-	}
+	packages := allPackages(t)
 	for name, files := range importRules(t) {
 		for i, pattern := range files.include {
 			found := false
@@ -126,31 +122,14 @@ func globbed(pattern string) *regexp.Regexp {
 	return regexp.MustCompile("^" + quoted + "$")
 }
 
-// packagesBelow are the folders with Go files that are not tests, by their path from the root.
-func packagesBelow(t *testing.T, dir string) []string {
+// allPackages are the folders with Go files that are not tests, by their path from the root.
+func allPackages(t *testing.T) []string {
 	t.Helper()
-	found := map[string]bool{}
-	var packages []string
-	err := filepath.WalkDir(filepath.Join(root, dir), func(path string, entry fs.DirEntry, err error) error {
-		if err != nil {
-			return err
+	packages := map[string]bool{}
+	for path := range ownText(t) {
+		if filepath.Ext(path) == ".go" && !strings.HasSuffix(path, "_test.go") {
+			packages[filepath.ToSlash(filepath.Dir(path))] = true
 		}
-		if entry.IsDir() && entry.Name() == "testdata" {
-			return filepath.SkipDir
-		}
-		if filepath.Ext(path) != ".go" || strings.HasSuffix(path, "_test.go") {
-			return nil
-		}
-		relative, err := filepath.Rel(root, filepath.Dir(path))
-		pkg := filepath.ToSlash(relative)
-		if err == nil && !found[pkg] {
-			found[pkg] = true
-			packages = append(packages, pkg)
-		}
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
 	}
-	return packages
+	return slices.Sorted(maps.Keys(packages))
 }

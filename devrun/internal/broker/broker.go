@@ -1,5 +1,5 @@
 // Package broker runs the embedded broker: one node that speaks the Kafka protocol, keeps its topics and offsets on disk,
-// and listens on the loopback interface unless it is told another one, as in a container. It is for development: no
+// and listens on the loopback interface unless another address is configured, as in a container. It is for development: no
 // replicas, no authentication.
 package broker
 
@@ -151,7 +151,7 @@ func (name) Network() string { return "tcp" }
 
 func (n name) String() string { return string(n) }
 
-// Addr is the broker's host:port, as its clients are told it.
+// Addr is the host:port that the broker announces to its clients.
 func (b *Broker) Addr() string { return b.cluster.ListenAddrs()[0] }
 
 // Close writes everything to disk and stops.

@@ -84,7 +84,7 @@ func (d Dir) Lock(name, what string) (release func(), err error) {
 }
 
 // WaitLock takes the exclusive right to the file name in the existing folder dir, until the returned function is called or
-// the process ends. While another process has it, waiting is told that process's id (0 when unknown), once.
+// the process ends. While another process has it, waiting is called once with that process's id, or 0 if it is unknown.
 func WaitLock(ctx context.Context, dir, name string, waiting func(holder int)) (release func(), err error) {
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()

@@ -28,7 +28,7 @@ type Addresses struct {
 }
 
 // Remote examines a running system by its services' APIs. They list the orders and sagas that have not ended; of others it knows
-// those that it is told of.
+// those that its flags name.
 func Remote(ctx context.Context, a Addresses, o Options) (*Report, error) {
 	if a.Client == nil {
 		a.Client = &http.Client{Timeout: 30 * time.Second}

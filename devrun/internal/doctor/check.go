@@ -101,7 +101,7 @@ func (x *examination) sides() {
 	case o != nil && s == nil && x.known.fulfillment && o.needsSaga() && (!o.ended() || !x.gone(o.UpdatedAt, x.kept.Sagas)):
 		x.withoutSaga(o)
 	case o == nil && s != nil && s.started() && x.known.orders && !x.gone(s.EndedAt, x.kept.Orders):
-		x.report(CodeSagaWithoutOrder, "The customer and every other service are told that there is no such order.",
+		x.report(CodeSagaWithoutOrder, "The customer and every other service get the answer that there is no such order.",
 			"`make doctor ARGS=--recreate` on the running system places it again, with the content that fulfilment's journal holds and under the same id; fulfilment then announces its state again. Events that were dead-lettered meanwhile can be redriven after that.",
 			x.at("saga", "order"), true, "Fulfilment has a saga, which %s, and orders has no order of that id.", verb(s))
 	case o != nil && s != nil && s.started():
@@ -172,7 +172,7 @@ func (x *examination) open(o *orderDoc, s *sagaDoc) {
 	where := x.at("order", "saga")
 	switch {
 	case o.Status == statusAwaitingApproval && s.Approval == nil:
-		x.report(CodeApprovalMissing, "No approver sees the request, so the order waits until the approval times out.", "The watchdog of fulfillment wakes the saga once it should have ended (STUCK_AFTER, 15 minutes), and the saga asks for the approval again.", where, true,
+		x.report(CodeApprovalMissing, "No approver sees the request, so the order waits until the approval times out.", "The reconciler of fulfillment wakes the saga once it should have ended (STUCK_AFTER, 15 minutes), and the saga asks for the approval again.", where, true,
 			"The order is awaiting_approval, and the journal of its saga holds no approval.")
 	case o.Status == statusAwaitingApproval && s.Approval.Decision != nil && !s.cancelled(),
 		s.awaitsApproval() && o.Status != statusAwaitingApproval,
@@ -185,11 +185,11 @@ func (x *examination) open(o *orderDoc, s *sagaDoc) {
 			append(where, x.at("backlog:approvals")...), true, "The saga awaits an approval until %s, and the list of approvals does not hold it.", s.Approval.ExpiresAt.Format(time.RFC3339))
 	}
 	if x.sagaPending == No {
-		x.report(CodeSagaNotPending, "The watchdog does not look at it: if the engine loses the saga, it is not started again.", mendAsked+"fulfillment then puts it back.",
+		x.report(CodeSagaNotPending, "The reconciler does not check the saga: if the engine loses it, it is not started again.", mendAsked+"fulfillment then puts it back.",
 			x.at("saga", "backlog:sagas"), true, "The saga %s, and the backlog of sagas that have not ended does not hold it.", verb(s))
 	}
 	if x.inEngine == No {
-		x.report(CodeLostInEngine, whyForgotten, "The watchdog of fulfillment starts the saga again at its next look (RECONCILE_INTERVAL, 30 s) while it runs.",
+		x.report(CodeLostInEngine, whyForgotten, "The reconciler of fulfillment starts the saga again in its next pass (RECONCILE_INTERVAL, 30 s) while it runs.",
 			append(x.at("saga"), contracts.AppFulfillment+" "+contracts.WorkflowStore), true, "The saga %s, and the workflow engine does not have it.", verb(s))
 	}
 }

@@ -80,7 +80,7 @@ func TestEachDifference(t *testing.T) {
 		"an order that no reconciler looks at": {func(w *world) {
 			w.backlog(ordersStore, "orders", "ORD-4")
 		}, []string{"order_not_in_backlog ORD-5"}},
-		"a saga that no watchdog looks at": {func(w *world) {
+		"a saga that no reconciler checks": {func(w *world) {
 			w.backlog(fulfillmentStore, "sagas", "ORD-4")
 		}, []string{"saga_not_in_backlog ORD-5"}},
 		"a message that nobody sends": {func(w *world) {

@@ -21,7 +21,7 @@ type Options struct {
 	Grace   time.Duration
 	// Kept is how long the services keep what has ended.
 	Kept Kept
-	// Progress is told, in a sentence, what takes time; it may be nil.
+	// Progress is called with a sentence about what takes time; it may be nil.
 	Progress func(string)
 }
 
@@ -360,7 +360,7 @@ func (s *folderSource) rest(ctx context.Context, r *Report) error {
 		}
 		if component == contracts.WorkflowStore {
 			f.Why = "The workflow engine has forgotten its sagas. No order is lost by that."
-			f.Mend = "Nothing need be done: the watchdog of fulfillment starts every saga that has not ended again (RECONCILE_INTERVAL, 30 s)."
+			f.Mend = "No action is needed: the reconciler of fulfillment starts every saga that has not ended again (RECONCILE_INTERVAL, 30 s)."
 		}
 		if len(s.missing) < 5 { // else nothing was ever stored here
 			r.add(f)

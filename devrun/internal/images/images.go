@@ -67,7 +67,7 @@ type Packer struct {
 	// SBOM gets a file for each program that is packed.
 	SBOM    string
 	Builder *build.Builder
-	// Progress is told in a short sentence what is being done.
+	// Progress is called with a short sentence about what is being done.
 	Progress func(format string, args ...any)
 }
 

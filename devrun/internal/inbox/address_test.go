@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// dialogue sends a mail line by line and returns the first answer that is a refusal, or "taken". Go's own client would say
-// more than it is told to, and would mend line ends.
+// dialogue sends a mail line by line and returns the first answer that is a refusal, or "taken". Go's own client would send
+// further commands and would correct line ends.
 func dialogue(t *testing.T, in *Inbox, from, to, content string) string {
 	t.Helper()
 	conn, err := new(net.Dialer).DialContext(t.Context(), "tcp", in.SMTP())

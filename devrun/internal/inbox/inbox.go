@@ -1,7 +1,6 @@
-// Package inbox receives on this machine what notifications sends to customers, so that a person can read the mail that an
-// order sent: real SMTP, the calls of the local SMS component, and Web Push, where it plays the push service and the
-// browser behind it. It keeps every message before it says that it took it, and it listens on the loopback interface unless
-// it is told another one, as in a container.
+// Package inbox receives on this machine what notifications sends to customers, so that a person can read it: real SMTP, the calls
+// of the local SMS component, and Web Push, where it is the push service and the browser. It stores every message before it
+// accepts it. It listens on the loopback interface unless another address is configured, as in a container.
 package inbox
 
 import (
@@ -32,7 +31,7 @@ type Inbox struct {
 	serving  sync.WaitGroup
 	// closing is closed when the inbox stops, for what would answer never.
 	closing chan struct{}
-	// fault is told why one of the two servers ended by itself.
+	// fault receives the error with which one of the two servers ended by itself.
 	fault chan error
 }
 

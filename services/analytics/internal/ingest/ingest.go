@@ -1,6 +1,6 @@
-// Package ingest takes events from many callers and hands them to the broker in batches. It owns the buffer between the two:
-// how much it holds, when a batch goes, and that nobody is told of success before the broker has the events. It knows nothing
-// of what the events mean.
+// Package ingest accepts events from many callers and publishes them in batches. It owns the buffer between the two: how much it
+// holds, when a batch is published, and that no caller gets a success before the broker has its events. It does not know what the
+// events mean.
 package ingest
 
 import (
@@ -236,7 +236,7 @@ func (b *Buffer) gather(batch []entry, lane <-chan entry, timer *time.Timer) []e
 func (b *Buffer) publish(ctx context.Context, batch []entry) {
 	events := make([]eventing.Event, 0, len(batch))
 	for i := range batch {
-		// Who gave up was told of no success and has to repeat what it sent.
+		// A caller that left got no success and sends its events again.
 		if !batch[i].call.abandoned.Load() {
 			events = append(events, batch[i].event)
 		}

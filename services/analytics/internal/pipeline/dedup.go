@@ -90,8 +90,8 @@ func (s *seen) turn(begun time.Time) {
 		return
 	}
 	s.count[s.young] = 0
-	// From behind a free place on, every hash stands at or behind the place where the search for it begins. Whoever goes once
-	// around from there finds for each that stays a place at or before the one that it has.
+	// Behind a free place, every hash is at or behind the place where the search for it begins. One round from there finds, for each
+	// hash that stays, a place at or before its present one.
 	first := 0
 	for s.places[first] != 0 {
 		first++

@@ -1,6 +1,6 @@
-// Package pipeline is the core of analytics: it counts valid events, each once, in sliding windows of event time, and says
-// what is unusual about them. It owns the metrics' names, what is kept in memory and what is dropped. It does no I/O and
-// has no clock; whoever uses it feeds it.
+// Package pipeline is the core of analytics: it counts each valid event once, in sliding windows of event time, and finds
+// anomalies. It owns the names of the metrics, and decides what is kept in memory and what is dropped. It does no I/O and has no
+// clock; its caller feeds it.
 package pipeline
 
 import (

@@ -178,7 +178,7 @@ func TestAMinuteIsAMinute(t *testing.T) {
 	}
 }
 
-// TestOneAnomalyPerSpike holds that a spike is told once, a second one again, and a busy product's usual views never.
+// TestOneAnomalyPerSpike checks that a spike is reported once, a second one again, and the usual views of a busy product never.
 func TestOneAnomalyPerSpike(t *testing.T) {
 	t.Parallel()
 	f := feed(t, pipeline.DefaultConfig())

@@ -22,7 +22,7 @@ type Event struct {
 	// ID identifies the event: it is the event's key, of its source and its id. Of many events with one ID the store keeps one.
 	ID   string
 	Type string
-	// Timestamp is when it happened, as whoever sent it says.
+	// Timestamp is when it happened, according to its sender.
 	Timestamp time.Time
 	UserID    string
 	SessionID string
@@ -170,7 +170,7 @@ type Store interface {
 	Close() error
 }
 
-// Expirer is a store that removes old rows when it is told to. Azure Data Explorer does so by itself, by the tables'
+// Expirer is a store that removes old rows when Expire is called. Azure Data Explorer does so by itself, by the tables'
 // retention policies.
 type Expirer interface {
 	// Expire removes the events and anomalies that happened, and the metrics whose windows ended, before the times given;

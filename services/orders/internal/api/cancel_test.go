@@ -347,7 +347,7 @@ func TestBadCancellations(t *testing.T) {
 	}
 }
 
-// TestCancelRacesTheConfirmation: whoever is first, the order is either cancelled and never confirmed, or confirmed and
+// TestCancelRacesTheConfirmation: whichever comes first, the order is either cancelled and never confirmed, or confirmed and
 // fulfilment asked to cancel it.
 func TestCancelRacesTheConfirmation(t *testing.T) {
 	t.Parallel()

@@ -432,7 +432,7 @@ func TestPlaceRidesOutAFault(t *testing.T) {
 				t.Run(fmt.Sprint(name, " step ", step, header), func(t *testing.T) {
 					synctest.Test(t, func(t *testing.T) {
 						w := newWorld(t)
-						w.patience = 4 * time.Second
+						w.storeTimeout = 4 * time.Second
 						w.restart()
 						w.faults.reset(step, m)
 						id := w.accepted(w.place(nil, header...))

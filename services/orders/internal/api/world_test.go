@@ -48,8 +48,8 @@ type world struct {
 	// gate is the process's admission; limits bound it from the next restart on, not at all by default.
 	gate   *admission.Gate
 	limits admission.Options
-	// patience is how long the service waits for a store that fails; not at all by default, so that a fault is seen.
-	patience time.Duration
+	// storeTimeout is how long the service retries a store that fails; not at all by default, so that a fault is seen.
+	storeTimeout time.Duration
 	// fulfillment is how the other service answers a cancellation; nil when it does not.
 	fulfillment func(orderID string) eventing.Event
 }
@@ -87,8 +87,8 @@ func (w *world) restart() {
 		w.t.Fatal(err)
 	}
 	var documents state.Store = w.store
-	if w.patience > 0 {
-		documents = state.WithRetry(w.store, w.patience)
+	if w.storeTimeout > 0 {
+		documents = state.WithRetry(w.store, w.storeTimeout)
 	}
 	process := fmt.Sprint("process ", w.process)
 	orders := store.New(documents, process, receivedTTL)

@@ -554,7 +554,7 @@ func (c credential) GetToken(context.Context, policy.TokenRequestOptions) (azcor
 func (c *cluster) config() kusto.Config {
 	return kusto.Config{
 		Endpoint: c.server.URL, IngestEndpoint: c.server.URL, Database: database, Credential: credential{token},
-		Transport: c.server.Client().Transport, Patience: time.Minute,
+		Transport: c.server.Client().Transport, StreamTimeout: time.Minute,
 	}
 }
 

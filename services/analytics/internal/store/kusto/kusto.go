@@ -40,6 +40,7 @@ import (
 	"github.com/Azure/azure-kusto-go/azkustodata/query"
 	"github.com/Azure/azure-kusto-go/azkustoingest"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
+	"github.com/cenkalti/backoff/v5"
 
 	"waybill/services/analytics/internal/store"
 )
@@ -57,8 +58,8 @@ type Config struct {
 	Credential azcore.TokenCredential
 	// Transport carries the requests; nil means http.DefaultTransport.
 	Transport http.RoundTripper
-	// Patience is how long streaming is tried before rows are queued; 0 means 5 seconds.
-	Patience time.Duration
+	// StreamTimeout is how long streaming is retried before rows are queued; 0 means 5 seconds.
+	StreamTimeout time.Duration
 }
 
 // ValidAddress reports whether a cluster can be at that address. The client would take more: connection strings, for one.
@@ -100,12 +101,12 @@ const (
 
 // Store is a store.Store on Azure Data Explorer.
 type Store struct {
-	database string
-	patience time.Duration
-	client   *azkustodata.Client
-	stream   *azkustoingest.Streaming
-	queue    *azkustoingest.Ingestion
-	recent   *recent
+	database      string
+	streamTimeout time.Duration
+	client        *azkustodata.Client
+	stream        *azkustoingest.Streaming
+	queue         *azkustoingest.Ingestion
+	recent        *recent
 }
 
 var _ store.Store = (*Store)(nil)
@@ -124,9 +125,9 @@ func Open(c Config) (*Store, error) {
 		// A redirect would carry the token to wherever it points.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
-	s := &Store{database: c.Database, patience: c.Patience, recent: newRecent()}
-	if s.patience == 0 {
-		s.patience = 5 * time.Second
+	s := &Store{database: c.Database, streamTimeout: c.StreamTimeout, recent: newRecent()}
+	if s.streamTimeout == 0 {
+		s.streamTimeout = 5 * time.Second
 	}
 	var err error
 	if s.client, err = azkustodata.New(connection(c, c.Endpoint), azkustodata.WithHttpClient(client)); err != nil {
@@ -331,35 +332,35 @@ func ingest[T any](ctx context.Context, s *Store, table string, lines []T) error
 	return s.send(ctx, table, body.Bytes())
 }
 
-// send streams one request's lines, and queues them when streaming cannot take them.
+// send streams the lines of one request. It queues them if streaming does not accept them in time.
 func (s *Store) send(ctx context.Context, table string, lines []byte) error {
 	options := []azkustoingest.FileOption{
 		azkustoingest.Table(table),
 		azkustoingest.IngestionMappingRef(table+"_json", azkustoingest.MultiJSON),
 	}
-	for wait, deadline := 100*time.Millisecond, time.Now().Add(s.patience); ; wait *= 2 {
+	// Also a request that hangs ends with the timeout.
+	streaming, cancel := context.WithTimeout(ctx, s.streamTimeout)
+	defer cancel()
+	refused := false
+	stream := func() (struct{}, error) {
 		seen := new(answer)
-		// A request that hangs ends within the patience, too.
-		trying, cancel := context.WithDeadline(context.WithValue(ctx, answerKey{}, seen), deadline)
-		_, err := s.stream.FromReader(trying, bytes.NewReader(lines), options...)
-		cancel()
-		if err == nil {
-			return nil
+		_, err := s.stream.FromReader(context.WithValue(streaming, answerKey{}, seen), bytes.NewReader(lines), options...)
+		refused = err != nil && seen.refused()
+		if err != nil && (refused || seen.queueable()) {
+			err = backoff.Permanent(err)
 		}
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		if seen.refused() {
-			return fmt.Errorf("stream to %s: %w", table, err)
-		}
-		if seen.queueable() || time.Now().Add(wait).After(deadline) {
-			break
-		}
-		select {
-		case <-time.After(wait):
-		case <-ctx.Done():
-			return ctx.Err()
-		}
+		return struct{}{}, err
+	}
+	pauses := backoff.NewExponentialBackOff()
+	pauses.InitialInterval, pauses.Multiplier = 100*time.Millisecond, 2
+	_, err := backoff.Retry(streaming, stream, backoff.WithBackOff(pauses), backoff.WithMaxElapsedTime(s.streamTimeout))
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case refused:
+		return fmt.Errorf("stream to %s: %w", table, err)
 	}
 	if _, err := s.queue.FromReader(ctx, bytes.NewReader(lines), options...); err != nil {
 		return fmt.Errorf("queue for %s: %w", table, err)

@@ -74,7 +74,7 @@ func TestStreamingFails(t *testing.T) {
 			c := newCluster(t, a.storage(t))
 			c.fail(func(int) (int, string, bool) { return test.status, test.code, false })
 			config := c.config()
-			config.Patience = 300 * time.Millisecond
+			config.StreamTimeout = 300 * time.Millisecond
 			s, err := kusto.Open(config)
 			if err != nil {
 				t.Fatal(err)
@@ -124,7 +124,7 @@ func TestLostAnswer(t *testing.T) {
 	}
 }
 
-// TestAnotherProcess starts anew: what the cluster knows is not new.
+// TestAnotherProcess starts a second process: an event that the cluster has is not new.
 func TestAnotherProcess(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, nil)
@@ -140,7 +140,7 @@ func TestAnotherProcess(t *testing.T) {
 	}
 }
 
-// TestFailedAppend leaves its events new, for whoever waited for them too.
+// TestFailedAppend leaves its events new, also for the callers that waited for them.
 func TestFailedAppend(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, nil)

@@ -1,10 +1,10 @@
-// Package sqlite keeps analytics in one SQLite file, the embedded default. It owns the file's tables, which have the names
-// and columns of those in Azure Data Explorer; times are microseconds since 1970 there.
+// Package sqlite stores analytics in one SQLite file, the embedded default. It owns the tables of the file. They have the names and
+// columns of those in Azure Data Explorer; times are microseconds since 1970.
 //
-// One goroutine writes: whatever waits for it goes into one transaction, so many small appends cost one write to the disk.
-// A transaction is on the disk before its callers are told (synchronous=FULL), so neither a killed process nor a power cut
-// loses what was stored, and none leaves half a batch. Several processes may use one file; whether an event is new is then
-// exact for all of them. An event whose row has expired is new again.
+// One goroutine writes. All appends that wait for it share one transaction, so many small appends cost one write to the disk. A
+// transaction is on the disk before its callers return (synchronous=FULL), so neither a killed process nor a power cut loses stored
+// rows or leaves half a batch. Several processes may use one file; whether an event is new is then exact for all of them. An event
+// whose row has expired is new again.
 package sqlite
 
 import (
@@ -207,8 +207,8 @@ func (s *Store) prepare(ctx context.Context) error {
 	return nil
 }
 
-// insertEvents says OR FAIL, for a statement that may fail half-way and needs not be undone by itself writes no journal of its
-// own. Whoever meets an error undoes the whole transaction.
+// insertEvents uses OR FAIL: a statement that may fail half-way without being rolled back needs no statement journal. The caller
+// rolls the whole transaction back after an error.
 func insertEvents(rows int) string {
 	text := []byte(`INSERT OR FAIL INTO AnalyticsEvents (EventId, EventType, Timestamp, UserId, SessionId, ProductId, Value, Properties, ProcessedAt) VALUES `)
 	for i := range rows {

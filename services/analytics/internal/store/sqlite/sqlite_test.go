@@ -255,7 +255,7 @@ func TestNewerFile(t *testing.T) {
 	}
 }
 
-// TestClosedWhileBusy closes the store under its writers: each is told that its events are stored, or is refused.
+// TestClosedWhileBusy closes the store under its writers: each append is stored or refused.
 func TestClosedWhileBusy(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "analytics.db")

@@ -373,7 +373,7 @@ func gaveUp(t *testing.T, s store.Store) {
 			t.Error("a caller that gave up still gets events")
 		}
 	}
-	// The same rows again, and others, are stored by whoever comes next.
+	// The same rows again, and others, are stored by the next caller.
 	if _, err := s.Append(t.Context(), []store.Event{event(1), event(2)}); err != nil {
 		t.Fatal(err)
 	}
