@@ -19,7 +19,7 @@ import (
 	"waybill/services/analytics/internal/store/sqlite"
 )
 
-// Config is everything that the environment decides.
+// Config is the configuration of the service, from the environment.
 type Config struct {
 	config.Service
 
@@ -30,15 +30,15 @@ type Config struct {
 	KustoEndpoint       string `env:"KUSTO_ENDPOINT"`
 	KustoIngestEndpoint string `env:"KUSTO_INGEST_ENDPOINT"`
 	KustoDatabase       string `env:"KUSTO_DATABASE"`
-	// AzureClientID names the managed identity; without it the system-assigned one is used.
+	// AzureClientID is the client id of the managed identity; without it the system-assigned identity is used.
 	AzureClientID string `env:"AZURE_CLIENT_ID"`
 
-	// A batch is sent to the broker when it has BatchSize events, or when its first event has waited for BatchInterval.
+	// A batch is published when it has BatchSize events, or when its first event has waited for BatchInterval.
 	BatchSize     config.Count    `env:"INGEST_BATCH_SIZE" envDefault:"100"`
 	BatchInterval config.Duration `env:"INGEST_BATCH_INTERVAL" envDefault:"20ms"`
-	// BatchLanes is how many batches are sent at the same time.
+	// BatchLanes is the number of batches that are published at the same time.
 	BatchLanes config.Count `env:"INGEST_LANES" envDefault:"4"`
-	// BufferEvents and BufferBytes bound the events that wait for the broker; more are refused.
+	// BufferEvents and BufferBytes bound the events that wait for the broker; further events are refused.
 	BufferEvents config.Count `env:"INGEST_BUFFER_EVENTS" envDefault:"20000"`
 	BufferBytes  config.Count `env:"INGEST_BUFFER_BYTES" envDefault:"67108864"`
 	// IngestWait is the longest time that a request waits for the broker.

@@ -1,5 +1,5 @@
-// Package anomaly finds what a product's own history does not let one expect: a purchase of an unusual amount, and a spike
-// of views. It owns the rules and what they remember. It does no I/O and has no clock.
+// Package anomaly finds what differs from the history of a product: a purchase of an unusual amount, and a spike of views. It
+// owns the rules and their state. It does no I/O and has no clock.
 package anomaly
 
 import (
@@ -16,15 +16,15 @@ import (
 
 // Anomaly is one finding. All its numbers are finite.
 type Anomaly struct {
-	// ID follows from what was found: finding it again gives the same one.
+	// ID is derived from the finding: finding it again gives the same ID.
 	ID      string
 	Kind    string
 	Product string
 	// Expected is the mean of the history and Deviation its standard deviation: of amounts of money, or of views a minute.
 	Expected, Deviation float64
-	// Seen is what came instead, and Score by how many deviations it is off.
+	// Seen is the observed value, Score by how many standard deviations it differs.
 	Seen, Score float64
-	// Sentence tells a person what was seen.
+	// Sentence describes the finding to a person.
 	Sentence string
 	// EventID is the event that showed it, At the time of that event.
 	EventID string
@@ -39,11 +39,11 @@ func (a Anomaly) Payload() contracts.AnomalyDetected {
 	}
 }
 
-// Limits of what is usual.
+// Limits of normal values.
 const (
 	// maxScore is by how many standard deviations a purchase may differ from its history, and views from theirs.
 	maxScore = 3
-	// minPurchases is how many purchases a history must exceed to be one.
+	// minPurchases is the number of purchases that a history must exceed before it is used.
 	minPurchases = 10
 	// minRatio is how many times the usual views a spike has at least.
 	minRatio = 3
@@ -57,26 +57,26 @@ type Purchases struct {
 	mean, squares float64
 }
 
-// Count is how many purchases the history has.
+// Count is the number of purchases in the history.
 func (h *Purchases) Count() int64 { return h.n }
 
 // Purchase is a purchase to be judged.
 type Purchase struct {
 	EventID, Product string
-	// EventKey identifies the event: it is EventID, or more than that where EventID alone does not.
+	// EventKey identifies the event: it is EventID, or EventID with its source if the id alone is not unique.
 	EventKey string
 	Value    contracts.Amount
 	Currency string
 	At       time.Time
 }
 
-// Add judges a purchase by the purchases before it, and then makes it one of them. An unusual amount joins the history
-// drawn in to what would just have been usual, so that one typing error does not hide the next, while a change of price
-// that lasts becomes usual in time.
+// Add compares a purchase with the purchases before it and then adds it to the history. An unusual amount is added reduced to the
+// limit of what was normal, so that one typing error does not hide the next, and a lasting change of price becomes normal over
+// time.
 func (h *Purchases) Add(p Purchase) (Anomaly, bool) {
 	value := float64(p.Value)
 	mean, n := h.mean, h.n
-	// Amounts are whole minor units: a history without any difference still knows its mean to one of them only.
+	// Amounts are whole minor units, so a history of equal amounts knows its mean only to one unit.
 	minor := contracts.MinorUnit(p.Currency)
 	deviation := max(h.deviation(), float64(minor))
 	score := (value - mean) / deviation
@@ -101,7 +101,7 @@ func (h *Purchases) Add(p Purchase) (Anomaly, bool) {
 	}, true
 }
 
-// anomalyID follows from the event. A key may be longer than an id of an anomaly, and not printable.
+// anomalyID is derived from the event. An event's key may be longer than an anomaly's id, and not printable.
 func (p *Purchase) anomalyID() string {
 	if p.EventKey == p.EventID {
 		return contracts.AnomalyUnusualPurchase + ":" + p.EventID
@@ -120,22 +120,21 @@ func (h *Purchases) deviation() float64 {
 // Clear empties the history.
 func (h *Purchases) Clear() { *h = Purchases{} }
 
-// SpikeRule says from when on views are a spike.
+// SpikeRule is the rule for spikes of views.
 type SpikeRule struct {
-	// Floor is how many views within a minute are never a spike.
+	// Floor is the number of views in a minute that is never a spike.
 	Floor int64
-	// WarmUp is for how long events must have been seen before a product's usual rate counts as known.
+	// WarmUp is how long events must have been observed before a product's normal rate is known.
 	WarmUp time.Duration
 }
 
-// Spike remembers the last spike of one product. The zero value remembers none.
+// Spike is the state of one product: its last spike. The zero value has none.
 type Spike struct {
-	// first and last are when the views of a minute were first and last those of a spike, in Unix seconds.
+	// first and last are the times, in Unix seconds, at which the spike began and was last observed.
 	first, last int64
-	// level is how many views a minute had when the spike was found.
+	// level is the number of views in the minute in which the spike was found.
 	level int64
-	// room is how many more views there can be, as long as they are not from before since (in Unix seconds), until some
-	// minute has more of them than are never a spike.
+	// room is how many further views, none of them before since (in Unix seconds), are possible before a minute can exceed Floor.
 	since, room int64
 }
 
@@ -145,8 +144,8 @@ type View struct {
 	At               time.Time
 }
 
-// Add judges the views of the minute that ends with v, which views already counts, by those of the minutes before it. Events
-// have been seen since the time given. A spike is found once: it lasts until a minute has passed without one.
+// Add checks the views of the minute that ends with v, which views already counts, against the minutes before it. Events have
+// been observed since the given time. A spike is found once: it lasts until a minute has passed without one.
 func (s *Spike) Add(rule SpikeRule, v View, views *metric.Counter, since time.Time) (Anomaly, bool) {
 	at := v.At.Unix()
 	if s.room > 0 && at >= s.since {
@@ -155,7 +154,7 @@ func (s *Spike) Add(rule SpikeRule, v View, views *metric.Counter, since time.Ti
 	}
 	n := views.Count(metric.Minute, v.At)
 	if n <= rule.Floor {
-		// Of a view that comes late it says nothing about the minutes that are newer.
+		// A late view says nothing about newer minutes.
 		if views.Newest(v.At) {
 			s.since, s.room = at, rule.Floor-n
 		} else {
@@ -165,8 +164,8 @@ func (s *Spike) Add(rule SpikeRule, v View, views *metric.Counter, since time.Ti
 	}
 	s.room = 0
 	if s.last != 0 && at <= s.last+minute {
-		// Half of it keeps a spike going, whatever is usual by then: one that lasts is not found again. What lies before it
-		// comes too late to be told.
+		// Half of the level keeps a spike going, even if that is normal by now, so a lasting spike is not found again. Views
+		// before the spike come too late to be reported.
 		if at >= s.first-minute && 2*n > s.level {
 			s.first, s.last = min(s.first, at), max(s.last, at)
 		}
@@ -176,7 +175,7 @@ func (s *Spike) Add(rule SpikeRule, v View, views *metric.Counter, since time.Ti
 	if time.Duration(minutes)*time.Minute < rule.WarmUp {
 		return Anomaly{}, false
 	}
-	// Views that come by chance alone differ by the root of their number.
+	// Random views deviate by the square root of their number.
 	deviation = max(deviation, math.Sqrt(mean), 1)
 	score := (float64(n) - mean) / deviation
 	if score <= maxScore || float64(n) < minRatio*mean {

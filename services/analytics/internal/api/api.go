@@ -113,7 +113,7 @@ func (a *API) problem(ctx context.Context, err error) *rest.Problem {
 		return &rest.Problem{Status: http.StatusServiceUnavailable, Code: "buffer_full", RetryAfter: retryAfter,
 			Detail: "More events come in than can be passed on at the moment. Send these again later: an event_id is counted once."}
 	case retryable.Is(err):
-		a.Logger.WarnContext(ctx, "events were not taken", slog.Any("error", err))
+		a.Logger.WarnContext(ctx, "events were not accepted; the client gets an error", slog.Any("error", err))
 		return &rest.Problem{Status: http.StatusServiceUnavailable, Code: "unavailable", RetryAfter: retryAfter,
 			Detail: "Events cannot be passed on at the moment, and it is not known which of these were. Send all of them again: an event_id is counted once."}
 	default:

@@ -7,8 +7,8 @@ import (
 
 var errNotEvents = errors.New("must be one event, an array of events, or a line for each event")
 
-// split cuts the text of a JSON array into those of its elements. It looks at no more than brackets, strings and commas, so
-// that an element which is no JSON, such as one with the number NaN, is a fault of its own and not of the array.
+// split cuts the text of a JSON array into the texts of its elements. It reads only brackets, strings and commas, so an invalid
+// element, such as one with the number NaN, is a fault of that element and not of the array.
 func split(text []byte, limit int) ([][]byte, error) {
 	i := space(text, 0)
 	if i == len(text) || text[i] != '[' {
@@ -56,7 +56,7 @@ func end(text []byte, i int) error {
 	return nil
 }
 
-// space is the place of the first byte from i on that is no white space.
+// space is the index of the first byte from i on that is not white space.
 func space(text []byte, i int) int {
 	for i < len(text) && (text[i] == ' ' || text[i] == '\t' || text[i] == '\r' || text[i] == '\n') {
 		i++

@@ -22,7 +22,7 @@ type liveMetrics struct {
 	Metrics []metricView `json:"metrics" nullable:"false"`
 }
 
-// Resolve refuses metrics that there are not, before the stream begins.
+// Resolve refuses unknown metrics before the stream begins.
 func (in *liveInput) Resolve(huma.Context) []error {
 	for _, name := range in.Names {
 		if !known(name) {

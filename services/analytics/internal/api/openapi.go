@@ -9,7 +9,7 @@ import (
 	"waybill/services/analytics/internal/event"
 )
 
-// idSchema describes what event.Decode takes for an id. JSON Schema counts characters and not bytes.
+// idSchema describes what event.Decode accepts as an id. JSON Schema counts characters, not bytes.
 func idSchema(required bool, doc, example string) *huma.Schema {
 	s := &huma.Schema{Type: huma.TypeString, MaxLength: new(event.MaxID), Description: doc + " At most 128 bytes of printable characters.", Nullable: !required}
 	if required {
@@ -21,8 +21,8 @@ func idSchema(required bool, doc, example string) *huma.Schema {
 	return s
 }
 
-// eventSchema describes an event to clients; event.Decode is what reads it. A member that a type of event does not name is
-// ignored, whatever it holds.
+// eventSchema describes an event to clients; event.Decode reads it. Members that the type of the event does not define are
+// ignored.
 func eventSchema(schemas huma.Registry, lenient bool) *huma.Schema {
 	prefix := ""
 	if lenient {
@@ -76,13 +76,13 @@ func eventSchema(schemas huma.Registry, lenient bool) *huma.Schema {
 	}}
 }
 
-// metricPattern is what known accepts, as a regular expression.
+// metricPattern is a regular expression for the names that known accepts.
 const metricPattern = `^(total_views|total_purchases|total_revenue|(views|purchases|revenue|conversion_rate|recommendation_confidence)_[^\x00-\x1f\x7f-\x9f]+|session_[^\x00-\x1f\x7f-\x9f]+_views)$`
 
 // metricInList is metricPattern for a list in which commas separate the names.
 const metricInList = `^(total_views|total_purchases|total_revenue|(views|purchases|revenue|conversion_rate|recommendation_confidence)_[^,\x00-\x1f\x7f-\x9f]+|session_[^,\x00-\x1f\x7f-\x9f]+_views)$`
 
-// describe adds to the operations' descriptions what they check in words of their own.
+// describe adds the operations' own checks to their descriptions.
 func describe(doc *huma.OpenAPI) {
 	for _, path := range []string{"/v1/analytics/metrics", "/v1/analytics/series", "/v1/analytics/live"} {
 		for _, parameter := range doc.Paths[path].Get.Parameters {

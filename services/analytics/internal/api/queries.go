@@ -16,11 +16,11 @@ import (
 	"waybill/services/analytics/internal/store"
 )
 
-// metricNames tells people which metrics there are.
+// metricNames describes the names of the metrics.
 const metricNames = "total_views, total_purchases, total_revenue, views_<product>, purchases_<product>, revenue_<product>, " +
 	"conversion_rate_<product>, session_<session>_views, recommendation_confidence_<algorithm>"
 
-// known says whether a metric can have this name.
+// known reports whether name can be the name of a metric.
 func known(name string) bool {
 	switch name {
 	case "total_views", "total_purchases", "total_revenue":
@@ -121,7 +121,7 @@ func (a *API) top(ctx context.Context, in *topInput) (*topOutput, error) {
 	return out, nil
 }
 
-// exact is an amount of money that was added up from fractions, which the machine has no exact numbers for.
+// exact is an amount of money that was added up as an integer, because floating-point sums are not exact.
 func exact(sum float64) float64 {
 	return math.Round(sum*float64(contracts.Unit)) / float64(contracts.Unit)
 }
@@ -169,7 +169,7 @@ func (a *API) series(ctx context.Context, in *seriesInput) (*seriesOutput, error
 
 // rangeOf reads a range of time. Both ends may be missing.
 func rangeOf(fromText, toText string, now time.Time) (from, to time.Time, err error) {
-	// A window is recorded under its end: the one that has just ended shall be among them.
+	// A window is recorded under its end, so the one that has just ended must be included.
 	to = now.UTC().Add(time.Second)
 	var faults []rest.Fault
 	read := func(into *time.Time, location, text string) {
@@ -228,7 +228,7 @@ func (a *API) anomalies(ctx context.Context, in *anomaliesInput) (*anomaliesOutp
 		return nil, &rest.Problem{Status: http.StatusUnprocessableEntity, Code: "invalid_cursor", Detail: "The cursor is not one of this API.",
 			Errors: []rest.Fault{{Location: "query.cursor", Message: "must be the next_cursor of the page before"}}}
 	}
-	// One more than asked for tells whether there is a next page; the store answers at most so many.
+	// One row more than requested shows whether there is a next page; the store returns at most MaxRows.
 	found, err := a.History.Anomalies(ctx, store.AnomalyQuery{ProductID: in.ProductID, Type: in.Kind, After: after, Limit: min(in.Limit+1, store.MaxRows)})
 	if err != nil {
 		return nil, a.storeProblem(ctx, err)
@@ -249,7 +249,7 @@ func cursorOf(last store.Anomaly) string {
 	return base64.RawURLEncoding.EncodeToString([]byte(strconv.FormatInt(last.Timestamp.UnixMicro(), 10) + " " + last.ID))
 }
 
-// placeOf reads a cursor; nil stands for the first page.
+// placeOf decodes a cursor; nil is the first page.
 func placeOf(cursor string) (place *store.Place, ok bool) {
 	if cursor == "" {
 		return nil, true

@@ -23,25 +23,26 @@ import (
 const (
 	// MaxEvents is how many events an array may have.
 	MaxEvents = 1000
-	// maxBody bounds an array in bytes. It leaves room for events that are too large, so that they are named and not the body.
+	// maxBody bounds an array in bytes. It is large enough that events that are too large are reported by position, not the whole
+	// body.
 	maxBody = MaxEvents*event.MaxSize + 1<<20
-	// maxFaults is how many faults an answer lists.
+	// maxFaults is the number of faults in an answer.
 	maxFaults = 100
-	// chunk is how many events of a stream are passed on together.
+	// chunk is the number of events of a stream that are published together.
 	chunk = 500
-	// progress is how long a stream may take for one chunk.
+	// progress is the time limit of a stream for one chunk.
 	progress = 30 * time.Second
 
 	ndjson = "application/x-ndjson"
 )
 
-// taken says what became of the events of a request.
+// taken is the result for the events of a request.
 type taken struct {
 	Accepted int `json:"accepted" doc:"Events that the broker has."`
 	Rejected int `json:"rejected" doc:"Events that are faulty and were not taken."`
 }
 
-// says tells a person what became of events of which at least one is faulty.
+// says describes the result when at least one event is invalid.
 func (t taken) says() string {
 	switch {
 	case t.Rejected == 1 && t.Accepted == 0:
@@ -53,7 +54,7 @@ func (t taken) says() string {
 	}
 }
 
-// mountSend adds the routes that take events.
+// mountSend adds the routes that accept events.
 func (a *API) mountSend(router chi.Router, surface huma.API) {
 	schemas := surface.OpenAPI().Components.Schemas
 	answer := &huma.Response{Description: "The broker has all of the events.", Content: map[string]*huma.MediaType{
@@ -88,7 +89,7 @@ func (a *API) mountSend(router chi.Router, surface huma.API) {
 	}
 }
 
-// batch is a request's events while they are read.
+// batch is the events of a request while they are read.
 type batch struct {
 	api    *API
 	rules  event.Rules
@@ -119,11 +120,11 @@ func (a *API) take(w http.ResponseWriter, r *http.Request, lenient bool) {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(http.StatusAccepted)
-	// It fails when the client is gone, and then there is nobody left to tell.
+	// An error means that the client disconnected; no answer can reach it.
 	_, _ = fmt.Fprintf(w, "{\"accepted\":%d,\"rejected\":%d}\n", b.taken.Accepted, b.taken.Rejected)
 }
 
-// add reads one event, whose place in the request is named at.
+// add reads one event; at is its position in the request.
 func (b *batch) add(text []byte, at string) {
 	e, err := event.Decode(text, b.rules)
 	if err == nil {
@@ -163,7 +164,7 @@ func (b *batch) publish(ctx context.Context) *rest.Problem {
 	return nil
 }
 
-// array takes one event or an array of them.
+// array reads one event or an array of events.
 func (b *batch) array(w http.ResponseWriter, r *http.Request) *rest.Problem {
 	text, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 	if err != nil {
@@ -197,13 +198,13 @@ func unread(err error) *rest.Problem {
 	return &rest.Problem{Status: http.StatusBadRequest, Code: "malformed_request", Detail: "The body broke off."}
 }
 
-// lines takes a stream of events, which may be of any length: it goes on as fast as the broker takes them. What it took
-// stays taken when it breaks off.
+// lines reads a stream of events of any length, as fast as the broker accepts them. Accepted events stay accepted if the stream
+// ends early.
 func (b *batch) lines(w http.ResponseWriter, r *http.Request) *rest.Problem {
 	deadlines := http.NewResponseController(w)
 	in := bufio.NewReaderSize(r.Body, 2*event.MaxSize)
 	for line, done := 0, false; !done; {
-		// The server's own deadlines are those of a request that comes at once. Where they cannot be moved they hold.
+		// The server's own deadlines are meant for short requests. If they cannot be extended, they apply.
 		_ = deadlines.SetReadDeadline(time.Now().Add(progress))
 		_ = deadlines.SetWriteDeadline(time.Now().Add(2 * progress))
 		b.rules.Now = time.Now()

@@ -19,47 +19,47 @@ import (
 	"waybill/platform/timestamp"
 )
 
-// What an event may hold at most, in bytes.
+// Limits of an event, in bytes.
 const (
-	// MaxSize is that of the whole event's JSON.
+	// MaxSize is the limit of the whole event's JSON.
 	MaxSize = 16 << 10
-	// MaxProperties is that of the properties' JSON.
+	// MaxProperties is the limit of the JSON of the properties.
 	MaxProperties = MaxSize / 2
-	// maxEscape is how many bytes an escape takes for a character that may also be written in one.
+	// maxEscape is the length of an escape for a character that can also be written as one byte.
 	maxEscape = len(`\u003c`)
-	// MaxID is that of an id and of an algorithm's name.
+	// MaxID is the limit of an id and of an algorithm's name.
 	MaxID = 128
 )
 
-// maxScores is how many confidence scores one recommendation may have.
+// maxScores is the number of confidence scores that a recommendation may have.
 const maxScores = 1000
 
-// Everything that analytics could be told lies between these.
+// Times of events must lie between these.
 var (
 	earliest = time.Date(2000, time.January, 1, 0, 0, 0, 0, time.UTC)
 	latest   = time.Date(2101, time.January, 1, 0, 0, 0, 0, time.UTC)
 )
 
-// Rules are what Decode needs to know beside the event. The zero value reads events strictly and trusts their times.
+// Rules configure Decode. The zero value reads events strictly and accepts every time.
 type Rules struct {
-	// Type is the type that the envelope names; empty when the event names its own. Where both do they must agree.
+	// Type is the type in the envelope; empty if the event has its own. If both have one, they must agree.
 	Type string
 	// Source is the source that the envelope names.
 	Source string
-	// Delivered says that the event was published and is delivered now. Its size is then that of its shortest JSON, and its time
-	// may have every form that release 1.0 read: it was accepted before, and is not lost for its form.
+	// Delivered means that the event comes from the bus. Its size is then the size of its shortest JSON, and its time may have
+	// every form that release 1.0 accepted: the event was accepted before and is not lost because of its form.
 	Delivered bool
-	// Now is the time of arrival, at which the clock and the table of currencies are asked. An event more than MaxAhead later than
-	// that is refused, for it would move the windows on and make late whatever is on time. Zero trusts every time and currency, as
-	// a replay does, whose events were once checked.
+	// Now is the time of arrival, for the checks of times and currencies. An event more than MaxAhead later is refused, because
+	// it would move the windows ahead and make events that are on time late. Zero accepts every time and currency, as a replay of
+	// checked events does.
 	Now      time.Time
 	MaxAhead time.Duration
-	// NaiveIsUTC reads a time without a zone as UTC, as clients of the former API send it; else it is a fault.
+	// NaiveIsUTC reads a time without a zone as UTC, as clients of the former API send it; otherwise it is a fault.
 	NaiveIsUTC bool
-	// DeriveID gives an event without event_id one that follows from its content, so that an event sent again is still
-	// counted once; else it is a fault.
+	// DeriveID gives an event without event_id an id that is derived from its content, so that a repeated event is still counted
+	// once; otherwise it is a fault.
 	DeriveID bool
-	// ExactNames refuses a member whose name is that of a known one in another case. Other unknown members are ignored.
+	// ExactNames refuses a member whose name differs from a known one only in case. Other unknown members are ignored.
 	ExactNames bool
 }
 
@@ -123,19 +123,19 @@ func fieldOf(name string) (field, bool) {
 	}
 }
 
-// member is one of an event's members as it is written.
+// member is one member of the event as text.
 type member struct {
 	text  string // empty where there is none or null
 	marks jsonscan.Flags
 	null  bool
 }
 
-// decoding is one event while it is read.
+// decoding is the state of reading one event.
 type decoding struct {
 	members    [fields]member
 	faults     []Fault
 	exactNames bool
-	// named says that the fault for which reading ended is among the faults.
+	// named: the fault that ended reading is already in the list of faults.
 	named bool
 }
 
@@ -150,13 +150,13 @@ func Decode[Text ~string | ~[]byte](text Text, rules Rules) (e Event, err error)
 	return e, err
 }
 
-// fits reports whether JSON has at most a number of bytes. Of a delivered event its shortest form counts: everyone on the way
-// may write the same JSON in more bytes.
+// fits reports whether JSON has at most limit bytes. For a delivered event the shortest form counts, because every component on
+// the way may have written the same JSON in more bytes.
 func (r *Rules) fits(text string, most int) bool {
 	return len(text) <= most || r.Delivered && len(text) <= maxEscape*most && shortest(text) <= most
 }
 
-// shortest is about how many bytes the JSON text has with its escapes undone, and never more than it must have.
+// shortest is about the number of bytes of the JSON text without escapes, and never more than the minimum.
 func shortest(text string) int {
 	n := 0
 	for i := 0; i < len(text); i++ {
@@ -175,7 +175,7 @@ func shortest(text string) int {
 	return n
 }
 
-// decode fills in the event, or makes it empty again.
+// decode fills the event, or clears it.
 func (e *Event) decode(text string, rules Rules) error {
 	d := decoding{exactNames: rules.ExactNames}
 	if !d.scan(text) {
@@ -221,7 +221,7 @@ func (d *decoding) fault(f field, expectation string) {
 	d.faults = append(d.faults, Fault{f.String(), expectation})
 }
 
-// need reports a member that is not there.
+// need reports a missing member.
 func (d *decoding) need(f field) {
 	switch one := &d.members[f]; {
 	case one.null:
@@ -231,7 +231,7 @@ func (d *decoding) need(f field) {
 	}
 }
 
-// scan finds the members. It is false when the text is not one JSON object; then there is exactly one fault.
+// scan finds the members. It returns false if the text is not one JSON object; then there is exactly one fault.
 func (d *decoding) scan(src string) bool {
 	pos, ok := jsonscan.SkipByte(src, jsonscan.SkipSpace(src, 0), '{')
 	if ok {
@@ -249,7 +249,7 @@ func (d *decoding) scan(src string) bool {
 	return false
 }
 
-// notStrict says why the text is not one object in strict JSON, as the scanner found at pos.
+// notStrict explains why the text is not one object in strict JSON, from what the scanner found at pos.
 func notStrict(src string, pos int) Fault {
 	refused, ok := errors.AsType[*strictjson.Error](strictjson.Check([]byte(src)))
 	switch {
@@ -298,7 +298,7 @@ func (d *decoding) each(src string, pos int) (end int, ok bool) {
 	return pos, true
 }
 
-// other notes a member that is not known; it is false when its name comes twice.
+// other records an unknown member; it returns false if its name comes twice.
 func (d *decoding) other(others *jsonscan.NameSet, written string, marks jsonscan.Flags) bool {
 	if d.exactNames {
 		name := jsonscan.Unquote(written, marks)
@@ -311,7 +311,7 @@ func (d *decoding) other(others *jsonscan.NameSet, written string, marks jsonsca
 	return others.Add(written, marks)
 }
 
-// unreadable names the field of the most usual reason for text that is no JSON: some languages write NaN and infinities.
+// unreadable names the field for the most frequent cause of invalid JSON: some languages write NaN and infinities.
 func (d *decoding) unreadable(text string, f field, known bool) {
 	for _, word := range []string{"NaN", "Infinity", "-Infinity"} {
 		if known && strings.HasPrefix(text, word) {
@@ -320,7 +320,7 @@ func (d *decoding) unreadable(text string, f field, known bool) {
 	}
 }
 
-// text is the content of a member that has to be text, empty when there is none; ok is false when it is something else.
+// text is the string in a member, empty if the member is missing; ok is false if it is not a string.
 func (d *decoding) text(f field) (content string, ok bool) {
 	one := &d.members[f]
 	if one.text == "" {
@@ -353,7 +353,7 @@ func (d *decoding) id(f field, required bool) string {
 	return value
 }
 
-// idProblem is what is wrong with an id, empty when nothing is.
+// idProblem describes what is wrong with an id; empty if it is valid.
 func idProblem(id string) string {
 	switch {
 	case id == "":
@@ -456,7 +456,7 @@ func (d *decoding) value() contracts.Amount {
 	return value
 }
 
-// money checks a purchase's amount in its currency, which was read and reported as far as it is not text.
+// money checks the amount of a purchase in its currency. A currency that is not a string has been reported already.
 func (d *decoding) money(value contracts.Amount, currency string) {
 	if _, known := contracts.CurrencyPlaces(currency); !known {
 		if !slices.ContainsFunc(d.faults, func(f Fault) bool { return f.Path == fieldCurrency.String() }) {

@@ -2,17 +2,17 @@ package event
 
 import "strings"
 
-// CodeInvalid is the code of every Error: what came can never be an event.
+// CodeInvalid is the code of every Error: the input can never be an event.
 const CodeInvalid = "invalid_event"
 
-// Error is what this package refuses with. Its code is stable, its text safe to show.
+// Error is the error of this package. Its code is stable, its text is safe to show.
 type Error struct {
 	Code   string
 	Text   string
 	Faults []Fault
 }
 
-// Fault is one faulty field: its JSON path within the event, and what was expected there.
+// Fault is one invalid field: its JSON path in the event, and the rule that it breaks.
 type Fault struct{ Path, Expectation string }
 
 func (e *Error) Error() string {

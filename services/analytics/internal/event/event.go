@@ -1,5 +1,5 @@
-// Package event is what analytics counts: one thing that somebody or some algorithm did, checked. It owns what makes such
-// an event valid and how it is read from JSON. It does no I/O and knows neither clock nor randomness.
+// Package event has the valid events that analytics counts: one action of a user or an algorithm. It owns the rules for a valid
+// event and how an event is read from JSON. It does no I/O and uses neither clock nor randomness.
 package event
 
 import (
@@ -17,7 +17,7 @@ type Type uint8
 
 // The types of events.
 const (
-	// Viewed is a look at a product.
+	// Viewed is the view of a product.
 	Viewed Type = iota + 1
 	// Purchased is the purchase of a product.
 	Purchased
@@ -25,7 +25,7 @@ const (
 	Recommended
 )
 
-// String is the name that the contract gives to the type.
+// String is the name of the type in the contract.
 func (t Type) String() string {
 	switch t {
 	case Viewed:
@@ -64,13 +64,13 @@ type Event struct {
 	kind     Type
 }
 
-// ID names the fact among those of the event's source.
+// ID identifies the event among those of its source.
 func (e *Event) ID() string { return e.id }
 
-// Source is who names the fact.
+// Source is the source of the event.
 func (e *Event) Source() string { return e.source }
 
-// Key identifies the event: it stands for the pair of source and id, and no other pair has the same one.
+// Key identifies the event by its source and id; no other pair has the same key.
 func (e *Event) Key() string { return e.key }
 
 // Type says what happened.
@@ -79,10 +79,10 @@ func (e *Event) Type() Type { return e.kind }
 // At is when it happened, in UTC.
 func (e *Event) At() time.Time { return e.at }
 
-// User is who did it, empty when unknown.
+// User is the user, empty if unknown.
 func (e *Event) User() string { return e.user }
 
-// Session is the visit during which it was done, empty when unknown.
+// Session is the session of the user, empty if unknown.
 func (e *Event) Session() string { return e.session }
 
 // Product is what was viewed or purchased; a recommendation may have none.
@@ -91,13 +91,13 @@ func (e *Event) Product() string { return e.product }
 // Algorithm made the recommendation; empty for the other types.
 func (e *Event) Algorithm() string { return e.algorithm }
 
-// Value is what was paid for a purchase; a view may have a value too, which is kept and not counted. It is never negative.
+// Value is the amount paid for a purchase. A view may have a value too, which is stored and not counted. It is never negative.
 func (e *Event) Value() contracts.Amount { return e.value }
 
-// Currency is that of Value, an ISO 4217 code.
+// Currency is the currency of Value, an ISO 4217 code.
 func (e *Event) Currency() string { return e.currency }
 
-// Properties is the JSON object that came with the event, as it was written; empty when none came.
+// Properties is the JSON object that came with the event, unchanged; empty if there was none.
 func (e *Event) Properties() string { return e.properties }
 
 // Confidence is the mean of a recommendation's confidence scores, from 0 to 1; ok is false when it has none.
@@ -112,7 +112,7 @@ func (e *Event) Confidence() (mean float64, ok bool) {
 	return sum / float64(len(e.scores)), true
 }
 
-// Payload is the event as it stands on the bus. Decoding its JSON gives the same event again.
+// Payload is the event in its form on the bus. Decoding its JSON gives the same event.
 func (e *Event) Payload() contracts.Payload {
 	properties := e.propertyMap()
 	switch e.kind {
@@ -152,8 +152,8 @@ func (e *Event) propertyMap() map[string]any {
 	return properties
 }
 
-// Purchases makes one purchase of each line of an order that was fulfilled. Their ids follow from the order and the place
-// of the line in it, so that an order told twice gives the same events. The error is an *Error.
+// Purchases makes one purchase of each line of a fulfilled order. Their ids are derived from the order and the position of the
+// line, so a repeated order gives the same events. The error is an *Error.
 func Purchases(o contracts.OrderFulfilled) ([]Event, error) {
 	purchases := make([]Event, 0, len(o.Items))
 	var faults []Fault

@@ -11,26 +11,26 @@ import (
 const (
 	// SourceClients is the source of what clients send to this service's API. They choose ids, never sources.
 	SourceClients = "/waybill/analytics/events"
-	// SourceOrders is the source of the purchases that this service makes of orders.
+	// SourceOrders is the source of the purchases that this service makes from orders.
 	SourceOrders = "/waybill/analytics/orders"
 
 	// sourceBoth was the source of both in release 1.0.
 	sourceBoth = "/waybill/analytics"
-	// sourceUnknown is that of an event on the bus that names none.
+	// sourceUnknown is the source of an event on the bus without a source.
 	sourceUnknown = "unknown"
 )
 
 // orderPrefix begins the ids of purchases of orders.
 const orderPrefix = "order:"
 
-// separator stands between id and source in a key. Ids and sources have printable characters only, so it is in neither.
+// separator is between id and source in a key. Ids and sources have printable characters only, so neither contains it.
 const separator = "\x1f"
 
-// maxSource is how long a source may be, in bytes, to stand in a key as it is.
+// maxSource is the longest source, in bytes, that is part of a key unchanged.
 const maxSource = 100
 
-// keyOf is the key of the pair of source and id: the id alone where its first characters say whose it is, and else both. The
-// keys of clients' and orders' events are what release 1.0 stored, which had no sources, so its rows are still known.
+// keyOf is the key of a source and an id: the id alone if its prefix shows the source, otherwise both. Release 1.0 had no
+// sources; the keys of events of clients and orders are the same as then, so its rows are still known.
 func keyOf(source, id string) string {
 	if source == SourceClients && !strings.HasPrefix(id, orderPrefix) || source == SourceOrders && strings.HasPrefix(id, orderPrefix) {
 		return id
@@ -46,7 +46,7 @@ func pairOf(key string, kind Type) (source, id string) {
 	return sourceOf(sourceBoth, key, kind), key
 }
 
-// sourceOf is the source that counts of an event that names one.
+// sourceOf is the source that is used for an event with this source attribute.
 func sourceOf(named, id string, kind Type) string {
 	switch named {
 	case SourceClients, SourceOrders:

@@ -10,32 +10,32 @@ import (
 	"waybill/platform/jsonscan"
 )
 
-// Record is an event as the columns of the store's table have it.
+// Record is an event as the columns of the store's table.
 type Record struct {
 	// ID is the event's key.
 	ID, Type, User, Session, Product string
 	At                               time.Time
-	// Value is an amount of money, 49.99, in the currency that the shop adds up; 0 of a purchase in another one, whose amount
-	// stands among the properties, so that no sum mixes currencies.
+	// Value is an amount of money, 49.99, in the currency that is added up; 0 for a purchase in another currency, whose amount is
+	// in the properties, so no sum mixes currencies.
 	Value float64
-	// Properties is a JSON object, empty for none: what the client sent, and in the member named own what has no column.
+	// Properties is a JSON object, empty if there is none: what the client sent, and in the member own what has no column.
 	Properties string
 }
 
 // own is the name of the member of a stored event's properties that keeps what has no column. A client's member of this name is
-// kept inside it, so a client may use every name and every value.
+// kept inside it, so clients may use every name and every value.
 const own = "waybill"
 
-// beside is what of an event has no column.
+// beside is the part of an event that has no column.
 type beside struct {
-	// Value is that of a purchase in another currency than the one that is added up.
+	// Value is the amount of a purchase in a currency that is not added up.
 	Value     json.RawMessage `json:"value,omitempty"`
 	Currency  string          `json:"currency,omitempty"`
 	Quantity  int             `json:"quantity,omitempty"`
 	OrderID   string          `json:"order_id,omitempty"`
 	Algorithm string          `json:"algorithm,omitempty"`
 	Scores    []float64       `json:"confidence_scores,omitempty"`
-	// Theirs is the client's property that has the name of this member.
+	// Theirs is the client's own property with this name.
 	Theirs json.RawMessage `json:"waybill,omitempty"`
 }
 
@@ -43,7 +43,7 @@ func (b *beside) empty() bool {
 	return len(b.Value) == 0 && b.Currency == "" && b.Quantity == 0 && b.OrderID == "" && b.Algorithm == "" && len(b.Scores) == 0 && len(b.Theirs) == 0
 }
 
-// Record is the event as it is stored where amounts in a currency are added up. FromRecord gives the same event again.
+// Record is the event in its stored form, for a service that adds up amounts in currency. FromRecord gives the same event.
 func (e *Event) Record(currency string) Record {
 	r := Record{
 		ID: e.key, Type: e.kind.String(), User: e.user, Session: e.session, Product: e.product, At: e.at,
@@ -68,8 +68,8 @@ func (e *Event) Record(currency string) Record {
 	return r
 }
 
-// FromRecord reads an event that was stored. It was checked before it was stored and is not checked by rules that came later.
-// The error is an *Error; it says that no event was stored there.
+// FromRecord reads a stored event. It was checked before it was stored, so newer rules do not apply. The error is an *Error; it
+// means that the row does not hold an event.
 func FromRecord(r Record) (Event, error) {
 	e := Event{
 		key: r.ID, kind: typeOf(r.Type), user: r.User, session: r.Session, product: r.Product, at: r.At.UTC(),
@@ -95,8 +95,8 @@ func FromRecord(r Record) (Event, error) {
 	return e, nil
 }
 
-// besideOf tells what was kept beside the columns from what the client sent. What is not as Record writes it is the client's:
-// another version or another program may have stored it.
+// besideOf separates what is kept without a column from what the client sent. Anything that Record would not write is the
+// client's: another version or another program may have stored it.
 func besideOf(stored string) (rest beside, properties string) {
 	properties = stored
 	if object, text := without(stored, own); strings.HasPrefix(text, "{") {
@@ -126,8 +126,8 @@ func with(object, name, value string) string {
 	return strings.TrimSuffix(strings.TrimSpace(object), "}") + "," + member
 }
 
-// without is the object without its members of a name, and the value of the last of those; empty when it has none. Only names
-// of the object itself count: the same text deeper in it, or in a value, is a client's and means nothing.
+// without is the object without the members of a name, and the value of the last of them; empty if there is none. Only names of
+// the object itself count: the same text deeper in it or in a value belongs to the client.
 func without(object, name string) (rest, value string) {
 	// Most have none, and then there is nothing to take apart. An escaped name has a backslash.
 	if !strings.Contains(object, name) && !strings.Contains(object, `\`) {

@@ -23,28 +23,29 @@ import (
 )
 
 var (
-	// ErrFull says that the buffer has no room for the events at the moment. None of them was taken.
+	// ErrFull means that the buffer has no room for the events now. It accepted none of them.
 	ErrFull = retryable.New("the buffer is full")
-	// ErrClosed says that the buffer takes nothing any more. None of the events was taken.
+	// ErrClosed means that the buffer is closed. It accepted none of the events.
 	ErrClosed = retryable.New("the buffer is closed")
 )
 
-// Options say how a Buffer works.
+// Options configure a Buffer.
 type Options struct {
-	// Publish returns when the broker has the events. It retries by itself; its error is that of every caller who has an
-	// event among them.
+	// Publish returns when the broker has the events. It retries; its error is returned to every caller with an event in the
+	// batch.
 	Publish func(ctx context.Context, events []eventing.Event) error
-	// BatchSize is how many events make a batch that goes at once, Interval how long the first event of a batch waits for
-	// others.
+	// BatchSize is the number of events of a full batch, which is published at once. Interval is how long the first event of a
+	// batch waits for others.
 	BatchSize int
 	Interval  time.Duration
-	// Lanes is how many batches may be under way at a time. The events of one key share a lane, so they keep their order.
+	// Lanes is the number of batches that are published at the same time. The events of one key share a lane, so they keep their
+	// order.
 	Lanes int
-	// MaxEvents and MaxBytes bound what is buffered, that which is under way included.
+	// MaxEvents and MaxBytes bound the buffered events, including those that are being published.
 	MaxEvents, MaxBytes int
 }
 
-// Buffer is between the callers and the broker. It may be used by many goroutines.
+// Buffer collects the events of many callers for the broker. It is safe for concurrent use.
 type Buffer struct {
 	options Options
 	seed    maphash.Seed
@@ -64,9 +65,9 @@ type entry struct {
 	call  *call
 }
 
-// call is one Add that waits.
+// call is one call of Add.
 type call struct {
-	// span is what the caller traces.
+	// span is the trace of the caller.
 	span      trace.SpanContext
 	abandoned atomic.Bool
 	mu        sync.Mutex
@@ -93,7 +94,7 @@ func New(o Options) (*Buffer, error) {
 	}
 	b := &Buffer{options: o, seed: maphash.MakeSeed(), lanes: make([]chan entry, o.Lanes)}
 	for i := range b.lanes {
-		// There is room for whatever was let in, so that nobody waits in a send.
+		// There is room for everything that was admitted, so no send blocks.
 		b.lanes[i] = make(chan entry, o.MaxEvents)
 	}
 	return b, b.instrument(otel.Meter("waybill/services/analytics"))
@@ -125,12 +126,12 @@ func (b *Buffer) instrument(meter metric.Meter) (err error) {
 	return nil
 }
 
-// Depth is how many events are buffered.
+// Depth is the number of buffered events.
 func (b *Buffer) Depth() int { return int(b.events.Load()) }
 
-// Add returns nil when the broker has all the events. It returns ErrFull at once, having taken none, when there is no room
-// for all of them, and else the error of the batches that some of them were in: then some may have arrived. When ctx ends
-// first, those that were not under way yet are dropped.
+// Add returns nil when the broker has all the events. It returns ErrFull at once, and accepts none, if there is no room for all
+// of them; otherwise the error of the batches with some of them, and then some may have arrived. If ctx ends first, those that
+// are not being published yet are dropped.
 func (b *Buffer) Add(ctx context.Context, events []eventing.Event) error {
 	if len(events) == 0 {
 		return nil
@@ -168,7 +169,7 @@ func (b *Buffer) enqueue(ctx context.Context, events []eventing.Event, c *call) 
 	return nil
 }
 
-// reserve makes room, for all or for none.
+// reserve reserves room for all events or for none.
 func (b *Buffer) reserve(events, size int) bool {
 	full := b.events.Add(int64(events)) > int64(b.options.MaxEvents)
 	if full = b.bytes.Add(int64(size)) > int64(b.options.MaxBytes) || full; full {
@@ -192,7 +193,7 @@ func (b *Buffer) Run(ctx context.Context) {
 	lanes.Wait()
 }
 
-// Close ends Run once everything that callers still wait for is settled.
+// Close makes Run return when the events of all waiting callers are published or have failed.
 func (b *Buffer) Close() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -260,8 +261,8 @@ func (b *Buffer) publish(ctx context.Context, batch []entry) {
 // maxLinks is how many links a span keeps (OpenTelemetry's own limit).
 const maxLinks = 128
 
-// traced publishes under a span of its own. It belongs to the trace of the one request that the batch is of, or links to those
-// of all of them.
+// traced publishes in a span. The span belongs to the trace of the one request in the batch, or links to the traces of all its
+// requests.
 func (b *Buffer) traced(ctx context.Context, batch []entry, events []eventing.Event) error {
 	var links []trace.Link
 	known := map[trace.SpanID]bool{}

@@ -13,13 +13,13 @@ func (tally) emptied() tally { return 0 }
 // Counter counts events in every window. The zero value is empty. It is not safe for concurrent use.
 type Counter struct{ fine, coarse lane[tally] }
 
-// Add counts one event and lets go of what lies behind the horizon.
+// Add counts one event and drops panes behind the horizon.
 func (c *Counter) Add(at time.Time, h Horizon) {
 	*c.fine.at(slotAt(at, fine), h.fine)++
 	*c.coarse.at(slotAt(at, coarse), h.coarse)++
 }
 
-// Count is how many events the window at a time holds.
+// Count is the number of events in the window at a time.
 func (c *Counter) Count(w Window, at time.Time) int64 {
 	panes := &c.fine
 	if w == Hour {
@@ -31,16 +31,16 @@ func (c *Counter) Count(w Window, at time.Time) int64 {
 	return n
 }
 
-// Newest says whether no event lies in a pane after that of a time.
+// Newest reports whether no pane after that of at has events.
 func (c *Counter) Newest(at time.Time) bool { return c.fine.last.slot <= slotAt(at, fine) }
 
-// Baseline is how many events a minute used to have before the last minute at a time: the mean and the standard deviation
-// of the whole minutes that end before it, as far as an hour back and not before since. The minutes that touch the time
-// between except[0] and except[1] are left out, for who knows them to be unusual. minutes says how many there are.
+// Baseline is the usual number of events a minute before the last minute at a time: mean and standard deviation of the whole
+// minutes that end before it, up to an hour back and not before since. Minutes that overlap the time between except[0] and
+// except[1], which is known to be unusual, are left out. minutes is the number of minutes used.
 func (c *Counter) Baseline(at, since time.Time, except [2]time.Time) (mean, deviation float64, minutes int) {
 	from, _ := Minute.Bounds(at)
 	end := slotAt(from, coarse) // the first minute that is not wholly before the window
-	// Not a minute more than the longest window holds: older panes may be gone.
+	// Not more minutes than the longest window has: older panes may be dropped.
 	first := max(slotAt(since.Add(time.Minute-1), coarse), slotAt(at, coarse)-59)
 	if first >= end {
 		return 0, 0, 0
@@ -67,13 +67,13 @@ func (c *Counter) Baseline(at, since time.Time, except [2]time.Time) (mean, devi
 	return mean, math.Sqrt(max(0, squares/float64(minutes)-mean*mean)), minutes
 }
 
-// Clear empties the counter and keeps its memory for further use.
+// Clear empties the counter and keeps its memory for reuse.
 func (c *Counter) Clear() {
 	c.fine.clear()
 	c.coarse.clear()
 }
 
-// Statistics describe the window at a time, in which every event has the value 1; ok is false when it holds none.
+// Statistics are the statistics of the window at a time, with the value 1 for every event; ok is false if it has none.
 func (c *Counter) Statistics(w Window, at time.Time) (Statistics, bool) {
 	n := c.Count(w, at)
 	if n == 0 {

@@ -9,7 +9,7 @@ import (
 	"github.com/DataDog/sketches-go/ddsketch/store"
 )
 
-// Accuracy is how far, relative to itself, a quantile may be from the value that has the rank.
+// Accuracy is the relative error of a quantile: its distance from the value with that rank.
 const Accuracy = 0.01
 
 // bin counts the values of one bucket of the sketch, in which all values are within Accuracy of each other's middle.
@@ -18,17 +18,17 @@ type bin struct {
 	n     uint32
 }
 
-// zeroBin is the index under which values of 0 are counted, which have no logarithm.
+// zeroBin is the bin of values of 0, which have no logarithm.
 const zeroBin = math.MinInt16
 
-// cell summarises values: whole numbers, so that sums are exact whatever the order.
+// cell summarises values. They are integers, so sums are exact in any order.
 type cell struct { //nolint:recvcheck // emptied makes another cell, add changes this one
 	n             uint32
 	sum, min, max int64
-	// squares is the sum of the squared differences from the mean, by Welford's method, which does not cancel out.
+	// squares is the sum of the squared differences from the mean, by Welford's method, which avoids cancellation.
 	squares float64
-	// bins are a DDSketch, sorted by index. The library's own stores take hundreds of bytes each, and there is a sketch
-	// in every pane of every product.
+	// bins are a DDSketch, sorted by index. The library's own stores need hundreds of bytes each, and every pane of every product
+	// has a sketch.
 	bins []bin
 }
 
@@ -65,7 +65,7 @@ func (c *cell) add(value int64, index int16) {
 	c.bins = slices.Insert(c.bins, i, bin{index, 1})
 }
 
-// Scale says which unit a Distribution's whole numbers stand for: 100 of them are 1 when Scale is 100.
+// Scale is the unit of the integers of a Distribution: if Scale is 100, then 100 means 1.
 type Scale int64
 
 // Distribution summarises values in every window. The zero value is empty. It is not safe for concurrent use.
@@ -90,20 +90,20 @@ func (s Sketch) index(value int64) int16 {
 	return int16(s.buckets.Index(float64(value))) //nolint:gosec // the largest int64 has the index 2184
 }
 
-// Add adds one value, which is not negative, and lets go of what lies behind the horizon.
+// Add adds one value, which must not be negative, and drops panes behind the horizon.
 func (d *Distribution) Add(value int64, at time.Time, h Horizon, s Sketch) {
 	index := s.index(value)
 	d.fine.at(slotAt(at, fine), h.fine).add(value, index)
 	d.coarse.at(slotAt(at, coarse), h.coarse).add(value, index)
 }
 
-// Clear empties the distribution and keeps its memory for further use.
+// Clear empties the distribution and keeps its memory for reuse.
 func (d *Distribution) Clear() {
 	d.fine.clear()
 	d.coarse.clear()
 }
 
-// Count is how many values the window at a time holds.
+// Count is the number of values in the window at a time.
 func (d *Distribution) Count(w Window, at time.Time) int64 {
 	var n int64
 	d.each(w, at, func(_ slot, c *cell) { n += int64(c.n) })
@@ -119,8 +119,8 @@ func (d *Distribution) each(w Window, at time.Time, use func(slot, *cell)) {
 	panes.between(first, last, use)
 }
 
-// Statistics describe the values of the window at a time; ok is false when it holds none. Count, sum, least and greatest
-// are exact, the quantiles within Accuracy of the value that has the rank q·(n-1), rounded down.
+// Statistics are the statistics of the window at a time; ok is false if it has no values. Count, sum, minimum and maximum are
+// exact; quantiles are within Accuracy of the value with the rank q·(n-1), rounded down.
 func (d *Distribution) Statistics(w Window, at time.Time, scale Scale, s Sketch) (Statistics, bool) {
 	positive := store.NewDenseStore()
 	var n, sum int64

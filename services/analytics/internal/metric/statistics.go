@@ -12,19 +12,19 @@ type Statistics struct {
 	Sum      float64
 	Mean     float64
 	Median   float64
-	// StdDev is the standard deviation of all the values, not an estimate from a sample.
+	// StdDev is the standard deviation of all values, not an estimate from a sample.
 	StdDev   float64
 	Min, Max float64
 	P95, P99 float64
 }
 
-// constant describes n values that are all alike.
+// constant is the statistics of n equal values.
 func constant(n int64, sum, value float64) Statistics {
 	return Statistics{Count: n, Sum: sum, Mean: value, Median: value, Min: value, Max: value, P95: value, P99: value}
 }
 
-// Rate describes how many of n are part, as one number of the whole window: its mean is part divided by n, and so are the
-// quantiles; ok is false when n is 0.
+// Rate is the share of part in n as statistics of the window: the mean and every quantile are part divided by n; ok is false if n
+// is 0.
 func Rate(part, n int64) (rate Statistics, ok bool) {
 	if n == 0 {
 		return Statistics{}, false

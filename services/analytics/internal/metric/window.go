@@ -1,6 +1,6 @@
-// Package metric counts and measures over sliding windows of event time. A window is made of panes: small slices of time
-// that hold a count, or a summary of values, so that what a window holds does not grow with the number of values in it.
-// It knows no names and no products, does no I/O and has no clock.
+// Package metric counts and measures over sliding windows of event time. A window consists of panes: short slices of time with a
+// count or a summary of values, so the size of a window does not grow with the number of values. The package knows no names and
+// no products, does no I/O and has no clock.
 package metric
 
 import (
@@ -33,32 +33,32 @@ func ParseWindow(name string) (Window, error) {
 
 func (w Window) String() string { return [...]string{"1m", "5m", "1h"}[w] }
 
-// Length is how much time the window holds.
+// Length is the length of the window.
 func (w Window) Length() time.Duration {
 	return [...]time.Duration{time.Minute, 5 * time.Minute, time.Hour}[w]
 }
 
-// Pane is how long the panes are that make up the window: it moves in steps of this length.
+// Pane is the length of the panes of the window; the window moves in steps of this length.
 func (w Window) Pane() time.Duration { return time.Duration(w.unit()) * time.Second }
 
 func (w Window) unit() int64 { return [...]int64{fine, fine, coarse}[w] }
 
-// panes is how many make up the window.
+// panes is the number of panes of the window.
 func (w Window) panes() slot { return [...]slot{60 / fine, 300 / fine, 3600 / coarse}[w] }
 
-// Lengths of the two sorts of panes, in seconds.
+// The two lengths of panes, in seconds.
 const (
 	fine   = 5
 	coarse = 60
 )
 
-// Bounds are the ends of the window at a time: it holds from up to and without to, and at lies in its last pane.
+// Bounds are the ends of the window at a time, the first inclusive, the second exclusive. The time is in the last pane.
 func (w Window) Bounds(at time.Time) (from, to time.Time) {
 	to = time.Unix((int64(slotAt(at, w.unit()))+1)*w.unit(), 0).UTC()
 	return to.Add(-w.Length()), to
 }
 
-// slot numbers the panes of one length from 1970 on.
+// slot is the number of a pane since 1970.
 type slot uint32
 
 func slotAt(at time.Time, unit int64) slot { return slot(at.Unix() / unit) } //nolint:gosec // the domain has no time before 2000 and after 2100
@@ -69,11 +69,11 @@ func (w Window) slots(at time.Time) (first, last slot) {
 	return last - w.panes() + 1, last
 }
 
-// Horizon says until when panes are needed. It moves with the newest event.
+// Horizon is the oldest pane that is still needed. It moves with the newest event.
 type Horizon struct{ fine, coarse slot }
 
-// NewHorizon is the horizon while newest is the latest time seen and events may come as late as lateness behind it: every
-// window that ends in between can still be asked for.
+// NewHorizon is the horizon if newest is the latest time observed and events may be lateness behind it: every window that ends in
+// between can still be read.
 func NewHorizon(newest time.Time, lateness time.Duration) Horizon {
 	oldest := newest.Add(-lateness)
 	fine, _ := FiveMinutes.slots(oldest)
@@ -87,19 +87,19 @@ type pane[S any] struct {
 	sum  S
 }
 
-// summary is what a pane holds; emptied is an empty one, which may use the memory of the old one.
+// summary is the content of a pane; emptied returns an empty one, which may reuse the memory.
 type summary[S any] interface{ emptied() S }
 
-// lane is a series' panes of one length, those in which nothing happened left out. The zero value is empty.
+// lane is the panes of one length of a series, without empty ones. The zero value is empty.
 type lane[S summary[S]] struct {
-	// last is the newest pane, in which most events fall: they touch no other memory. Its slot is 0 when there is none.
+	// last is the newest pane, which gets most events, so they touch no other memory. Its slot is 0 if there is none.
 	last pane[S]
-	// past are the panes before it, the oldest first. Up to a quarter of them may be panes that are not needed any more.
-	// Beyond its length lie old panes, whose memory is used again.
+	// past are the panes before it, oldest first. Up to a quarter of them may be panes that are no longer needed. Behind its
+	// length are old panes, whose memory is reused.
 	past []pane[S]
 }
 
-// at is the summary of a pane, a new one when nothing happened in it yet. Panes before oldest may be let go.
+// at is the summary of a pane, a new one if it has no events yet. It may drop panes before oldest.
 func (l *lane[S]) at(at, oldest slot) *S {
 	if l.last.slot != at {
 		return l.other(at, oldest)
@@ -121,7 +121,7 @@ func (l *lane[S]) other(at, oldest slot) *S {
 			return &l.past[i].sum
 		}
 	}
-	// A quarter at a time, so that panes are seldom moved and few are kept for nothing.
+	// A quarter at a time, so that panes are rarely moved and few are kept without need.
 	if n := len(l.past); n >= 4 && l.past[n/4].slot < oldest {
 		i -= l.prune(oldest)
 	}

@@ -7,24 +7,23 @@ import (
 	"waybill/contracts"
 )
 
-// Config bounds what the pipeline keeps and says what it counts.
+// Config limits the memory of the pipeline and configures what it counts.
 type Config struct {
 	// Lateness is how far an event may lie behind the newest one and still be counted.
 	Lateness time.Duration
-	// MaxProducts, MaxSessions and MaxAlgorithms bound of how many of each the windows are kept. Of more, the ones that were
-	// not heard of for the longest time are dropped.
+	// MaxProducts, MaxSessions and MaxAlgorithms limit how many of each have windows. The least recently used are dropped.
 	MaxProducts, MaxSessions, MaxAlgorithms int
-	// MaxIDs bounds how many event ids are remembered to tell duplicates: at least so many, and at most twice.
+	// MaxIDs is how many event ids are remembered to find duplicates: at least MaxIDs, at most twice as many.
 	MaxIDs int
-	// SpikeFloor is how many views of a product within a minute are never a spike.
+	// SpikeFloor is the number of views of a product in a minute that is never a spike.
 	SpikeFloor int
-	// SpikeWarmUp is for how long events must have been seen before spikes are looked for.
+	// SpikeWarmUp is how long events must have been observed before spikes are reported.
 	SpikeWarmUp time.Duration
-	// Currency is the one whose amounts are added up as revenue. A purchase in another one counts as a purchase.
+	// Currency is the currency whose amounts are added up as revenue. A purchase in another one counts as a purchase only.
 	Currency string
 }
 
-// DefaultConfig keeps within some 300 MB.
+// DefaultConfig needs about 300 MB.
 func DefaultConfig() Config {
 	return Config{
 		Lateness: 2 * time.Minute, MaxProducts: 20_000, MaxSessions: 100_000, MaxAlgorithms: 1000, MaxIDs: 1 << 21,
@@ -32,15 +31,15 @@ func DefaultConfig() Config {
 	}
 }
 
-// The most that a Config may ask for.
+// Upper limits of a Config.
 const (
 	MaxLateness = time.Hour
 	MaxIDs      = 1 << 28
-	// MaxWarmUp leaves something of the hour of history that a spike is measured by.
+	// MaxWarmUp leaves a part of the hour of history with which a spike is compared.
 	MaxWarmUp = 50 * time.Minute
 )
 
-// Check says everything that is wrong with the configuration.
+// Check returns every fault of the configuration.
 func (c Config) Check() error {
 	var faults []error
 	if c.Lateness < 0 || c.Lateness > MaxLateness {

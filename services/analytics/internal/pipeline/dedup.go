@@ -5,19 +5,19 @@ import (
 	"time"
 )
 
-// seen remembers the keys of events for as long as a duplicate of one could still be counted. It keeps two generations of
-// hashes; the older one is dropped when the events have moved on by the lateness, or when the younger one is full. A key
-// was added at a time m of the newest event, so its event happened by m and a duplicate is late once the newest is past
-// m + lateness; by then at most one generation has ended since m.
+// seen remembers the keys of events for as long as a duplicate could still be counted. It keeps two generations of hashes. The
+// older one is dropped when the newest event is later than its start by the lateness, or when the younger one is full. A key was
+// added when the newest event had the time m, so a duplicate is late once the newest is past m + lateness; by then at most one
+// generation has ended since m.
 //
-// Two keys of one hash of 63 bits are taken for one: with 4 million keys, one event in 10^12 is passed over for that. The seed
-// of the hash is random, so that no sender can choose an id whose hash is that of another's event.
+// Two keys with the same hash of 63 bits are treated as one: with 4 million keys, one event in 10^12 is dropped for that. The
+// seed of the hash is random, so no sender can choose an id with the hash of another event.
 type seen struct {
 	seed     maphash.Seed
 	max      int
 	lateness time.Duration
-	// places is a hash table with linear probing and without a pointer in it. Both generations are in it, so that an event
-	// looks at one place in memory and not at two. Its length is a power of two, at most half of it taken; 0 is a free place.
+	// places is a hash table with linear probing and without pointers. It holds both generations, so an event reads one place in
+	// memory and not two. Its length is a power of two, at most half of it used; 0 is a free place.
 	places []uint64
 	// young is the lowest bit of the younger generation's hashes; that of the older ones is the other.
 	young          uint64
@@ -26,8 +26,8 @@ type seen struct {
 	forgottenEarly uint64
 }
 
-// add remembers a key and is false when it is remembered already. newest is the time of the newest event; moveOn has to
-// know it first.
+// add remembers a key; it returns false if the key is known. newest is the time of the newest event, of which moveOn must know
+// first.
 func (s *seen) add(key string, newest time.Time) bool {
 	h := s.hashOf(key)
 	i, known := s.find(h)
@@ -51,7 +51,7 @@ func (s *seen) add(key string, newest time.Time) bool {
 // hashOf leaves the lowest bit free, and is never 0, which marks a free place.
 func (s *seen) hashOf(key string) uint64 { return max(2, maphash.String(s.seed, key)&^1) }
 
-// peek reads what stands where the search for a key begins.
+// peek reads the first place of the search for a key.
 func (s *seen) peek(key string) uint64 {
 	if len(s.places) == 0 {
 		return 0
@@ -75,7 +75,7 @@ func (s *seen) find(h uint64) (place uint64, known bool) {
 	}
 }
 
-// moveOn begins a new generation when the events have moved on by more than the lateness since the last one began.
+// moveOn begins a new generation when the newest event is later than the start of the current one by more than the lateness.
 func (s *seen) moveOn(newest time.Time) {
 	if newest.Sub(s.begun) > s.lateness {
 		s.turn(newest)

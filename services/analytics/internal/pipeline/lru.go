@@ -2,14 +2,14 @@ package pipeline
 
 import "strings"
 
-// kept is what a table keeps of one name. Clear empties it for another name and keeps its memory.
+// kept is the value of a name in a table. Clear empties it for another name and keeps its memory.
 type kept[T any] interface {
 	*T
 	clear()
 }
 
-// table keeps something of the names heard of last, up to a number of them. The memory of the one that has to go is used
-// for the one that comes.
+// table keeps a value for each of the most recently used names, up to a number of them. It reuses the memory of the value that it
+// drops.
 type table[T any, P kept[T]] struct {
 	max     int
 	rows    map[string]*row[T]
@@ -17,8 +17,8 @@ type table[T any, P kept[T]] struct {
 	evicted uint64
 }
 
-// link is a row's place in the order of use. It names the links beside it by number, and all stand together instead of in
-// the rows: most events change the order, and so touch no other row.
+// link is the position of a row in the order of use. It refers to its neighbours by number, and all links are in one slice: most
+// events change the order, and so touch no other row.
 type link[T any] struct {
 	prev, next uint32
 	row        *row[T]
@@ -34,7 +34,7 @@ func newTable[T any, P kept[T]](limit int) *table[T, P] {
 	return &table[T, P]{max: limit, rows: map[string]*row[T]{}, links: make([]link[T], 1)}
 }
 
-// use is what is kept of a name, new when nothing is, and makes it the one used last.
+// use returns the value of a name, a new one if there is none, and makes the name the most recently used.
 func (t *table[T, P]) use(name string) *row[T] {
 	r := t.rows[name]
 	switch {
@@ -66,13 +66,13 @@ func (t *table[T, P]) unlink(r *row[T]) {
 	t.links[one.prev].next, t.links[one.next].prev = one.next, one.prev
 }
 
-// name keeps a copy of the name: what it was cut from, an event's whole text, may go.
+// name copies the name, so that the event's text can be freed.
 func (t *table[T, P]) name(r *row[T], name string) {
 	r.name = strings.Clone(name)
 	t.rows[r.name] = r
 }
 
-// get is what is kept of a name, nil when nothing is.
+// get returns the value of a name, or nil.
 func (t *table[T, P]) get(name string) *T {
 	if r := t.rows[name]; r != nil {
 		return &r.value
@@ -80,7 +80,7 @@ func (t *table[T, P]) get(name string) *T {
 	return nil
 }
 
-// all yields every row, the one used longest ago first.
+// all yields every row, least recently used first.
 func (t *table[T, P]) all(yield func(name string, value *T) bool) {
 	for i := t.links[0].next; i != 0; i = t.links[i].next {
 		if r := t.links[i].row; !yield(r.name, &r.value) {

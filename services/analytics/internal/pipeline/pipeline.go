@@ -17,16 +17,16 @@ import (
 	"waybill/services/analytics/internal/metric"
 )
 
-// Outcome is what became of an event.
+// Outcome is the result for an event.
 type Outcome uint8
 
 // The outcomes.
 const (
-	// Counted says that the event is in the windows.
+	// Counted: the event is in the windows.
 	Counted Outcome = iota
-	// Duplicate says that the same event, by its key, was counted before.
+	// Duplicate: the same event, by its key, was counted before.
 	Duplicate
-	// Late says that the event lies further behind the newest one than the lateness allows.
+	// Late: the event is further behind the newest one than the lateness allows.
 	Late
 )
 
@@ -37,22 +37,22 @@ type Stats struct {
 	Views, Purchases, Recommendations uint64
 	// Revenue is the sum of all purchases in the configured currency.
 	Revenue contracts.Amount
-	// OtherCurrency are the purchases whose amounts are in no revenue.
+	// OtherCurrency are purchases in other currencies, which are not part of the revenue.
 	OtherCurrency uint64
 	// Unscored are the recommendations without a confidence score.
 	Unscored         uint64
 	Duplicates, Late uint64
-	// Evicted say of how many names the windows and the history were dropped to make room.
+	// Evicted are the numbers of names whose windows and history were dropped to make room.
 	EvictedProducts, EvictedSessions, EvictedAlgorithms uint64
-	// ForgottenIDs are the event ids that were dropped before their time to make room.
+	// ForgottenIDs is the number of event ids that were dropped early to make room.
 	ForgottenIDs uint64
-	// Products, Sessions, Algorithms and IDs are how many are kept now.
+	// Products, Sessions, Algorithms and IDs are the numbers that are kept now.
 	Products, Sessions, Algorithms, IDs int
 	// Newest is the time of the newest event, Watermark the time before which events are late; zero before the first event.
 	Newest, Watermark time.Time
 }
 
-// Units of the whole numbers in distributions.
+// Units of the integers in distributions.
 const (
 	amounts    metric.Scale = metric.Scale(contracts.Unit)
 	millionths metric.Scale = 1_000_000
@@ -77,7 +77,7 @@ type Pipeline struct {
 	algorithms       *table[algorithm, *algorithm]
 }
 
-// product is what is kept of one product.
+// product is the state of one product.
 type product struct {
 	views     metric.Counter
 	spike     anomaly.Spike
@@ -94,17 +94,17 @@ func (p *product) clear() {
 	p.spike.Clear()
 }
 
-// session is what is kept of one session.
+// session is the state of one session.
 type session struct{ views metric.Counter }
 
 func (s *session) clear() { s.views.Clear() }
 
-// algorithm is what is kept of one algorithm.
+// algorithm is the state of one algorithm.
 type algorithm struct{ confidence metric.Distribution }
 
 func (a *algorithm) clear() { a.confidence.Clear() }
 
-// New makes an empty pipeline. The error says what is wrong with the configuration.
+// New makes an empty pipeline. It returns an error if the configuration is invalid.
 func New(config Config) (*Pipeline, error) {
 	if err := config.Check(); err != nil {
 		return nil, err
@@ -129,12 +129,12 @@ func (p *Pipeline) AddAll(events []event.Event, found []anomaly.Anomaly) []anoma
 	return found
 }
 
-// prefetched is how many events' memory is asked for at once: enough to keep the processor's line fill buffers busy, and few
-// enough for what comes to be still in its cache when it is needed.
+// prefetched is the number of events whose memory is prefetched together: enough to keep the processor's line fill buffers busy,
+// and few enough that the memory is still in its cache when it is needed.
 const prefetched = 50
 
-// prefetch reads the first of what adding each of the events will need, and changes nothing. Most of that is in no cache of
-// the processor. Here the reads do not wait for each other, as they do from one Add to the next.
+// prefetch reads the memory that adding each of the events will need first, and changes nothing. Most of it is in no cache of the
+// processor. Here the reads do not wait for each other, as they do from one Add to the next.
 func (p *Pipeline) prefetch(events []event.Event) {
 	var touched uint64
 	for i := range events {
@@ -146,8 +146,8 @@ func (p *Pipeline) prefetch(events []event.Event) {
 	p.touched = touched
 }
 
-// Add counts one event, unless it was counted before or comes too late, and appends the anomalies that it shows to found.
-// The event's memory is not kept.
+// Add counts one event, unless it was counted before or is too late, and appends the anomalies that it shows to found. It keeps
+// no reference to the event.
 func (p *Pipeline) Add(e *event.Event, found []anomaly.Anomaly) (Outcome, []anomaly.Anomaly) {
 	at := e.At()
 	if at.Before(p.newest.Add(-p.config.Lateness)) {
@@ -177,7 +177,7 @@ func (p *Pipeline) Add(e *event.Event, found []anomaly.Anomaly) (Outcome, []anom
 	}
 }
 
-// moveHorizon keeps the horizon of the pane that holds the newest event, so that it follows from that time alone.
+// moveHorizon sets the horizon to the pane of the newest event, so that it depends on that time alone.
 func (p *Pipeline) moveHorizon() {
 	if p.newest.IsZero() {
 		return
@@ -198,7 +198,7 @@ func (p *Pipeline) view(e *event.Event, found []anomaly.Anomaly) []anomaly.Anoma
 		p.sessions.use(e.Session()).value.views.Add(at, p.horizon)
 	}
 	rule := anomaly.SpikeRule{Floor: int64(p.config.SpikeFloor), WarmUp: p.config.SpikeWarmUp}
-	// The product's name is the kept copy: an anomaly may live longer than the event.
+	// The product's name is the table's copy: an anomaly may outlive the event.
 	v := anomaly.View{EventID: e.ID(), Product: one.name, At: at}
 	if a, unusual := one.value.spike.Add(rule, v, &one.value.views, p.first); unusual {
 		a.EventID = strings.Clone(a.EventID)
@@ -264,8 +264,8 @@ const (
 	sessionSuffix    = "_views"
 )
 
-// Statistics are those of the metric of a name in the window that ends with the pane of at. ok is false when nothing
-// happened in it, which is also so of a name that was never heard of. At may lie as far back as the lateness allows.
+// Statistics are the statistics of a metric in the window that ends with the pane of at. ok is false if the window is empty or
+// the name is unknown. At may be as far back as the lateness allows.
 func (p *Pipeline) Statistics(name string, w metric.Window, at time.Time) (s metric.Statistics, ok bool) {
 	switch name {
 	case totalViews:
@@ -327,8 +327,8 @@ func (p *Pipeline) ofProduct(one *product, prefix string, w metric.Window, at ti
 	}
 }
 
-// All yields every metric in whose window at a time something happened: the totals, then those of the products, the
-// algorithms and the sessions. No event may be added meanwhile.
+// All yields every metric whose window at a time is not empty: the totals, then those of the products, the algorithms and the
+// sessions. No event may be added meanwhile.
 func (p *Pipeline) All(w metric.Window, at time.Time) iter.Seq[metric.Statistics] {
 	return func(yield func(metric.Statistics) bool) {
 		for _, name := range []string{totalViews, totalPurchases, totalRevenue} {

@@ -1,5 +1,6 @@
-// Package store says what analytics keeps, as plain rows, and what may be asked of a store. It knows no database: package
-// sqlite keeps the rows in a file, package kusto in Azure Data Explorer, and package storetest holds both to one behaviour.
+// Package store defines what analytics stores, as plain rows, and which queries a store answers. It knows no database: package
+// sqlite stores the rows in a file, package kusto in Azure Data Explorer, and package storetest is their common conformance
+// suite.
 //
 // Times are kept in UTC to the microsecond; a store cuts off what is finer. Numbers are finite.
 package store
@@ -26,19 +27,19 @@ type Event struct {
 	Timestamp time.Time
 	UserID    string
 	SessionID string
-	// ProductID is empty for an event that is about no product.
+	// ProductID is empty for an event without a product.
 	ProductID string
 	Value     float64
-	// Properties is a JSON object. Empty stands for {}.
+	// Properties is a JSON object. Empty means {}.
 	Properties json.RawMessage
 	// ProcessedAt is when it arrived here.
 	ProcessedAt time.Time
 }
 
-// Metric is what one window of one metric held: a row of RealtimeMetrics. Name, window and timestamp identify it.
+// Metric is the value of one window of one metric: a row of RealtimeMetrics. Name, window and timestamp identify it.
 type Metric struct {
 	Name string
-	// Window is the window's length as the API names it: 1m, 5m, 1h.
+	// Window is the window's length in the API's form: 1m, 5m, 1h.
 	Window string
 	// Timestamp is the window's end.
 	Timestamp time.Time
@@ -51,29 +52,29 @@ type Metric struct {
 	StdDev    float64
 	P95       float64
 	P99       float64
-	// ComputedAt orders the versions of one metric: the newest stands, in whatever order they are written.
+	// ComputedAt orders the versions of one metric: the newest is kept, in whatever order they are written.
 	ComputedAt time.Time
 }
 
-// Anomaly is something unusual that was seen. Its id identifies it.
+// Anomaly is a detected anomaly. Its id identifies it.
 type Anomaly struct {
 	ID        string
 	Type      string
 	ProductID string
-	// Expected and Seen are the number that was likely and the one that came.
+	// Expected and Seen are the expected and the observed number.
 	Expected float64
 	Seen     float64
-	// Score says how unusual it is, in standard deviations.
+	// Score is the difference in standard deviations.
 	Score float64
-	// Sentence tells a person what was seen.
+	// Sentence describes the anomaly to a person.
 	Sentence string
-	// Timestamp is when the unusual thing happened.
+	// Timestamp is when it happened.
 	Timestamp time.Time
-	// UpdatedAt orders the versions of one anomaly: the newest stands.
+	// UpdatedAt orders the versions of one anomaly: the newest is kept.
 	UpdatedAt time.Time
 }
 
-// Product is how one product did in a range of time.
+// Product is the result of one product in a range of time.
 type Product struct {
 	ID        string
 	Views     int64
@@ -81,7 +82,7 @@ type Product struct {
 	Revenue   float64
 }
 
-// Rank is what TopProducts orders by.
+// Rank is the order of TopProducts.
 type Rank string
 
 // The ranks.
@@ -91,7 +92,7 @@ const (
 	ByRevenue   Rank = "revenue"
 )
 
-// Counts says how many rows there are.
+// Counts are the numbers of rows.
 type Counts struct {
 	Events    int64
 	Metrics   int64
@@ -108,11 +109,11 @@ type SeriesQuery struct {
 	// From is included, To is not.
 	From time.Time
 	To   time.Time
-	// Limit is 1 to MaxRows. Of more rows the newest are answered.
+	// Limit is 1 to MaxRows. If there are more rows, the newest are returned.
 	Limit int
 }
 
-// TopQuery asks for the products that did best.
+// TopQuery asks for the best products.
 type TopQuery struct {
 	// From is included, To is not; both are times at which events happened.
 	From time.Time
@@ -133,52 +134,52 @@ type AnomalyQuery struct {
 	Limit int
 }
 
-// Place is where an anomaly stands among all: newest first, and by id among those of one time.
+// Place is the position of an anomaly: newest first, then by id.
 type Place struct {
 	Timestamp time.Time
 	ID        string
 }
 
-// Store keeps events, metrics and anomalies. All methods may be called from many goroutines. What a method stored before it
-// returned without an error survives the end of the process.
+// Store stores events, metrics and anomalies. All methods are safe for concurrent use. What a method stored before it returned
+// without an error survives the end of the process.
 type Store interface {
-	// Append stores the events that are new by their id and says for each one whether it was. Of events with one id the
-	// first stands. With an error nothing is known of what was stored, and the same events may be appended again: none
-	// is then counted twice.
+	// Append stores the events that are new by their id and reports for each whether it was new. Of events with one id the first
+	// is kept. After an error it is unknown what was stored; the same events may be appended again, and none is then counted
+	// twice.
 	//
-	// An adapter may call an event new a second time when it cannot see yet what another process wrote; its package
-	// comment says when. No query ever counts an event twice.
+	// An adapter may report an event as new a second time when it cannot see yet what another process wrote; its package comment
+	// says when. No query counts an event twice.
 	Append(ctx context.Context, events []Event) (fresh []bool, err error)
 	// PutMetrics stores metrics; a version computed later replaces an earlier one, never the other way round.
 	PutMetrics(ctx context.Context, metrics []Metric) error
 	// PutAnomalies stores anomalies; a later version replaces an earlier one, never the other way round.
 	PutAnomalies(ctx context.Context, anomalies []Anomaly) error
 
-	// Events yields the events that happened at since or later, in the order in which they arrived. It ends with the
-	// first error. Events that arrive meanwhile may be among them or not.
+	// Events yields the events that happened at since or later, in order of arrival. It ends with the first error. Events that
+	// arrive meanwhile may be included.
 	Events(ctx context.Context, since time.Time) iter.Seq2[Event, error]
-	// Series answers the values of a metric, oldest first.
+	// Series returns the values of a metric, oldest first.
 	Series(ctx context.Context, q SeriesQuery) ([]Metric, error)
-	// TopProducts answers the products that had the most of q.By, and more than none, best first, by id among equals.
+	// TopProducts returns the products with the most of q.By, if it is more than zero, best first, then by id.
 	TopProducts(ctx context.Context, q TopQuery) ([]Product, error)
-	// Anomalies answers a page of anomalies, newest first.
+	// Anomalies returns a page of anomalies, newest first.
 	Anomalies(ctx context.Context, q AnomalyQuery) ([]Anomaly, error)
-	// Counts says how many rows there are. It reads much and is no question for every second.
+	// Counts returns the numbers of rows. It reads much; do not call it every second.
 	Counts(ctx context.Context) (Counts, error)
 
-	// Close ends the store. What was accepted before is stored.
+	// Close closes the store. What was accepted before is stored.
 	Close() error
 }
 
 // Expirer is a store that removes old rows when Expire is called. Azure Data Explorer does so by itself, by the tables'
 // retention policies.
 type Expirer interface {
-	// Expire removes the events and anomalies that happened, and the metrics whose windows ended, before the times given;
-	// a zero time removes none. It works in small steps, so writers wait for one step at most, and says how many rows went.
+	// Expire removes the events and anomalies that happened, and the metrics whose windows ended, before the given times; a zero
+	// time removes none. It works in small steps, so writers wait for one step at most, and returns the numbers of removed rows.
 	Expire(ctx context.Context, before Expiry) (Counts, error)
 }
 
-// Expiry holds the times before which rows may go.
+// Expiry has the times before which rows are removed.
 type Expiry struct {
 	Events    time.Time
 	Metrics   time.Time
@@ -186,14 +187,14 @@ type Expiry struct {
 }
 
 var (
-	// ErrInvalid marks a row or a query that no store takes.
+	// ErrInvalid marks a row or a query that no store accepts.
 	ErrInvalid = retryable.NewPermanent("invalid")
-	// ErrUnavailable says that the store could not be asked, or could not do it now.
+	// ErrUnavailable means that the store could not be reached or could not do it now.
 	ErrUnavailable = retryable.New("the analytics store is unavailable")
 )
 
-// Failed marks an error of a store's method with ErrUnavailable, unless it is known to be permanent: what a database answers
-// otherwise, such as that its disk is full or that a table is missing, says nothing about the rows.
+// Failed marks an error of a store's method with ErrUnavailable, unless it is known to be permanent. Other answers of a database,
+// such as a full disk or a missing table, say nothing about the rows.
 func Failed(err error) error {
 	if err == nil || retryable.IsPermanent(err) {
 		return err
@@ -203,7 +204,7 @@ func Failed(err error) error {
 
 const maxKey = 256
 
-// Check says what is wrong with the event, as an ErrInvalid.
+// Check returns an ErrInvalid that says what is wrong with the event.
 func (e *Event) Check() error {
 	switch {
 	case !key(e.ID):
@@ -222,7 +223,7 @@ func (e *Event) Check() error {
 	return nil
 }
 
-// Check says what is wrong with the metric, as an ErrInvalid.
+// Check returns an ErrInvalid that says what is wrong with the metric.
 func (m *Metric) Check() error {
 	switch {
 	case !key(m.Name) || !key(m.Window):
@@ -235,7 +236,7 @@ func (m *Metric) Check() error {
 	return nil
 }
 
-// Check says what is wrong with the anomaly, as an ErrInvalid.
+// Check returns an ErrInvalid that says what is wrong with the anomaly.
 func (a *Anomaly) Check() error {
 	switch {
 	case !key(a.ID) || !key(a.Type):
@@ -250,13 +251,13 @@ func (a *Anomaly) Check() error {
 	return nil
 }
 
-// Check says what is wrong with the query, as an ErrInvalid.
+// Check returns an ErrInvalid that says what is wrong with the query.
 func (q SeriesQuery) Check() error { return limit(q.Limit) }
 
-// Check says what is wrong with the query, as an ErrInvalid.
+// Check returns an ErrInvalid that says what is wrong with the query.
 func (q AnomalyQuery) Check() error { return limit(q.Limit) }
 
-// Check says what is wrong with the query, as an ErrInvalid.
+// Check returns an ErrInvalid that says what is wrong with the query.
 func (q TopQuery) Check() error {
 	switch q.By {
 	case ByViews, ByPurchases, ByRevenue:
@@ -265,7 +266,7 @@ func (q TopQuery) Check() error {
 	return fmt.Errorf("%w: products are ranked by views, purchases or revenue", ErrInvalid)
 }
 
-// CheckAll checks every row of a batch and names the first that is wrong by its place.
+// CheckAll checks every row of a batch and names the position of the first invalid one.
 func CheckAll[T any, P interface {
 	*T
 	Check() error

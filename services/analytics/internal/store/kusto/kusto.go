@@ -1,23 +1,21 @@
-// Package kusto keeps analytics in Azure Data Explorer. It owns how rows travel there and back; the tables, mappings, views
-// and functions are those of infra/kusto, which an operator or the deployment applies first.
+// Package kusto stores analytics in Azure Data Explorer. It owns the form of rows in requests and answers. Tables, mappings, views and
+// functions are those of infra/kusto, which an operator or the deployment applies first.
 //
-// Rows are streamed, so they can be asked for within seconds. What streaming cannot take at the moment goes the queued way,
-// through a blob and a queue of the cluster: it is safe there and can be asked for half a minute later. A refusal for good
-// (a missing mapping, no permission) is an error, and nothing is queued. The library's own client for this,
-// azkustoingest.Managed, is not used, for in v1.2.2 it also queues what was refused for good, and names the compressed blob
-// as if it were plain.
+// Rows are streamed, so queries see them within seconds. If streaming does not accept them now, they are queued through a blob and a
+// queue of the cluster: they are safe there, and queries see them half a minute later. A permanent refusal (a missing mapping, no
+// permission) is an error, and nothing is queued. The library's own client for this, azkustoingest.Managed, is not used: v1.2.2 also
+// queues what was refused permanently, and names the compressed blob as if it were not compressed.
 //
-// # Once
+// # Exactly once
 //
-// Azure Data Explorer has no unique key. Append leaves out the events whose ids this process stored or the cluster knows;
-// and whatever arrives twice in spite of that counts once in every query, for queries read views that hold a row per id
-// (infra/kusto/04-views.kql). So an event is counted once always, for repetitions within eight days. That it is called new
-// only once is certain within one process, except for events that it forgot (it remembers some hundred thousand) before the
-// cluster showed them. Another process calls an event new again when it comes before the cluster shows the first copy:
-// seconds after streaming, up to a minute after queueing. Of such copies any one stands. ingest-by tags are not used:
-// streaming cannot set them, and Microsoft advises against one for each request.
+// Azure Data Explorer has no unique keys. Append leaves out the events whose ids this process stored or the cluster knows. Further copies
+// count once in every query, because queries read views with one row for each id (infra/kusto/04-views.kql). So an event is always
+// counted once, for repetitions within eight days. Within one process an event is reported as new only once, unless the process forgot it
+// (it remembers some hundred thousand) before the cluster showed it. Another process reports an event as new again if it comes before
+// the cluster shows the first copy: seconds after streaming, up to a minute after queueing. Any one of such copies is used. ingest-by tags
+// are not used: streaming cannot set them, and Microsoft advises against one for each request.
 //
-// Events come in the order of their ProcessedAt, and by id among those of one microsecond.
+// Events are ordered by ProcessedAt, and by id within one microsecond.
 package kusto
 
 import (
@@ -45,30 +43,30 @@ import (
 	"waybill/services/analytics/internal/store"
 )
 
-// Config says where the database is and as whom to go there.
+// Config is the address of the database and the identity to use.
 type Config struct {
 	// Endpoint is the cluster's address, https://<cluster>.<region>.kusto.windows.net.
 	Endpoint string
-	// IngestEndpoint is where queued ingestion begins; empty means the cluster's own, https://ingest-<cluster>...
+	// IngestEndpoint is the address of queued ingestion; empty means the cluster's own, https://ingest-<cluster>...
 	IngestEndpoint string
 	Database       string
 	// ClientID is the client id of the user-assigned managed identity to use; empty means the system-assigned one.
 	ClientID string
 	// Credential replaces the managed identity.
 	Credential azcore.TokenCredential
-	// Transport carries the requests; nil means http.DefaultTransport.
+	// Transport sends the requests; nil means http.DefaultTransport.
 	Transport http.RoundTripper
 	// StreamTimeout is how long streaming is retried before rows are queued; 0 means 5 seconds.
 	StreamTimeout time.Duration
 }
 
-// ValidAddress reports whether a cluster can be at that address. The client would take more: connection strings, for one.
+// ValidAddress reports whether a cluster can have that address. The client would accept more, such as connection strings.
 func ValidAddress(address string) bool {
 	u, err := url.Parse(address)
 	return err == nil && u.Scheme == "https" && u.Host != "" && !strings.ContainsAny(address, ";= ")
 }
 
-// Check says everything that is wrong.
+// Check returns every fault of the configuration.
 func (c Config) Check() error {
 	var faults []error
 	for name, address := range map[string]string{"endpoint": c.Endpoint, "ingestion endpoint": c.IngestEndpoint} {
@@ -90,12 +88,12 @@ const (
 	tableMetrics   = "RealtimeMetrics"
 	tableAnomalies = "Anomalies"
 
-	// request is how many bytes of JSON one request carries at most. The service takes 4 MB, what update policies make of
-	// it included, and one row is far below the difference.
+	// request is the most bytes of JSON in one request. The service accepts 4 MB, including what update policies make of it; one
+	// row is far below the difference.
 	request = 1_500_000
-	// asked is how many ids one query asks for.
+	// asked is the number of ids in one query.
 	asked = 2_000
-	// page is how many events one query answers; the service cuts off answers above 64 MB.
+	// page is the number of events in one query's answer; the service truncates answers above 64 MB.
 	page = 5_000
 )
 
@@ -111,7 +109,7 @@ type Store struct {
 
 var _ store.Store = (*Store)(nil)
 
-// Open connects to the cluster. It asks nothing yet, so it succeeds when the cluster is away.
+// Open prepares the connection. It sends no request, so it succeeds when the cluster is unavailable.
 func Open(c Config) (*Store, error) {
 	if err := c.Check(); err != nil {
 		return nil, err
@@ -122,7 +120,7 @@ func Open(c Config) (*Store, error) {
 	}
 	client := &http.Client{
 		Transport: witness{transport},
-		// A redirect would carry the token to wherever it points.
+		// A redirect would send the token to another address.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	s := &Store{database: c.Database, streamTimeout: c.StreamTimeout, recent: newRecent()}
@@ -161,12 +159,12 @@ func connection(c Config, address string) *azkustodata.ConnectionStringBuilder {
 	return b.WithSystemManagedIdentity()
 }
 
-// Close ends the connections. Nothing waits in the store, so nothing is lost.
+// Close closes the connections. Nothing is buffered in the store, so nothing is lost.
 func (s *Store) Close() error {
 	return errors.Join(s.stream.Close(), s.queue.Close(), s.client.Close())
 }
 
-// The rows as they travel, by the names of their columns.
+// The rows as they are sent, by the names of their columns.
 type (
 	eventRow struct {
 		EventID     string          `json:"EventId" kusto:"EventId"`
@@ -218,7 +216,7 @@ type (
 
 func micro(t time.Time) time.Time { return time.UnixMicro(t.UnixMicro()).UTC() }
 
-// Append is store.Store's.
+// Append implements store.Store.
 func (s *Store) Append(ctx context.Context, events []store.Event) ([]bool, error) {
 	if err := store.CheckAll(events); err != nil {
 		return nil, err
@@ -257,7 +255,7 @@ func (s *Store) Append(ctx context.Context, events []store.Event) ([]bool, error
 	return fresh, nil
 }
 
-// strikeKnown takes the events that the cluster knows from those that are new.
+// strikeKnown removes the events that the cluster knows from those that are new.
 func (s *Store) strikeKnown(ctx context.Context, ids []string, fresh []bool) error {
 	place := map[string]int{}
 	unknown := make([]string, 0, len(ids))
@@ -279,7 +277,7 @@ func (s *Store) strikeKnown(ctx context.Context, ids []string, fresh []bool) err
 	return nil
 }
 
-// PutMetrics is store.Store's.
+// PutMetrics implements store.Store.
 func (s *Store) PutMetrics(ctx context.Context, metrics []store.Metric) error {
 	if err := store.CheckAll(metrics); err != nil {
 		return err
@@ -294,7 +292,7 @@ func (s *Store) PutMetrics(ctx context.Context, metrics []store.Metric) error {
 	return nil
 }
 
-// PutAnomalies is store.Store's.
+// PutAnomalies implements store.Store.
 func (s *Store) PutAnomalies(ctx context.Context, anomalies []store.Anomaly) error {
 	if err := store.CheckAll(anomalies); err != nil {
 		return err
@@ -368,7 +366,7 @@ func (s *Store) send(ctx context.Context, table string, lines []byte) error {
 	return nil
 }
 
-// answer is what the service said to a streaming request. The library keeps only a text of it.
+// answer is the service's answer to a streaming request. The library keeps only its text.
 type answer struct {
 	status int
 	body   string
@@ -376,7 +374,7 @@ type answer struct {
 
 type answerKey struct{}
 
-// queueable says that streaming will not take these lines, and the queue will.
+// queueable reports whether streaming will not accept these lines, but the queue will.
 func (a *answer) queueable() bool {
 	if a.status == http.StatusRequestEntityTooLarge {
 		return true
@@ -389,7 +387,7 @@ func (a *answer) queueable() bool {
 	return false
 }
 
-// refused says that no repetition helps, on neither way.
+// refused reports whether a retry cannot succeed, neither by streaming nor by the queue.
 func (a *answer) refused() bool {
 	if a.queueable() || a.status < 400 || a.status >= 500 || a.status == http.StatusRequestTimeout || a.status == http.StatusTooManyRequests {
 		return false

@@ -5,11 +5,11 @@ import (
 	"sync"
 )
 
-// remembered is how many ids one of the two generations holds.
+// remembered is the number of ids in one of the two generations.
 const remembered = 200_000
 
-// recent knows the events that this process stores and stored lately, so that each is called new once whatever the cluster
-// shows. It forgets by generations: the older one goes when the newer one is full.
+// recent remembers the events that this process stores and stored lately, so that each is reported as new once, even before the
+// cluster shows it. It has two generations: when the newer one is full, the older one is dropped.
 type recent struct {
 	mu         sync.Mutex
 	newer      map[string]struct{}
@@ -21,7 +21,7 @@ func newRecent() *recent {
 	return &recent{newer: map[string]struct{}{}, older: map[string]struct{}{}, inProgress: map[string]*claim{}}
 }
 
-// claim is one append's hold on the ids that are new to this process.
+// claim is the lock of one append on the ids that are new to this process.
 type claim struct {
 	of    *recent
 	ids   []string
@@ -29,8 +29,8 @@ type claim struct {
 	ended chan struct{}
 }
 
-// claim says which ids are new to this process, and holds those until done. An id that another append holds is waited for,
-// and nothing is held meanwhile, so two appends never wait for each other.
+// claim returns the ids that are new to this process and locks them until done. It waits for an id that another append has
+// locked, without holding locks meanwhile, so two appends never wait for each other.
 func (r *recent) claim(ctx context.Context, ids []string) (*claim, error) {
 	for {
 		c, other := r.try(ids)
@@ -73,7 +73,7 @@ func (r *recent) knows(id string) bool {
 	return ok
 }
 
-// done ends the hold. Ids that are stored, by this append or before it, are remembered.
+// done releases the lock. Ids that are stored, by this append or before it, are remembered.
 func (c *claim) done(stored bool) {
 	r := c.of
 	r.mu.Lock()

@@ -30,15 +30,15 @@ import (
 const (
 	version = 1
 
-	// chunk is how many events one statement inserts: fewer calls, and well below SQLite's 32,766 parameters.
+	// chunk is the number of events in one insert statement: few calls, and well below SQLite's 32,766 parameters.
 	chunk = 64
-	// batch is how many rows one transaction takes before it ends, and page how many a read takes at once, so that
-	// neither holds up the other nor the log's checkpoint.
+	// batch is the most rows of one transaction, page the most rows of one read, so that neither delays the other or the
+	// checkpoint of the log.
 	batch = 20_000
 	page  = 2_000
-	// expire is how many rows one step of expiry removes.
+	// expire is the number of rows that one step of expiry removes.
 	expire = 2_000
-	// queued is how many writers may wait in line; more wait before it.
+	// queued is the number of writers in the queue; further writers wait to enter it.
 	queued = 256
 )
 
@@ -91,7 +91,7 @@ CREATE INDEX IF NOT EXISTS AnomaliesByTime ON Anomalies (Timestamp, AnomalyId);
 CREATE INDEX IF NOT EXISTS AnomaliesByProduct ON Anomalies (ProductId, Timestamp, AnomalyId);
 `
 
-// ErrClosed is what a closed store answers.
+// ErrClosed is the error of a closed store.
 var ErrClosed = errors.New("the store is closed")
 
 // Store is a store.Store and a store.Expirer in one file.
@@ -130,7 +130,7 @@ type tx struct {
 	insert64, insert1, last, since, metric, anomaly *sql.Stmt
 }
 
-// Open opens the file, and makes it when there is none; its folder must exist.
+// Open opens the file and creates it if it does not exist; its folder must exist.
 func Open(ctx context.Context, path string) (*Store, error) {
 	s := &Store{jobs: make(chan *job, queued)}
 	s.writes = health.NewProbe(s.tryWrite)
@@ -151,7 +151,7 @@ func Open(ctx context.Context, path string) (*Store, error) {
 }
 
 func dsn(path string, pragmas ...string) string {
-	// The busy timeout comes first: the other settings may meet another process's lock.
+	// The busy timeout is first, because the other settings may meet another process's lock.
 	q := url.Values{"_pragma": append([]string{"busy_timeout(15000)"}, pragmas...), "_txlock": {"immediate"}}
 	return "file:" + (&url.URL{Path: path}).EscapedPath() + "?" + q.Encode()
 }
@@ -220,13 +220,13 @@ func insertEvents(rows int) string {
 	return string(append(text, " ON CONFLICT (EventId) DO NOTHING"...))
 }
 
-// submit hands do to the writer and waits until it is stored. It runs within a transaction that it may share with others.
+// submit gives do to the writer and waits until it is stored. do runs in a transaction that it may share with others.
 func (s *Store) submit(ctx context.Context, rows int, do func(ctx context.Context, tx *tx) error) error {
 	j := &job{ctx: ctx, rows: rows, do: do, done: make(chan error, 1)}
 	if err := s.enqueue(ctx, j); err != nil {
 		return err
 	}
-	// Not ended by ctx: until the writer is done with it, it reads the caller's rows.
+	// ctx does not end the wait: until the writer is done, it reads the caller's rows.
 	return <-j.done
 }
 
@@ -244,7 +244,7 @@ func (s *Store) enqueue(ctx context.Context, j *job) error {
 	}
 }
 
-// run is the writer. When the store closes it does what waits in line and ends.
+// run is the writer. When the store closes it finishes the queue and ends.
 func (s *Store) run() {
 	for first := range s.jobs {
 		jobs, rows := []*job{first}, first.rows
@@ -263,8 +263,8 @@ func (s *Store) run() {
 	}
 }
 
-// commit does the jobs in one transaction and tells each what came of it. Its context is not that of any caller: one that
-// gives up takes nothing from the others.
+// commit runs the jobs in one transaction and reports the result to each. Its context is not that of a caller: a caller that
+// leaves does not affect the others.
 func (s *Store) commit(jobs []*job) {
 	live := make([]*job, 0, len(jobs))
 	for _, j := range jobs {
@@ -312,11 +312,12 @@ func (s *Store) transact(ctx context.Context, jobs []*job) error {
 	return nil
 }
 
-// Writable reports, as an error, why nothing can be stored now. The last write decides for ten seconds; then a small one does.
+// Writable returns an error if nothing can be stored now. The result of the last write is valid for ten seconds; after that it
+// makes a small write.
 func (s *Store) Writable(ctx context.Context) error { return s.writes.Check(ctx) }
 
-// tryWrite writes the version that the file has already. It waits in line like every writer, and ends with its context even
-// when the disk does not answer.
+// tryWrite writes the schema version again. It waits in the queue like every writer, and ends with its context even if the disk
+// does not respond.
 func (s *Store) tryWrite(ctx context.Context) error {
 	j := &job{ctx: ctx, done: make(chan error, 1), do: func(ctx context.Context, tx *tx) error {
 		_, err := tx.ExecContext(ctx, fmt.Sprintf("PRAGMA user_version = %d", version))
@@ -333,7 +334,7 @@ func (s *Store) tryWrite(ctx context.Context) error {
 	}
 }
 
-// refused marks with store.ErrInvalid what SQLite refuses for the values themselves.
+// refused marks an error with store.ErrInvalid if SQLite refuses the values themselves.
 func refused(err error) error {
 	const primary = 0xff // the other bits say more of the same
 	if e, ok := errors.AsType[*sqlite.Error](err); ok {
@@ -345,13 +346,13 @@ func refused(err error) error {
 	return err
 }
 
-// Append is store.Store's.
+// Append implements store.Store.
 func (s *Store) Append(ctx context.Context, events []store.Event) ([]bool, error) {
 	if err := store.CheckAll(events); err != nil {
 		return nil, err
 	}
 	fresh := make([]bool, len(events))
-	// A batch of any size is stored in transactions of bounded size.
+	// A large batch is stored in several transactions.
 	for at := 0; at < len(events); at += batch {
 		end := min(at+batch, len(events))
 		if err := s.submit(ctx, end-at, func(ctx context.Context, tx *tx) error {
