@@ -15,7 +15,7 @@ import (
 	"waybill/devrun/internal/runfile"
 )
 
-// runBroker runs what the sidecars of `dapr run -f .` need and the Dapr CLI does not bring: the broker and the inbox.
+// runBroker runs what the sidecars of `dapr run -f .` need and the Dapr CLI does not provide: the broker and the inbox.
 func runBroker(ctx context.Context, args []string, out io.Writer) (err error) {
 	flags := flag.NewFlagSet("devrun broker", flag.ContinueOnError)
 	data := flags.String("data", "", "`folder` for topics, offsets and messages (default .waybill beside dapr.yaml)")

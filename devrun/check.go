@@ -14,8 +14,8 @@ import (
 	"waybill/devrun/internal/local"
 )
 
-// check asks a part of this program that runs in the same container whether it does its work: the health check of its
-// image, which holds nothing else that could ask.
+// check asks another process of the same container whether it works. It is the health check of the image, which has no other
+// program for that.
 func check(ctx context.Context, args []string) error {
 	if len(args) != 1 {
 		return errors.Join(errors.New("devrun check broker, or devrun check inbox"), flag.ErrHelp)

@@ -55,7 +55,7 @@ func runCompose(ctx context.Context, args []string, out io.Writer) error {
 	return nil
 }
 
-// composeSummary is what a person wants to know once it runs.
+// composeSummary is what a person needs to know once the system runs.
 func composeSummary() string {
 	var b strings.Builder
 	b.WriteString("\n")

@@ -22,7 +22,7 @@ import (
 
 var errNotRunning = errors.New("nothing is ready to take orders: start the system with `make up` in another terminal, and wait until it says that everything is ready")
 
-// runDemo plays the demo on a system that runs.
+// runDemo runs the demo on a running system.
 func runDemo(ctx context.Context, args []string, out io.Writer) error {
 	flags := flag.NewFlagSet("devrun demo", flag.ContinueOnError)
 	data := flags.String("data", "", "`folder` the system runs on (default .waybill beside dapr.yaml)")

@@ -16,7 +16,7 @@ import (
 	"waybill/devrun/internal/runfile"
 )
 
-// makeImages packs the container images and, unless told otherwise, has Docker make them.
+// makeImages packs the container images and has Docker make them, unless a flag says not to.
 func makeImages(ctx context.Context, args []string, out io.Writer) error {
 	flags := flag.NewFlagSet("devrun images", flag.ContinueOnError)
 	packOnly := flags.String("pack-only", "", "only write what lies in the images to this `folder`; Docker is not needed then")
@@ -33,7 +33,7 @@ func makeImages(ctx context.Context, args []string, out io.Writer) error {
 		return err
 	}
 	if *packOnly == "" {
-		// Before anything is built: nobody wants to wait minutes to hear that Docker is not there.
+		// Before anything is built, so that a missing Docker is reported at once and not after minutes.
 		if err := images.CheckDocker(ctx); err != nil {
 			return err
 		}
@@ -70,7 +70,7 @@ func makeImages(ctx context.Context, args []string, out io.Writer) error {
 	return nil
 }
 
-// git asks git about the repository; one that was downloaded as an archive has nothing to tell.
+// git runs git on the repository; a repository that was downloaded as an archive has no answer.
 func git(ctx context.Context, root string, args ...string) (string, error) {
 	out, err := exec.CommandContext(ctx, "git", append([]string{"-C", root}, args...)...).Output() //nolint:gosec // its arguments are fixed
 	if err != nil {

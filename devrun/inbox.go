@@ -49,7 +49,7 @@ func inboxNeeds(smtpPort, httpPort int) []ports.Need {
 	}
 }
 
-// openInbox starts the inbox of dir, which no other process may be receiving into until release is called.
+// openInbox starts the inbox of dir. No other process may receive into it until release is called.
 func openInbox(dir datadir.Dir, host string, smtpPort, httpPort int) (_ *inbox.Inbox, release func(), err error) {
 	release, err = dir.Lock("inbox.lock", "the inbox")
 	if err != nil {
@@ -63,7 +63,7 @@ func openInbox(dir datadir.Dir, host string, smtpPort, httpPort int) (_ *inbox.I
 	return in, release, nil
 }
 
-// showInbox prints what the inbox kept, newest last.
+// showInbox prints the stored messages, newest last.
 func showInbox(ctx context.Context, args []string, out io.Writer) error {
 	flags := flag.NewFlagSet("devrun inbox", flag.ContinueOnError)
 	data := flags.String("data", "", "`folder` the system runs on (default .waybill beside dapr.yaml)")
@@ -108,7 +108,7 @@ func showInbox(ctx context.Context, args []string, out io.Writer) error {
 	}
 }
 
-// show prints what came since the last time; ignored counts messages that are not about the order.
+// show prints the messages since the last call; ignored counts those that are not about the order.
 func show(reader *inbox.Reader, out io.Writer, order string, asJSON bool) (shown, ignored int, err error) {
 	messages, damaged, err := reader.Next()
 	if err != nil {
@@ -135,7 +135,7 @@ func show(reader *inbox.Reader, out io.Writer, order string, asJSON bool) (shown
 	return shown, ignored, err
 }
 
-// nothingYet says that there is nothing to show, and what to do about it.
+// nothingYet explains that there are no messages, and what to do.
 func nothingYet(dir datadir.Dir, order string, ignored int) string {
 	if ignored > 0 {
 		return fmt.Sprintf("No message names order %s; %d others are there. A customer without a contact gets none, and an order in progress none yet.\n",

@@ -1,7 +1,7 @@
-// Command doctor compares what the services hold and names every difference with what mends it. It is no part of devrun, because
-// it brings SQLite along, which the runner must not wait for when it is built.
+// Command doctor compares what the services store and names every difference with its remedy. It is not part of devrun because it
+// needs SQLite, and building SQLite would delay the runner.
 //
-// It ends with 0 when there is no difference, 1 when there is one, and 2 when it could not look.
+// It exits with 0 if there is no difference, 1 if there is one, and 2 if it could not compare.
 package main
 
 import (

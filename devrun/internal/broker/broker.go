@@ -18,7 +18,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// Partitions of every topic. Enough that eight orders of different customers are worked on at once.
+// Partitions of every topic: enough to process eight orders of different customers at once.
 const Partitions = 8
 
 // Broker is a running broker.
@@ -29,20 +29,20 @@ type Broker struct {
 	pruning sync.WaitGroup
 }
 
-// Listen is where a broker listens.
+// Listen is the address of a broker.
 type Listen struct {
-	// Host is the address of one interface; none is the loopback interface.
+	// Host is the address of one interface; empty means the loopback interface.
 	Host string
 	// Port may be 0, for any free one.
 	Port int
-	// Advertised is the host:port at which the broker tells its clients to find it; none is where it listens. Clients on
-	// other machines need one that they can reach: a client knows the address it was given only until the first answer.
+	// Advertised is the host:port that the broker announces to its clients; empty means its own address. Clients on other
+	// machines need one that they can reach: a client uses the configured address only until the first answer.
 	Advertised string
 }
 
-// Start opens the data in dir, listens, makes sure that every topic exists, and removes old records as r says until Close.
-// Topics are created here and never by a client: the broker forgets a topic that a client's mere mention created when it is
-// killed. What was produced before a kill -9 is there again after the next Start.
+// Start opens the data in dir, listens, creates missing topics, and removes old records as r says until Close. Only Start creates
+// topics: the broker forgets a topic that a client created by naming it when the broker is killed. Records that were produced
+// before a kill -9 exist after the next Start.
 func Start(dir string, at Listen, topics []string, r Retention, log io.Writer) (_ *Broker, err error) {
 	if err := at.check(); err != nil {
 		return nil, fmt.Errorf("start broker: %w", err)
@@ -79,7 +79,7 @@ func Start(dir string, at Listen, topics []string, r Retention, log io.Writer) (
 			return nil, fmt.Errorf("create topic %s: %w", topic, err)
 		}
 	}
-	// Clients may be told another machine's name for this one.
+	// The name that clients get may belong to another machine.
 	dial := func(ctx context.Context, network, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, network, itself(own))
 	}
@@ -118,7 +118,7 @@ func (l Listen) check() error {
 	return nil
 }
 
-// listen is asked by kfake for a listener on address, a port of the loopback interface.
+// listen is called by kfake for a listener on address, a port of the loopback interface.
 func (l Listen) listen(network, address string) (net.Listener, error) {
 	if l.Host != "" {
 		address = net.JoinHostPort(l.Host, strconv.Itoa(l.Port))
@@ -126,7 +126,7 @@ func (l Listen) listen(network, address string) (net.Listener, error) {
 	return new(net.ListenConfig).Listen(context.Background(), network, address)
 }
 
-// itself is where this machine reaches its own listener.
+// itself is the address at which this machine reaches its own listener.
 func itself(own net.Addr) string {
 	if tcp, ok := own.(*net.TCPAddr); ok && tcp.IP.IsUnspecified() {
 		return Address(tcp.Port)
@@ -134,7 +134,7 @@ func itself(own net.Addr) string {
 	return own.String()
 }
 
-// advertised is a listener under another name, which kfake tells its clients.
+// advertised is a listener under another name, which kfake announces to its clients.
 type advertised struct {
 	net.Listener
 	name name
@@ -143,7 +143,7 @@ type advertised struct {
 // Addr implements net.Listener.
 func (a advertised) Addr() net.Addr { return a.name }
 
-// name is a host:port that need not be this machine's own.
+// name is a host:port that may belong to another machine.
 type name string
 
 // Network implements net.Addr.
@@ -187,8 +187,8 @@ func Check(ctx context.Context, addr string, topics []string) error {
 	return nil
 }
 
-// Reads asks the broker at addr whether the consumer group reads every partition of every one of topics. Until it does, an
-// event published to them waits.
+// Reads asks the broker at addr whether the consumer group reads every partition of all topics. Until it does, published events
+// wait.
 func Reads(ctx context.Context, addr, group string, topics []string) error {
 	client, err := newClient(addr)
 	if err != nil {

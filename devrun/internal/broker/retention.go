@@ -16,11 +16,12 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// Retention is what the broker keeps of the past. Files are removed whole, so up to segmentBytes more stays of a partition.
+// Retention is how long records are kept. Files are removed whole, so up to segmentBytes more of a partition remain.
 type Retention struct {
-	// Age is how long every record is kept, read or not.
+	// Age is how long every record is kept, consumed or not.
 	Age time.Duration
-	// Bytes is how much is kept of a partition. A record that a consumer group has yet to read is not removed for its size.
+	// Bytes is how much of a partition is kept. A record that a consumer group has not consumed is not removed because of the
+	// size.
 	Bytes int64
 }
 
@@ -28,8 +29,8 @@ type Retention struct {
 func DefaultRetention() Retention { return Retention{Age: 7 * 24 * time.Hour, Bytes: 16 << 20} }
 
 const (
-	// pruneInterval is how often old records are removed, at most. It is also the time that consumers have, after a start, for
-	// what grew old while nothing ran.
+	// pruneInterval is the longest time between two removals. It is also the time that consumers have, after a start, for records
+	// that expired while nothing ran.
 	pruneInterval = 10 * time.Minute
 	pruneTimeout  = time.Minute
 	// segmentBytes is the size of the files of a partition; one is removed when all that it holds is too old.
@@ -41,17 +42,17 @@ func (r Retention) interval() time.Duration {
 	return min(max(r.Age/10, time.Second), pruneInterval)
 }
 
-// topicConfigs switch kfake's own retention off. It does not run after a restart, for kfake starts it only with the creation of
-// a topic. And it removes even a partition's last record, after which the partition of a killed broker begins at offset 0 again
-// although consumers have committed higher offsets: they would skip what is written there.
+// topicConfigs disable kfake's own retention. It does not run after a restart, because kfake starts it only when a topic is
+// created. It also removes the last record of a partition, after which the partition of a killed broker begins at offset 0 again
+// although consumers have committed higher offsets: they would skip new records.
 var topicConfigs = map[string]string{
 	"retention.ms":    "-1",
 	"retention.bytes": "-1",
 	"segment.bytes":   strconv.Itoa(segmentBytes),
 }
 
-// brokerConfigs keep the progress of a consumer group that does not run for far longer than its records, so that a group never
-// loses it while there is something that it has read.
+// brokerConfigs keep the offsets of a consumer group that does not run for far longer than its records, so a group never loses
+// them while there are records that it has consumed.
 var brokerConfigs = map[string]string{"offsets.retention.minutes": strconv.Itoa(90 * 24 * 60)}
 
 // configure brings topics that an earlier release created up to date.
@@ -112,8 +113,8 @@ func (b *Broker) keepPruning(ctx context.Context, topics []string, r Retention, 
 	}
 }
 
-// prune removes of every partition the records that are older than r.Age, and then the oldest while the partition is larger
-// than r.Bytes and every consumer group has read them. The last record stays, for it holds the partition's offset.
+// prune removes the records of every partition that are older than r.Age, and then the oldest while the partition is larger than
+// r.Bytes and every consumer group has consumed them. The last record stays because it holds the partition's offset.
 func (b *Broker) prune(ctx context.Context, topics []string, r Retention, now time.Time) error {
 	young, err := b.firstSince(ctx, topics, now.Add(-r.Age))
 	if err != nil {
@@ -135,7 +136,7 @@ func (b *Broker) prune(ctx context.Context, topics []string, r Retention, now ti
 						return err
 					}
 				}
-				// Records are taken to be of one size, which the next look corrects.
+				// All records are assumed to have the same size; the next pass corrects that.
 				share := float64(p.NumBytes-r.Bytes) / float64(p.NumBytes)
 				large := p.LogStartOffset + int64(math.Ceil(share*float64(p.HighWatermark-p.LogStartOffset)))
 				if by, ok := read[topic][p.Partition]; ok {
@@ -154,7 +155,7 @@ func (b *Broker) prune(ctx context.Context, topics []string, r Retention, now ti
 	return nil
 }
 
-// firstSince is the offset of the first record since a time, of each partition; -1 when there is none.
+// firstSince is the offset of the first record since a time, for each partition; -1 if there is none.
 func (b *Broker) firstSince(ctx context.Context, topics []string, since time.Time) (map[string]map[int32]int64, error) {
 	req := kmsg.NewPtrListOffsetsRequest()
 	req.ReplicaID = -1
@@ -185,7 +186,7 @@ func (b *Broker) firstSince(ctx context.Context, topics []string, since time.Tim
 	return offsets, nil
 }
 
-// readByAll is the lowest offset that a consumer group has committed, of each partition that one reads.
+// readByAll is the lowest offset that a consumer group has committed, for each partition with a consumer group.
 func (b *Broker) readByAll(ctx context.Context) (map[string]map[int32]int64, error) {
 	resp, err := kmsg.NewPtrListGroupsRequest().RequestWith(ctx, b.client)
 	if err == nil {

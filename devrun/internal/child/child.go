@@ -35,14 +35,14 @@ func NewStarter() *Starter {
 	return s
 }
 
-// Command is exec.CommandContext. It is the one way in which the runner comes to a process.
+// Command is exec.CommandContext. The runner creates every command with it.
 func Command(ctx context.Context, name string, args ...string) *exec.Cmd {
 	return exec.CommandContext(ctx, name, args...) //nolint:gosec // to run what dapr.yaml names and what was built from it is what the runner is for
 }
 
-// Start is cmd.Start, with the process in its own group and bound to the runner's life. When the runner dies without a
-// word the process is killed, or, if gently, asked to stop with SIGTERM. Where the system has no parent-death signal (all
-// but Linux) the binding is missing.
+// Start is cmd.Start, with the process in its own group and bound to the runner's life. If the runner dies without stopping it,
+// the process is killed or, if gently is set, gets SIGTERM. Systems other than Linux have no parent-death signal, so the binding
+// is missing there.
 func (s *Starter) Start(cmd *exec.Cmd, gently bool) error {
 	bind(cmd, gently)
 	r := request{cmd: cmd, err: make(chan error, 1)}

@@ -38,7 +38,7 @@ const (
 	DefaultCleanup = `value: "5m"`
 )
 
-// Run is what one run has in place of the defaults.
+// Run are the values of one run that replace the defaults.
 type Run struct {
 	Broker    string // host:port
 	InboxHost string // for mail; none is the loopback address

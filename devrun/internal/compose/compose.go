@@ -1,5 +1,5 @@
-// Package compose runs the system in containers, as docker-compose.yml describes it, through whichever Compose is installed,
-// and waits until it is ready.
+// Package compose runs the system in containers, as docker-compose.yml describes it, with the installed Compose, and waits until
+// it is ready.
 package compose
 
 import (
@@ -26,7 +26,7 @@ const usualProject = "waybill"
 // profiles are all of docker-compose.yml; containers of each are removed.
 const profiles = "telemetry,emulators"
 
-// ErrNoCompose says that there is no Compose, and how to get it.
+// ErrNoCompose means that Compose is not installed, and says how to get it.
 var ErrNoCompose = errors.New(`no Compose beside Docker: install it and try again
   Debian, Ubuntu: apt-get install docker-compose
   others:         https://docs.docker.com/compose/install/`)
@@ -35,12 +35,12 @@ var ErrNoCompose = errors.New(`no Compose beside Docker: install it and try agai
 type System struct {
 	// Root is the repository.
 	Root string
-	// Out gets what Compose says.
+	// Out gets the output of Compose.
 	Out     io.Writer
 	command []string
 }
 
-// Open finds Compose: version 2, which is a part of Docker's client, or version 1, which is a command of its own.
+// Open finds Compose: version 2, a part of Docker's client, or version 1, a separate command.
 func Open(ctx context.Context, root string, out io.Writer) (*System, error) {
 	if err := images.CheckDocker(ctx); err != nil {
 		return nil, err
@@ -73,7 +73,7 @@ func (s *System) Down(ctx context.Context) error {
 	return s.run(ctx, []string{"COMPOSE_PROFILES=" + profiles}, "down", "--volumes", "--remove-orphans", "--timeout", "20")
 }
 
-// State is what Compose says of the containers, for a person to read.
+// State is the state of the containers as Compose shows it, for a person to read.
 func (s *System) State(ctx context.Context) string {
 	var said bytes.Buffer
 	copied := *s
@@ -120,7 +120,7 @@ var usualPorts = map[string]string{"orders": "8001", "fulfillment": "8002", "ana
 // Services lists the services that have an API.
 func Services() []string { return []string{"orders", "fulfillment", "analytics", "notifications"} }
 
-// WaitReady returns when every service says that it is ready and the sample stock is loaded, or why not when ctx ends.
+// WaitReady returns nil when every service is ready and the sample stock is loaded, or an error with the reason when ctx ends.
 func WaitReady(ctx context.Context, client *http.Client) error {
 	items, err := stock.Sample()
 	if err != nil {

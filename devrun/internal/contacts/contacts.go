@@ -1,4 +1,4 @@
-// Package contacts makes the sample customer reachable: addresses at the inbox, told to notifications through its own API.
+// Package contacts gives the sample customer addresses at the inbox, through the API of notifications.
 package contacts
 
 import (
@@ -16,7 +16,7 @@ import (
 // Customer is the sample customer.
 const Customer = "CUST-123"
 
-// sample is how the sample customer is reached, but for the push subscription, which the inbox makes.
+// sample is the contact of the sample customer without the push subscription, which the inbox creates.
 func sample() contracts.Contact {
 	return contracts.Contact{
 		Name:        "Test Customer",
@@ -26,10 +26,10 @@ func sample() contracts.Contact {
 	}
 }
 
-// Load tells the notifications service behind base (http://host:port) how to reach the sample customer, unless it knows: a
-// contact that somebody has changed stays as it is. Only a push subscription of this inbox (http://host:port) is brought up
-// to date, because its address has the inbox's port in it, which may be another one in each run. No inbox, which is "",
-// makes for a contact without a push subscription. It reports whether it changed anything.
+// Load sets the contact of the sample customer at the notifications service at base (http://host:port), unless it has one: a
+// contact that a person changed stays. Only a push subscription of this inbox (http://host:port) is updated, because its address
+// contains the inbox's port, which can differ in each run. If inbox is empty, the contact has no push subscription. Load reports
+// whether it changed anything.
 func Load(ctx context.Context, client *http.Client, base, inbox string) (changed bool, err error) {
 	var push *contracts.PushAddress
 	if inbox != "" {
@@ -64,7 +64,7 @@ func Load(ctx context.Context, client *http.Client, base, inbox string) (changed
 	return true, nil
 }
 
-// ours reports whether a push address is this machine's inbox, on whatever port.
+// ours reports whether a push address is this machine's inbox, on any port.
 func ours(endpoint string) bool {
 	u, err := url.Parse(endpoint)
 	return err == nil && u.Scheme == "http" && u.Hostname() == "127.0.0.1" && u.Path == "/push/"+Customer

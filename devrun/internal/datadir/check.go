@@ -11,8 +11,8 @@ import (
 	"syscall"
 )
 
-// room is how much free space a folder needs at least when a system starts on it. Etcd takes 64 MB for each of its log files
-// before it writes anything.
+// room is the least free space that a folder needs when a system starts on it. Etcd allocates 64 MB for each of its log files
+// before it writes.
 func (d Dir) room() []struct {
 	folder string
 	mb     uint64
@@ -25,8 +25,8 @@ func (d Dir) room() []struct {
 	}
 }
 
-// Check reports everything that would keep a system from running on the folder: a part that is missing, cannot be written, or
-// has too little free space, and a database that is none.
+// Check reports every reason why a system cannot run on the folder: a part that is missing, cannot be written, or has too little
+// free space, and a file that is not a database.
 func (d Dir) Check() error {
 	var faults []error
 	for _, need := range d.room() {
@@ -45,7 +45,7 @@ func (d Dir) Check() error {
 	return nil
 }
 
-// UnusableError says why no system can run on a folder.
+// UnusableError is the reason why no system can run on a folder.
 type UnusableError struct {
 	Dir    Dir
 	Faults error // one a line
@@ -58,7 +58,7 @@ func (e *UnusableError) Error() string {
 
 func (e *UnusableError) Unwrap() error { return e.Faults }
 
-// checkFolder writes a small file and looks at the free space.
+// checkFolder writes a small file and checks the free space.
 func checkFolder(folder string, mb uint64) error {
 	expected := fmt.Sprintf("a folder is expected that this user can write to, with at least %d MB free", mb)
 	info, err := os.Stat(folder)
@@ -89,7 +89,7 @@ func tryWrite(folder string) error {
 	return errors.Join(err, file.Close(), os.Remove(file.Name()))
 }
 
-// reason is what the system says, without the path, which the caller names.
+// reason is the system's error without the path, which the caller names.
 func reason(err error) error {
 	if number, ok := errors.AsType[syscall.Errno](err); ok {
 		return number
@@ -97,7 +97,7 @@ func reason(err error) error {
 	return err
 }
 
-// checkDatabase looks whether a SQLite file is one that can be written. Whether all of it is whole, SQLite finds out.
+// checkDatabase checks that a SQLite file can be written. SQLite itself checks its contents.
 func checkDatabase(path string) (err error) {
 	file, err := os.OpenFile(filepath.Clean(path), os.O_RDWR, 0)
 	if errors.Is(err, fs.ErrNotExist) { // a link to a file that is yet to be made
@@ -122,7 +122,7 @@ func checkDatabase(path string) (err error) {
 	}
 }
 
-// Vanished reports, as an error, that the folder or a part of it, as info was when the system started, is no longer there.
+// Vanished returns an error if the folder or a part of it, as info was when the system started, no longer exists.
 func (d Dir) Vanished(info os.FileInfo) error {
 	for _, folder := range []string{string(d), d.State(), d.Broker(), d.Scheduler(), d.Inbox()} {
 		now, err := os.Stat(folder)

@@ -1,5 +1,4 @@
-// Package datadir owns the folder everything the runner writes lies in: its layout and the lock that lets one runner at a
-// time use it.
+// Package datadir owns the data folder of the runner: its layout, and the lock that lets one runner at a time use it.
 package datadir
 
 import (

@@ -17,18 +17,18 @@ import (
 	"waybill/contracts"
 )
 
-// Addresses are where the services answer. One without an address is not asked.
+// Addresses are the addresses of the services. One without an address is not asked.
 type Addresses struct {
 	Orders, Fulfillment, Notifications string
-	// IDs are further orders to look at, besides those that have not ended.
+	// IDs are further orders to check, besides open ones.
 	IDs []string
-	// Products are further products to look at, besides those of the orders.
+	// Products are further products to check, besides those of the orders.
 	Products []string
 	Client   *http.Client
 }
 
-// Remote examines a running system by its services' APIs. They list the orders and sagas that have not ended; of others it knows
-// those that its flags name.
+// Remote examines a running system by the APIs of its services. They list the open orders and sagas; of others it knows those
+// that its flags name.
 func Remote(ctx context.Context, a Addresses, o Options) (*Report, error) {
 	if a.Client == nil {
 		a.Client = &http.Client{Timeout: 30 * time.Second}
@@ -60,7 +60,7 @@ func (s *remote) known(context.Context) (known, error) {
 
 func (s *remote) until(context.Context) (time.Time, error) { return time.Time{}, nil }
 
-// get reads an answer into body; false says 404. It returns the answer's hash.
+// get reads an answer into body; false means 404. It returns the answer's hash.
 func (s *remote) get(ctx context.Context, base, path string, query url.Values, body any) (there bool, version string, err error) {
 	target := base + path
 	if len(query) > 0 {
@@ -91,7 +91,7 @@ func (s *remote) get(ctx context.Context, base, path string, query url.Values, b
 	return true, hex.EncodeToString(sum[:8]), nil
 }
 
-// answerError is an answer that is neither the document nor that there is none.
+// answerError is an answer other than the document or 404.
 type answerError struct {
 	target string
 	status int
@@ -102,10 +102,10 @@ func (e *answerError) Error() string {
 	return fmt.Sprintf("%s answered %d: %s", e.target, e.status, e.text)
 }
 
-// listLimit is how much one answer of a list holds at most.
+// listLimit is the most entries that one answer of a list has.
 const listLimit = 500
 
-// list reads a list of orders; whole is nil when there are more than one answer holds.
+// list reads a list of orders; whole is nil if there are more than one answer has.
 func (s *remote) list(ctx context.Context, base, path string, query url.Values) (ids []string, whole map[string]bool, err error) {
 	var list struct {
 		Items []struct {
@@ -248,7 +248,7 @@ func (s *remote) lookAtSaga(ctx context.Context, f *facts) error {
 	f.version += version + " "
 	saga := &sagaDoc{StartedAt: shown.StartedAt, EndedAt: shown.EndedAt, Outcome: shown.Outcome, Repairs: shown.Repairs}
 	saga.Order = contracts.Order{OrderID: f.id, CustomerID: shown.CustomerID, TotalAmount: shown.Total}
-	// In the words of the stored entry, whose rules decide.
+	// With the names of the stored entry, whose rules decide.
 	entry := map[string]any{}
 	if shown.Approval != nil {
 		approval := map[string]any{"expires_at": shown.Approval.ExpiresAt}

@@ -12,7 +12,7 @@ import (
 // examiner turns facts into findings.
 type examiner struct {
 	known known
-	// now is the time by which ages count.
+	// now is the time for ages.
 	now  time.Time
 	kept Kept
 }
@@ -66,13 +66,14 @@ func (x *examination) unread(kind string) bool {
 	return slices.ContainsFunc(x.unreadable, func(u unreadable) bool { return strings.HasPrefix(u.key, kind+":") })
 }
 
-// gone reports whether a document that is missing may have vanished after its retention, which is kept.
+// gone reports whether a missing document may have expired after its retention, which is kept.
 func (x *examination) gone(ended time.Time, kept time.Duration) bool {
 	switch {
 	case ended.IsZero():
 		return false
 	case kept > 0:
-		// What ended at about that time is left alone: services write what they learn a moment later, by clocks of their own.
+		// Documents that ended at about that time are skipped: services write what they learn a moment later, with clocks of
+		// their own.
 		return x.now.Sub(ended) > kept-min(kept/10, 24*time.Hour)
 	default:
 		return x.expires && x.now.Sub(ended) > 24*time.Hour // the retention was not given, and other documents of this order expire
@@ -167,7 +168,7 @@ func (x *examination) both(o *orderDoc, s *sagaDoc) {
 	}
 }
 
-// open compares an order and a saga that have both not ended.
+// open compares an order and a saga that are both open.
 func (x *examination) open(o *orderDoc, s *sagaDoc) {
 	where := x.at("order", "saga")
 	switch {
@@ -258,7 +259,7 @@ func (x *examination) money() {
 	}
 }
 
-// orphan reports whether neither orders nor fulfilment know an order of that id.
+// orphan reports whether neither orders nor fulfillment knows an order with that id.
 func (x *examination) orphan() bool {
 	return x.order == nil && x.saga == nil && x.known.orders && x.known.fulfillment && !x.unread("order") && !x.unread("saga") && !x.expires
 }
@@ -274,7 +275,7 @@ func (x *examination) total() (contracts.Amount, bool) {
 	}
 }
 
-// money writes an amount as people do.
+// money formats an amount for people.
 func money(a contracts.Amount) string {
 	return fmt.Sprintf("%d.%02d", a/contracts.Unit, a%contracts.Unit/(contracts.Unit/100))
 }
@@ -307,7 +308,7 @@ func (x *examination) stock() {
 	}
 }
 
-// messages compares the saga's end with what the customer was told.
+// messages compares the outcome of the saga with the customer's messages.
 func (x *examination) messages() {
 	if x.unread("order-messages") {
 		return

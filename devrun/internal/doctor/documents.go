@@ -144,7 +144,7 @@ func (s *sagaDoc) awaitsApproval() bool {
 
 func (s *sagaDoc) halted() bool { return !s.ended() && s.Halt != nil && len(s.Repairs) < s.Halt.Round }
 
-// state is the saga in a word.
+// state is the saga's state in one word.
 func (s *sagaDoc) state() string {
 	switch {
 	case s.ended():
@@ -180,7 +180,7 @@ func sum(all []transaction) (total contracts.Amount) {
 // underWay reports whether the carrier has a parcel of the order.
 func (s *shipmentDoc) underWay() bool { return s != nil && len(s.Booked) > 0 && !s.Cancelled }
 
-// ofOrder reports whether the message is one that a saga asks for about its order; others can name any order.
+// ofOrder reports whether a saga requested the message for its order; other messages can name any order.
 func (m *messageDoc) ofOrder(id string) bool {
 	rest, own := strings.CutPrefix(m.ID, id+":")
 	template, channel, _ := strings.Cut(rest, ":")

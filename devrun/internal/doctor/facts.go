@@ -2,7 +2,7 @@ package doctor
 
 import "time"
 
-// Fact is something that may not be known.
+// Fact is a yes or no that may be unknown.
 type Fact int
 
 // Facts.
@@ -19,7 +19,7 @@ func fact(yes bool) Fact {
 	return No
 }
 
-// facts is all that is held about one order.
+// facts is everything that is stored about one order.
 type facts struct {
 	id          string
 	order       *orderDoc
@@ -28,12 +28,12 @@ type facts struct {
 	reservation *reservationDoc
 	shipment    *shipmentDoc
 	messages    *messagesDoc
-	// unreadable are documents of the order that cannot be decoded; nothing follows from what they would have said.
+	// unreadable are documents of the order that cannot be decoded; the doctor draws no conclusion from them.
 	unreadable []unreadable
-	// changed is when the newest of the documents was written, version what tells that one of them has changed.
+	// changed is when the newest of the documents was written; version changes when one of them does.
 	changed time.Time
 	version string
-	// expires says that the order, or what fulfilment holds of it, vanishes after its retention, so others may be gone before it.
+	// expires: the order, or fulfillment's documents of it, expire after their retention, so others may be missing earlier.
 	expires bool
 
 	listed         Fact // in the customer's list
@@ -41,7 +41,7 @@ type facts struct {
 	sagaPending    Fact
 	approvalListed Fact
 	inEngine       Fact
-	// unqueued are the messages without an outcome that no backlog has.
+	// unqueued are the messages without an outcome that are in no pending set.
 	unqueued []string
 }
 
@@ -50,9 +50,9 @@ type unreadable struct {
 	err      error
 }
 
-// known says which stores were seen. What is missing from one that was not is no difference.
+// known are the stores that were read. A document that is missing from another store is not a difference.
 type known struct {
 	orders, fulfillment, notifications bool
-	// vanish says that orders vanish some time after their end (ORDER_RETENTION), maybe before their messages.
+	// vanish: orders expire some time after their end (ORDER_RETENTION), perhaps before their messages.
 	vanish bool
 }

@@ -1,8 +1,8 @@
-// Package doctor compares what the services of Waybill hold about the same orders and products, and names every difference with
-// what would mend it. It reads the stores of a data folder, running or stopped, or asks the services' APIs; it changes nothing.
+// Package doctor compares what the services of Waybill store about the same orders and products, and names every difference with
+// its remedy. It reads the stores of a data folder, running or stopped, or asks the APIs of the services; it changes nothing.
 //
-// The stored documents are decoded here by their stored shape, which is public (docs/adr/0032): the services' own types are
-// internal to them. A test holds the shapes against what a real system wrote.
+// It decodes the stored documents by their stored shape, which is public (docs/adr/0032), because the types of the services are
+// internal to them. A test compares the shapes with what a real system wrote.
 package doctor
 
 import (
@@ -13,21 +13,21 @@ import (
 
 // Finding is one difference.
 type Finding struct {
-	// Code names the kind of the difference. It is stable.
+	// Code is the kind of the difference. It is stable.
 	Code    string `json:"code"`
 	Order   string `json:"order_id,omitempty"`
 	Product string `json:"product_id,omitempty"`
-	// What says what each side holds.
+	// What describes what each side has.
 	What string `json:"what"`
 	// Where are the documents, or the addresses, that were compared.
 	Where []string `json:"where"`
-	// Why says why it matters, Mend what mends it.
+	// Why is why it matters, Mend the remedy.
 	Why  string `json:"why"`
 	Mend string `json:"mend"`
-	// Since is when the newest of the compared documents was last written, as far as that is known.
+	// Since is when the newest of the compared documents was last written, if that is known.
 	Since time.Time `json:"since,omitzero"`
 
-	// passing says that work in flight can look like this for a moment.
+	// passing: work in flight can look like this for a moment.
 	passing bool
 }
 
@@ -71,22 +71,22 @@ const (
 	CodeMessageOfUnknown    = "message_of_unknown_order"
 )
 
-// Report is what an examination found.
+// Report is the result of an examination.
 type Report struct {
-	// Source says what was read: the folder, or the addresses.
+	// Source is what was read: the folder, or the addresses.
 	Source string `json:"source"`
-	// Running says that the system ran meanwhile.
+	// Running: the system ran during the examination.
 	Running bool `json:"running"`
-	// Counts are how many orders, sagas, products and so on were compared.
+	// Counts are the numbers of compared orders, sagas, products and so on.
 	Counts map[string]int `json:"counts"`
-	// Differences are those that were kept; NotKept is how many more there were of a code.
+	// Differences are the kept differences; NotKept is the number of further ones of a code.
 	Differences []Finding      `json:"differences"`
 	NotKept     map[string]int `json:"not_kept,omitempty"`
-	// InFlight are orders that were on the move until the end, and were not judged.
+	// InFlight are orders that kept changing and were not judged.
 	InFlight int `json:"in_flight"`
-	// Notes are no differences, but worth knowing.
+	// Notes are not differences, but worth knowing.
 	Notes []string `json:"notes,omitempty"`
-	// Unseen is what could not be compared, and why.
+	// Unseen is what could not be compared, with the reason.
 	Unseen []string `json:"unseen,omitempty"`
 }
 
@@ -112,7 +112,7 @@ func (r *Report) add(findings ...Finding) {
 	}
 }
 
-// sort puts what concerns whole stores first, and keeps what concerns one order together.
+// sort puts findings about whole stores first and keeps those about one order together.
 func (r *Report) sort() {
 	rank := func(f Finding) int {
 		stores := []string{CodeStoreMissing, CodeStoreLost, CodeUnreadable}

@@ -29,13 +29,13 @@ func (f *folder) kinds() []kind {
 	return kinds
 }
 
-// take adds a document to what is known of its order.
+// take adds a document to the facts of its order.
 func (k kind) take(f *facts, r row) {
 	f.version += r.etag + " "
 	if r.written.After(f.changed) {
 		f.changed = r.written
 	}
-	// Messages vanish by default (MESSAGE_RETENTION), which says nothing of orders and sagas.
+	// Messages expire by default (MESSAGE_RETENTION); that does not mean that orders and sagas do.
 	f.expires = f.expires || r.expires && k.prefix != "order-messages:"
 	before := *f
 	if err := json.Unmarshal(r.value, k.into(f)); err != nil {
@@ -44,7 +44,7 @@ func (k kind) take(f *facts, r row) {
 	}
 }
 
-// orders calls visit for every order of which any store holds something, in the order of their ids.
+// orders calls visit for every order with a document in any store, by id.
 func (f *folder) eachOrder(ctx context.Context, s *sets, visit func(o *facts) error) error {
 	kinds := f.kinds()
 	cursors := make([]cursor, len(kinds))
@@ -86,7 +86,7 @@ func (f *folder) eachOrder(ctx context.Context, s *sets, visit func(o *facts) er
 	}
 }
 
-// look reads everything about one order, as it is now.
+// look reads the present facts of one order.
 func (f *folder) look(ctx context.Context, s *sets, id string) (*facts, error) {
 	o := &facts{id: id}
 	for _, k := range f.kinds() {
@@ -111,7 +111,7 @@ func (f *folder) look(ctx context.Context, s *sets, id string) (*facts, error) {
 	return o, nil
 }
 
-// complete adds what the backlogs and the workflow engine know.
+// complete adds what the pending sets and the workflow engine have.
 func (f *folder) complete(ctx context.Context, s *sets, o *facts) error {
 	if o.order != nil && s.has.orders {
 		o.orderPending = fact(s.orders.has(o.id))

@@ -12,13 +12,13 @@ import (
 	"waybill/contracts"
 )
 
-// Recreatable reports whether Recreate does something about the difference.
+// Recreatable reports whether Recreate can repair the difference.
 func (f Finding) Recreatable() bool {
 	return f.Code == CodeSagaWithoutOrder || f.Code == CodeOrderNotPending
 }
 
-// Recreate places the orders again that a report says orders lost, with what the stores of the folder hold of them and under the
-// same ids. It tells done what became of each. Orders that are there and have the same content are only watched again.
+// Recreate places orders again, under the same ids, that a report says orders lost, with what the stores of the folder have of
+// them. It calls done with the result of each. An order that exists with the same content is only added to the pending set.
 func Recreate(ctx context.Context, state string, client *http.Client, orders string, r *Report, done func(id string, err error)) error {
 	f, err := openFolder(ctx, state)
 	if err != nil {

@@ -12,14 +12,13 @@ import (
 	"waybill/contracts"
 )
 
-// Options is what an examination needs to know.
+// Options configure an examination.
 type Options struct {
-	// Running says that the system runs: then what looks like a difference may be work in flight, and counts only when it is still
-	// there, and unchanged, after Grace. On a stopped system it counts when nothing was written about it in the last Grace
-	// before the stop.
+	// Running: the system runs. Then a difference may be work in flight, and counts only if it still exists, unchanged, after
+	// Grace. On a stopped system it counts if nothing about it was written in the last Grace before the stop.
 	Running bool
 	Grace   time.Duration
-	// Kept is how long the services keep what has ended.
+	// Kept is how long the services keep ended records.
 	Kept Kept
 	// Progress is called with a sentence about what takes time; it may be nil.
 	Progress func(string)
@@ -29,23 +28,23 @@ type Options struct {
 // for ever. What has vanished is not missed.
 type Kept struct{ Orders, Sagas, Messages time.Duration }
 
-// source is where facts come from.
+// source is where the facts come from.
 type source interface {
 	name() string
 	known(ctx context.Context) (known, error)
-	// prepare reads the lists and backlogs, for each if withLists says so, and for look.
+	// prepare reads the lists and pending sets, for each if withLists is set, and for look.
 	prepare(ctx context.Context, withLists bool) error
 	each(ctx context.Context, visit func(o *facts) error) error
 	look(ctx context.Context, id string) (*facts, error)
-	// products compares every product's stock, and returns how many there are.
+	// products compares the stock of every product, and returns their number.
 	products(ctx context.Context) ([]Finding, int, error)
-	// rest adds what is neither an order's nor a product's.
+	// rest adds what belongs to no order and no product.
 	rest(ctx context.Context, r *Report) error
-	// until is when the system was last seen to change; zero when that is not known.
+	// until is when the system last changed; zero if unknown.
 	until(ctx context.Context) (time.Time, error)
 }
 
-// maxSuspects bounds how many orders are looked at a second time.
+// maxSuspects is how many orders are checked a second time.
 const maxSuspects = 100_000
 
 // Folder examines the stores of a data folder: the files of the folder state in it.
@@ -67,7 +66,7 @@ func run(ctx context.Context, s source, o Options) (*Report, error) {
 	known.vanish = known.vanish || o.Kept.Orders > 0
 	x := &examiner{known: known, now: time.Now(), kept: o.Kept}
 	if !o.Running {
-		// It stood still since then.
+		// It has not changed since then.
 		last, err := s.until(ctx)
 		if err != nil {
 			return nil, err
@@ -119,7 +118,7 @@ func run(ctx context.Context, s source, o Options) (*Report, error) {
 	return r, nil
 }
 
-// judge adds what was found about one order of a stopped system, except what was in flight when it stopped.
+// judge adds the findings about one order of a stopped system, except for work that was in flight when it stopped.
 func (r *Report) judge(found []Finding, stopped time.Time, grace time.Duration) {
 	inFlight := false
 	for _, f := range found {
@@ -134,18 +133,18 @@ func (r *Report) judge(found []Finding, stopped time.Time, grace time.Duration) 
 	}
 }
 
-// suspect is an order of a running system about which something was found.
+// suspect is an order of a running system with findings.
 type suspect struct {
 	id    string
 	mark  string // what was found, and of which documents
 	since time.Time
 }
 
-// atLeast is for how long suspects are looked at when there is no grace.
+// atLeast is how long suspects are checked if there is no grace period.
 const atLeast = time.Second
 
-// again looks at the suspects until each is well, or has stood still with its differences for the grace. One that goes on moving
-// is in flight.
+// again checks the suspects until each is without findings, or has not changed for the grace period. One that keeps changing is
+// in flight.
 func again(ctx context.Context, s source, x *examiner, r *Report, ids []string, o Options) error {
 	suspects := make([]suspect, len(ids))
 	for i, id := range ids {
@@ -212,14 +211,14 @@ func (r *Report) count(f *facts) {
 	}
 }
 
-// losses notices that a whole store, or all that it held up to some time, is gone.
+// losses finds a whole store, or all of its older part, that is missing.
 type losses struct {
 	sagaless, orderless, messageless loss
-	// oldest are the oldest saga and order that there are.
+	// oldest are the oldest saga and order.
 	oldestSaga, oldestOrder time.Time
 }
 
-// loss is what one side has and another one has not.
+// loss is what one side has and another one does not have.
 type loss struct {
 	n      int
 	newest time.Time
@@ -272,7 +271,7 @@ func (l *losses) see(f *facts) {
 	}
 }
 
-// findings says which stores look as if they were deleted: they hold nothing of what is older than a time, and others do.
+// findings names the stores that look deleted: they have nothing that is older than a time, and others do.
 func (l *losses) findings(known known, r *Report) (found []Finding) {
 	report := func(app, has, lacks string, gone loss, since time.Time, mend string) {
 		if gone.n < 2 || !since.IsZero() && !gone.newest.Before(since) {
@@ -349,7 +348,7 @@ func (s *folderSource) until(ctx context.Context) (last time.Time, err error) {
 	return last, nil
 }
 
-// rest looks for missing stores, documents that cannot be decoded, and dead letters.
+// rest checks for missing stores, documents that cannot be decoded, and dead letters.
 func (s *folderSource) rest(ctx context.Context, r *Report) error {
 	for _, file := range s.missing {
 		app, component, _ := strings.Cut(strings.TrimSuffix(file, ".db"), ".")
@@ -395,7 +394,7 @@ func (s *folderSource) rest(ctx context.Context, r *Report) error {
 	return nil
 }
 
-// letters notes the dead letters that wait for somebody.
+// letters notes the open dead letters.
 func (s *store) letters(ctx context.Context, r *Report) error {
 	open := map[string]int{}
 	err := s.each(ctx, "deadletters:", func(row row) error {

@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// sets are the lists and backlogs, in which orders and messages must be found.
+// sets are the lists and pending sets that must contain orders and messages.
 type sets struct {
 	lists                    set // customer, order
 	orders, sagas, approvals set
@@ -16,7 +16,7 @@ type sets struct {
 	broken                   []unreadable
 }
 
-// readSets reads the backlogs, and the customers' lists if withLists says so.
+// readSets reads the pending sets, and the customers' lists if withLists is set.
 func (f *folder) readSets(ctx context.Context, withLists bool) (*sets, error) {
 	s := &sets{}
 	broken := func(app string, pointless *bool) func(r row, err error) {
@@ -78,7 +78,7 @@ func cut2(entry string) (customer, place string, ok bool) {
 	return strings.Cut(rest, " ")
 }
 
-// listed reports whether the customer's list holds the order, read now.
+// listed reports whether the customer's list contains the order now.
 func (f *folder) listed(ctx context.Context, customer, order string) (Fact, error) {
 	found := No
 	look := func(r row) {

@@ -11,18 +11,18 @@ import (
 	"waybill/contracts"
 )
 
-// settled is the key of a stock's held pieces that stands for all orders without a mark of their own. Order ids hold no colon.
+// settled is the key, in a stock's held pieces, for all orders without a mark of their own. Order ids contain no colon.
 const settled = ":settled"
 
-// counted is a product's stock beside what the reservations say.
+// counted is the stock of a product with what the reservations say.
 type counted struct {
 	stockDoc
 
 	held, shipped int // by the marks of the stock, and by the reservations of the orders without one
 }
 
-// stocks compares every product's stock with the reservations. It reads both in one snapshot of the store, in which they agree
-// whatever is in flight: where an order stands at a product is its mark there if it has one, and else what its reservation says.
+// stocks compares the stock of every product with the reservations. It reads both in one snapshot of the store. In it they agree,
+// also with work in flight: an order's mark at a product counts if it has one, otherwise its reservation.
 func (f *folder) stocks(ctx context.Context) (found []Finding, products int, err error) {
 	if f.fulfillment == nil {
 		return nil, 0, nil
@@ -95,7 +95,7 @@ func (f *folder) stocks(ctx context.Context) (found []Finding, products int, err
 	return found, len(order), nil
 }
 
-// count adds what a reservation says of an order that has no mark.
+// count adds the reservation of an order that has no mark.
 func (c *counted) count(order string, quantity int, r *reservationDoc) {
 	if _, marked := c.Held[order]; marked {
 		return

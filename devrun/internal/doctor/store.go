@@ -20,14 +20,14 @@ import (
 	"waybill/contracts"
 )
 
-// store is one SQLite file of a Dapr state store, read only. It is read in pieces, so that a running system's write-ahead log is
-// not kept from being written back, and so that memory does not grow with what is stored.
+// store is one SQLite file of a Dapr state store, read only. It is read in pieces, so that the write-ahead log of a running
+// system can be checkpointed, and so that memory does not grow with the store.
 type store struct {
 	app string
 	db  *sql.DB
 }
 
-// errNoStore says that there is no such file, or nothing in it that Dapr made.
+// errNoStore means that the file does not exist, or that Dapr created nothing in it.
 var errNoStore = errors.New("there is no store")
 
 func openStore(ctx context.Context, folder, app, component string) (*store, error) {
@@ -59,7 +59,7 @@ func openStore(ctx context.Context, folder, app, component string) (*store, erro
 
 func (s *store) close() error { return s.db.Close() }
 
-// decode decodes a document, or says why it cannot be.
+// decode decodes a document, or returns why it cannot.
 func decode(s *store, r row, into any) *unreadable {
 	if err := json.Unmarshal(r.value, into); err != nil {
 		return &unreadable{s.app, r.key, err}
@@ -79,7 +79,7 @@ type row struct {
 const (
 	columns = "key, value, is_binary, etag, CAST(strftime('%s', update_time) AS INTEGER), expiration_time IS NOT NULL"
 	alive   = "(expiration_time IS NULL OR expiration_time > CURRENT_TIMESTAMP)"
-	// pieceRows is how many documents are read at a time. The largest have some 130 KB.
+	// pieceRows is the number of documents that are read at once. The largest have about 130 KB.
 	pieceRows = 200
 )
 
@@ -117,7 +117,7 @@ func (s *store) query(ctx context.Context, query string, args ...any) (found []r
 	return found, rows.Err()
 }
 
-// get reads one document; false says that there is none.
+// get reads one document; false means that it does not exist.
 func (s *store) get(ctx context.Context, key string) (row, bool, error) {
 	found, err := s.query(ctx, "SELECT "+columns+" FROM state WHERE key = ? AND "+alive, s.app+"||"+key)
 	if err != nil || len(found) == 0 {
@@ -155,7 +155,7 @@ func (s *store) each(ctx context.Context, prefix string, visit func(r row) error
 	}
 }
 
-// vanish reports whether documents whose keys begin with prefix vanish, and not within two days, as orders do that were never confirmed.
+// vanish reports whether documents with this key prefix expire, and not within two days, as unconfirmed orders do.
 func (s *store) vanish(ctx context.Context, prefix string) (bool, error) {
 	from := s.app + "||" + prefix
 	var n int
@@ -175,7 +175,7 @@ func (s *store) newest(ctx context.Context) (time.Time, error) {
 	return time.Unix(at.Int64, 0), nil
 }
 
-// cursor goes through the documents of one kind, in the order of their ids.
+// cursor iterates over the documents of one kind, by id.
 type cursor struct {
 	store *store
 	kind  string // with its colon
@@ -204,7 +204,7 @@ func (c *cursor) head(ctx context.Context) (row, bool, error) {
 
 func (c *cursor) next() { c.piece = c.piece[1:] }
 
-// set holds texts by their hashes: eight bytes for each.
+// set is a set of texts by their hashes: eight bytes for each.
 type set struct {
 	hashes []uint64
 	sorted bool
@@ -225,7 +225,7 @@ func (s *set) has(text string) bool {
 	return found
 }
 
-// backlog reads the ids of a backlog, as each wants them. What cannot be decoded is given to broken.
+// backlog reads the ids of a pending set and calls each with them. It calls broken for what cannot be decoded.
 func (s *store) backlog(ctx context.Context, name string, each func(id string), broken func(r row, err error)) error {
 	var directory backlogDirectory
 	r, there, err := s.get(ctx, "backlog:"+name)

@@ -16,7 +16,7 @@ import (
 	"golang.org/x/crypto/x509roots/fallback/bundle"
 )
 
-// tree writes files below dir with exactly the modes that are asked for, and keeps the first error.
+// tree writes files below dir with exactly the requested modes, and keeps the first error.
 type tree struct {
 	dir string
 	err error
@@ -60,7 +60,7 @@ func (t *tree) put(name string, text []byte, mode fs.FileMode) {
 	}
 }
 
-// readable gives everybody the right to read what lies below dir.
+// readable makes everything below dir readable for all users.
 func readable(dir string) error {
 	return filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil {

@@ -20,12 +20,12 @@ type Docker struct {
 	Version, Revision, Created string
 }
 
-// ErrNoDocker says that no engine answers, and what to do about it.
+// ErrNoDocker means that no Docker engine answers, and says what to do.
 var ErrNoDocker = errors.New(`no Docker engine answers: install one and start it, then try again
   Debian, Ubuntu: apt-get install docker.io && systemctl start docker
   others:         https://docs.docker.com/engine/install/`)
 
-// CheckDocker reports, as an ErrNoDocker, that there is no engine.
+// CheckDocker returns an ErrNoDocker if there is no engine.
 func CheckDocker(ctx context.Context) error {
 	var said bytes.Buffer
 	cmd := exec.CommandContext(ctx, "docker", "version", "--format", "{{.Server.Version}}")

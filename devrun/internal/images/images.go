@@ -1,6 +1,6 @@
-// Package images packs the container images: a folder per image with everything that is in it, and the call of Docker that
-// makes an image of that folder. The Dockerfile says how a container is run; this package says what lies in it. Nothing
-// comes from a registry: certificates, time zones and programs come from Go modules and the Go toolchain.
+// Package images packs the container images: a folder with the content of each image, and the call of Docker that makes the image
+// from it. The Dockerfile defines how a container runs, this package what it contains. Nothing comes from a registry:
+// certificates, time zones and programs come from Go modules and the Go toolchain.
 package images
 
 import (
@@ -30,7 +30,7 @@ type image struct {
 	name string
 	// program is its file name in the image's root.
 	program string
-	// dir is where its Go package lies, from the repository's root; none for Dapr's programs.
+	// dir is the folder of its Go package, relative to the repository's root; empty for Dapr's programs.
 	dir string
 	// dapr picks one of Dapr's programs.
 	dapr func(build.Runtime) string
