@@ -113,6 +113,8 @@ func run(ctx context.Context, hurry <-chan struct{}, args []string, out io.Write
 		return check(ctx, args[1:])
 	case "receive": // not for people: "up" runs the inbox with it, as a process of its own
 		return receive(ctx, args[1:])
+	case "help", "-h", "--help":
+		return say(out, usage)
 	default:
 		return errors.Join(say(out, usage), fmt.Errorf("no command %q", args[0]))
 	}
